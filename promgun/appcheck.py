@@ -1,0 +1,181 @@
+"""Whether an application can be there at all, judged without importing it: before the first fork, with a clear word."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.machinery
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from promgun.errors import AppLoadError
+
+
+@dataclass(frozen=True, slots=True)
+class AppReference:
+    """``module:expression`` as Gunicorn reads it (27.0 ``util.import_app``); without an expression, ``application``."""
+
+    module: str
+    expression: str
+
+    @classmethod
+    def parse(cls, text: str) -> AppReference:
+        """Read a reference; raises :class:`AppLoadError` when it can name nothing."""
+        module, colon, expression = text.partition(":")
+        if not module or (colon and not expression):
+            raise AppLoadError(
+                f"{text!r} does not name an application",
+                "Write module:name, e.g. app:wsgi for the object wsgi in app.py",
+            )
+        if module.endswith(".py") or "/" in module:
+            guess = module.removesuffix(".py").strip("./").replace("/", ".")
+            raise AppLoadError(
+                f"{text!r} is a file name, not a module",
+                f"Did you mean '{guess}:{expression or 'application'}'?",
+            )
+        return cls(module, expression or "application")
+
+    @property
+    def name(self) -> str:
+        """The name at the start of the expression: ``create_app`` of ``create_app("prod")``; empty when there is
+        none.
+        """
+        try:
+            node = ast.parse(self.expression, mode="eval").body
+        except SyntaxError:
+            return ""
+        if isinstance(node, ast.Call):
+            node = node.func
+        return node.id if isinstance(node, ast.Name) else ""
+
+
+def check_application(text: str, paths: Sequence[str]) -> None:
+    """Raise :class:`AppLoadError` when the application certainly cannot be loaded: no such module, no such name in it.
+
+    ``paths`` are searched before ``sys.path``. Nothing is imported: an application may rely on being loaded in a
+    worker, after monkey patching. What
+    cannot be judged from the source passes; a worker will tell.
+    """
+    reference = AppReference.parse(text)
+    origin = _find(reference.module, [*paths, *sys.path])
+    if origin is None:
+        raise _no_module(reference, paths)
+    name = reference.name
+    if not name:
+        raise AppLoadError(
+            f"{reference.expression!r} is neither a name nor a call of one",
+            "Write module:name or module:factory()",
+        )
+    if not origin.endswith(".py"):
+        return
+    try:
+        tree = ast.parse(Path(origin).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        # Importing it will fail in the worker, with the user's own traceback.
+        return
+    bound = set(bound_names(tree.body))
+    if name not in bound and not _is_dynamic(tree):
+        raise AppLoadError(
+            f"Module {reference.module!r} ({origin}) has no attribute {name!r}",
+            suggest(name, callables(tree.body), reference.module),
+        )
+
+
+def suggest(name: str, candidates: Iterable[str], module: str) -> str:
+    """Say what could have been meant by ``name``."""
+    found = [item for item in candidates if not item.startswith("_")]
+    close = difflib.get_close_matches(name, found, n=1)
+    if close:
+        return f"Did you mean '{module}:{close[0]}'? Its callables are: {', '.join(found)}"
+    return f"Its callables are: {', '.join(found)}" if found else "It defines nothing that can be called"
+
+
+def _find(module: str, paths: list[str]) -> str | None:
+    """Return the file of a module without importing its packages; empty for one that has no file."""
+    search: Sequence[str] | None = paths
+    spec: importlib.machinery.ModuleSpec | None = None
+    if module in sys.modules or module in sys.builtin_module_names:
+        return getattr(sys.modules.get(module), "__file__", None) or ""
+    for part in module.split("."):
+        if search is None or not part:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(part, list(search))
+        if spec is None:
+            return None
+        search = spec.submodule_search_locations
+    if spec is None:
+        return None
+    if spec.origin is None or not spec.has_location:
+        return ""
+    return spec.origin
+
+
+def _no_module(reference: AppReference, paths: Sequence[str]) -> AppLoadError:
+    where = paths[0] if paths else os.getcwd()
+    near = difflib.get_close_matches(reference.module, [path.stem for path in Path(where).glob("*.py")], n=1)
+    if near:
+        hint = f"Did you mean '{near[0]}:{reference.expression}'?"
+    else:
+        hint = f"It is not in {where} nor in Python's path: run in the folder that holds it, or give --chdir"
+    return AppLoadError(f"No module named {reference.module!r}", hint)
+
+
+def bound_names(body: Iterable[ast.stmt]) -> Iterator[str]:
+    """Yield the names that statements bind at the top level of a module, inside ``if``, ``try``, ``with`` and loops
+    as well.
+    """
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield statement.name
+            continue
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            for alias in statement.names:
+                yield alias.asname or alias.name.split(".")[0]
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield node.name
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                yield from (alias.asname or alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+                yield node.name
+
+
+def callables(body: Iterable[ast.stmt]) -> list[str]:
+    """Return the top-level names that look callable: functions, classes, and what a call was assigned to."""
+    found = []
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            found.append(statement.name)
+        elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
+            found.extend(target.id for target in statement.targets if isinstance(target, ast.Name))
+    return found
+
+
+def _is_dynamic(tree: ast.Module) -> bool:
+    """Whether a module may get names in ways that its source does not show."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            return True
+        if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
+            return True
+        if isinstance(node, ast.Name) and node.id in {
+            "globals",
+            "exec",
+            "setattr",
+            "vars",
+            "locals",
+            "eval",
+            "__import__",
+        }:
+            return True
+        if isinstance(node, ast.Global):
+            return True
+        if isinstance(node, ast.Attribute) and node.attr in {"modules", "__dict__"}:
+            return True
+    return False

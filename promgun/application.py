@@ -1,0 +1,266 @@
+"""The Gunicorn application that ``promgun run`` builds: configuration in promgun's order, our worker class, our
+arbiter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gunicorn import util
+from gunicorn.app.base import BaseApplication
+from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.config import get_default_config_file
+from gunicorn.errors import AppImportError, ConfigError
+from gunicorn.workers.gthread import ThreadWorker
+
+import promgun.options  # noqa: F401 - our settings must exist before a Config is built
+from promgun.appcheck import suggest
+from promgun.arbiter import PrometheusArbiter, RunContext
+from promgun.errors import AppLoadError, ConfigurationError, PromgunError
+from promgun.settings import RunSettings
+from promgun.worker_types import check_available, resolve
+from promgun.worker_types import suggest as suggest_worker_type
+from promgun.workers.mixin import PrometheusMixin
+
+
+class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
+    """Stands between Gunicorn's ``Application`` and ``BaseApplication``, so that what the former does in ``run``
+    (print-config,
+    check-config, daemon, pythonpath) stays and only the arbiter is ours.
+    """
+
+    context: RunContext
+
+    def run(self) -> None:
+        """Run our arbiter."""
+        try:
+            PrometheusArbiter(self, self.context).run()
+        except RuntimeError as error:
+            raise ConfigurationError(str(error)) from error
+
+
+class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # gunicorn is untyped
+    """An application configured by: flag > ``PROMGUN_*`` > ``GUNICORN_CMD_ARGS`` > configuration file > default."""
+
+    cfg: Any
+    app_uri: str | None
+
+    def __init__(self, settings: RunSettings, environment_at_start: dict[str, str] | None = None) -> None:
+        """Load the configuration; raises :class:`ConfigurationError` or another :class:`PromgunError`."""
+        self.run_settings = settings
+        self.environment_at_start = environment_at_start
+        self.control_socket = ""
+        self.worker_type = ""
+        self._given: set[str] = set()
+        super().__init__(prog="promgun run")
+
+    # ---- configuration
+
+    def do_load_config(self) -> None:
+        """Load the configuration; unlike Gunicorn's it raises instead of ending the process."""
+        try:
+            self.load_default_config()
+            self.load_config()
+            # 25.3 has no Config.validate
+            getattr(self.cfg, "validate", lambda: None)()
+        except PromgunError:
+            raise
+        except (
+            ConfigError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            ImportError,
+            OSError,
+        ) as error:
+            raise ConfigurationError(str(error)) from error
+
+    def load_default_config(self) -> None:
+        """Begin with Gunicorn's defaults; what SIGUSR2 hands on is the environment we were started with."""
+        super().load_default_config()
+        if self.environment_at_start is not None:
+            self.cfg.env_orig = dict(self.environment_at_start)
+
+    def load_config(self) -> None:
+        """Gather the configuration in order of precedence; SIGHUP comes here again."""
+        self._given = set()
+        overrides = self.run_settings.overrides
+        from_environment = self._environment_arguments()
+        self._begin(overrides, from_environment)
+        location = overrides.get("config") or from_environment.get("config") or get_default_config_file()
+        if location:
+            self.load_config_from_file(str(location))
+        self._apply(from_environment, "GUNICORN_CMD_ARGS")
+        self._apply(overrides, "the command line")
+        self.chdir()
+        if self.app_uri is None:
+            self.app_uri = self.cfg.wsgi_app
+        if self.app_uri is None:
+            raise AppLoadError(
+                "No application was named",
+                "Give one, e.g. promgun run app:wsgi for the object wsgi in app.py, or try promgun run promgun.demo:app",
+            )
+        self._choose_worker_class()
+        self.use_control_socket()
+
+    def use_control_socket(self) -> None:
+        """Give the run a control socket of its own: Gunicorn (since 25.1) opens one path per user, whoever else runs."""
+        if self.control_socket and "control_socket" in self.cfg.settings and "control_socket" not in self._given:
+            self.cfg.set("control_socket", self.control_socket)
+
+    def _environment_arguments(self) -> dict[str, Any]:
+        parser: argparse.ArgumentParser = self.cfg.parser()
+
+        def refuse(message: str) -> NoReturn:
+            raise ConfigurationError(f"GUNICORN_CMD_ARGS: {message}", "Correct or unset the variable")
+
+        parser.error = refuse  # type: ignore[method-assign] # argparse would end the process
+        given = vars(parser.parse_args(self.cfg.get_cmd_args_from_env()))
+        return {name: value for name, value in given.items() if value is not None and name != "args"}
+
+    def _begin(self, overrides: Any, from_environment: dict[str, Any]) -> None:
+        """Let Gunicorn take in the application's name (and Paste's file), then enter the folder it is said to be in."""
+        app = self.run_settings.app
+        paste = overrides.get("paste") or from_environment.get("paste")
+        try:
+            self.init(None, argparse.Namespace(paste=paste), [app] if app else [])
+        except ConfigError as error:
+            raise ConfigurationError(str(error)) from error
+        chdir = overrides.get("chdir") or from_environment.get("chdir")
+        if chdir:
+            self.cfg.set("chdir", chdir)
+        self.chdir()
+
+    def _apply(self, values: Any, source: str) -> None:
+        for name, value in values.items():
+            self._set(name, value, source)
+
+    def _set(self, name: str, value: Any, source: str) -> None:
+        try:
+            self.cfg.set(name.lower(), value)
+        except (ConfigError, ValueError, TypeError, AttributeError, OSError) as error:
+            raise ConfigurationError(f"Invalid value for {name} in {source}: {value!r}: {error}") from error
+        self._given.add(name.lower())
+
+    def load_config_from_module_name_or_filename(self, location: str) -> Any:
+        """Apply a configuration file or ``python:`` module; names that are no settings are ignored, as in Gunicorn."""
+        if location.startswith("python:"):
+            values = self.get_config_from_module_name(location.removeprefix("python:"))
+        else:
+            values = self.get_config_from_filename(location.removeprefix("file:"))
+        for name, value in values.items():
+            if name in self.cfg.settings:
+                self._set(name, value, location)
+        return values
+
+    def get_config_from_filename(self, filename: str) -> Any:
+        """Read a configuration file; a missing or unreadable one is one clear line, one with an error shows its own
+        traceback.
+        """
+        try:
+            Path(filename).open("rb").close()
+        except OSError as error:
+            raise ConfigurationError(
+                f"Configuration file {filename} cannot be read: {error.strerror}",
+                "Check the path given with --config",
+            ) from error
+        return super().get_config_from_filename(filename)
+
+    def _choose_worker_class(self) -> None:
+        """Put the instrumented class in place of the one that was asked for."""
+        wanted = self.cfg.settings["worker_class"].get()
+        known = resolve(wanted, self.cfg.threads)
+        if known is not None:
+            check_available(known)
+            self.cfg.set("worker_class", known.target)
+            self.worker_type = known.name
+            return
+        if isinstance(wanted, str) and "." not in wanted and ":" not in wanted:
+            close = suggest_worker_type(wanted)
+            raise ConfigurationError(f"Unknown worker type {wanted!r}", close or "promgun run --help lists them")
+        try:
+            loaded = util.load_class(wanted)
+        except (RuntimeError, AttributeError, ImportError) as error:
+            last = str(error).strip().splitlines()[-1].strip("[] ")
+            raise ConfigurationError(f"Worker class {wanted!r} cannot be loaded: {last}") from error
+        self.cfg.set("worker_class", instrument(loaded))
+        self.worker_type = wanted if isinstance(wanted, str) else f"{wanted.__module__}.{wanted.__qualname__}"
+
+    def reload(self) -> None:
+        """Read the configuration again (SIGHUP); when it is bad, keep the old one and raise
+        :class:`ConfigurationError`.
+        """
+        kept = self.cfg, self.app_uri, self.worker_type
+        try:
+            super().reload()
+        except (PromgunError, SystemExit) as error:
+            self.cfg, self.app_uri, self.worker_type = kept
+            if isinstance(error, PromgunError):
+                raise
+            raise ConfigurationError("The configuration file failed to load") from error
+
+    # ---- application
+
+    def search_paths(self) -> list[str]:
+        """Return where the application is looked for before ``sys.path``."""
+        extra = [os.path.abspath(path) for path in (self.cfg.pythonpath or "").split(",") if path]
+        return [self.cfg.chdir, *extra]
+
+    def load(self) -> Any:
+        """Import the application, in the worker (or the master with ``--preload``).
+
+        Raises ``AppImportError``, for which Gunicorn prints the text and ends with 4: the user's own traceback when
+        the module fails.
+        With ``--reload`` errors pass unchanged: Gunicorn serves them as a page until the file is corrected.
+        """
+        try:
+            return super().load()
+        except AppImportError as error:
+            raise AppImportError(self._explain(error)) from error
+        except Exception as error:
+            if self.cfg.reload:
+                raise
+            raise AppImportError(own_traceback(error)) from error
+
+    def _explain(self, error: AppImportError) -> str:
+        module_name = str(self.app_uri).partition(":")[0]
+        module = sys.modules.get(module_name)
+        if module is None or "attribute" not in str(error):
+            return f"promgun: error: {error}"
+        candidates = [name for name, value in vars(module).items() if callable(value)]
+        wanted = str(self.app_uri).partition(":")[2].partition("(")[0] or "application"
+        return f"promgun: error: {error} {suggest(wanted, candidates, module_name)}"
+
+
+def instrument(worker_class: type) -> type:
+    """Return ``worker_class`` with :class:`PrometheusMixin` in front, unless it has it already."""
+    if issubclass(worker_class, PrometheusMixin):
+        return worker_class
+    namespace = {
+        "__module__": worker_class.__module__,
+        "__doc__": worker_class.__doc__,
+        "request_at": 0 if issubclass(worker_class, ThreadWorker) else 1,
+    }
+    return type(f"Prometheus{worker_class.__name__}", (PrometheusMixin, worker_class), namespace)
+
+
+def own_traceback(error: BaseException) -> str:
+    """Format an exception without the frames of promgun, Gunicorn and the import system above the user's own."""
+    frame = error.__traceback__
+    while frame is not None and _is_foreign(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    shown = error.with_traceback(frame) if frame is not None else error.with_traceback(None)
+    return "".join(traceback.format_exception(type(error), shown, frame)).rstrip()
+
+
+_FOREIGN = (os.path.dirname(os.path.abspath(util.__file__)), os.path.dirname(os.path.abspath(__file__)))
+
+
+def _is_foreign(filename: str) -> bool:
+    return filename.startswith(_FOREIGN) or "importlib" in filename

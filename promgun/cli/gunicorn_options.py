@@ -1,0 +1,179 @@
+"""Every option of the installed Gunicorn, and our own, as Click options: generated from its settings table, never copied."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from promgun.cli.choices import CHECKED_HERE, CHOICES, PATH_PLACEHOLDERS, PATH_SETTINGS
+from promgun.cli.types import Items, WorkerClassType, starting_with
+
+PREFIX = "PROMGUN_"
+WORKER_FLAGS = ("--worker-type", "-k", "--worker-class")
+_GIVEN = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT})
+
+
+class SettingType(click.ParamType):
+    """A value as the setting's own ``type`` and ``validator`` take it; what they refuse is a usage error with their reason."""
+
+    def __init__(self, setting: Any) -> None:
+        self.setting = setting
+        self.name = str(setting.name)
+        self.choices = CHOICES.get(setting.name, ())
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Give the value that ``Config.set`` is to get, after having tried it there."""
+        from gunicorn.errors import ConfigError  # noqa: PLC0415 - Gunicorn is there once a setting is
+
+        try:
+            return self._try(value)
+        except (ValueError, TypeError, ConfigError, OSError) as error:
+            return self.fail(self._reason(value, error), param, ctx)
+
+    def _try(self, value: Any) -> Any:
+        setting = self.setting
+        if setting.type is not None:
+            value = setting.type(value)
+        if setting.name in CHECKED_HERE and str(value).lower() not in self.choices:
+            raise ValueError(value)
+        # A validator may warn (ssl_version, reload_extra_files); it will do so again where the value is used.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            setting.validator([value] if setting.action == "append" else value)
+        return value
+
+    def _reason(self, value: Any, error: Exception) -> str:
+        if self.choices:
+            return f"{value!r} is not one of {', '.join(self.choices)}"
+        text = str(error)
+        if text.startswith("invalid literal for int()"):
+            return f"{value!r} is not a whole number"
+        return text.rstrip(".")
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+        """The known values, or files or folders for the shell to find."""
+        kind = PATH_PLACEHOLDERS.get(self.setting.meta or "") or PATH_SETTINGS.get(self.setting.name)
+        if kind:
+            return [click.shell_completion.CompletionItem(incomplete, type=kind)]
+        if self.setting.name == "worker_class":
+            return WorkerClassType().shell_complete(ctx, param, incomplete)
+        return starting_with(incomplete, self.choices)
+
+
+class SettingOption(click.Option):
+    """The option of one Gunicorn setting."""
+
+    def __init__(self, setting: Any) -> None:
+        self.setting = setting
+        flags = spellings(setting)
+        shape: dict[str, Any] = {"type": SettingType(setting), "metavar": placeholder(setting)}
+        if setting.name == "worker_class":
+            shape["type"] = WorkerClassType()
+        if setting.action in {"store_true", "store_const"}:
+            shape = {"is_flag": True}
+        elif setting.action == "append":
+            shape["multiple"] = True
+        elif setting.nargs == "?":
+            shape |= {"is_flag": False, "flag_value": setting.const}
+        super().__init__([setting.name, *flags], envvar=variable(flags), help=help_text(setting), **shape)
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Name the variable, not the flag, when it is the variable that holds the bad value."""
+        if ctx is not None and ctx.get_parameter_source(str(self.name)) is ParameterSource.ENVIRONMENT:
+            return f"the variable {self.envvar}"
+        return super().get_error_hint(ctx)
+
+    def override(self, value: Any) -> object:
+        """Turn what Click gives into what ``Config.set`` takes; ``None`` when that is to be left alone.
+
+        A variable can say no to a flag that has no opposite (``PROMGUN_NO_SENDFILE=0``): that is the setting's default,
+        if it has one.
+        """
+        if self.setting.action == "store_const":
+            return self.setting.const if value else self.setting.default
+        return list(value) if self.multiple else value
+
+
+def gunicorn_options() -> list[SettingOption]:
+    """One option a setting, section by section: ours, then Gunicorn's in its own order."""
+    from gunicorn.config import make_settings  # noqa: PLC0415 - 60 ms that only ``run`` needs
+
+    from promgun.options import SECTION  # noqa: PLC0415 - same; importing it adds our settings to Gunicorn's
+
+    settings = [setting for setting in make_settings().values() if setting.cli]
+    sections = list(dict.fromkeys([SECTION, *(setting.section for setting in settings)]))
+    settings.sort(key=lambda setting: (sections.index(setting.section), setting.order))
+    return [SettingOption(setting) for setting in settings]
+
+
+def overrides(ctx: click.Context) -> dict[str, object]:
+    """What a flag or a variable gave, by setting; nothing that merely has a default."""
+    given = {
+        str(option.name): option.override(ctx.params[str(option.name)])
+        for option in ctx.command.get_params(ctx)
+        if isinstance(option, SettingOption) and ctx.get_parameter_source(str(option.name)) in _GIVEN
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def spellings(setting: Any) -> tuple[str, ...]:
+    """The flags of a setting, the hyphenated form of one with an underscore first, as ``--limit-request-field_size``."""
+    if setting.name == "worker_class":
+        return WORKER_FLAGS
+    tidy = [flag.replace("_", "-") for flag in setting.cli]
+    return tuple(dict.fromkeys([*tidy, *setting.cli]))
+
+
+def variable(flags: tuple[str, ...]) -> str:
+    """The environment variable of an option: its first long name, as ``PROMGUN_WORKER_TYPE`` for ``--worker-type``."""
+    long = next(flag for flag in flags if flag.startswith("--"))
+    return PREFIX + re.sub(r"[-.]", "_", long.removeprefix("--")).upper()
+
+
+def placeholder(setting: Any) -> str:
+    """What stands for the value in help: the choices if they are few, or Gunicorn's own word."""
+    choices = CHOICES.get(setting.name, ())
+    if setting.name == "worker_class":
+        return "TYPE"
+    if choices and len(choices) <= 5:  # noqa: PLR2004 - more do not fit a line
+        return f"[{'|'.join(choices)}]"
+    return setting.meta or ("DIR" if setting.name == "chdir" else "VALUE")
+
+
+def help_text(setting: Any) -> str:
+    """Gunicorn's first sentence on the setting, without its markup, and the default."""
+    paragraph = " ".join(setting.desc.strip().partition("\n\n")[0].split())
+    sentence = re.split(r"(?<=[^.][.])\s+(?=[A-Z])", plain(paragraph))[0].rstrip(".")
+    if setting.name == "worker_class":
+        sentence = "The worker type: sync, gthread, gevent, eventlet, or the dotted path of a worker class"
+    default = default_text(setting)
+    return f"{sentence}.  [default: {default}]" if default else f"{sentence}."
+
+
+def default_text(setting: Any) -> str:
+    """The default as one would type it; empty where there is none to speak of."""
+    described = getattr(setting, "default_doc", "").strip()
+    if described.endswith("()``"):
+        return ""
+    if described and "\n" not in described:
+        return plain(described).strip("'")
+    default = setting.default
+    if default in (None, "", [], ()) or isinstance(default, bool):
+        return ""
+    if isinstance(default, list | tuple):
+        return ",".join(f"{item:.15g}" if isinstance(item, float) else str(item) for item in default)
+    if isinstance(default, int):
+        return oct(default) if setting.type is not None and setting.type.__name__ == "auto_int" else str(int(default))
+    return str(default)
+
+
+def plain(text: str) -> str:
+    """Text without reStructuredText's roles, quotes and emphasis."""
+    text = re.sub(r":\w+:`([^`<]+?)\s*(<[^>]*>)?`", r"\1", text)
+    return re.sub(r"(``|(?<!\w)\*|\*(?!\w))", "", text)

@@ -1,0 +1,142 @@
+"""The entry point: the group of commands, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from promgun import __version__
+from promgun.errors import AppLoadError, ExitCode, PromgunError
+
+PROGRAM = "promgun"
+COMPLETE_VARIABLE = "_PROMGUN_COMPLETE"
+#: What a shell reports for a program that an interrupt ended: 128 + SIGINT.
+INTERRUPTED = 130
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is named: ``commands`` maps its name to ``module:attribute``."""
+
+    def __init__(self, *args: Any, lazy: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, no_args_is_help=False, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's
+        """Give the names, in the order of the table."""
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - Click's
+        """Load the command of that name."""
+        if cmd_name not in self._lazy:
+            return None
+        module, _, attribute = self._lazy[cmd_name].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 - the table above is ours
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help when nothing is asked for: a usage error on any Click (8.1 called it success)."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(ExitCode.USAGE)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; one that is unknown is answered with the nearest."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
+            near = get_close_matches(name, self._lazy, n=1)
+            guess = f"run {name}" if ":" in name else "".join(near)
+            meant = f" Did you mean '{ctx.command_path} {guess}'?" if guess else ""
+            ctx.fail(f"there is no command {name!r}.{meant}")
+        return super().resolve_command(ctx, args)
+
+
+class PromgunGroup(LazyGroup):
+    """The top of the tree, and the error boundary of the program."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command line and exit: 0, or the code of what went wrong, told in one line on standard error."""
+        extra = {"prog_name": PROGRAM, "complete_var": COMPLETE_VARIABLE} | extra
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        if COMPLETE_VARIABLE in os.environ:
+            from promgun.cli.shells import register  # noqa: PLC0415 - for a TAB only
+
+            register()
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except PromgunError as error:
+            _fail(error)
+        except click.ClickException as error:
+            _report(_usage_line(error))
+            sys.exit(error.exit_code)
+        except click.Abort:
+            _report("interrupted")
+            sys.exit(INTERRUPTED)
+        # Without standalone mode Click gives the code of ctx.exit() back; the commands themselves give None.
+        sys.exit(code or 0)
+
+
+def _fail(error: PromgunError) -> NoReturn:
+    if isinstance(error, AppLoadError) and error.traceback:
+        click.echo(error.traceback.rstrip("\n"), err=True)
+    _report(f"error: {error}")
+    sys.exit(error.exit_code)
+
+
+def _report(line: str) -> None:
+    click.echo(f"{PROGRAM}: {line}", err=True)
+
+
+def _usage_line(error: click.ClickException) -> str:
+    message = f"error: {error.format_message().rstrip('.')}"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        message += f". See: {error.ctx.command_path} --help"
+    return message
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - Click's callback
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version  # noqa: PLC0415 - for --version only
+
+    parts = [f"{name} {version(name)}" for name in ("gunicorn", "prometheus-client")]
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    click.echo(f"{PROGRAM} {__version__} ({', '.join(parts)}, {python})")
+    ctx.exit()
+
+
+@click.group(
+    cls=PromgunGroup,
+    context_settings=CONTEXT,
+    lazy={
+        "run": "promgun.cli.run:run",
+        "ps": "promgun.cli.ps:ps",
+        "metrics": "promgun.cli.metrics:metrics",
+        "completion": "promgun.cli.completion:completion",
+    },
+    epilog="""\b
+    Example:
+      promgun run app:wsgi          serve the object "wsgi" of app.py, measured
+      promgun metrics dump          see its metrics
+    """,
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the versions and exit.",
+)
+def main() -> None:
+    """Run a Python web application under Gunicorn and show it to Prometheus."""

@@ -1,0 +1,132 @@
+"""``promgun metrics``: dump, list, serve."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from promgun.cli.main import LazyGroup
+from promgun.cli.types import InstanceType
+from promgun.exposition import contract, formats
+from promgun.exposition.terminal import Terminal
+
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "dump": "promgun.cli.metrics:dump",
+        "list": "promgun.cli.metrics:list_contract",
+        "serve": "promgun.cli.metrics:serve",
+    },
+    short_help="Print, explain or serve the metrics.",
+    epilog="""\b
+    Example:
+      promgun metrics dump --match 'gunicorn_requests*'
+    """,
+)
+def metrics() -> None:
+    """Print, explain or serve the metrics."""
+
+
+@click.command(
+    short_help="Print the metrics of a running instance.",
+    epilog="""\b
+    Examples:
+      promgun metrics dump
+      promgun metrics dump --format table --match 'gunicorn_request*'
+      promgun metrics dump --url http://127.0.0.1:9164/metrics --output page.prom
+    """,
+)
+@click.option(
+    "--instance", type=InstanceType(), metavar="NAME", help="Of this instance: a name or pid of 'promgun ps'."
+)
+@click.option("--dir", "directory", type=_DIRECTORY, metavar="DIR", help="Of the store in this directory.")
+@click.option("--url", metavar="URL", help="As served at this address: http://…, https://…, HOST:PORT or unix:PATH.")
+@click.option(
+    "--format", "form", type=click.Choice(formats.FORMATS), default="text", show_default=True, help="How to print them."
+)
+@click.option(
+    "--match", multiple=True, metavar="GLOB", help="Only families and samples of such names. May be repeated."
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write to FILE, in one step, not to the screen.",
+)
+def dump(
+    *,
+    instance: str | None,
+    directory: Path | None,
+    url: str | None,
+    form: formats.Format,
+    match: tuple[str, ...],
+    output: Path | None,
+) -> None:
+    """Print the page of metrics of the running instance, or of the one that an option names."""
+    from promgun.exposition.output import write_atomically  # noqa: PLC0415 - not needed for --help
+    from promgun.source import source_for  # noqa: PLC0415 - imports prometheus_client
+
+    families = source_for(instance, directory, url).families()
+    page = formats.render(families, form, match, Terminal() if output else Terminal.of())
+    if output is None or str(output) == "-":
+        click.echo(page, nl=False)
+    else:
+        write_atomically(output, page)
+
+
+@click.command(
+    "list",
+    short_help="Print the table of metrics: names, types, labels, meaning.",
+    epilog="""\b
+    Examples:
+      promgun metrics list
+      promgun metrics list --format markdown
+    """,
+)
+@click.option(
+    "--format", "form", type=click.Choice(contract.FORMATS), default="table", show_default=True, help="How to print it."
+)
+def list_contract(form: str) -> None:
+    """Print every metric that promgun exports: its family, type, labels and meaning."""
+    from promgun.metrics.catalog import CATALOG  # noqa: PLC0415 - not needed for --help
+
+    click.echo(contract.render_catalog(CATALOG, form, Terminal.of()), nl=False)
+
+
+@click.command(
+    short_help="Serve a store from outside the server.",
+    epilog="""\b
+    Example:
+      promgun run --no-metrics-server --metrics-dir /run/metrics app:wsgi
+      promgun metrics serve --dir /run/metrics --bind 0.0.0.0:9164
+    """,
+)
+@click.option(
+    "--dir", "directory", type=_DIRECTORY, metavar="DIR", required=True, help="The store: what --metrics-dir names."
+)
+@click.option(
+    "--bind",
+    "addresses",
+    multiple=True,
+    default=("127.0.0.1:9164",),
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. May be repeated.",
+)
+def serve(directory: Path, addresses: tuple[str, ...]) -> None:
+    """Serve the metrics of a store, as a sidecar does, until it is stopped."""
+    from promgun.endpoint.main import serve_store  # noqa: PLC0415 - imports asyncio
+    from promgun.listeners import bind, close_and_unlink, describe, parse_address  # noqa: PLC0415 - not needed for --help
+
+    with ExitStack() as undo:
+        sockets = []
+        for address in addresses:
+            sockets.append(bind(parse_address(address)))
+            undo.callback(close_and_unlink, sockets[-1])
+            click.echo(f"serving the metrics of {directory} on {describe(sockets[-1])}", err=True)
+        serve_store(directory, sockets)

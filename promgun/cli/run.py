@@ -1,0 +1,67 @@
+"""``promgun run``."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from promgun.cli.types import AppType
+
+if TYPE_CHECKING:
+    from promgun.cli.gunicorn_options import SettingOption
+
+
+class RunCommand(click.Command):
+    """A command whose options are those of the installed Gunicorn, made when they are first asked for."""
+
+    @cached_property
+    def _setting_options(self) -> list[SettingOption]:
+        from promgun.cli.gunicorn_options import gunicorn_options  # noqa: PLC0415 - imports gunicorn.config
+
+        return gunicorn_options()
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Give the generated options, then the declared parameters."""
+        return [*self._setting_options, *super().get_params(ctx)]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their sections' names, promgun's own first."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                setting = getattr(param, "setting", None)
+                sections.setdefault(setting.section if setting else "Help", []).append(record)
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+@click.command(
+    cls=RunCommand,
+    short_help="Run an application under Gunicorn, measured.",
+    epilog="""\b
+    Examples:
+      promgun run app:wsgi
+      promgun run --worker-type gthread --threads 8 --workers 4 'app:create_app()'
+      PROMGUN_WORKERS=4 promgun run --bind 0.0.0.0:8000 --metrics-bind 0.0.0.0:9164 app:wsgi
+    """,
+)
+@click.argument("app", required=False, type=AppType(), envvar="PROMGUN_APP")
+@click.pass_context
+def run(ctx: click.Context, app: str | None, **_options: object) -> None:
+    """Run APP under Gunicorn and show its metrics to Prometheus.
+
+    APP is MODULE:NAME, MODULE:FACTORY() or MODULE (its "application"); it may stand in gunicorn.conf.py as wsgi_app instead.
+
+    Every option of Gunicorn is taken. Each can also be set by an environment variable: PROMGUN_ and its first long name in
+    capitals, as PROMGUN_WORKER_TYPE=gthread or PROMGUN_BIND="127.0.0.1:8000 [::1]:8000". A flag goes before a variable, that before
+    GUNICORN_CMD_ARGS, that before gunicorn.conf.py.
+    """
+    from promgun.cli.gunicorn_options import overrides  # noqa: PLC0415 - imports gunicorn.config
+    from promgun.launch import launch  # noqa: PLC0415 - same
+    from promgun.settings import RunSettings  # noqa: PLC0415 - same
+
+    launch(RunSettings(app=app, overrides=overrides(ctx)))

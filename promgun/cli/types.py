@@ -1,0 +1,75 @@
+"""Parameter types: what a value on the command line may be, and how TAB completes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from promgun.worker_types import WORKER_TYPES, suggest
+
+Items = list[CompletionItem]
+
+
+def starting_with(incomplete: str, values: Iterable[str]) -> Items:
+    """Completions for those of ``values`` that go on from what is typed."""
+    return [CompletionItem(value) for value in values if value.startswith(incomplete)]
+
+
+class InstanceType(click.ParamType):
+    """The name or pid of a running instance."""
+
+    name = "instance"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
+        """Names of the instances that run now."""
+        from promgun.runs import instances  # noqa: PLC0415 - read at a TAB only
+
+        return [
+            CompletionItem(run.name, help=f"pid {run.pid}, {run.application}")
+            for run in instances()
+            if run.name.startswith(incomplete)
+        ]
+
+
+class AppType(click.ParamType):
+    """An application: ``module:name``, ``module:factory()``, or a module."""
+
+    name = "app"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
+        """Modules of the working directory (``--chdir``), then the callables of the one that is named."""
+        from promgun.cli.app_names import candidates  # noqa: PLC0415 - read at a TAB only
+
+        return starting_with(incomplete, candidates(incomplete, str(ctx.params.get("chdir") or ".")))
+
+
+class WorkerClassType(click.ParamType):
+    """The name of a worker type, ours or Gunicorn's, or the dotted path of a class."""
+
+    name = "worker_type"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a name that nothing stands behind, with the closest one; whether a path leads to a class is seen at launch."""
+        from gunicorn.workers import SUPPORTED_WORKERS  # noqa: PLC0415 - the CLI imports this module at start
+
+        names = [worker_type.name for worker_type in WORKER_TYPES]
+        plain = str(value).strip().removeprefix("#")
+        if plain in names or plain in SUPPORTED_WORKERS or "." in plain or plain.startswith("egg:"):
+            return value
+        close = suggest(plain)
+        meant = f" Did you mean {close!r}?" if close else ""
+        known = ", ".join(names)
+        return self.fail(
+            f"no worker type is called {value!r}.{meant} Choose {known}, or name a class by its dotted path", param, ctx
+        )
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
+        """The names, each with what it is for."""
+        return [
+            CompletionItem(worker_type.name, help=worker_type.summary)
+            for worker_type in WORKER_TYPES
+            if worker_type.name.startswith(incomplete)
+        ]

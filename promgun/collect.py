@@ -1,0 +1,215 @@
+"""One page: the store merged, joined with the scoreboards and the figures of processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prometheus_client.core import Metric
+from prometheus_client.samples import Sample
+
+from promgun.metrics.catalog import BY_NAME, CATALOG, STORE_ERRORS, WORKER_STATES, MetricSpec
+from promgun.processes import Figures, ProcessFigures, RisingFigures
+from promgun.store.board import BoardView, Cell, Role
+from promgun.store.facts import MasterFacts, read_facts
+from promgun.store.families import build_family
+from promgun.store.reader import Reading, Series, StoreReader, families_of
+from promgun.store.slots import read_boards
+
+_NS = 1e9
+_ERROR_CELLS = {
+    "no_space": Cell.ERRORS_NO_SPACE,
+    "corrupt": Cell.ERRORS_CORRUPT,
+    "permission": Cell.ERRORS_PERMISSION,
+}
+Rows = dict[str, list[tuple[tuple[str, ...], float]]]
+
+
+class Collector:
+    """Collects the page of one store; keep it between pages: it remembers what does not change.
+
+    ``log`` is told of damaged files, each once. Used from one thread at a time.
+    """
+
+    def __init__(self, store: Path, log: Callable[[str], None] | None = None) -> None:
+        self.store = store
+        self._log = log
+        self._alive: dict[int, bool] = {}
+        self._reader = StoreReader(store, lambda slot: self._alive.get(slot, False))
+        self._figures = ProcessFigures()
+        self._rising = RisingFigures()
+
+    # ---- questions of the health pages
+
+    def master_alive(self) -> bool:
+        """Whether a master of the store lives."""
+        return any(alive and view[Cell.ROLE] == Role.MASTER for view, alive in read_boards(self.store))
+
+    def worker_booted(self) -> bool:
+        """Whether at least one living worker has booted."""
+        return any(
+            alive and view[Cell.ROLE] == Role.WORKER and view[Cell.BOOTED] > 0
+            for view, alive in read_boards(self.store)
+        )
+
+    # ---- the page
+
+    def collect(self) -> list[Metric]:
+        """Return every family: ours in catalogue order, then the application's by name."""
+        begin = time.perf_counter()
+        boards = list(read_boards(self.store))
+        self._alive = {view.slot: alive for view, alive in boards}
+        reading = self._reader.read()
+        for complaint in reading.complaints:
+            if self._log is not None:
+                self._log(f"A file of the metrics store is damaged and read as far as it is good: {complaint}")
+        stored = families_of(reading.series)
+        rows = self._live_rows(boards)
+        self._add_store_rows(rows, boards, reading)
+        families = [_own_family(spec, rows.get(spec.name, []), stored.pop(spec.family, [])) for spec in CATALOG]
+        scrape = next(family for family in families if family.name == "promgun_scrape_duration_seconds")
+        for name in sorted(stored):
+            try:
+                families.append(build_family(name, stored[name]))
+            except ValueError as error:
+                if self._log is not None:
+                    self._log(f"The family {name!r} cannot be shown: {error}")
+        scrape.samples = [Sample(scrape.name, {}, time.perf_counter() - begin)]
+        return [family for family in families if family.samples]
+
+    def _live_rows(self, boards: list[tuple[BoardView, bool]]) -> Rows:
+        rows: Rows = {}
+        now = time.monotonic_ns()
+        facts = {(fact.slot, fact.pid): fact for fact in read_facts(self.store)}
+        self._figures.keep(view[Cell.PID] for view, alive in boards if alive)
+        masters = []
+        states = {"target": 0, "alive": 0, "booted": 0}
+        for view, alive in boards:
+            role = view[Cell.ROLE]
+            figures = self._figures.read(view[Cell.PID]) if alive else None
+            totals = self._rising.update(view.slot, view[Cell.PID], figures, _lasting(view))
+            if role == Role.MASTER and alive:
+                masters.append((view, facts.get((view.slot, view[Cell.PID])), figures))
+                states["target"] += view[Cell.TARGET]
+            elif role == Role.WORKER and alive:
+                states["alive"] += 1
+                states["booted"] += view[Cell.BOOTED] > 0
+                for name, labels, value in _worker_rows(view, now, figures, totals):
+                    rows.setdefault(f"gunicorn_worker_{name}", []).append(((str(view.slot), *labels), value))
+        rows["gunicorn_workers"] = [((state,), float(count)) for state, count in states.items()]
+        rows["gunicorn_up"] = [((), float(bool(masters)))]
+        if masters:
+            for name, labels, value in _master_rows(*masters[-1], now):
+                rows.setdefault(f"gunicorn_{name}", []).append((labels, value))
+        return rows
+
+    def _add_store_rows(self, rows: Rows, boards: list[tuple[BoardView, bool]], reading: Reading) -> None:
+        errors = dict.fromkeys(STORE_ERRORS, 0.0)
+        for view, _ in boards:
+            for reason, cell in _ERROR_CELLS.items():
+                errors[reason] += view[cell]
+        errors["corrupt"] += reading.corrupt
+        rows["promgun_store_errors_total"] = [((reason,), count) for reason, count in errors.items()]
+        rows["promgun_store_bytes"] = [((), float(reading.size))]
+        rows["promgun_store_files"] = [((), float(reading.files))]
+        rows["promgun_store_slots"] = [((), float(len(boards)))]
+
+
+def _lasting(view: BoardView) -> dict[str, float]:
+    return {
+        "user": view[Cell.CPU_USER_BASE] / _NS,
+        "system": view[Cell.CPU_SYSTEM_BASE] / _NS,
+        "voluntary": float(view[Cell.SWITCHES_VOLUNTARY_BASE]),
+        "involuntary": float(view[Cell.SWITCHES_INVOLUNTARY_BASE]),
+    }
+
+
+def worker_state(view: BoardView, now_ns: int) -> str:
+    """Return the one state a worker is in; hung is no heartbeat for half the timeout."""
+    if not view[Cell.BOOTED]:
+        return "booting"
+    timeout = view[Cell.TIMEOUT]
+    if timeout and now_ns - view[Cell.HEARTBEAT] > timeout // 2:
+        return "hung"
+    if view[Cell.DRAINING]:
+        return "draining"
+    return "busy" if view[Cell.IN_PROGRESS] > 0 else "idle"
+
+
+def _worker_rows(
+    view: BoardView, now: int, figures: Figures | None, totals: dict[str, float]
+) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    yield "requests_in_progress", (), float(view[Cell.IN_PROGRESS])
+    yield "capacity", (), float(view[Cell.CAPACITY])
+    state = worker_state(view, now)
+    for name in WORKER_STATES:
+        yield "state", (name,), float(name == state)
+    yield "uptime_seconds", (), (now - view[Cell.CLAIMED]) / _NS
+    if view[Cell.MAX_REQUESTS]:
+        yield "requests_left", (), float(max(0, view[Cell.MAX_REQUESTS] - view[Cell.SERVED]))
+    for mode in ("user", "system"):
+        yield "cpu_seconds_total", (mode,), totals[mode]
+    for kind in ("voluntary", "involuntary"):
+        yield "context_switches_total", (kind,), totals[kind]
+    if figures is None:
+        return
+    yield "resident_memory_bytes", (), float(figures.resident)
+    yield "threads", (), float(figures.threads)
+    if figures.unique is not None:
+        yield "unique_memory_bytes", (), float(figures.unique)
+    if figures.fds is not None:
+        yield "open_fds", (), float(figures.fds)
+
+
+def _master_rows(
+    view: BoardView, facts: MasterFacts | None, figures: Figures | None, now: int
+) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    if facts is not None:
+        yield "info", (facts.gunicorn, facts.promgun, facts.python, facts.worker_type), 1.0
+    yield "master_uptime_seconds", (), (now - view[Cell.CLAIMED]) / _NS
+    if figures is not None:
+        yield "master_resident_memory_bytes", (), float(figures.resident)
+        yield "master_cpu_seconds_total", ("user",), figures.user
+        yield "master_cpu_seconds_total", ("system",), figures.system
+
+
+def _own_family(spec: MetricSpec, rows: list[tuple[tuple[str, ...], float]], stored: list[Series]) -> Metric:
+    """Return a family of the catalogue: what stands in files, what was computed, and 0 for closed sets that nothing
+    has touched.
+    """
+    series = [item for item in stored if item.kind == spec.kind]
+    if series:
+        family = build_family(spec.family, series)
+        family.documentation = spec.help
+    else:
+        family = Metric(spec.family, spec.help, spec.kind)
+    family.samples.extend(
+        Sample(spec.name, dict(zip(spec.labels, values, strict=True)), value) for values, value in rows
+    )
+    if spec.kind == "counter":
+        present = {tuple(sample.labels.get(label, "") for label in spec.labels) for sample in family.samples}
+        family.samples.extend(
+            Sample(spec.name, dict(zip(spec.labels, values, strict=True)), 0.0)
+            for values in _closed_sets(spec)
+            if values not in present
+        )
+    return family
+
+
+def _closed_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
+    """Return the label sets that are there from the start; none when a label's values are not known beforehand."""
+    if spec.name == "promgun_label_sets_folded_total":
+        return [(name,) for name in FOLDABLE]
+    sets: list[tuple[str, ...]] = [()]
+    for label in spec.labels:
+        values = spec.closed.get(label)
+        if values is None:
+            return []
+        sets = [(*head, value) for head in sets for value in values]
+    return sets
+
+
+FOLDABLE = tuple(
+    spec.name for spec in BY_NAME.values() if spec.kind == "counter" and {"route", "error_type"} & set(spec.labels)
+)

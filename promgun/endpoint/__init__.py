@@ -1,0 +1,1 @@
+"""The metrics process: an HTTP endpoint in an interpreter of its own."""

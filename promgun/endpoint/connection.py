@@ -1,0 +1,255 @@
+"""One client's connection: h11 reads the requests, deadlines bound every step."""
+
+from __future__ import annotations
+
+import asyncio
+from email.utils import formatdate
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+import h11
+
+from promgun.endpoint.answers import REFUSALS, UNAVAILABLE, Answer
+from promgun.endpoint.site import has_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from promgun.endpoint.gate import Gate
+    from promgun.endpoint.limits import Limits
+    from promgun.endpoint.site import Site
+
+# What of an answer is handed to asyncio at a time. Up to Python 3.11 a transport copies what the kernel does
+# not take at once; all else of a body is shared by the connections it goes to.
+_CHUNK = 32 * 1024
+
+
+class _Phase(Enum):
+    HEAD = auto()  # waiting for a request
+    ANSWER = auto()  # waiting for the page, or writing it
+    LINGER = auto()  # our end is closed; what still comes is thrown away
+
+
+class HttpConnection(asyncio.BufferedProtocol):
+    """Answers the requests of one connection in turn, HTTP/1.0 and 1.1, until either side has enough.
+
+    While a request is answered nothing is read, so pipelined requests stay in the kernel but for one buffer.
+    A connection ends by closing our direction and reading on for a while: closing both at once, with bytes
+    unread, makes the kernel send RST, and the client may lose the answer (RFC 9112 9.6).
+    """
+
+    def __init__(self, address: str, site: Site, gate: Gate, limits: Limits, buffer: memoryview) -> None:
+        self.address = address
+        self._site = site
+        self._gate = gate
+        self._limits = limits
+        # Shared by all connections: what is read into it is copied out before the loop reads again.
+        self._buffer = buffer
+        self._loop = asyncio.get_running_loop()
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
+        self._phase = _Phase.HEAD
+        self._room = limits.head_bytes
+        self._method = b""
+        self._has_begun = False
+        self._has_answered = False
+        self._is_last = False
+        self._page: asyncio.Future[Answer] | None = None
+        self._unsent = memoryview(b"")
+        self._is_stalled = False
+        self._drained = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport
+
+    # What asyncio and the gate call
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with a deadline for the first head."""
+        self._transport = cast("asyncio.Transport", transport)
+        # pause_writing then tells of every byte that the kernel did not take.
+        self._transport.set_write_buffer_limits(high=0)
+        self._set_deadline(self._limits.head_seconds, self._give_up_on_head)
+        self._gate.start_waiting(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature; its hint is -1
+        """Offer as much as a head may still grow."""
+        return self._buffer[: self._room]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take in what was read."""
+        if self._phase is _Phase.LINGER:
+            self._drained += nbytes
+            if self._drained > self._limits.linger_bytes:
+                self._transport.abort()
+            return
+        self._http.receive_data(bytes(self._buffer[:nbytes]))
+        self._read_request()
+
+    def pause_writing(self) -> None:
+        """Stop: the client does not read as fast as we write."""
+        self._is_stalled = True
+        self._gate.start_waiting(self)
+
+    def resume_writing(self) -> None:
+        """Go on: the kernel has taken what asyncio held."""
+        self._is_stalled = False
+        self._gate.stop_waiting(self)
+        if self._phase is _Phase.ANSWER:
+            self._write()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Forget everything, whoever ended it."""
+        self._cancel_deadline()
+        self._unsent = memoryview(b"")
+        if self._page is not None:
+            self._page.remove_done_callback(self._page_is_ready)
+        self._gate.leave(self)
+
+    def evict(self) -> None:
+        """Make room for somebody else."""
+        self._transport.abort()
+
+    def retire(self) -> None:
+        """Finish the request at hand, or the first one; between requests, close."""
+        self._is_last = True
+        if self._phase is _Phase.HEAD and self._has_answered and not self._has_begun:
+            self._transport.close()
+
+    # Reading
+
+    def _read_request(self) -> None:
+        if self._transport.is_closing():
+            return
+        try:
+            event = self._http.next_event()
+            if isinstance(event, h11.Request):
+                self._answer(event)
+            else:
+                self._await_more()
+        except h11.RemoteProtocolError as error:
+            self._refuse(self._blame(error))
+
+    def _await_more(self) -> None:
+        unread = len(self._http.trailing_data[0])
+        # One byte more than may come is read, for h11 to see that it is too much.
+        self._room = self._limits.head_bytes - unread + 1
+        if unread and not self._has_begun:
+            self._has_begun = True
+            if self._has_answered:
+                self._set_deadline(self._limits.head_seconds, self._give_up_on_head)
+        self._transport.resume_reading()
+
+    def _blame(self, error: h11.RemoteProtocolError) -> HTTPStatus:
+        status = HTTPStatus(error.error_status_hint)
+        is_request_line = b"\n" not in self._http.trailing_data[0]
+        if status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and is_request_line:
+            return HTTPStatus.REQUEST_URI_TOO_LONG
+        return status if status in REFUSALS else HTTPStatus.BAD_REQUEST
+
+    def _give_up_on_head(self) -> None:
+        if self._has_begun:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self._transport.close()
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer what is no request, and end: nobody knows where the next one would begin."""
+        self._is_last = True
+        self._send(REFUSALS[status])
+
+    # Answering
+
+    def _answer(self, request: h11.Request) -> None:
+        self._begin_answer()
+        self._method = request.method
+        if has_body(request):
+            self._is_last = True
+        else:
+            self._http.next_event()  # the end of a request without a body
+        reply = self._site.reply(request)
+        if isinstance(reply, Answer):
+            self._send(reply)
+        else:
+            self._page = reply
+            self._set_deadline(self._limits.collect_seconds, self._give_up_on_page)
+            reply.add_done_callback(self._page_is_ready)
+
+    def _begin_answer(self) -> None:
+        self._phase = _Phase.ANSWER
+        self._transport.pause_reading()
+        self._gate.stop_waiting(self)
+
+    def _page_is_ready(self, page: asyncio.Future[Answer]) -> None:
+        self._page = None
+        self._send(page.result())
+
+    def _give_up_on_page(self) -> None:
+        if self._page is not None:
+            self._page.remove_done_callback(self._page_is_ready)
+            self._page = None
+        self._send(UNAVAILABLE)
+
+    def _send(self, answer: Answer) -> None:
+        self._begin_answer()
+        self._set_deadline(self._limits.write_seconds, self._transport.abort)
+        is_head = self._method == b"HEAD"
+        head = self._http.send(self._response(answer))
+        if not is_head:
+            # The state of h11 has to follow, the bytes are the same.
+            self._http.send(h11.Data(data=answer.body))
+        self._http.send(h11.EndOfMessage())
+        body = memoryview(b"" if is_head else answer.body)
+        # The head goes out with the beginning of the body: small answers take one packet.
+        self._unsent = body[_CHUNK:]
+        self._transport.write(head + body[:_CHUNK])
+        self._write()
+
+    def _response(self, answer: Answer) -> h11.Response:
+        headers = [
+            (b"Date", formatdate(usegmt=True).encode()),
+            *answer.headers,
+            (b"Content-Length", str(len(answer.body)).encode()),
+        ]
+        if self._is_last or self._gate.is_crowded:
+            headers.append((b"Connection", b"close"))
+        return h11.Response(status_code=answer.status, headers=headers, reason=answer.status.phrase.encode())
+
+    def _write(self) -> None:
+        while self._unsent and not self._is_stalled and not self._transport.is_closing():
+            self._transport.write(self._unsent[:_CHUNK])
+            self._unsent = self._unsent[_CHUNK:]
+        if not self._unsent and not self._is_stalled:
+            self._end_answer()
+
+    def _end_answer(self) -> None:
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            self._phase = _Phase.HEAD
+            self._method = b""
+            self._has_begun = False
+            self._has_answered = True
+            self._set_deadline(self._limits.idle_seconds, self._give_up_on_head)
+            self._gate.start_waiting(self)
+            # In a turn of its own, so that a client that pipelines cannot keep the loop to itself.
+            self._loop.call_soon(self._read_request)
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        self._phase = _Phase.LINGER
+        self._room = len(self._buffer)
+        self._set_deadline(self._limits.linger_seconds, self._transport.abort)
+        self._gate.start_waiting(self)
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+    # Deadlines: one at a time
+
+    def _set_deadline(self, seconds: float, then: Callable[[], None]) -> None:
+        self._cancel_deadline()
+        self._timer = self._loop.call_later(seconds, then)
+
+    def _cancel_deadline(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

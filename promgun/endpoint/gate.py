@@ -1,0 +1,119 @@
+"""Who may stay connected, and who makes room for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from promgun.endpoint.limits import Limits
+
+_V4_IN_V6 = bytes(10) + b"\xff\xff"
+
+
+class Client(Protocol):
+    """What the gate knows of a connection."""
+
+    @property
+    def address(self) -> str:
+        """Whose it is, from :func:`address_of`."""
+
+    def evict(self) -> None:
+        """End at once; the gate has crossed it off already."""
+
+    def retire(self) -> None:
+        """End after the answer at hand: the server stops."""
+
+
+def address_of(family: int, peer: Any) -> str:
+    """Whom a connection counts for: an IPv4 address, the /64 network of an IPv6 one, or ``""`` for Unix
+    sockets.
+
+    A /64 is what one host gets (RFC 4291 2.5.4), so counting its addresses singly would count nothing.
+    ``peer`` is what ``accept`` returned beside the socket.
+    """
+    if family == socket.AF_UNIX:
+        return ""
+    host = str(peer[0])
+    if family != socket.AF_INET6:
+        return host
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    if packed.startswith(_V4_IN_V6):
+        return socket.inet_ntoa(packed[len(_V4_IN_V6) :])
+    return packed[:8].hex()
+
+
+class Gate:
+    """The connections of one endpoint, under the rules that ``Limits`` states."""
+
+    def __init__(self, limits: Limits, now: Callable[[], float]) -> None:
+        self._limits = limits
+        self._now = now
+        self._clients: set[Client] = set()
+        # Since when each waits. A dictionary keeps its order, so the oldest stands first.
+        self._waiting: dict[Client, float] = {}
+        self._waiting_of: dict[str, dict[Client, float]] = {}
+        self.is_empty = asyncio.Event()
+        self.is_empty.set()
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(tuple(self._clients))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether answers should end their connections, so that places go round."""
+        return len(self._clients) * 4 >= self._limits.connections * 3
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may come in; a waiting client may have to leave for it."""
+        return len(self._clients) < self._limits.connections or bool(self._waiting)
+
+    def enter(self, client: Client) -> None:
+        """Count a client that has just connected, at the cost of another if need be."""
+        if len(self._clients) >= self._limits.connections and self._waiting:
+            most = max(self._waiting_of.values(), key=len)
+            self._evict(next(iter(most)))
+        self._clients.add(client)
+        self.is_empty.clear()
+
+    def leave(self, client: Client) -> None:
+        """Forget a client; twice does no harm."""
+        self._clients.discard(client)
+        self.stop_waiting(client)
+        if not self._clients:
+            self.is_empty.set()
+
+    def start_waiting(self, client: Client) -> None:
+        """From now on the next move is the client's; somebody who waits for long may have to leave for it."""
+        if client not in self._clients:
+            return
+        self.stop_waiting(client)
+        now = self._now()
+        own = self._waiting_of.setdefault(client.address, {})
+        self._waiting[client] = own[client] = now
+        if client.address and len(own) > self._limits.waiting_per_address:
+            self._evict_if_old(own, now)
+        if len(self._waiting) > self._limits.waiting:
+            self._evict_if_old(self._waiting, now)
+
+    def stop_waiting(self, client: Client) -> None:
+        """Note that the client has made its move."""
+        if self._waiting.pop(client, None) is None:
+            return
+        own = self._waiting_of[client.address]
+        del own[client]
+        if not own:
+            del self._waiting_of[client.address]
+
+    def _evict_if_old(self, waiting: dict[Client, float], now: float) -> None:
+        client, since = next(iter(waiting.items()))
+        if now - since >= self._limits.grace_seconds:
+            self._evict(client)
+
+    def _evict(self, client: Client) -> None:
+        self.leave(client)
+        client.evict()

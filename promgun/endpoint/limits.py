@@ -1,0 +1,65 @@
+"""How much the metrics endpoint takes from its clients."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, replace
+
+# What the process itself keeps open: the standard streams, the event loop's three, the listeners, the files
+# of the store while they are read, and connections whose close is under way.
+RESERVED_FILES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Numbers of connections, bytes, and seconds (every name that ends in ``_seconds``).
+
+    A connection *waits* while the next move is its client's: no complete request head yet, an answer that
+    the client does not read, or a close that it has not confirmed. Waiting connections are the ones an
+    attacker can hold at no cost, so they are scarce; one whose request is complete is cheap (all of them
+    share one page) and is never sent away: a thousand scrapes at once are a thousand answers.
+
+    * ``waiting`` of them may wait, ``waiting_per_address`` from one IP address (an IPv6 /64 counts as one;
+      Unix sockets have no address). Beyond that the oldest goes for every newcomer, once it has waited for
+      ``grace_seconds``: a crowd that connects first and asks a moment later is served.
+    * ``connections`` in all. At that number the longest waiting connection of the address with most of them
+      makes room at once, whatever its age. If none waits, newcomers stay in the kernel's queue until one is
+      done, and answers end their connections (``Connection: close``) from three quarters of the number on.
+
+    ``head_seconds`` runs from the connection or the first byte of a later request to the end of its head,
+    ``idle_seconds`` between requests, ``write_seconds`` from the first byte of an answer to its last,
+    ``linger_seconds`` from our end of a connection to the client's.
+    """
+
+    connections: int = 2048
+    waiting: int = 512
+    waiting_per_address: int = 64
+    grace_seconds: float = 1.0
+    head_bytes: int = 8 * 1024
+    head_seconds: float = 5.0
+    idle_seconds: float = 75.0
+    write_seconds: float = 10.0
+    linger_seconds: float = 2.0
+    linger_bytes: int = 256 * 1024
+    collect_seconds: float = 10.0
+    pause_seconds: float = 0.25
+    stop_seconds: float = 1.0
+    names: int = 64
+    filters: int = 16
+
+    def within_open_files(self) -> Limits:
+        """Return these limits with no more connections than RLIMIT_NOFILE leaves room for."""
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if allowed == resource.RLIM_INFINITY:
+            return self
+        return replace(self, connections=max(1, min(self.connections, allowed - RESERVED_FILES)))
+
+
+def raise_open_files(limits: Limits) -> None:
+    """Lift the soft limit of open files to what ``limits`` need, as far as the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + RESERVED_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

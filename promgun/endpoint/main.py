@@ -1,0 +1,147 @@
+"""The metrics process itself, and the same endpoint in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import pwd
+import signal
+import socket
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from promgun.endpoint.limits import Limits, raise_open_files
+from promgun.endpoint.process import COLLECTOR, EXIT_FAILED, IGNORED_SIGNALS, STOP_SIGNAL, EndpointConfig
+from promgun.endpoint.server import MetricsEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import NoReturn
+
+    from prometheus_client.core import Metric
+
+logger = logging.getLogger("promgun.endpoint")
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PARENT_CHECK_SECONDS = 1.0
+# A collection holds the GIL for 5 ms at a time by default, and the event loop needs it back after every
+# system call.
+_SWITCH_SECONDS = 0.0005
+
+
+class Source(Protocol):
+    """What the endpoint shows; ``promgun.collect.Collector``."""
+
+    def collect(self) -> Sequence[Metric]:
+        """Return the whole page."""
+
+    def master_alive(self) -> bool:
+        """Whether a master holds the store."""
+
+    def worker_booted(self) -> bool:
+        """Whether any worker is ready."""
+
+
+def run(argument: str) -> NoReturn:
+    """Be the metrics process of the master that passed ``argument``; ends with 0 or 70, whatever happens."""
+    code = EXIT_FAILED
+    try:
+        _log_to_stderr()
+        code = main(EndpointConfig.from_json(argument))
+    except BaseException:
+        logger.exception("The metrics process failed")
+    finally:
+        os._exit(code)
+
+
+def main(config: EndpointConfig) -> int:
+    """Serve until ``STOP_SIGNAL`` comes or the master is gone; returns the exit code."""
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    raise_open_files(Limits())
+    # Before the change of user, who may not be allowed to read where the code is.
+    make_source = _load(config.collector)
+    _become(config)
+    # After it, because the kernel forgets this wish when the user changes.
+    watched = None if _dies_with_parent() else config.master_pid
+    if os.getppid() != config.master_pid:
+        return 0
+    sockets = [socket.socket(fileno=fd) for fd in config.fds]
+    for sock in sockets:
+        sock.settimeout(0)
+    asyncio.run(_serve(make_source(Path(config.store)), sockets, (STOP_SIGNAL,), watched))
+    return 0
+
+
+def serve_store(store: Path, sockets: Sequence[socket.socket], collector: str = COLLECTOR) -> None:
+    """Serve a store on listening, non-blocking sockets, in the foreground, until SIGINT or SIGTERM comes."""
+    raise_open_files(Limits())
+    asyncio.run(_serve(_load(collector)(store), sockets, (signal.SIGINT, signal.SIGTERM), None))
+
+
+async def _serve(source: Source, sockets: Sequence[socket.socket], signals: Iterable[int], watched: int | None) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    if watched is not None:
+        _end_without(loop, watched)
+    endpoint = MetricsEndpoint(source.collect, source.master_alive, source.worker_booted)
+    await endpoint.serve(sockets, stop)
+
+
+def _load(path: str) -> Callable[[Path], Source]:
+    module, _, name = path.partition(":")
+    source: Callable[[Path], Source] = getattr(import_module(module), name)
+    return source
+
+
+def _become(config: EndpointConfig) -> None:
+    """Change to the workers' user and group, drop all others; raises ``OSError`` if that is not allowed."""
+    uid = os.geteuid() if config.uid is None else config.uid
+    gid = os.getegid() if config.gid is None else config.gid
+    if (uid, gid) == (os.geteuid(), os.getegid()):
+        return
+    name = _user_name(uid) if config.initgroups else ""
+    if name:
+        os.initgroups(name, gid)
+    elif os.geteuid() == 0:
+        os.setgroups([gid])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _dies_with_parent() -> bool:
+    """Ask the kernel for SIGKILL when the parent ends; only Linux can, see prctl(2)."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) == 0)
+
+
+def _end_without(loop: asyncio.AbstractEventLoop, parent: int) -> None:
+    if os.getppid() != parent:
+        os._exit(0)
+    loop.call_later(_PARENT_CHECK_SECONDS, _end_without, loop, parent)
+
+
+def _log_to_stderr() -> None:
+    """Log as Gunicorn does by default (``gunicorn.glogging.Logger``), warnings and up."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(asctime)s [%(process)d] [%(levelname)s] %(message)s",
+        datefmt="[%Y-%m-%d %H:%M:%S %z]",
+    )

@@ -1,0 +1,115 @@
+"""Starting the metrics process; light enough for the master to import."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+EXIT_FAILED = 70
+"""The one code besides 0: EX_SOFTWARE. Up to Gunicorn 26.0 a child that exits with 3 or 4 halts the master."""
+
+# macOS has no real-time signals. What stands in for them there must end the process until it is handled.
+STOP_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGVTALRM)
+"""Ends the process with 0, after the answers at hand."""
+
+IGNORED_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+"""What terminals and service managers send to a whole group, and what only the master may act on."""
+
+COLLECTOR = "promgun.collect:Collector"
+"""What reads the store, as module:name."""
+
+_PACKAGE_FOLDER = str(Path(__file__).parents[2])
+
+# Python puts '' in front of the path for -c. A module in the user's working directory must not stand in for
+# one of the standard library's or h11; promgun itself may well be there, so its folder comes back as the
+# last.
+_CODE = f"""\
+import os, sys
+try:
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = ""
+    sys.path[:] = [folder for folder in sys.path if folder not in ("", here)] + [sys.argv[2]]
+    from promgun.endpoint.main import run
+    run(sys.argv[1])
+except BaseException:
+    sys.excepthook(*sys.exc_info())
+finally:
+    os._exit({EXIT_FAILED})
+"""
+
+# The process reads the store's files; prometheus_client must not take it for one that writes them.
+_UNWANTED_ENVIRONMENT = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointConfig:
+    """What the metrics process is told, as one JSON argument.
+
+    ``fds`` are its listening sockets; :func:`spawn` fills them in. ``uid`` and ``gid`` are the workers',
+    ``None`` to stay who the master is; ``initgroups`` takes the user's other groups too. ``collector`` names
+    a class made with the store's path, with ``collect()``, ``master_alive()`` and ``worker_booted()``.
+    ``label`` is for readers of ``ps``.
+    """
+
+    store: str
+    master_pid: int
+    fds: tuple[int, ...] = ()
+    uid: int | None = None
+    gid: int | None = None
+    initgroups: bool = False
+    collector: str = COLLECTOR
+    label: str = ""
+
+    def to_json(self) -> str:
+        """Return it as one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> EndpointConfig:
+        """Read what :meth:`to_json` wrote. Raises ``ValueError`` or ``TypeError`` for anything else."""
+        values = json.loads(text)
+        return cls(**{**values, "fds": tuple(values["fds"])})
+
+
+def spawn(config: EndpointConfig, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
+    """Start the metrics process on these listening sockets: a fresh interpreter that inherits nothing else.
+
+    Call it from the main thread, because the kernel ends the process with the thread that made it. The
+    signals that it ignores, and the one that stops it, are held back until it is ready for them, so none can
+    kill it as it starts. Poll the result to reap it. Raises ``OSError`` if no process can be made.
+    """
+    fds = tuple(sock.fileno() for sock in sockets)
+    environment = {name: value for name, value in os.environ.items() if name not in _UNWANTED_ENVIRONMENT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*IGNORED_SIGNALS, STOP_SIGNAL})
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _CODE, replace(config, fds=fds).to_json(), _PACKAGE_FOLDER],
+            stdin=subprocess.DEVNULL,
+            pass_fds=fds,
+            env=environment,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,1 @@
+"""How metrics are shown: exposition formats and terminal tables."""

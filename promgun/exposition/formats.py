@@ -1,0 +1,105 @@
+"""A page of metric families as text: Prometheus text 0.0.4, OpenMetrics, JSON, or a table for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from promgun.exposition.tables import Terminal
+
+Format = Literal["text", "openmetrics", "json", "table"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+class Page:
+    """Families in the shape that prometheus_client's encoders read: an object with ``collect()``."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> list[Metric]:
+        """Give the families, in order."""
+        return self._families
+
+
+def render(
+    families: Iterable[Metric],
+    form: Format = "text",
+    match: Sequence[str] = (),
+    terminal: Terminal | None = None,
+) -> str:
+    """The page in ``form``, of only what ``match`` names (see :func:`select`); ``terminal`` is where a table is for."""
+    chosen = select(families, match)
+    if form == "json":
+        return to_json(chosen)
+    if form == "table":
+        from promgun.exposition.tables import metrics_table  # noqa: PLC0415 - rich is for tables only
+
+        return metrics_table(chosen, terminal)
+    if form == "openmetrics":
+        from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415 - the one that is asked for
+
+        return openmetrics.generate_latest(Page(chosen)).decode()  # type: ignore[no-untyped-call] # untyped upstream
+    from prometheus_client.exposition import generate_latest  # noqa: PLC0415 - imports an HTTP server
+
+    return generate_latest(Page(chosen)).decode()
+
+
+def select(families: Iterable[Metric], match: Sequence[str]) -> list[Metric]:
+    """The families of which ``match`` has any glob, whole if it fits the family's name, else only the samples it fits.
+
+    A counter goes by both of its names, with and without ``_total``; no glob at all means everything.
+    """
+    if not match:
+        return list(families)
+    return [chosen for family in families if (chosen := _restrict(family, match)).samples or _fits(family, match)]
+
+
+def _fits(family: Metric, match: Sequence[str]) -> bool:
+    names = {family.name, f"{family.name}_total"} if family.type == "counter" else {family.name}
+    return any(fnmatchcase(name, glob) for name in names for glob in match)
+
+
+def _restrict(family: Metric, match: Sequence[str]) -> Metric:
+    from prometheus_client.core import Metric  # noqa: PLC0415 - the CLI imports this module at start
+
+    if _fits(family, match):
+        return family
+    part = Metric(family.name, family.documentation, family.type, family.unit)
+    part.samples = [s for s in family.samples if any(fnmatchcase(s.name, glob) for glob in match)]
+    return part
+
+
+def to_json(families: Iterable[Metric]) -> str:
+    """A list of ``{name, type, help, samples: [{name, labels, value}]}``.
+
+    Values are numbers; those that JSON has no number for are the strings of the text format: ``"NaN"``, ``"+Inf"``,
+    ``"-Inf"``.
+    """
+    page = [
+        {
+            "name": family.name,
+            "type": family.type,
+            "help": family.documentation,
+            "samples": [
+                {"name": sample.name, "labels": sample.labels, "value": _json_number(sample.value)}
+                for sample in family.samples
+            ],
+        }
+        for family in families
+    ]
+    return json.dumps(page, indent=2, ensure_ascii=False) + "\n"
+
+
+def _json_number(value: float) -> float | str:
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return value

@@ -1,0 +1,49 @@
+"""Writing a page to a file so that a reader of the file never sees half of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from promgun.errors import ConfigurationError
+
+#: A page is read by others (node_exporter's textfile collector runs as its own user); ``mkstemp`` alone gives 0600.
+FILE_MODE = 0o644
+
+
+def write_atomically(path: Path, content: str, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``content`` (UTF-8) in one step: a temporary file beside it, fsync if ``durable``, rename.
+
+    A symbolic link is followed; the mode of a file that is there is kept, a new one is 0644; a pipe or a terminal is
+    written to as it is. Raises ``ConfigurationError`` when the place cannot be written.
+    """
+    try:
+        _write(Path(os.path.realpath(path)), path, content.encode(), durable=durable)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {path}: {error.strerror or error}", "Choose a file in a folder that you may write to"
+        ) from error
+
+
+def _write(target: Path, named: Path, content: bytes, *, durable: bool) -> None:
+    mode = FILE_MODE
+    if named.exists():
+        status = named.stat()
+        if not stat.S_ISREG(status.st_mode):
+            named.write_bytes(content)
+            return
+        mode = stat.S_IMODE(status.st_mode)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            if durable:
+                os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""What is measured: the catalogue of families and the code that counts."""

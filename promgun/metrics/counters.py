@@ -1,0 +1,110 @@
+"""Counters of our own families that are not in the request path's hot loop, with the cap on label sets."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from promgun.metrics.catalog import BY_NAME, FREE_LABELS, OVERFLOW, MetricSpec
+from promgun.store.format import go_string, series_key
+from promgun.store.process import ProcessStore
+from promgun.store.values import Place
+
+FOLDED = "promgun_label_sets_folded_total"
+
+
+def counter_key(spec: MetricSpec, values: Sequence[str]) -> str:
+    """Return the store's key of one counter series."""
+    return series_key(spec.family, spec.name, dict(zip(spec.labels, values, strict=True)), spec.help)
+
+
+class Counters:
+    """Every counter of the catalogue, by name and label values, in the slot of this process.
+
+    Values that find no space wait in private memory and move into the file in :meth:`retry`.
+    """
+
+    def __init__(self, store: ProcessStore, max_label_sets: int) -> None:
+        self._store = store
+        self._cap = max_label_sets
+        self._places: dict[tuple[str, tuple[str, ...]], Place] = {}
+        self._known: dict[str, set[str]] = {}
+        self._homeless: list[tuple[str, tuple[str, ...]]] = []
+        store.on_detach(self._detach)
+
+    def _detach(self) -> None:
+        self._places.clear()
+        self._known.clear()
+        self._homeless.clear()
+
+    def inc(self, name: str, values: tuple[str, ...] = (), amount: float = 1.0) -> None:
+        """Add ``amount`` to a series; label values stand in the catalogue's order."""
+        place = self._places.get((name, values))
+        if place is None:
+            place = self._place(name, values)
+        cells, index = place
+        cells[index] += amount
+
+    def fold(self, name: str, values: tuple[str, ...]) -> tuple[str, ...]:
+        """Return ``values``, or the folded set when they are new and the family holds as many sets as it may.
+
+        Sets that an earlier owner of the slot made count as well. Only free labels are folded: the others are bounded
+        by themselves.
+        """
+        spec = BY_NAME[name]
+        if not FREE_LABELS.intersection(spec.labels):
+            return values
+        known = self._known.get(name)
+        if known is None:
+            start = f'["{spec.family}", '
+            known = self._known[name] = {key for key in self._store.keys("counter") if key.startswith(start)}
+        key = counter_key(spec, values)
+        if key in known or len(known) < self._cap:
+            known.add(key)
+            return values
+        self.inc(FOLDED, (name,))
+        return tuple(
+            OVERFLOW if label in FREE_LABELS else value for label, value in zip(spec.labels, values, strict=True)
+        )
+
+    def _place(self, name: str, values: tuple[str, ...]) -> Place:
+        folded = self.fold(name, values)
+        return self._places.get((name, folded)) or self._find(name, folded)
+
+    def _find(self, name: str, values: tuple[str, ...]) -> Place:
+        try:
+            cells, (index,) = self._store.places("counter", (counter_key(BY_NAME[name], values),))
+            place: Place = (cells, index)
+        except OSError as error:
+            self._store.count_error(error)
+            self._homeless.append((name, values))
+            place = (array("d", (0.0, 0.0)), 0)
+        self._places[name, values] = place
+        return place
+
+    def retry(self) -> None:
+        """Move what waits in private memory into the file, if it can be had now."""
+        waiting, self._homeless = self._homeless, []
+        for position, identity in enumerate(waiting):
+            name, values = identity
+            try:
+                cells, (index,) = self._store.places("counter", (counter_key(BY_NAME[name], values),))
+            except OSError:
+                self._homeless.extend(waiting[position:])
+                return
+            old, at = self._places[identity]
+            self._places[identity] = (cells, index)
+            cells[index] += old[at]
+
+
+def histogram_keys(spec: MetricSpec, values: Sequence[str], bounds: Sequence[float]) -> list[str]:
+    """Return the keys of one histogram series: each bucket with ``+Inf`` last, then the sum.
+
+    Bounds are spelled as prometheus_client spells them (``utils.floatToGoString``).
+    """
+    labels = dict(zip(spec.labels, values, strict=True))
+    keys = [
+        series_key(spec.name, f"{spec.name}_bucket", {**labels, "le": le}, spec.help)
+        for le in [*map(go_string, bounds), "+Inf"]
+    ]
+    return [*keys, series_key(spec.name, f"{spec.name}_sum", labels, spec.help)]

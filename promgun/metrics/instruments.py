@@ -1,0 +1,70 @@
+"""The counting objects of one process, built from its configuration."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from promgun.metrics.catalog import DURATION_BUCKETS, LOG_LEVELS, SIZE_BUCKETS
+from promgun.metrics.counters import Counters
+from promgun.metrics.recorder import Recorder
+from promgun.store.process import ProcessStore
+
+#: Used where Gunicorn does not know our options: plain ``gunicorn -k promgun.PrometheusWorker``.
+_DEFAULTS = {
+    "metrics_duration_buckets": DURATION_BUCKETS,
+    "metrics_size_buckets": SIZE_BUCKETS,
+    "metrics_max_label_sets": 1000,
+}
+
+
+def option(cfg: Any, name: str) -> Any:
+    """Return one of our options from a Gunicorn configuration, or its default where Gunicorn does not know it."""
+    setting = cfg.settings.get(name)
+    return _DEFAULTS[name] if setting is None else setting.get()
+
+
+class Instruments:
+    """Counters and recorder of a process."""
+
+    def __init__(self, store: ProcessStore, cfg: Any) -> None:
+        self.store = store
+        self.counters = Counters(store, option(cfg, "metrics_max_label_sets"))
+        self.recorder = Recorder(
+            store,
+            self.counters,
+            option(cfg, "metrics_duration_buckets"),
+            option(cfg, "metrics_size_buckets"),
+        )
+
+    def retry(self) -> None:
+        """Give everything that found no space another chance."""
+        self.store.retry()
+        self.counters.retry()
+        self.recorder.retry()
+
+
+class LogCounter(logging.Filter):
+    """Counts the records of Gunicorn's error log by level; lets all of them pass.
+
+    A filter, not a handler: Gunicorn replaces handlers when it reads its configuration again (27.0 ``Arbiter.setup``).
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        super().__init__()
+        self._counters = counters
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Count the record."""
+        level = record.levelname.lower()
+        if level in LOG_LEVELS:
+            self._counters.inc("gunicorn_log_messages_total", (level,))
+        return True
+
+
+def count_log(counters: Counters) -> None:
+    """Count Gunicorn's error log with ``counters``, in place of whatever counted it before the fork."""
+    logger = logging.getLogger("gunicorn.error")
+    for present in [item for item in logger.filters if isinstance(item, LogCounter)]:
+        logger.removeFilter(present)
+    logger.addFilter(LogCounter(counters))

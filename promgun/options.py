@@ -1,0 +1,137 @@
+"""promgun's own options, declared as Gunicorn settings.
+
+A subclass of ``gunicorn.config.Setting`` joins ``KNOWN_SETTINGS`` when its class body ends (Gunicorn's
+``SettingMeta``), so
+``gunicorn.conf.py``, ``GUNICORN_CMD_ARGS``, ``--print-config`` and SIGHUP know these names without further code.
+Import this
+module before a ``Config`` is built.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+from gunicorn import config
+
+from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
+
+SECTION = "Promgun"
+
+
+def validate_buckets(value: Any) -> tuple[float, ...]:
+    """Upper bounds of a histogram: numbers, or one string of them, strictly rising and finite.
+
+    Raises ``ValueError`` for anything else; ``+Inf`` is always added by the histogram itself.
+    """
+    if isinstance(value, str):
+        value = value.replace(",", " ").split()
+    bounds = tuple(float(bound) for bound in value)
+    if not bounds or not all(math.isfinite(bound) for bound in bounds):
+        raise ValueError("buckets are one or more finite numbers")
+    if any(low >= high for low, high in pairwise(bounds)):
+        raise ValueError("buckets must rise from one to the next")
+    return bounds
+
+
+def validate_positive(value: Any) -> int:
+    """Return a whole number of at least 1; raises ``ValueError`` otherwise."""
+    number = int(config.validate_pos_int(value))
+    if number < 1:
+        raise ValueError("must be at least 1")
+    return number
+
+
+class MetricsBind(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Where the metrics endpoint listens."""
+
+    name = "metrics_bind"
+    section = SECTION
+    cli = ("--metrics-bind",)
+    meta = "ADDRESS"
+    action = "append"
+    validator = config.validate_list_string
+    default = ("127.0.0.1:9164",)
+    desc = """\
+        The address of the metrics endpoint: HOST:PORT, [IPV6]:PORT or unix:PATH.
+
+        May be given more than once. Port 0 takes a free one; the address in use is logged at start and shown by
+        ``promgun ps``.
+        """
+
+
+class MetricsServer(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Whether the metrics endpoint runs."""
+
+    name = "metrics_server"
+    section = SECTION
+    cli = ("--no-metrics-server",)
+    validator = config.validate_bool
+    action = "store_const"
+    const = False
+    default = True
+    desc = """\
+        Collect metrics but serve them nowhere: no second listener, no metrics process.
+
+        ``promgun metrics dump`` and ``promgun metrics serve`` still read them.
+        """
+
+
+class MetricsDir(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Where the store lies."""
+
+    name = "metrics_dir"
+    section = SECTION
+    cli = ("--metrics-dir",)
+    meta = "DIR"
+    validator = config.validate_string
+    default = None
+    desc = """\
+        The directory of the metrics store, in place of a private one that is removed at the end.
+
+        It is created if missing, taken over if no live run holds it, and left in place at the end.
+        """
+
+
+class MetricsDurationBuckets(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Bounds of the duration histograms."""
+
+    name = "metrics_duration_buckets"
+    section = SECTION
+    cli = ("--metrics-duration-buckets",)
+    meta = "SECONDS,..."
+    validator = validate_buckets
+    default = DURATION_BUCKETS
+    desc = """\
+        Upper bounds, in seconds, of the buckets of every duration histogram.
+        """
+
+
+class MetricsSizeBuckets(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Bounds of the size histograms."""
+
+    name = "metrics_size_buckets"
+    section = SECTION
+    cli = ("--metrics-size-buckets",)
+    meta = "BYTES,..."
+    validator = validate_buckets
+    default = SIZE_BUCKETS
+    desc = """\
+        Upper bounds, in bytes, of the buckets of every size histogram.
+        """
+
+
+class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """The cap on label sets."""
+
+    name = "metrics_max_label_sets"
+    section = SECTION
+    cli = ("--metrics-max-label-sets",)
+    meta = "INT"
+    validator = validate_positive
+    type = int
+    default = 1000
+    desc = """\
+        The most label sets that one family holds; what is beyond is folded into one named _OVERFLOW and counted.
+        """

@@ -1,0 +1,97 @@
+"""Figures of processes, read from outside with psutil when somebody asks, never in the request path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+
+#: What grows for as long as a process lives, and must go on growing when the next owner of a slot begins at 0.
+COUNTERS = ("user", "system", "voluntary", "involuntary")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A process at one moment: bytes, seconds, counts. ``None`` is what the kernel would not tell."""
+
+    resident: int
+    unique: int | None
+    user: float
+    system: float
+    fds: int | None
+    threads: int
+    voluntary: int
+    involuntary: int
+
+
+class ProcessFigures:
+    """Reads figures by pid, keeping psutil's objects between readings."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, psutil.Process] = {}
+
+    def read(self, pid: int) -> Figures | None:
+        """Return the figures of a process, ``None`` when it is gone."""
+        try:
+            process = self._processes.get(pid)
+            if process is None or not process.is_running():
+                process = self._processes[pid] = psutil.Process(pid)
+            with process.oneshot():
+                times = process.cpu_times()
+                switches = process.num_ctx_switches()
+                return Figures(
+                    resident=process.memory_info().rss,
+                    unique=_unique(process),
+                    user=times.user,
+                    system=times.system,
+                    fds=_fds(process),
+                    threads=process.num_threads(),
+                    voluntary=switches.voluntary,
+                    involuntary=switches.involuntary,
+                )
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            self._processes.pop(pid, None)
+            return None
+
+    def keep(self, pids: Iterable[int]) -> None:
+        """Forget every process but these."""
+        wanted = set(pids)
+        for pid in self._processes.keys() - wanted:
+            del self._processes[pid]
+
+
+def _unique(process: psutil.Process) -> int | None:
+    # A process that changed user is not dumpable, and its maps are closed to others of that user (proc(5)).
+    try:
+        full = process.memory_full_info()
+    except psutil.AccessDenied:
+        return None
+    return int(full.uss)
+
+
+def _fds(process: psutil.Process) -> int | None:
+    try:
+        return int(process.num_fds())
+    except psutil.AccessDenied:
+        return None
+
+
+class RisingFigures:
+    """Makes figures that begin at 0 with every process rise for ever by slot: what the last owner had is added."""
+
+    def __init__(self) -> None:
+        self._pids: dict[int, int] = {}
+        self._base: dict[tuple[int, str], float] = {}
+        self._last: dict[tuple[int, str], float] = {}
+
+    def update(self, slot: int, pid: int, figures: Figures | None, lasting: dict[str, float]) -> dict[str, float]:
+        """Return the totals of a slot; ``lasting`` is what the master booked for owners that are gone."""
+        if self._pids.get(slot) != pid:
+            self._pids[slot] = pid
+        totals = {}
+        for name in COUNTERS:
+            now = lasting.get(name, 0.0) + (getattr(figures, name) if figures is not None else 0.0)
+            # The clamp covers the moment between a death and the master's booking of it.
+            totals[name] = self._last[slot, name] = max(now, self._last.get((slot, name), 0.0))
+        return totals

@@ -1,0 +1,1 @@
+"""Where values live: slot-owned files, the scoreboard and their reader."""

@@ -1,0 +1,211 @@
+"""The scoreboard: what the owner of a slot is doing, readable by anybody at any moment, also after SIGKILL.
+
+A board is the content of a slot's lock file: 64-bit signed cells at fixed places, times in nanoseconds of
+``CLOCK_MONOTONIC``, which
+on Linux all processes share. Every cell has one writer. Readers use ``pread`` and never map.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+
+from promgun.store.files import Owner, reserve
+
+VERSION = 1
+SIZE = mmap.PAGESIZE
+_CELL = 8
+
+
+class Role(IntEnum):
+    """What kind of process owns a slot."""
+
+    NONE = 0
+    MASTER = 1
+    WORKER = 2
+    OTHER = 3
+
+
+class Cell(IntEnum):
+    """Places on the board."""
+
+    MAGIC = 0
+    PID = 1
+    #: start of the process in clock ticks since boot (/proc/PID/stat, field 22): a reused pid has another
+    PROCESS_START = 2
+    ROLE = 3
+    AGE = 4
+    CLAIMED = 5
+    BOOTED = 6
+    DRAINING = 7
+    HEARTBEAT = 8
+    TIMEOUT = 9
+    CAPACITY = 10
+    SERVED = 11
+    MAX_REQUESTS = 12
+    TARGET = 13
+    IN_PROGRESS = 14
+    #: sum of the ends minus sum of the starts of all requests since the slot was taken: with IN_PROGRESS and
+    #: the time it gives the busy nanoseconds, running requests included, for any concurrency
+    BUSY_BALANCE = 15
+    #: counted up before and after each change of the two above: unequal means a change is under way
+    WRITES_BEGUN = 16
+    WRITES_ENDED = 17
+    # What follows belongs to the slot and outlives its owners.
+    BUSY_BASE = 32
+    ERRORS_NO_SPACE = 33
+    ERRORS_CORRUPT = 34
+    ERRORS_PERMISSION = 35
+    CPU_USER_BASE = 36
+    CPU_SYSTEM_BASE = 37
+    SWITCHES_VOLUNTARY_BASE = 38
+    SWITCHES_INVOLUNTARY_BASE = 39
+
+
+# Plain integers: an enum member costs a class attribute look-up in the request path.
+_BEGUN = int(Cell.WRITES_BEGUN)
+_ENDED = int(Cell.WRITES_ENDED)
+_BALANCE = int(Cell.BUSY_BALANCE)
+_IN_PROGRESS = int(Cell.IN_PROGRESS)
+_FIRST_LASTING = Cell.BUSY_BASE
+_CELLS = 64
+_MAGIC = int.from_bytes(b"promgun" + bytes([VERSION]), "little")
+
+
+@dataclass(frozen=True, slots=True)
+class BoardView:
+    """A copy of a board at one moment."""
+
+    slot: int
+    cells: tuple[int, ...]
+
+    def __getitem__(self, cell: Cell) -> int:
+        return self.cells[cell]
+
+    @property
+    def consistent(self) -> bool:
+        """Whether no change of the request cells was under way when the copy was made."""
+        return self.cells[Cell.WRITES_BEGUN] == self.cells[Cell.WRITES_ENDED]
+
+    def busy_ns(self, now_ns: int) -> int:
+        """Busy nanoseconds of the slot up to ``now_ns``, earlier owners and running requests included."""
+        running = self.cells[Cell.IN_PROGRESS] * now_ns
+        return self.cells[Cell.BUSY_BASE] + self.cells[Cell.BUSY_BALANCE] + running
+
+
+def parse_board(slot: int, data: bytes) -> BoardView | None:
+    """Return the board in ``data``, or ``None`` when it holds none of this version."""
+    if len(data) < _CELLS * _CELL:
+        return None
+    cells = tuple(memoryview(data[: _CELLS * _CELL]).cast("q"))
+    return BoardView(slot, cells) if cells[Cell.MAGIC] == _MAGIC else None
+
+
+class Board:
+    """The board of a slot as its owner writes it.
+
+    ``cells`` is int64 memory: the mapped lock file, or private memory when there was no space for it (``shared`` is
+    false).
+    """
+
+    def __init__(self, fd: int, owner: Owner) -> None:
+        self.shared = False
+        self.cells = memoryview(bytearray(SIZE)).cast("q")
+        self.cells[Cell.MAGIC] = _MAGIC
+        self.share(fd, owner)
+
+    def share(self, fd: int, owner: Owner) -> None:
+        """Move the board into the lock file, if there is space for it now; errors counted meanwhile are added."""
+        try:
+            reserve(fd, SIZE)
+            owner.take(fd)
+            cells = memoryview(mmap.mmap(fd, SIZE)).cast("q")
+        except OSError:
+            return
+        private = self.cells
+        if cells[Cell.MAGIC] != _MAGIC:
+            cells[:] = memoryview(bytes(SIZE)).cast("q")
+        for cell in range(_FIRST_LASTING):
+            cells[cell] = private[cell]
+        for cell in range(_FIRST_LASTING, _CELLS):
+            cells[cell] += private[cell]
+        self.cells = cells
+        self.shared = True
+
+    # Why the order of the two stores below: whoever is killed between them leaves books that read too low, never too
+    # high.
+
+    def enter(self, now_ns: int) -> None:
+        """Write down that a request begins."""
+        cells = self.cells
+        cells[_BEGUN] += 1
+        cells[_BALANCE] -= now_ns
+        cells[_IN_PROGRESS] += 1
+        cells[_ENDED] += 1
+
+    def leave(self, now_ns: int) -> None:
+        """Write down that a request ends."""
+        cells = self.cells
+        cells[_BEGUN] += 1
+        cells[_IN_PROGRESS] -= 1
+        cells[_BALANCE] += now_ns
+        cells[_ENDED] += 1
+
+    def settle(self, now_ns: int) -> None:
+        """Close the books of the last owner: its busy time becomes the slot's, everything live goes to zero."""
+        cells = self.cells
+        view = BoardView(0, tuple(cells[:_CELLS]))
+        cells[Cell.BUSY_BASE] = max(view.busy_ns(now_ns), cells[Cell.BUSY_BASE])
+        for cell in range(Cell.PID, _FIRST_LASTING):
+            cells[cell] = 0
+
+    def occupy(self, role: Role, now_ns: int) -> None:
+        """Write down that this process owns the slot."""
+        cells = self.cells
+        pid = os.getpid()
+        cells[Cell.PROCESS_START] = process_start(pid)
+        cells[Cell.CLAIMED] = now_ns
+        cells[Cell.HEARTBEAT] = now_ns
+        cells[Cell.ROLE] = role
+        cells[Cell.PID] = pid
+
+
+def process_start(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 where that cannot be told, -1 when there is no such
+    process.
+
+    proc(5): field 22 of /proc/PID/stat, counted behind the last parenthesis because the name may hold anything.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except FileNotFoundError:
+        return -1 if os.path.exists("/proc/self/stat") else _start_without_proc(pid)
+    except (ProcessLookupError, PermissionError):
+        return -1
+    # a zombie has ended, whatever its parent knows
+    return -1 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _start_without_proc(pid: int) -> int:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return -1
+    except PermissionError:
+        return 0
+    return 0
+
+
+def is_alive(view: BoardView) -> bool:
+    """Whether the process that wrote the board still runs."""
+    pid = view[Cell.PID]
+    return pid > 0 and process_start(pid) == view[Cell.PROCESS_START]
+
+
+def monotonic_ns() -> int:
+    """Return the clock of all boards."""
+    return time.monotonic_ns()

@@ -1,0 +1,69 @@
+"""What a master says of itself beside its board: a small JSON file in the store, one a master."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from promgun import __version__
+from promgun.store.slots import read_file
+
+_LIMIT = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterFacts:
+    """A master: ``started`` is Unix seconds; addresses are as Gunicorn and promgun print them."""
+
+    slot: int
+    pid: int
+    started: float
+    name: str
+    application: str
+    worker_type: str
+    gunicorn: str
+    addresses: tuple[str, ...] = ()
+    metrics_addresses: tuple[str, ...] = ()
+    promgun: str = __version__
+    python: str = platform.python_version()
+    max_label_sets: int = 1000
+
+
+def write_facts(directory: Path, facts: MasterFacts, uid: int | None, gid: int | None) -> None:
+    """Write or replace the facts of a master; raises ``OSError``."""
+    path = directory / f"master-slot{facts.slot}.json"
+    temporary = path.with_name(f".new-{path.name}")
+    temporary.write_text(json.dumps(asdict(facts)))
+    if uid is not None and os.geteuid() == 0:
+        os.chown(temporary, uid, -1 if gid is None else gid)
+    temporary.replace(path)
+
+
+def read_facts(directory: Path) -> Iterator[MasterFacts]:
+    """Yield the facts of every master that ever ran on the store, whatever of them can be read."""
+    known = {field.name for field in fields(MasterFacts)}
+    try:
+        directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        for name in sorted(os.listdir(directory_fd)):
+            if name.startswith("master-slot") and name.endswith(".json"):
+                data = read_file(directory_fd, name, _LIMIT)
+                try:
+                    raw = json.loads(data or b"")
+                    facts: dict[str, Any] = {key: _frozen(value) for key, value in raw.items() if key in known}
+                    yield MasterFacts(**facts)
+                except (ValueError, TypeError, AttributeError):
+                    continue
+    finally:
+        os.close(directory_fd)
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value

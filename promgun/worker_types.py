@@ -1,0 +1,91 @@
+"""The worker types that ``--worker-type`` names, as data: nothing heavy is imported to choose one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+
+from promgun.errors import WorkerUnavailableError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerType:
+    """One worker type.
+
+    ``target`` is the dotted path of our class, ``aliases`` are other paths of the same worker (Gunicorn's own, ours as the
+    package exports it), ``requires`` are names that must be importable, ``extra`` is what brings them with pip.
+    """
+
+    name: str
+    target: str
+    aliases: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+    summary: str
+
+
+WORKER_TYPES: tuple[WorkerType, ...] = (
+    WorkerType(
+        name="sync",
+        target="promgun.workers.sync.PrometheusWorker",
+        aliases=("promgun.PrometheusWorker", "gunicorn.workers.sync.SyncWorker"),
+        summary="one request at a time in each worker; for CPU-bound work behind a buffering proxy",
+    ),
+    WorkerType(
+        name="gthread",
+        target="promgun.workers.gthread.PrometheusThreadWorker",
+        aliases=("promgun.PrometheusThreadWorker", "gunicorn.workers.gthread.ThreadWorker"),
+        summary="a pool of threads in each worker (--threads), with keep-alive",
+    ),
+    WorkerType(
+        name="gevent",
+        target="promgun.workers.gevent.PrometheusGeventWorker",
+        aliases=("promgun.PrometheusGeventWorker", "gunicorn.workers.ggevent.GeventWorker"),
+        requires=("gevent", "packaging"),
+        extra="gevent",
+        summary="greenlets on gevent (--worker-connections at once)",
+    ),
+    WorkerType(
+        name="eventlet",
+        target="promgun.workers.eventlet.PrometheusEventletWorker",
+        aliases=("promgun.PrometheusEventletWorker", "gunicorn.workers.geventlet.EventletWorker"),
+        requires=("eventlet",),
+        extra="eventlet",
+        summary="greenlets on eventlet (--worker-connections at once)",
+    ),
+)
+
+_BY_NAME = {worker_type.name: worker_type for worker_type in WORKER_TYPES}
+_BY_PATH = {path: kind for kind in WORKER_TYPES for path in (kind.target, *kind.aliases)}
+
+
+def resolve(worker_class: str | type, threads: int = 1) -> WorkerType | None:
+    """The worker type that ``worker_class`` (a name, a dotted path, ``egg:gunicorn#NAME``, or a class) stands for.
+
+    ``None`` is a class that is not in the table: ours is to be mixed into it. With ``threads`` > 1 sync becomes
+    gthread, and so does any path that ends in ``SyncWorker``, as in Gunicorn (``Config.worker_class``, 25.3 to 27.0).
+    """
+    if isinstance(worker_class, type):
+        return _BY_PATH.get(f"{worker_class.__module__}.{worker_class.__qualname__}")
+    name = worker_class.removeprefix("egg:gunicorn").removeprefix("#")
+    found = _BY_NAME.get(name) or _BY_PATH.get(worker_class)
+    if threads > 1 and (found is _BY_NAME["sync"] or worker_class.endswith("SyncWorker")):
+        return _BY_NAME["gthread"]
+    return found
+
+
+def check_available(worker_type: WorkerType) -> None:
+    """Raise ``WorkerUnavailableError``, naming the extra to install, if a library is missing; imports none of them."""
+    missing = [name for name in worker_type.requires if find_spec(name) is None]
+    if missing:
+        raise WorkerUnavailableError(
+            f"the {worker_type.name} worker needs {' and '.join(missing)}, which is not installed",
+            f"Install it: pip install 'promgun[{worker_type.extra}]'",
+        )
+
+
+def suggest(name: str) -> str | None:
+    """The worker type whose name is closest to a misspelt one, or ``None`` if none is near."""
+    close = get_close_matches(name.lower(), _BY_NAME, n=1, cutoff=0.5)
+    return close[0] if close else None

@@ -1,0 +1,1 @@
+"""Instrumented worker classes, one module per ``--worker-type``."""

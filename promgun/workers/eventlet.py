@@ -1,0 +1,14 @@
+"""``--worker-type eventlet``."""
+
+from __future__ import annotations
+
+from promgun.workers.eventlet_base import EventletWorker
+from promgun.workers.mixin import PrometheusMixin
+
+
+class PrometheusEventletWorker(PrometheusMixin, EventletWorker):
+    """promgun's eventlet worker, measured: Gunicorn's own was removed in 26.0."""
+
+    def capacity(self) -> int:
+        """Return how many connections are served at once."""
+        return int(self.cfg.worker_connections)

@@ -1,0 +1,268 @@
+"""An eventlet worker on Gunicorn's ``AsyncWorker``: Gunicorn removed its own in 26.0.
+
+Importing this module loads eventlet and patches nothing: the standard library is patched in the worker, after
+the fork and before the application loads, so that the master keeps real sockets and locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import ssl
+import sys
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.sock import ssl_context
+from gunicorn.workers.base_async import AsyncWorker
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # eventlet announces its retirement at import; check_config does it once
+    import eventlet
+    import eventlet.wsgi
+    from eventlet import hubs, patcher
+    from eventlet.greenio import GreenSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_installed = eventlet.__version__
+if (0, 0, 0) < tuple(map(int, re.findall(r"\d+", _installed)[:3])) < (0, 40, 3):  # 0.0.0: an editable install
+    raise ImportError(f"eventlet 0.40.3 or newer is needed, {_installed} is installed", name="eventlet")
+
+RETIREMENT = (
+    "eventlet is retired: its authors only fix bugs, and Gunicorn dropped its own eventlet worker in 26.0. "
+    "This worker keeps running; plan a move to gthread or gevent "
+    "(https://eventlet.readthedocs.io/en/latest/asyncio/migration.html)"
+)
+HEARTBEAT = 1.0  # seconds between two notify() calls; a signal ends the wait early
+DRAIN_POLL = 0.1  # seconds between two looks at the remaining connections while stopping
+QUIET_AFTER = 1.0  # seconds a stopping worker leaves a client to send the request it may have under way
+ACCEPT_PAUSE = 0.5  # seconds before the next accept() after one failed, e.g. for want of descriptors
+SENDFILE_CHUNK = 1 << 20  # bytes between two turns for the other clients
+NOBODY_THERE = frozenset({errno.EAGAIN, errno.ECONNABORTED})  # another worker was faster, or the client left
+
+# SSLSocket.shutdown() drops the TLS session with it, so the call has to go to the class below.
+_shutdown = patcher.original("socket").socket.shutdown
+
+
+class ClientSocket(GreenSocket):  # type: ignore[misc]  # eventlet has no types
+    """A green socket whose ``sendfile`` yields; GreenSocket's would reach the blocking one of the stdlib."""
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """Send ``count`` bytes (None: all) of ``file`` from ``offset`` and return how many went out."""
+        send_chunk = self._send_from_descriptor
+        sent = 0
+        while count is None or sent < count:
+            size = SENDFILE_CHUNK if count is None else min(SENDFILE_CHUNK, count - sent)
+            try:
+                done = send_chunk(file, offset + sent, size)
+            except OSError as error:
+                # sendfile(2): EINVAL, ENOSYS mean that this kind of file cannot be sent that way.
+                if sent or error.errno not in {errno.EINVAL, errno.ENOSYS}:
+                    raise
+                send_chunk = self._send_from_reads
+                continue
+            if not done:
+                break
+            sent += done
+            eventlet.sleep(0)  # a fast reader never makes the socket wait, and so would starve the others
+        return sent
+
+    def _send_from_descriptor(self, file: Any, offset: int, size: int) -> int:
+        while True:
+            with suppress(BlockingIOError):
+                return os.sendfile(self.fileno(), file.fileno(), offset, size)
+            hubs.trampoline(self, write=True)
+
+    def _send_from_reads(self, file: Any, offset: int, size: int) -> int:
+        file.seek(offset)
+        data = file.read(size)
+        self.sendall(data)
+        return len(data)
+
+
+@dataclass(slots=True)
+class Connection:
+    """A client; ``quiet_since`` (monotonic seconds) is None while a request of it is being answered."""
+
+    socket: Any
+    quiet_since: float | None
+
+
+class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no types
+    """Serves each client in a green thread, at most ``worker_connections`` of them over all listeners."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections: dict[Any, Connection] = {}
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:  # noqa: ARG003  # Arbiter.start() gives both
+        """Tell once, in the master, that eventlet is retired (Gunicorn calls this before the first fork)."""
+        # eventlet's fork hook warns at each fork, of which every worker is one.
+        warnings.filterwarnings("ignore", r"Using fork\(\) is a bad idea", DeprecationWarning)
+        log.warning(RETIREMENT)
+
+    def patch(self) -> None:
+        """Make this process cooperative: a hub of its own, for a hub's descriptors do not survive a fork."""
+        hubs.use_hub()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what patching imports is not the application's concern
+            eventlet.monkey_patch()
+
+    def init_process(self) -> None:
+        """Patch, then boot as Gunicorn does: the application is loaded in there."""
+        self.patch()
+        super().init_process()
+
+    def notify(self) -> None:
+        """Show the master a sign of life; without the master, leave (SystemExit)."""
+        super().notify()
+        if self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            sys.exit(0)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Leave at once, from a green thread: Gunicorn's part sleeps, and the hub must not."""
+        eventlet.spawn(super().handle_quit, sig, frame)
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Reopen the log files, from a green thread: it may have to wait for a handler's lock."""
+        eventlet.spawn(super().handle_usr1, sig, frame)
+
+    def timeout_ctx(self) -> Any:
+        """Bound the wait for a request by ``keepalive`` seconds; the end of it is silent."""
+        return eventlet.Timeout(self.cfg.keepalive or None, False)  # noqa: FBT003  # eventlet's signature
+
+    def is_already_handled(self, respiter: Any) -> bool:
+        """Tell whether the application answered on the socket itself, as eventlet's WebSocketWSGI does."""
+        if getattr(eventlet.wsgi.WSGI_LOCAL, "already_handled", False):
+            raise StopIteration
+        return bool(super().is_already_handled(respiter))
+
+    def run(self) -> None:
+        """Serve until told to stop, then let the clients finish within ``graceful_timeout`` seconds."""
+        slots = eventlet.Semaphore(self.worker_connections)
+        listeners = [self._green_listener(wrapper.sock) for wrapper in self.sockets]
+        acceptors = [eventlet.spawn(self._accept, listener, slots) for listener in listeners]
+        while self.alive:
+            self.notify()
+            self._wait_for_signal(HEARTBEAT)
+        for acceptor in acceptors:
+            acceptor.kill()
+        for listener in listeners:
+            listener.close()  # after a reload to other addresses this may be the last copy: refuse, not hang
+        self._drain(time.monotonic() + self.cfg.graceful_timeout)
+
+    @staticmethod
+    def _green_listener(sock: Any) -> ClientSocket:
+        # Made before the patch, its accept() would return green sockets for us to wrap again: take the fd.
+        listener = ClientSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        listener.setblocking(False)  # noqa: FBT003  # the socket API
+        return listener
+
+    def _wait_for_signal(self, seconds: float) -> None:
+        # Gunicorn makes PIPE the wakeup descriptor, so a stop need not wait for the next heartbeat.
+        try:
+            hubs.trampoline(self.PIPE[0], read=True, timeout=seconds, timeout_exc=TimeoutError)
+        except TimeoutError:
+            return
+        os.read(self.PIPE[0], 4096)
+
+    def _accept(self, listener: ClientSocket, slots: Any) -> None:
+        """Take a client only when it can be served: the others are left to the other workers."""
+        while True:
+            hubs.trampoline(listener, read=True)
+            slots.acquire()
+            try:
+                client, addr = listener.accept()
+            except OSError as error:
+                slots.release()
+                if error.errno not in NOBODY_THERE:
+                    self.log.warning("Cannot accept a client: %s", error)
+                    eventlet.sleep(ACCEPT_PAUSE)
+                continue
+            eventlet.spawn_n(self._serve, listener, ClientSocket(client), addr, slots)
+
+    def _serve(self, listener: ClientSocket, client: ClientSocket, addr: Any, slots: Any) -> None:
+        try:
+            client.setblocking(True)  # noqa: FBT003  # whatever socket.setdefaulttimeout() the application chose
+            self.handle(listener, client, addr)
+        finally:
+            client.close()
+            slots.release()
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one client to its end, under TLS where configured."""
+        current = eventlet.getcurrent()
+        connection = self._connections[current] = Connection(client, time.monotonic())
+        try:
+            if not self.cfg.is_ssl or self._secure(connection, addr):
+                super().handle(listener, connection.socket, addr)
+        finally:
+            del self._connections[current]
+
+    def _secure(self, connection: Connection, addr: Any) -> bool:
+        """Shake hands within ``timeout`` seconds; an error of the client costs no more than this client.
+
+        AsyncWorker's own handshake (``do_handshake_on_connect`` off) then finds nothing left to do.
+        """
+        try:
+            connection.socket = client = ssl_context(self.cfg).wrap_socket(
+                connection.socket,
+                server_side=True,
+                suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,
+                do_handshake_on_connect=False,
+            )
+        except OSError:
+            self.log.exception("Cannot set up TLS")
+            return False
+        try:
+            with eventlet.Timeout(self.cfg.timeout or None):
+                client.do_handshake()
+        except eventlet.Timeout:
+            self.log.debug("No TLS handshake from %s", addr)
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.args[0] != ssl.SSL_ERROR_EOF:
+                self.handle_error(None, client, addr, error)
+            else:
+                self.log.debug("TLS handshake broken off: %s", error)
+        else:
+            return True
+        client.close()
+        return False
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """Answer one request; see AsyncWorker."""
+        return self._answer(super().handle_request, (listener_name, req, sock, addr))
+
+    def handle_http2_request(self, listener_name: Any, req: Any, sock: Any, addr: Any, h2_conn: Any) -> Any:
+        """Answer one HTTP/2 request; see AsyncWorker."""
+        return self._answer(super().handle_http2_request, (listener_name, req, sock, addr, h2_conn))
+
+    def _answer(self, answer: Callable[..., Any], args: Sequence[Any]) -> Any:
+        connection = self._connections[eventlet.getcurrent()]
+        connection.quiet_since = None
+        try:
+            return answer(*args)
+        finally:
+            connection.quiet_since = time.monotonic()
+
+    def _drain(self, deadline: float) -> None:
+        while self._connections:
+            now = time.monotonic()
+            if now >= deadline:
+                self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+                return
+            self.notify()
+            for connection in self._connections.values():
+                if connection.quiet_since is not None and now - connection.quiet_since >= QUIET_AFTER:
+                    # It reads what has come already, then the end: a request that just made it is answered.
+                    with suppress(OSError):
+                        _shutdown(getattr(connection.socket, "fd", connection.socket), 0)
+            eventlet.sleep(DRAIN_POLL)

@@ -1,0 +1,109 @@
+"""One request and its answer, as the worker follows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.http.body import LengthReader
+from gunicorn.http.errors import NoMoreData
+
+
+class CountingReader:
+    """Counts the bytes of a request body, and notices when the client left before its end.
+
+    Takes the place of ``Body.reader`` (gunicorn 25.3 to 27.0), only when there is a body.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.received = 0
+        self.cut = False
+
+    def read(self, size: int) -> bytes:
+        """Read as the wrapped reader does."""
+        expected = min(size, self._reader.length) if isinstance(self._reader, LengthReader) else 0
+        try:
+            data: bytes = self._reader.read(size)
+        except (NoMoreData, OSError):
+            self.cut = True
+            raise
+        self.received += len(data)
+        if len(data) < expected:
+            self.cut = True
+        return data
+
+
+class Exchange:
+    """What is known of a request while it is served; hangs on Gunicorn's request as ``req.promgun``.
+
+    ``start`` is nanoseconds of the monotonic clock; ``reached`` tells that the application was called, ``recorded``
+    that the
+    answer has been counted.
+    """
+
+    __slots__ = ("body", "error_type", "reached", "recorded", "response", "route", "start")
+
+    def __init__(self, start: int, body: CountingReader | None) -> None:
+        self.start = start
+        self.body = body
+        self.response: Any = None
+        self.reached = False
+        self.recorded = False
+        self.error_type = ""
+        self.route = ""
+
+
+def watch_body(req: Any) -> CountingReader | None:
+    """Count the body of a request, if it can have one."""
+    body = getattr(req, "body", None)
+    reader = getattr(body, "reader", None)
+    if reader is None or (reader.__class__ is LengthReader and reader.length == 0):
+        return None
+    counting = CountingReader(reader)
+    body.reader = counting  # type: ignore[union-attr] # it has a reader, so it is there
+    return counting
+
+
+class StatusTap:
+    """A socket that remembers the status line written to it, and how many bytes of body followed.
+
+    ``Worker.handle_error`` decides the status itself and tells nobody (gunicorn 25.3 to 27.0): what it sends is the
+    truth.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self.status = 0
+        self.body = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def sendall(self, data: bytes) -> None:
+        """Send, then note the status if this is a head."""
+        self._sock.sendall(data)
+        head, separator, body = data.partition(b"\r\n\r\n")
+        fields = head.split(b" ", 2)
+        if separator and head.startswith(b"HTTP/") and fields[1].isdigit():
+            self.status = int(fields[1])
+            self.body = len(body)
+
+
+def came_from_application(error: BaseException, exchange: Exchange) -> bool:
+    """Whether an exception was raised by the application, rather than while writing to the client.
+
+    Looked at only when something failed: frames of Gunicorn's response writer under the failure mean the client.
+    """
+    if exchange.error_type:
+        return True
+    if not isinstance(error, OSError):
+        return True
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__") in _WRITERS:
+            return False
+        traceback = traceback.tb_next
+    return True
+
+
+_WRITERS = frozenset({"gunicorn.http.wsgi", "gunicorn.http2.response", "gunicorn.http2.connection"})

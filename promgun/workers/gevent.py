@@ -1,0 +1,15 @@
+"""``--worker-type gevent``."""
+
+from __future__ import annotations
+
+from gunicorn.workers.ggevent import GeventWorker
+
+from promgun.workers.mixin import PrometheusMixin
+
+
+class PrometheusGeventWorker(PrometheusMixin, GeventWorker):  # type: ignore[misc] # gunicorn is untyped
+    """Gunicorn's gevent worker, measured."""
+
+    def capacity(self) -> int:
+        """Return how many connections are served at once."""
+        return int(self.cfg.worker_connections)

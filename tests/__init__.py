@@ -1,0 +1,1 @@
+"""promgun's tests; ``python -m tests`` runs them all."""

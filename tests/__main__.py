@@ -1,0 +1,70 @@
+"""``python -m tests``: style, types and every test; ``--lowest`` also tries the lowest supported versions."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LOWEST = ROOT / ".venv-lowest"
+CONSTRAINTS = ROOT / "tests" / "lowest.txt"
+#: Two at a time: the tests wait for processes more than they compute.
+PYTEST = ("-m", "pytest", "-q", "-n", "2")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of the run."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+def steps(arguments: argparse.Namespace) -> list[Step]:
+    """Return what to run, quick checks first, so that a slip is told early."""
+    python = sys.executable
+    plan = [
+        Step("ruff check", (python, "-m", "ruff", "check", ".")),
+        Step("ruff format", (python, "-m", "ruff", "format", "--check", ".")),
+        Step("mypy", (python, "-m", "mypy")),
+        Step("tests", (python, *PYTEST)),
+    ]
+    if arguments.lowest:
+        lowest = str(LOWEST / "bin" / "python")
+        install = ("-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), "-e", f"{ROOT}[test]")
+        plan += [
+            Step("install the lowest versions", (lowest, *install)),
+            Step("tests of the seams on the lowest versions", (lowest, *PYTEST, "-m", "seam")),
+        ]
+    return plan
+
+
+def run(step: Step) -> tuple[int, float]:
+    """Run a step with its output shown; return exit code and seconds."""
+    print(f"\n=== {step.name}", flush=True)
+    start = time.monotonic()
+    code = subprocess.run(step.command, cwd=ROOT, check=False).returncode
+    return code, time.monotonic() - start
+
+
+def main() -> int:
+    """Run every step, also after one that failed; return 1 if any did."""
+    parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__)
+    parser.add_argument("--lowest", action="store_true", help=f"also try the versions of {CONSTRAINTS.name}")
+    arguments = parser.parse_args()
+    if arguments.lowest:
+        venv.create(LOWEST, with_pip=True)
+    results = [(step, *run(step)) for step in steps(arguments)]
+    print("\n=== summary")
+    for step, code, seconds in results:
+        print(f"{'FAILED' if code else 'ok':7}{seconds:7.1f} s  {step.name}")
+    return int(any(code for _, code, _ in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What every test shares: programs it may need, a limit on its time, and the worker types to try."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import shutil
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+WORKER_TYPES = ("sync", "gthread", "gevent", "eventlet")
+#: Seconds that one test may take, set-up and tear-down included.
+TIME_LIMIT = 120
+#: Where even the interpreter does not answer any more, the process is ended after this many seconds.
+HARD_LIMIT = TIME_LIMIT + 60
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose program is absent; in CI nothing is skipped, so there it fails."""
+    for marker in item.iter_markers("needs"):
+        for program in marker.args:
+            if shutil.which(program):
+                continue
+            reason = f"{program} is not installed"
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{reason}, and CI has everything", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """End a test that takes too long: by an exception, so that its processes are ended too, else by force."""
+
+    def too_long(_number: int, _frame: FrameType | None) -> None:
+        faulthandler.dump_traceback(sys.__stderr__ or 2)
+        raise TimeoutError(f"the test took more than {TIME_LIMIT} s")
+
+    previous = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(TIME_LIMIT)
+    faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=sys.__stderr__ or 2)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture(params=WORKER_TYPES)
+def worker_type(request: pytest.FixtureRequest) -> str:
+    """Each worker type of ``promgun run`` in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """Give a place for processes, in which nothing may be left."""
+    with Sandbox() as place:
+        yield place
