@@ -77,7 +77,7 @@ def check_application(text: str, paths: Sequence[str]) -> None:
         # Importing it will fail in the worker, with the user's own traceback.
         return
     bound = set(bound_names(tree.body))
-    if name not in bound and not _is_dynamic(tree):
+    if name not in bound and _defines_something(tree) and not _is_dynamic(tree):
         raise AppLoadError(
             f"Module {reference.module!r} ({origin}) has no attribute {name!r}",
             suggest(name, callables(tree.body), reference.module),
@@ -157,6 +157,17 @@ def callables(body: Iterable[ast.stmt]) -> list[str]:
     return found
 
 
+def _defines_something(tree: ast.Module) -> bool:
+    """Whether a module gets to the end of itself with names of its own: else importing it tells more than its source."""
+    if any(isinstance(statement, ast.Raise) for statement in tree.body):
+        return False
+    imports = (ast.Import, ast.ImportFrom, ast.Expr, ast.Pass)
+    return any(not isinstance(statement, imports) for statement in tree.body)
+
+
+_DYNAMIC = frozenset({"globals", "exec", "setattr", "vars", "locals", "eval", "__import__"})
+
+
 def _is_dynamic(tree: ast.Module) -> bool:
     """Whether a module may get names in ways that its source does not show."""
     for node in ast.walk(tree):
@@ -164,15 +175,7 @@ def _is_dynamic(tree: ast.Module) -> bool:
             return True
         if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
             return True
-        if isinstance(node, ast.Name) and node.id in {
-            "globals",
-            "exec",
-            "setattr",
-            "vars",
-            "locals",
-            "eval",
-            "__import__",
-        }:
+        if isinstance(node, ast.Name) and node.id in _DYNAMIC:
             return True
         if isinstance(node, ast.Global):
             return True

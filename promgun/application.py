@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.config import get_default_config_file
 from gunicorn.errors import AppImportError, ConfigError
 from gunicorn.workers.gthread import ThreadWorker
@@ -104,7 +105,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         if self.app_uri is None:
             raise AppLoadError(
                 "No application was named",
-                "Give one, e.g. promgun run app:wsgi for the object wsgi in app.py, or try promgun run promgun.demo:app",
+                "Give one, e.g. promgun run app:wsgi for the object wsgi in app.py; to try: promgun run promgun.demo:app",
             )
         self._choose_worker_class()
         self.use_control_socket()
@@ -187,7 +188,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         try:
             loaded = util.load_class(wanted)
         except (RuntimeError, AttributeError, ImportError) as error:
-            last = str(error).strip().splitlines()[-1].strip("[] ")
+            last = [line for line in str(error).splitlines() if line.strip("[] ")][-1].strip("[] ")
             raise ConfigurationError(f"Worker class {wanted!r} cannot be loaded: {last}") from error
         self.cfg.set("worker_class", instrument(loaded))
         self.worker_type = wanted if isinstance(wanted, str) else f"{wanted.__module__}.{wanted.__qualname__}"
@@ -222,11 +223,25 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         try:
             return super().load()
         except AppImportError as error:
+            self._speak_first()
             raise AppImportError(self._explain(error)) from error
         except Exception as error:
             if self.cfg.reload:
                 raise
+            self._speak_first()
             raise AppImportError(own_traceback(error)) from error
+
+    def _speak_first(self) -> None:
+        """End quietly, unless this is the first worker of its master to find that the application cannot be loaded."""
+        if self.context.directory.is_mine:
+            return
+        try:
+            mark = os.path.join(self.context.directory.path, f".load-failed-{os.getppid()}")
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
+        except OSError:
+            return
 
     def _explain(self, error: AppImportError) -> str:
         module_name = str(self.app_uri).partition(":")[0]

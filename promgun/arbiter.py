@@ -20,7 +20,7 @@ from gunicorn.errors import HaltServer
 from promgun.endpoint.process import EndpointConfig
 from promgun.errors import MetricsAddressError, PromgunError
 from promgun.handover import Handover
-from promgun.listeners import bind, close_and_unlink, describe, parse_address
+from promgun.listeners import bind, close_and_unlink, metrics_url, parse_address
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics_process import MetricsProcess
 from promgun.registration import Registration
@@ -66,12 +66,20 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         self.metrics_process: MetricsProcess | None = None
         self._slots: dict[int, Slot] = {}
         self._stopping = False
+        self._executing = False
+        os.register_at_fork(after_in_child=self._close_metrics_listeners)
         self._started = time.time()
         super().__init__(app)
         self.store.warn = self.log.warning
         if os.path.basename(sys.argv[0]) == "__main__.py":
             # ``python -m promgun``: running that file as a script would put the package's inside on sys.path.
             self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
+
+    def _close_metrics_listeners(self) -> None:
+        """Close the metrics listeners in every child but the one that executes a new master."""
+        if not self._executing:
+            for listener in self.context.listeners:
+                listener.close()
 
     # ---- start, stop
 
@@ -224,9 +232,11 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         self.cfg.env_orig, kept = environment, self.cfg.env_orig
         for listener in self.context.listeners:
             listener.set_inheritable(True)
+        self._executing = True
         try:
             super().reexec()
         finally:
+            self._executing = False
             self.cfg.env_orig = kept
             for listener in self.context.listeners:
                 listener.set_inheritable(False)
@@ -280,9 +290,3 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         """Count SIGWINCH."""
         self._count("winch")
         super().handle_winch()
-
-
-def metrics_url(listener: socket.socket) -> str:
-    """Return the URL of the metrics page behind a listener; a Unix socket's path stays a path."""
-    address = describe(listener)
-    return address if address.startswith("unix:") else f"{address}/metrics"

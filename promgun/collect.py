@@ -70,13 +70,18 @@ class Collector:
         families = [_own_family(spec, rows.get(spec.name, []), stored.pop(spec.family, [])) for spec in CATALOG]
         scrape = next(family for family in families if family.name == "promgun_scrape_duration_seconds")
         for name in sorted(stored):
-            try:
-                families.append(build_family(name, stored[name]))
-            except ValueError as error:
-                if self._log is not None:
-                    self._log(f"The family {name!r} cannot be shown: {error}")
+            families.extend(self._foreign_family(name, stored[name]))
         scrape.samples = [Sample(scrape.name, {}, time.perf_counter() - begin)]
         return [family for family in families if family.samples]
+
+    def _foreign_family(self, name: str, series: list[Series]) -> list[Metric]:
+        """Return the application's family, or nothing when its names are none that a metric can have."""
+        try:
+            return [build_family(name, series)]
+        except ValueError as error:
+            if self._log is not None:
+                self._log(f"The family {name!r} cannot be shown: {error}")
+            return []
 
     def _live_rows(self, boards: list[tuple[BoardView, bool]]) -> Rows:
         rows: Rows = {}

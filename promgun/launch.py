@@ -93,7 +93,7 @@ def _listen(cfg: Any, handover: Handover | None) -> list[socket.socket]:
         inherited = [socket.socket(fileno=fd) for fd in handover.listeners]
         for listener in inherited:
             listener.set_inheritable(False)
-            listener.setblocking(False)
+            listener.settimeout(0)
         return inherited
     listeners: list[socket.socket] = []
     try:

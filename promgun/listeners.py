@@ -229,3 +229,9 @@ def close_and_unlink(sock: socket.socket) -> None:
     # It may be gone already, or stand in a folder that the process lost its right to when it changed user.
     with suppress(OSError):
         Path(path).unlink()
+
+
+def metrics_url(listener: socket.socket) -> str:
+    """Return the URL of the metrics page behind a listener; a Unix socket's path stays a path."""
+    address = describe(listener)
+    return address if address.startswith("unix:") else f"{address}/metrics"

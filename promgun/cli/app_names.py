@@ -8,6 +8,8 @@ from pathlib import Path
 
 from promgun.appcheck import callables
 
+#: What an application is usually called.
+_USUAL = frozenset({"app", "application", "wsgi"})
 #: Modules that are never an application.
 _NOT_APPS = frozenset({"conftest", "gunicorn", "gunicorn.conf", "setup", "noxfile", "fabfile"})
 
@@ -48,6 +50,21 @@ def _callables(root: Path, module: str) -> Iterator[str]:
         tree = ast.parse(source.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return
-    for name in callables(tree.body):
+    for name in dict.fromkeys(_likely(tree.body)) or callables(tree.body):
         if not name.startswith("_"):
             yield f"{module}:{name}"
+
+
+def _likely(body: list[ast.stmt]) -> Iterator[str]:
+    """Names that may be a WSGI application: what a call made, a function of two arguments, an imported ``app``."""
+    for statement in body:
+        match statement:
+            case ast.Assign(targets=targets, value=ast.Call()):
+                yield from (target.id for target in targets if isinstance(target, ast.Name) and target.id.islower())
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Call()):
+                yield name
+            case ast.FunctionDef(name=name, args=ast.arguments(args=[_, _])) if not name.startswith("test_"):
+                yield name
+            case ast.ImportFrom(names=names):
+                bound = (alias.asname or alias.name for alias in names)
+                yield from (name for name in bound if name in _USUAL)

@@ -98,10 +98,12 @@ def _report(line: str) -> None:
 
 
 def _usage_line(error: click.ClickException) -> str:
-    message = f"error: {error.format_message().rstrip('.')}"
+    # Click spreads the choices of a missing argument over several lines.
+    message = " ".join(error.format_message().split())
+    message += "" if message.endswith((".", "?")) else "."
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        message += f". See: {error.ctx.command_path} --help"
-    return message
+        message += f" See: {error.ctx.command_path} --help"
+    return f"error: {message}"
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - Click's callback
@@ -116,6 +118,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 
 
 @click.group(
+    PROGRAM,
     cls=PromgunGroup,
     context_settings=CONTEXT,
     lazy={

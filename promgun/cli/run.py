@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,12 @@ class RunCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Give the generated options, then the declared parameters."""
         return [*self._setting_options, *super().get_params(ctx)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``-w=4`` as ``-w 4``, as Gunicorn's argparse does (Click would read the value ``=4``)."""
+        split = (re.fullmatch(r"(-[a-zA-Z])=(.*)", arg, re.DOTALL) for arg in args)
+        pairs = [[*parts.groups()] if parts else [arg] for parts, arg in zip(split, args, strict=True)]
+        return super().parse_args(ctx, [word for pair in pairs for word in pair])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their sections' names, promgun's own first."""

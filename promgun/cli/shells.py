@@ -82,11 +82,11 @@ function __promgun_complete
                 string join \\t -- $field[2..-1]
             case file
                 for path in (__fish_complete_path (string replace -r -- '^--[^=]*=' '' $token))
-                    echo $prefix$path
+                    echo "$prefix$path"
                 end
             case dir
                 for path in (__fish_complete_directories (string replace -r -- '^--[^=]*=' '' $token))
-                    echo $prefix$path
+                    echo "$prefix$path"
                 end
         end
     end

@@ -29,8 +29,7 @@ class Client(Protocol):
 
 
 def address_of(family: int, peer: Any) -> str:
-    """Whom a connection counts for: an IPv4 address, the /64 network of an IPv6 one, or ``""`` for Unix
-    sockets.
+    """Return whom a connection counts for: an IPv4 address, an IPv6 /64 network, ``""`` for Unix sockets.
 
     A /64 is what one host gets (RFC 4291 2.5.4), so counting its addresses singly would count nothing.
     ``peer`` is what ``accept`` returned beside the socket.

@@ -194,8 +194,9 @@ class ProcessStore:
         board.cells[cell] += 1
         if self.warn is not None and not self._warned:
             self._warned = True
+            where = error.filename or (self.directory and self.directory.path)
             self.warn(
-                f"Metrics cannot be stored ({error.strerror}: {error.filename or (self.directory and self.directory.path)}); "
+                f"Metrics cannot be stored ({error.strerror}: {where}); "
                 "requests are served, values wait in memory until there is space"
             )
 

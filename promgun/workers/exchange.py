@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from gunicorn.http.body import LengthReader
@@ -41,7 +42,7 @@ class Exchange:
     answer has been counted.
     """
 
-    __slots__ = ("body", "error_type", "reached", "recorded", "response", "route", "start")
+    __slots__ = ("body", "error_type", "file_size", "reached", "recorded", "response", "route", "start")
 
     def __init__(self, start: int, body: CountingReader | None) -> None:
         self.start = start
@@ -50,6 +51,7 @@ class Exchange:
         self.reached = False
         self.recorded = False
         self.error_type = ""
+        self.file_size = 0
         self.route = ""
 
 
@@ -62,6 +64,24 @@ def watch_body(req: Any) -> CountingReader | None:
     counting = CountingReader(reader)
     body.reader = counting  # type: ignore[union-attr] # it has a reader, so it is there
     return counting
+
+
+def file_size(result: Any) -> int:
+    """Return how many bytes Gunicorn would send of a file that the application returned, 0 when it is none.
+
+    ``Response.sendfile`` (gunicorn 25.3 to 27.0) sends from the file's position to its end and counts nothing.
+    """
+    try:
+        descriptor = result.filelike.fileno()
+        return os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def response_has_no_body(response: Any) -> bool:
+    """Whether HTTP forbids a body here, whatever the application returned (RFC 9110, sections 6.4.1 and 9.3.2)."""
+    status = response.status_code
+    return response.req.method == "HEAD" or status in {204, 304} or (status is not None and status < 200)  # noqa: PLR2004 - 1xx
 
 
 class StatusTap:

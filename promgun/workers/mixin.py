@@ -16,10 +16,19 @@ from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gunicorn.http.wsgi import FileWrapper
+
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.store.board import Cell, Role
 from promgun.store.process import STORE
-from promgun.workers.exchange import Exchange, StatusTap, came_from_application, watch_body
+from promgun.workers.exchange import (
+    Exchange,
+    StatusTap,
+    came_from_application,
+    file_size,
+    response_has_no_body,
+    watch_body,
+)
 
 if TYPE_CHECKING:
     from promgun.plain import PlainRun
@@ -42,6 +51,7 @@ class PrometheusMixin:
 
     app: Any
     cfg: Any
+    sockets: list[Any]
     log: Any
     nr: int
     alive: bool
@@ -67,7 +77,7 @@ class PrometheusMixin:
         """Take a slot in the master, before the fork: this worker alone inherits it."""
         super().__init__(*args, **kwargs)
         if self.plain is not None:
-            self.plain.introduce(self.cfg, self.app, self.log)
+            self.plain.introduce(self.cfg, self.app, self.log, self.sockets)
         self.slot = STORE.reserve()
         self.start_time = time.time()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
@@ -169,14 +179,20 @@ class PrometheusMixin:
         exchange.reached = True
         response.close = partial(self._close_response, response, exchange)
         try:
-            return self._application(environ, start_response)
+            result = self._application(environ, start_response)
         except BaseException as error:
             exchange.error_type = type(error).__name__
             raise
+        if result.__class__ is FileWrapper:
+            exchange.file_size = file_size(result)
+        return result
 
     def _close_response(self, response: Any, exchange: Exchange) -> None:
         type(response).close(response)
-        self._handle_request_metrics(response.req, exchange, response.status_code, response.sent)
+        sent = response.sent
+        if not sent and exchange.file_size and not response_has_no_body(response):
+            sent = exchange.file_size if response.response_length is None else response.response_length
+        self._handle_request_metrics(response.req, exchange, response.status_code, sent)
 
     def _handle_request_metrics(self, req: Any, exchange: Exchange, status: int, sent: int) -> None:
         """Count an answered request."""

@@ -1,0 +1,80 @@
+"""Who may import whom: what a TAB pays for, and what stays behind its seam."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "promgun"
+HEAVY = ("gunicorn", "prometheus_client", "asyncio", "psutil", "rich", "h11", "ssl", "gevent", "eventlet")
+
+#: Third-party module to the only places (files or folders of the package) that may name it.
+SEAMS = {
+    "click": ("cli/",),
+    "rich": ("exposition/tables.py",),
+    "eventlet": ("workers/",),
+    "gunicorn": (
+        "options.py",
+        "application.py",
+        "arbiter.py",
+        "plain.py",
+        "launch.py",
+        "workers/",
+        "cli/gunicorn_options.py",
+        "cli/types.py",
+    ),
+}
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after ``code``."""
+    program = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import promgun.cli.main",
+        "import promgun.worker_types",
+        "import promgun.settings, promgun.errors, promgun.runs",
+        # Naming a command loads its module: each TAB after "promgun" does so with all of them.
+        "import promgun.cli.run, promgun.cli.ps, promgun.cli.metrics, promgun.cli.completion",
+        "from promgun.cli.shells import register; register()",
+    ],
+)
+def test_a_tab_pays_for_nothing_heavy(code: str) -> None:
+    assert modules_after(code).isdisjoint(HEAVY)
+
+
+def test_help_needs_no_gunicorn() -> None:
+    code = "from promgun.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert modules_after(code).isdisjoint(HEAVY)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level names of what a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("library", SEAMS)
+def test_library_stays_behind_its_seam(library: str) -> None:
+    files = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if library in imported(path)}
+    assert {name for name in files if not name.startswith(SEAMS[library])} == set()
+    assert files, f"nothing imports {library} any more: drop its seam"
+
+
+def test_only_the_command_line_imports_the_command_line() -> None:
+    outside = [path for path in PACKAGE.rglob("*.py") if "cli" not in path.parts and path.name != "__main__.py"]
+    found = [path.name for path in outside if "promgun.cli" in path.read_text()]
+    assert found == []

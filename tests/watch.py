@@ -1,0 +1,83 @@
+"""A scraper that never stops asking: it tells of pages that failed and of counters that went backwards."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from tests.http_client import Address, send
+from tests.page import Page
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+#: Figures of one process: a new process starts anew, which Prometheus knows as a counter reset.
+_OF_ONE_PROCESS = ("gunicorn_master_cpu_seconds",)
+
+
+class Watch:
+    """Scrapes an address about 20 times a second while its ``with`` block runs.
+
+    ``failures`` says what went wrong with a page, ``decreases`` which counters sank from one page to the next.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.pages = 0
+        self.failures: list[str] = []
+        self.decreases: list[str] = []
+        self.slowest = 0.0
+        self._last: dict[str, float] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join(30)
+
+    def assert_flawless(self) -> None:
+        """Assert that every page came and no counter sank; call it after the block."""
+        assert self.pages > 1
+        assert not self.failures, self.failures[:3]
+        assert not self.decreases, self.decreases[:3]
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.05):
+            start = time.monotonic()
+            try:
+                response = send(self.address, path="/metrics")
+            except OSError as error:
+                self.failures.append(repr(error))
+            else:
+                self._judge(response.status, response.text)
+            self.slowest = max(self.slowest, time.monotonic() - start)
+
+    def _judge(self, status: int, text: str) -> None:
+        if status != 200:
+            self.failures.append(f"{status} {text[:200]}")
+            return
+        self.pages += 1
+        values = counters(Page(text))
+        sunk = [name for name, value in self._last.items() if values.get(name, -1) < value]
+        self.decreases += [f"{name}: {self._last[name]} then {values.get(name)}" for name in sunk]
+        self._last = values
+
+
+def counters(page: Page) -> dict[str, float]:
+    """Return every value of the page that may only rise, by its name and labels."""
+    rising = [family for family in page.families.values() if family.type in {"counter", "histogram", "summary"}]
+    return {
+        f"{sample.name}{sorted(sample.labels.items())}": sample.value
+        for family in rising
+        if not family.name.startswith(_OF_ONE_PROCESS)
+        for sample in family.samples
+    }
