@@ -158,7 +158,7 @@ def callables(body: Iterable[ast.stmt]) -> list[str]:
 
 
 def _defines_something(tree: ast.Module) -> bool:
-    """Whether a module gets to the end of itself with names of its own: else importing it tells more than its source."""
+    """Whether a module gets to its end with names of its own: else importing it tells more than its source."""
     if any(isinstance(statement, ast.Raise) for statement in tree.body):
         return False
     imports = (ast.Import, ast.ImportFrom, ast.Expr, ast.Pass)

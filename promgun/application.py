@@ -17,7 +17,9 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import get_default_config_file
 from gunicorn.errors import AppImportError, ConfigError
+from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
 
 import promgun.options  # noqa: F401 - our settings must exist before a Config is built
 from promgun.appcheck import suggest
@@ -27,6 +29,7 @@ from promgun.settings import RunSettings
 from promgun.worker_types import check_available, resolve
 from promgun.worker_types import suggest as suggest_worker_type
 from promgun.workers.mixin import PrometheusMixin
+from promgun.workers.requests import ConnectionFollower
 
 
 class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
@@ -105,13 +108,13 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         if self.app_uri is None:
             raise AppLoadError(
                 "No application was named",
-                "Give one, e.g. promgun run app:wsgi for the object wsgi in app.py; to try: promgun run promgun.demo:app",
+                "Give one, e.g. promgun run app:wsgi for the object wsgi in app.py; try promgun run promgun.demo:app",
             )
         self._choose_worker_class()
         self.use_control_socket()
 
     def use_control_socket(self) -> None:
-        """Give the run a control socket of its own: Gunicorn (since 25.1) opens one path per user, whoever else runs."""
+        """Give the run a control socket of its own: Gunicorn (since 25.1) opens one path per user."""
         if self.control_socket and "control_socket" in self.cfg.settings and "control_socket" not in self._given:
             self.cfg.set("control_socket", self.control_socket)
 
@@ -257,12 +260,15 @@ def instrument(worker_class: type) -> type:
     """Return ``worker_class`` with :class:`PrometheusMixin` in front, unless it has it already."""
     if issubclass(worker_class, PrometheusMixin):
         return worker_class
+    bases: tuple[type, ...] = (PrometheusMixin, worker_class)
+    if issubclass(worker_class, SyncWorker | AsyncWorker):
+        bases = (PrometheusMixin, ConnectionFollower, worker_class)
     namespace = {
         "__module__": worker_class.__module__,
         "__doc__": worker_class.__doc__,
         "request_at": 0 if issubclass(worker_class, ThreadWorker) else 1,
     }
-    return type(f"Prometheus{worker_class.__name__}", (PrometheusMixin, worker_class), namespace)
+    return type(f"Prometheus{worker_class.__name__}", bases, namespace)
 
 
 def own_traceback(error: BaseException) -> str:

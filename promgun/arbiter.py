@@ -6,7 +6,9 @@ the signal machinery is touched.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -14,21 +16,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gunicorn import __version__ as gunicorn_version
+from gunicorn import arbiter as arbiter_module
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from promgun.endpoint.process import EndpointConfig
+from promgun.ends import WaitRecorder, WorkerEnds
 from promgun.errors import MetricsAddressError, PromgunError
+from promgun.exits import OomWatch, control_group_events
 from promgun.handover import Handover
 from promgun.listeners import bind, close_and_unlink, metrics_url, parse_address
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics_process import MetricsProcess
 from promgun.registration import Registration
+from promgun.signals import CountsSignals
 from promgun.store.board import Cell, Role
 from promgun.store.directory import StoreDirectory
 from promgun.store.facts import MasterFacts
 from promgun.store.process import ProcessStore
-from promgun.store.slots import Slot
+from promgun.workers.stacks import STACK_SIGNAL
+
+_KILLED_END = 1.0
+_PAUSE = 0.01
 
 
 @dataclass(slots=True)
@@ -52,7 +61,7 @@ class RunContext:
         self.directory.close()
 
 
-class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
+class PrometheusArbiter(CountsSignals, Arbiter):  # type: ignore[misc] # gunicorn is untyped
     """The master of ``promgun run``."""
 
     def __init__(self, app: Any, context: RunContext) -> None:
@@ -64,13 +73,20 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         self.instruments = Instruments(self.store, app.cfg)
         count_log(self.instruments.counters)
         self.metrics_process: MetricsProcess | None = None
-        self._slots: dict[int, Slot] = {}
         self._stopping = False
+        self._intent = "scale_in"
+        self._asked: dict[int, float] = {}
         self._executing = False
         os.register_at_fork(after_in_child=self._close_metrics_listeners)
         self._started = time.time()
         super().__init__(app)
         self.store.warn = self.log.warning
+        oom = OomWatch(control_group_events(self.cfg.cgroup_dir))
+        self.ends = WorkerEnds(self.instruments.counters, oom, self.log, lambda slot: self.store.forget([slot]))
+        self._waiting_os = WaitRecorder(self.ends.seen)
+        self.instruments.histograms.touch("gunicorn_worker_boot_seconds")
+        for source in ("kernel", "proxy"):
+            self.instruments.histograms.touch("gunicorn_request_queue_seconds", (source,))
         if os.path.basename(sys.argv[0]) == "__main__.py":
             # ``python -m promgun``: running that file as a script would put the package's inside on sys.path.
             self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
@@ -136,10 +152,19 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
         """Stop the workers, then, last of all, the metrics process: scrapes answer while workers drain."""
         self._stopping = True
+        self._intent = "shutdown"
         super().stop(graceful)
+        self._reap_killed()
         if self.metrics_process is not None:
             self.metrics_process.stop()
             self.metrics_process = None
+
+    def _reap_killed(self) -> None:
+        """Wait for workers that Gunicorn killed at the end of ``stop``: its last, non-blocking reap comes too early."""
+        deadline = time.monotonic() + _KILLED_END
+        while self.WORKERS and time.monotonic() < deadline:
+            self.reap_workers()
+            time.sleep(_PAUSE)
 
     def run(self) -> None:
         """Run until stopped."""
@@ -155,15 +180,48 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
         """Fork a worker, and count it."""
         pid = super().spawn_worker()
         self.instruments.counters.inc("gunicorn_worker_spawns_total")
-        slot = getattr(self.WORKERS.get(pid), "slot", None)
-        if slot is not None:
-            self._slots[pid] = slot
+        self.ends.born(pid, self.WORKERS.get(pid))
         return pid
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Signal a worker, and remember why."""
+        self.ends.signalled(pid, sig, self._intent)
+        if sig == signal.SIGABRT:
+            self._ask_for_stacks(pid, self.WORKERS.get(pid))
+            self.ends.timing_out(pid)
+        super().kill_worker(pid, sig)
+
+    def murder_workers(self) -> None:
+        """Ask workers that have been silent for long for their stacks, then kill those that were silent too long."""
+        ratio = self.cfg.stack_dump_at
+        if self.timeout and ratio:
+            for pid, worker in list(self.WORKERS.items()):
+                if silence(worker) > self.timeout * ratio and not worker.aborted:
+                    self._ask_for_stacks(pid, worker)
+        super().murder_workers()
+
+    def _ask_for_stacks(self, pid: int, worker: Any) -> None:
+        """Ask once a silence."""
+        if worker is None or not self.cfg.stack_dump_at or not hasattr(worker, "slot"):
+            return
+        beat = last_beat(worker)
+        if self._asked.get(pid) == beat:
+            return
+        self._asked[pid] = beat
+        self.log.warning(
+            "Worker (pid:%s) has been silent for %.1f s, its timeout is %s s: its stacks follow",
+            pid,
+            silence(worker),
+            self.timeout,
+        )
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, STACK_SIGNAL)
 
     def reap_workers(self) -> None:
         """Reap the metrics process by pid, then the workers; free the slots of those that are gone."""
         if self.metrics_process is not None:
             self.metrics_process.reap()
+        arbiter_module.os = self._waiting_os
         try:
             super().reap_workers()
         except HaltServer:
@@ -172,20 +230,19 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
             # While stopping, one more failed boot changes nothing: go on with the others.
             self.reap_workers()
         finally:
-            self._settle_slots()
+            arbiter_module.os = os
+            self._settle()
 
-    def _settle_slots(self) -> None:
-        gone = [pid for pid in self._slots if pid not in self.WORKERS]
-        for pid in gone:
-            slot = self._slots.pop(pid)
-            slot.clear()
-            self.store.forget([slot])
+    def _settle(self) -> None:
+        self.ends.settle(self.WORKERS)
+        for pid in [pid for pid in self._asked if pid not in self.WORKERS]:
+            del self._asked[pid]
 
     def manage_workers(self) -> None:
         """Keep the number of workers, and everything of ours that needs care now and then."""
         self.store.board.cells[Cell.TARGET] = self.num_workers
         super().manage_workers()
-        self._settle_slots()
+        self._settle()
         self.instruments.retry()
         if self.metrics_process is not None and not self._stopping:
             self.metrics_process.reap()
@@ -196,12 +253,18 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
     def reload(self) -> None:
         """Read the configuration again; a bad one is refused with a log line and the server goes on."""
         before = self.cfg
+        self._intent = "reload"
         try:
             super().reload()
         except PromgunError as error:
             os.environ.update(before.env)
             self.log.error("Reload refused, the running configuration stays: %s", error)
+            self.instruments.counters.inc("gunicorn_reloads_total", ("failed",))
             return
+        finally:
+            self._intent = "scale_in"
+        self.instruments.counters.inc("gunicorn_reloads_total", ("ok",))
+        self.store.board.cells[Cell.LAST_RELOAD] = int(time.time())
         self._reload_metrics()
         self._introduce()
 
@@ -241,52 +304,16 @@ class PrometheusArbiter(Arbiter):  # type: ignore[misc] # gunicorn is untyped
             for listener in self.context.listeners:
                 listener.set_inheritable(False)
 
-    # ---- signals, counted where Gunicorn handles them: in the main loop
 
-    def _count(self, name: str) -> None:
-        self.instruments.counters.inc("gunicorn_master_signals_total", (name,))
+def last_beat(worker: Any) -> float:
+    """Return when a worker last said that it is alive, in monotonic seconds; 0 when that cannot be told."""
+    try:
+        return float(worker.tmp.last_update())
+    except (OSError, ValueError):
+        return 0.0
 
-    def handle_hup(self) -> None:
-        """Count SIGHUP."""
-        self._count("hup")
-        super().handle_hup()
 
-    def handle_int(self) -> None:
-        """Count SIGINT."""
-        self._count("int")
-        super().handle_int()
-
-    def handle_quit(self) -> None:
-        """Count SIGQUIT."""
-        self._count("quit")
-        super().handle_quit()
-
-    def handle_term(self) -> None:
-        """Count SIGTERM."""
-        self._count("term")
-        super().handle_term()
-
-    def handle_ttin(self) -> None:
-        """Count SIGTTIN."""
-        self._count("ttin")
-        super().handle_ttin()
-
-    def handle_ttou(self) -> None:
-        """Count SIGTTOU."""
-        self._count("ttou")
-        super().handle_ttou()
-
-    def handle_usr1(self) -> None:
-        """Count SIGUSR1."""
-        self._count("usr1")
-        super().handle_usr1()
-
-    def handle_usr2(self) -> None:
-        """Count SIGUSR2."""
-        self._count("usr2")
-        super().handle_usr2()
-
-    def handle_winch(self) -> None:
-        """Count SIGWINCH."""
-        self._count("winch")
-        super().handle_winch()
+def silence(worker: Any) -> float:
+    """Return for how many seconds a worker has been silent, 0 when that cannot be told."""
+    beat = last_beat(worker)
+    return time.monotonic() - beat if beat else 0.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from prometheus_client.core import Metric
@@ -11,10 +12,12 @@ from prometheus_client.samples import Sample
 
 from promgun.metrics.catalog import BY_NAME, CATALOG, STORE_ERRORS, WORKER_STATES, MetricSpec
 from promgun.processes import Figures, ProcessFigures, RisingFigures
+from promgun.queues import AcceptQueues, read_overflows
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.facts import MasterFacts, read_facts
 from promgun.store.families import build_family
 from promgun.store.reader import Reading, Series, StoreReader, families_of
+from promgun.store.running import Phase
 from promgun.store.slots import read_boards
 
 _NS = 1e9
@@ -39,6 +42,7 @@ class Collector:
         self._reader = StoreReader(store, lambda slot: self._alive.get(slot, False))
         self._figures = ProcessFigures()
         self._rising = RisingFigures()
+        self._queues = AcceptQueues()
 
     # ---- questions of the health pages
 
@@ -89,7 +93,7 @@ class Collector:
         facts = {(fact.slot, fact.pid): fact for fact in read_facts(self.store)}
         self._figures.keep(view[Cell.PID] for view, alive in boards if alive)
         masters = []
-        states = {"target": 0, "alive": 0, "booted": 0}
+        states = dict.fromkeys(("target", "alive", "booted"), 0)
         for view, alive in boards:
             role = view[Cell.ROLE]
             figures = self._figures.read(view[Cell.PID]) if alive else None
@@ -97,17 +101,32 @@ class Collector:
             if role == Role.MASTER and alive:
                 masters.append((view, facts.get((view.slot, view[Cell.PID])), figures))
                 states["target"] += view[Cell.TARGET]
-            elif role == Role.WORKER and alive:
+            if role == Role.WORKER:
+                busy = self._rising.clamp(view.slot, "busy", view.busy_ns(now) / _NS)
+                for name, labels, value in _slot_rows(view, busy, totals):
+                    rows.setdefault(f"gunicorn_worker_{name}", []).append(((str(view.slot), *labels), value))
+            if role == Role.WORKER and alive:
                 states["alive"] += 1
                 states["booted"] += view[Cell.BOOTED] > 0
-                for name, labels, value in _worker_rows(view, now, figures, totals):
+                for name, labels, value in _worker_rows(view, now, figures):
                     rows.setdefault(f"gunicorn_worker_{name}", []).append(((str(view.slot), *labels), value))
+        self._add_listener_rows(rows, (fact for _, fact, _ in masters if fact is not None))
         rows["gunicorn_workers"] = [((state,), float(count)) for state, count in states.items()]
         rows["gunicorn_up"] = [((), float(bool(masters)))]
         if masters:
             for name, labels, value in _master_rows(*masters[-1], now):
                 rows.setdefault(f"gunicorn_{name}", []).append((labels, value))
         return rows
+
+    def _add_listener_rows(self, rows: Rows, facts: Iterable[MasterFacts]) -> None:
+        addresses = {address for fact in facts for address in fact.addresses}
+        for queue in self._queues.read(sorted(addresses)):
+            for name, count in (("connections", queue.waiting), ("limit", queue.limit)):
+                row = ((queue.address,), float(count))
+                rows.setdefault(f"gunicorn_listener_queue_{name}", []).append(row)
+        if addresses:
+            for name, value in read_overflows().items():
+                rows[f"gunicorn_listen_{name}_total"] = [((), value)]
 
     def _add_store_rows(self, rows: Rows, boards: list[tuple[BoardView, bool]], reading: Reading) -> None:
         errors = dict.fromkeys(STORE_ERRORS, 0.0)
@@ -142,29 +161,42 @@ def worker_state(view: BoardView, now_ns: int) -> str:
     return "busy" if view[Cell.IN_PROGRESS] > 0 else "idle"
 
 
-def _worker_rows(
-    view: BoardView, now: int, figures: Figures | None, totals: dict[str, float]
-) -> Iterator[tuple[str, tuple[str, ...], float]]:
+def _worker_rows(view: BoardView, now: int, figures: Figures | None) -> Iterator[tuple[str, tuple[str, ...], float]]:
     yield "requests_in_progress", (), float(view[Cell.IN_PROGRESS])
     yield "capacity", (), float(view[Cell.CAPACITY])
+    oldest = next((request for request in view.running() if request.phase >= Phase.APPLICATION), None)
+    yield "oldest_request_seconds", (), oldest.age(now) if oldest is not None else 0.0
+    yield "heartbeat_age_seconds", (), max(0, now - view[Cell.HEARTBEAT]) / _NS
     state = worker_state(view, now)
     for name in WORKER_STATES:
         yield "state", (name,), float(name == state)
     yield "uptime_seconds", (), (now - view[Cell.CLAIMED]) / _NS
     if view[Cell.MAX_REQUESTS]:
         yield "requests_left", (), float(max(0, view[Cell.MAX_REQUESTS] - view[Cell.SERVED]))
-    for mode in ("user", "system"):
-        yield "cpu_seconds_total", (mode,), totals[mode]
-    for kind in ("voluntary", "involuntary"):
-        yield "context_switches_total", (kind,), totals[kind]
     if figures is None:
         return
     yield "resident_memory_bytes", (), float(figures.resident)
     yield "threads", (), float(figures.threads)
-    if figures.unique is not None:
-        yield "unique_memory_bytes", (), float(figures.unique)
-    if figures.fds is not None:
-        yield "open_fds", (), float(figures.fds)
+    unique = figures.unique if figures.unique is not None else view[Cell.UNIQUE_MEMORY]
+    if unique:
+        yield "unique_memory_bytes", (), float(unique)
+    fds = figures.fds if figures.fds is not None else view[Cell.OPEN_FDS]
+    if fds:
+        yield "open_fds", (), float(fds)
+
+
+def _slot_rows(view: BoardView, busy: float, totals: dict[str, float]) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    """Yield what belongs to the slot and goes on rising from owner to owner."""
+    yield "busy_seconds_total", (), busy
+    for mode in ("user", "system"):
+        yield "cpu_seconds_total", (mode,), totals[mode]
+    for kind in ("voluntary", "involuntary"):
+        yield "context_switches_total", (kind,), totals[kind]
+    if sys.platform == "linux":
+        yield "cpu_wait_seconds_total", (), totals["cpu_wait"]
+    for generation, cell in enumerate((Cell.GC_COLLECTIONS_0, Cell.GC_COLLECTIONS_1, Cell.GC_COLLECTIONS_2)):
+        yield "gc_collections_total", (str(generation),), float(view[cell])
+    yield "gc_pause_seconds_total", (), view[Cell.GC_PAUSE] / _NS
 
 
 def _master_rows(
@@ -172,6 +204,8 @@ def _master_rows(
 ) -> Iterator[tuple[str, tuple[str, ...], float]]:
     if facts is not None:
         yield "info", (facts.gunicorn, facts.promgun, facts.python, facts.worker_type), 1.0
+    if view[Cell.LAST_RELOAD]:
+        yield "last_reload_timestamp_seconds", (), float(view[Cell.LAST_RELOAD])
     yield "master_uptime_seconds", (), (now - view[Cell.CLAIMED]) / _NS
     if figures is not None:
         yield "master_resident_memory_bytes", (), float(figures.resident)
@@ -206,6 +240,9 @@ def _closed_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
     """Return the label sets that are there from the start; none when a label's values are not known beforehand."""
     if spec.name == "promgun_label_sets_folded_total":
         return [(name,) for name in FOLDABLE]
+    if spec.group == "listeners":
+        # Absent, not 0, where the system does not tell.
+        return []
     sets: list[tuple[str, ...]] = [()]
     for label in spec.labels:
         values = spec.closed.get(label)

@@ -3,7 +3,8 @@
     worker_class = "promgun.PrometheusWorker"
     from promgun.hooks import when_ready
 
-It listens where ``PROMGUN_METRICS_BIND`` says (several addresses apart by spaces), else on 127.0.0.1:9164. Plain Gunicorn has no
+It listens where ``PROMGUN_METRICS_BIND`` says (several addresses apart by spaces), else on 127.0.0.1:9164. Plain
+Gunicorn has no
 place from which a metrics process that was killed could be started again: ``promgun run`` does that.
 """
 

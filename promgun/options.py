@@ -122,6 +122,45 @@ class MetricsSizeBuckets(config.Setting):  # type: ignore[misc] # gunicorn is un
         """
 
 
+def validate_ratio(value: Any) -> float:
+    """Return a number from 0 to 1; raises ``ValueError`` otherwise."""
+    ratio = float(value)
+    if not 0.0 <= ratio <= 1.0:
+        raise ValueError("must be from 0 to 1")
+    return ratio
+
+
+class StackDumpAt(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """When a silent worker is asked for its stacks."""
+
+    name = "stack_dump_at"
+    section = SECTION
+    cli = ("--stack-dump-at",)
+    meta = "RATIO"
+    validator = validate_ratio
+    type = float
+    default = 0.9
+    desc = """\
+        The share of --timeout after which a silent worker writes its stacks to the error log, once; 0 turns it off.
+        """
+
+
+class CgroupDir(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Where OOM kills are counted."""
+
+    name = "cgroup_dir"
+    section = SECTION
+    cli = ("--cgroup-dir",)
+    meta = "DIR"
+    validator = config.validate_string
+    default = None
+    desc = """\
+        The control group whose OOM kills tell a worker that ran out of memory from one that was killed.
+
+        By default the one that the server runs in, where there is one.
+        """
+
+
 class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     """The cap on label sets."""
 

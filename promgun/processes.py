@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
 
 #: What grows for as long as a process lives, and must go on growing when the next owner of a slot begins at 0.
-COUNTERS = ("user", "system", "voluntary", "involuntary")
+COUNTERS = ("user", "system", "voluntary", "involuntary", "cpu_wait")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Figures:
     threads: int
     voluntary: int
     involuntary: int
+    cpu_wait: float | None
 
 
 class ProcessFigures:
@@ -49,6 +51,7 @@ class ProcessFigures:
                     threads=process.num_threads(),
                     voluntary=switches.voluntary,
                     involuntary=switches.involuntary,
+                    cpu_wait=_cpu_wait(pid),
                 )
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             self._processes.pop(pid, None)
@@ -70,6 +73,21 @@ def _unique(process: psutil.Process) -> int | None:
     return int(full.uss)
 
 
+def _cpu_wait(pid: int) -> float | None:
+    """Return the seconds that the threads of a process were ready but given no CPU; ``None`` where nobody counts.
+
+    Second field of /proc/PID/task/TID/schedstat, nanoseconds (Linux, Documentation/scheduler/sched-stats).
+    """
+    total = 0
+    try:
+        for task in os.scandir(f"/proc/{pid}/task"):
+            with open(f"{task.path}/schedstat", "rb") as schedstat:
+                total += int(schedstat.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+    return total / 1e9
+
+
 def _fds(process: psutil.Process) -> int | None:
     try:
         return int(process.num_fds())
@@ -89,9 +107,19 @@ class RisingFigures:
         """Return the totals of a slot; ``lasting`` is what the master booked for owners that are gone."""
         if self._pids.get(slot) != pid:
             self._pids[slot] = pid
+            # What nobody books at the end of a process is carried on from what was last seen of it.
+            self._base[slot, "cpu_wait"] = self._last.get((slot, "cpu_wait"), 0.0)
         totals = {}
         for name in COUNTERS:
-            now = lasting.get(name, 0.0) + (getattr(figures, name) if figures is not None else 0.0)
-            # The clamp covers the moment between a death and the master's booking of it.
-            totals[name] = self._last[slot, name] = max(now, self._last.get((slot, name), 0.0))
+            base = self._base.get((slot, name), 0.0) + lasting.get(name, 0.0)
+            totals[name] = self.clamp(
+                slot, name, base + ((getattr(figures, name) if figures is not None else 0.0) or 0.0)
+            )
         return totals
+
+    def clamp(self, slot: int, name: str, value: float) -> float:
+        """Return ``value``, or the last one of that name where it was higher: between a death and the master's booking
+        of it, and while a board was copied in the middle of a change.
+        """
+        value = self._last[slot, name] = max(value, self._last.get((slot, name), 0.0))
+        return value

@@ -48,7 +48,7 @@ def register(run: Run) -> Path:
     """Write ``run`` into the list, or write it anew when its addresses change; gives the entry's path.
 
     The name is cleaned, and numbered (``name-2``) while another instance bears it; masters that share a store, as
-    across SIGUSR2, are one instance and share the name. Raises ``ConfigurationError`` if there is no place for the list.
+    across SIGUSR2, are one instance and share the name. Raises ``ConfigurationError`` if the list has no place.
     """
     directory = _writable_directory()
     path = directory / f"{run.pid}.json"
@@ -111,7 +111,7 @@ def _only(runs: Sequence[Run]) -> Run:
 
 
 def _candidates(environ: Mapping[str, str]) -> list[Path]:
-    """Places in order of preference; a service and a login shell of one user may see different ones, so readers try all."""
+    """Places in order of preference; a service and a login shell of one user may see different ones: read them all."""
     if environ.get(VARIABLE):
         return [Path(os.path.realpath(environ[VARIABLE]))]
     places = []
@@ -125,19 +125,25 @@ def _candidates(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _writable_directory() -> Path:
-    reasons = []
+    reasons: list[str] = []
     for place in _candidates(os.environ):
-        try:
+        with _told(place, reasons):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_private(place)
-        except OSError as error:
-            reasons.append(f"{place}: {error.strerror or error}")
-        else:
             return place
     raise ConfigurationError(
         f"no private directory for the list of running instances ({'; '.join(reasons)})",
         f"Set {VARIABLE} to a directory of your own that only you may write to",
     )
+
+
+@contextmanager
+def _told(place: Path, reasons: list[str]) -> Iterator[None]:
+    """Note why ``place`` will not do, and go on."""
+    try:
+        yield
+    except OSError as error:
+        reasons.append(f"{place}: {error.strerror or error}")
 
 
 def _readable_directories() -> Iterator[Path]:

@@ -58,7 +58,7 @@ class StoreSource:
 
 @dataclass(frozen=True, slots=True)
 class UrlSource:
-    """The page as served at ``url``: http://, https://, HOST:PORT, or unix:PATH of a socket; /metrics if no path is given."""
+    """The page as served at ``url``: http://, https://, HOST:PORT, or unix:PATH; /metrics if it names no path."""
 
     url: str
     timeout: float = TIMEOUT

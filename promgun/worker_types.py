@@ -13,8 +13,8 @@ from promgun.errors import WorkerUnavailableError
 class WorkerType:
     """One worker type.
 
-    ``target`` is the dotted path of our class, ``aliases`` are other paths of the same worker (Gunicorn's own, ours as the
-    package exports it), ``requires`` are names that must be importable, ``extra`` is what brings them with pip.
+    ``target`` is the dotted path of our class, ``aliases`` are other paths of the same worker (Gunicorn's own, ours as
+    the package exports it), ``requires`` are names that must be importable, ``extra`` is what brings them with pip.
     """
 
     name: str

@@ -32,6 +32,7 @@ GUNICORN = ("-m", "gunicorn")
 UPTIME = "gunicorn_master_uptime_seconds"
 _LISTENING = re.compile(r"Listening at: (\S*) \((\d+)\)")
 _METRICS = re.compile(r"Metrics at: (.+) \((\d+)\)")
+_METRICS_LINES = re.compile(r"(?:.*Metrics at: .*\n?)+")
 
 
 class PromgunProcess:
@@ -131,8 +132,9 @@ class PromgunProcess:
 
     @property
     def metrics_addresses(self) -> list[Address]:
-        """Where the metrics endpoint listens."""
-        return [parse_address(url) for url in _METRICS.findall(self.log)[-1][0].split(",")]
+        """Where the metrics endpoint listens, by what was said last: one line for each address, one after another."""
+        last = [*_METRICS_LINES.finditer(self.log)][-1]
+        return [parse_address(url) for url, _ in _METRICS.findall(last[0])]
 
     @property
     def metrics_address(self) -> Address:
@@ -223,6 +225,7 @@ class PromgunProcess:
         if failure is not None:
             print(f"--- output of {' '.join(self.argv)}\n{self.log}")
             self.process.kill()
+            self.sandbox.clean = False
         self._kept_log = self.log
         left = self.sandbox.close() if self._owns_sandbox else []
         self.process.wait()

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-#: Figures of one process: a new process starts anew, which Prometheus knows as a counter reset.
+#: A new master starts anew, which Prometheus knows as a counter reset.
 _OF_ONE_PROCESS = ("gunicorn_master_cpu_seconds",)
+_OF_A_PROCESS = ("gunicorn_worker_cpu_seconds", "gunicorn_worker_context_switches")
 
 
 class Watch:
@@ -67,9 +68,14 @@ class Watch:
             return
         self.pages += 1
         values = counters(Page(text))
-        sunk = [name for name, value in self._last.items() if values.get(name, -1) < value]
+        sunk = [name for name, value in self._last.items() if values.get(name, _absent(name, value)) < value]
         self.decreases += [f"{name}: {self._last[name]} then {values.get(name)}" for name in sunk]
-        self._last = values
+        self._last |= values
+
+
+def _absent(name: str, value: float) -> float:
+    """Return what a missing series counts as: the figures of a process leave with it and go on with the next."""
+    return value if name.startswith(_OF_A_PROCESS) else -1
 
 
 def counters(page: Page) -> dict[str, float]:

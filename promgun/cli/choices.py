@@ -1,6 +1,7 @@
 """Values that Gunicorn's settings are known to take, for help, completion and messages: data only.
 
-A setting that the installed Gunicorn does not have is simply not asked for; a test holds each value against its setting's own validator.
+A setting that the installed Gunicorn does not have is simply not asked for; a test holds each value against its
+setting's own validator.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every option of the installed Gunicorn, and our own, as Click options: generated from its settings table, never copied."""
+"""Every option of the installed Gunicorn, and our own: generated from its settings table, never copied."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import click
 from click.core import ParameterSource
 
 from promgun.cli.choices import CHECKED_HERE, CHOICES, PATH_PLACEHOLDERS, PATH_SETTINGS
-from promgun.cli.types import Items, WorkerClassType, starting_with
+from promgun.cli.types import Items, ParamType, WorkerClassType, starting_with
 
 PREFIX = "PROMGUN_"
 WORKER_FLAGS = ("--worker-type", "-k", "--worker-class")
 _GIVEN = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT})
 
 
-class SettingType(click.ParamType):
-    """A value as the setting's own ``type`` and ``validator`` take it; what they refuse is a usage error with their reason."""
+class SettingType(ParamType):
+    """A value as the setting's own ``type`` and ``validator`` take it; what they refuse is a usage error."""
 
     def __init__(self, setting: Any) -> None:
         self.setting = setting
@@ -123,7 +123,7 @@ def overrides(ctx: click.Context) -> dict[str, object]:
 
 
 def spellings(setting: Any) -> tuple[str, ...]:
-    """The flags of a setting, the hyphenated form of one with an underscore first, as ``--limit-request-field_size``."""
+    """The flags of a setting; one with an underscore (``--limit-request-field_size``) also has a hyphenated form."""
     if setting.name == "worker_class":
         return WORKER_FLAGS
     tidy = [flag.replace("_", "-") for flag in setting.cli]

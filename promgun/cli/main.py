@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
@@ -21,10 +22,10 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is named: ``commands`` maps its name to ``module:attribute``."""
+    """A group that imports a command's module when it is named: ``lazy`` maps names to ``module:attribute``."""
 
     def __init__(self, *args: Any, lazy: dict[str, str], **kwargs: Any) -> None:
-        super().__init__(*args, no_args_is_help=False, **kwargs)
+        super().__init__(*args, **kwargs | {"no_args_is_help": False})
         self._lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's
@@ -63,17 +64,19 @@ class LazyGroup(click.Group):
 class PromgunGroup(LazyGroup):
     """The top of the tree, and the error boundary of the program."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override] # what the first two hold is settled here
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         """Run a command line and exit: 0, or the code of what went wrong, told in one line on standard error."""
         extra = {"prog_name": PROGRAM, "complete_var": COMPLETE_VARIABLE} | extra
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, standalone_mode=False, **extra)
         if COMPLETE_VARIABLE in os.environ:
             from promgun.cli.shells import register  # noqa: PLC0415 - for a TAB only
 
             register()
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, standalone_mode=False, **extra)
         except PromgunError as error:
             _fail(error)
         except click.ClickException as error:

@@ -58,14 +58,15 @@ class RunCommand(click.Command):
 )
 @click.argument("app", required=False, type=AppType(), envvar="PROMGUN_APP")
 @click.pass_context
-def run(ctx: click.Context, app: str | None, **_options: object) -> None:
+def run(ctx: click.Context, /, app: str | None, **_options: object) -> None:
     """Run APP under Gunicorn and show its metrics to Prometheus.
 
-    APP is MODULE:NAME, MODULE:FACTORY() or MODULE (its "application"); it may stand in gunicorn.conf.py as wsgi_app instead.
+    APP is MODULE:NAME, MODULE:FACTORY() or MODULE (its "application"); it may stand in gunicorn.conf.py as wsgi_app
+    instead.
 
-    Every option of Gunicorn is taken. Each can also be set by an environment variable: PROMGUN_ and its first long name in
-    capitals, as PROMGUN_WORKER_TYPE=gthread or PROMGUN_BIND="127.0.0.1:8000 [::1]:8000". A flag goes before a variable, that before
-    GUNICORN_CMD_ARGS, that before gunicorn.conf.py.
+    Every option of Gunicorn is taken. Each can also be set by an environment variable: PROMGUN_ and its first long
+    name in capitals, as PROMGUN_WORKER_TYPE=gthread or PROMGUN_BIND="127.0.0.1:8000 [::1]:8000". A flag goes before a
+    variable, that before GUNICORN_CMD_ARGS, that before gunicorn.conf.py.
     """
     from promgun.cli.gunicorn_options import overrides  # noqa: PLC0415 - imports gunicorn.config
     from promgun.launch import launch  # noqa: PLC0415 - same

@@ -1,8 +1,8 @@
-"""The completion scripts and what answers them: one protocol of our own, so that both agree whatever Click is installed.
+"""The completion scripts and what answers them: a protocol of our own, so that both agree whatever Click is installed.
 
-A script hands over the line up to the cursor (``COMP_LINE``), the program answers lines of ``type<TAB>value<TAB>help``. Type
-``plain`` is a completion, ``file`` and ``dir`` ask the shell for paths. (Click's own fish protocol differs between 8.4.0 and
-8.4.2, its bash one starts a second bash to ask for a version and loses words with a colon.)
+A script hands over the line up to the cursor (``COMP_LINE``), the program answers lines of ``type<TAB>value<TAB>help``.
+Type ``plain`` is a completion, ``file`` and ``dir`` ask the shell for paths. (Click's own fish protocol differs between
+8.4.0 and 8.4.2, its bash one starts a second bash to ask for a version and loses words with a colon.)
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class _LineComplete(ShellComplete):
 
 
 class _BashComplete(_LineComplete):
-    """bash replaces only what follows the last of its word breaks (``=`` and ``:`` among them), so only that is given."""
+    """bash replaces what follows the last of its word breaks (``=`` and ``:`` among them), so only that is given."""
 
     name = "bash"
     source_template = _BASH

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,6 +11,10 @@ from click.shell_completion import CompletionItem
 from promgun.worker_types import WORKER_TYPES, suggest
 
 Items = list[CompletionItem]
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # not generic in Click 8.1 to 8.3
 
 
 def starting_with(incomplete: str, values: Iterable[str]) -> Items:
@@ -18,7 +22,7 @@ def starting_with(incomplete: str, values: Iterable[str]) -> Items:
     return [CompletionItem(value) for value in values if value.startswith(incomplete)]
 
 
-class InstanceType(click.ParamType):
+class InstanceType(ParamType):
     """The name or pid of a running instance."""
 
     name = "instance"
@@ -34,7 +38,7 @@ class InstanceType(click.ParamType):
         ]
 
 
-class AppType(click.ParamType):
+class AppType(ParamType):
     """An application: ``module:name``, ``module:factory()``, or a module."""
 
     name = "app"
@@ -46,13 +50,13 @@ class AppType(click.ParamType):
         return starting_with(incomplete, candidates(incomplete, str(ctx.params.get("chdir") or ".")))
 
 
-class WorkerClassType(click.ParamType):
+class WorkerClassType(ParamType):
     """The name of a worker type, ours or Gunicorn's, or the dotted path of a class."""
 
     name = "worker_type"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse a name that nothing stands behind, with the closest one; whether a path leads to a class is seen at launch."""
+        """Refuse a name that nothing stands behind, with the closest one; where a path leads is seen at launch."""
         from gunicorn.workers import SUPPORTED_WORKERS  # noqa: PLC0415 - the CLI imports this module at start
 
         names = [worker_type.name for worker_type in WORKER_TYPES]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import h11
 
 from promgun.endpoint.answers import REFUSALS, UNAVAILABLE, Answer
-from promgun.endpoint.site import has_body
+from promgun.endpoint.site import has_body, is_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,9 +162,8 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _answer(self, request: h11.Request) -> None:
         self._begin_answer()
         self._method = request.method
-        if has_body(request):
-            self._is_last = True
-        else:
+        self._is_last = self._is_last or is_last(request)
+        if not has_body(request):
             self._http.next_event()  # the end of a request without a body
         reply = self._site.reply(request)
         if isinstance(reply, Answer):

@@ -97,6 +97,11 @@ def has_body(request: h11.Request) -> bool:
     return any(name in framing and value.strip(b"0") for name, value in request.headers)
 
 
+def is_last(request: h11.Request) -> bool:
+    """Whether what follows a request cannot be read as another: a body, or a protocol that is not spoken here."""
+    return has_body(request) or not request.http_version.startswith(b"1.")
+
+
 def split_target(target: bytes) -> tuple[bytes, str]:
     """Split a request target in origin or absolute form (RFC 9112 3.2); others have no path."""
     if not target.startswith(b"/"):

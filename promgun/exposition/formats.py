@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from promgun.exposition.tables import Terminal
+    from promgun.exposition.terminal import Terminal
 
 Format = Literal["text", "openmetrics", "json", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -45,7 +45,8 @@ def render(
     if form == "openmetrics":
         from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415 - the one that is asked for
 
-        return openmetrics.generate_latest(Page(chosen)).decode()  # type: ignore[no-untyped-call] # untyped upstream
+        text: str = openmetrics.generate_latest(Page(chosen)).decode()  # type: ignore[no-untyped-call] # upstream
+        return text
     from prometheus_client.exposition import generate_latest  # noqa: PLC0415 - imports an HTTP server
 
     return generate_latest(Page(chosen)).decode()

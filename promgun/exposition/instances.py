@@ -43,7 +43,7 @@ def _row(run: Run, now: float) -> tuple[str, ...]:
 def duration(seconds: float) -> str:
     """A length of time in its two largest units: ``3d 4h``, ``2m 10s``, ``7s``."""
     left = int(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, size in _UNITS:
         amount, left = divmod(left, size)
         if amount or parts:

@@ -24,6 +24,22 @@ FREE_LABELS = frozenset({"route", "error_type"})
 MASTER_SIGNALS = ("hup", "int", "quit", "term", "ttin", "ttou", "usr1", "usr2", "winch")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 STORE_ERRORS = ("no_space", "corrupt", "permission")
+EXIT_CAUSES = (
+    "max_requests",
+    "reload",
+    "scale_in",
+    "shutdown",
+    "timeout",
+    "graceful_timeout",
+    "oom",
+    "segfault",
+    "killed",
+    "other_signal",
+    "boot_error",
+    "app_load_error",
+    "app_exit",
+    "parent_lost",
+)
 WORKER_STATES = ("booting", "idle", "busy", "draining", "hung")
 
 
@@ -105,6 +121,23 @@ def _requests() -> tuple[MetricSpec, ...]:
             closed={"phase": ("request", "response")},
             help="Requests whose client left before the end.",
         ),
+        MetricSpec(
+            name="gunicorn_request_queue_seconds",
+            kind="histogram",
+            labels=("source",),
+            group="requests",
+            closed={"source": ("kernel", "proxy")},
+            buckets="duration",
+            help="Waiting before a worker took the request: in the accept queue, or since the proxy's header said.",
+        ),
+        MetricSpec(
+            name="gunicorn_requests_lost_total",
+            kind="counter",
+            labels=("cause", "route"),
+            group="requests",
+            closed={"cause": EXIT_CAUSES},
+            help="Requests that were running in a worker that died.",
+        ),
     )
 
 
@@ -126,16 +159,22 @@ def _workers() -> tuple[MetricSpec, ...]:
     return (
         _worker("requests_total", "counter", "Requests answered."),
         _worker("requests_in_progress", "gauge", "Requests being served now."),
+        _worker("busy_seconds_total", "counter", "Request-seconds served, running requests included up to the scrape."),
         _worker("capacity", "gauge", "Requests that can be served at once: 1, threads, or connections."),
+        _worker("oldest_request_seconds", "gauge", "Age of the oldest running request, 0 when idle."),
         _worker("state", "gauge", "Exactly one state is 1.", {"state": WORKER_STATES}),
+        _worker("heartbeat_age_seconds", "gauge", "Time since the worker last said that it is alive."),
         _worker("uptime_seconds", "gauge", "Time since the worker was started."),
         _worker("requests_left", "gauge", "Requests until --max-requests recycles it; absent without the option."),
         _worker("resident_memory_bytes", "gauge", "Resident memory."),
         _worker("unique_memory_bytes", "gauge", "Memory that no other process shares (unique set size)."),
         _worker("cpu_seconds_total", "counter", "CPU time used.", {"mode": ("user", "system")}),
+        _worker("cpu_wait_seconds_total", "counter", "Time ready to run but given no CPU (Linux)."),
         _worker("open_fds", "gauge", "Open file descriptors."),
         _worker("threads", "gauge", "Threads of the process."),
         _worker("context_switches_total", "counter", "Context switches.", {"kind": ("voluntary", "involuntary")}),
+        _worker("gc_collections_total", "counter", "Garbage collections.", {"generation": ("0", "1", "2")}),
+        _worker("gc_pause_seconds_total", "counter", "Time spent in garbage collections."),
     )
 
 
@@ -172,11 +211,54 @@ def _master() -> tuple[MetricSpec, ...]:
             "workers", "gauge", "Workers wanted, alive, and booted.", {"state": ("target", "alive", "booted")}
         ),
         _master_family("worker_spawns_total", "counter", "Workers started."),
+        MetricSpec(
+            name="gunicorn_worker_boot_seconds",
+            kind="histogram",
+            group="master",
+            buckets="duration",
+            help="From fork to ready to serve.",
+        ),
+        _master_family(
+            "worker_exits_total", "counter", "Ends of workers, each once, by cause.", {"cause": EXIT_CAUSES}
+        ),
         _master_family("master_signals_total", "counter", "Signals the master handled.", {"signal": MASTER_SIGNALS}),
+        _master_family("reloads_total", "counter", "Reloads by SIGHUP.", {"result": ("ok", "failed")}),
+        _master_family("last_reload_timestamp_seconds", "gauge", "When the last reload ended, in Unix time."),
         _master_family("log_messages_total", "counter", "Error-log records by level.", {"level": LOG_LEVELS}),
         _master_family("master_uptime_seconds", "gauge", "Time since the master was started."),
         _master_family("master_resident_memory_bytes", "gauge", "Resident memory of the master."),
         _master_family("master_cpu_seconds_total", "counter", "CPU time of the master.", {"mode": ("user", "system")}),
+    )
+
+
+def _listeners() -> tuple[MetricSpec, ...]:
+    return (
+        MetricSpec(
+            name="gunicorn_listener_queue_connections",
+            kind="gauge",
+            labels=("listener",),
+            group="listeners",
+            help="Connections accepted by the kernel that wait for a worker now (Linux).",
+        ),
+        MetricSpec(
+            name="gunicorn_listener_queue_limit",
+            kind="gauge",
+            labels=("listener",),
+            group="listeners",
+            help="Connections that the queue holds at most (Linux).",
+        ),
+        MetricSpec(
+            name="gunicorn_listen_overflows_total",
+            kind="counter",
+            group="listeners",
+            help="Connections that found a full queue, of the whole network namespace (Linux).",
+        ),
+        MetricSpec(
+            name="gunicorn_listen_drops_total",
+            kind="counter",
+            group="listeners",
+            help="Connections dropped before they were accepted, of the whole network namespace (Linux).",
+        ),
     )
 
 
@@ -196,5 +278,5 @@ def _promgun() -> tuple[MetricSpec, ...]:
     )
 
 
-CATALOG: tuple[MetricSpec, ...] = (*_requests(), *_workers(), *_master(), *_promgun())
+CATALOG: tuple[MetricSpec, ...] = (*_requests(), *_workers(), *_master(), *_listeners(), *_promgun())
 BY_NAME: Mapping[str, MetricSpec] = {spec.name: spec for spec in CATALOG}

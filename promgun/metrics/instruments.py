@@ -7,6 +7,7 @@ from typing import Any
 
 from promgun.metrics.catalog import DURATION_BUCKETS, LOG_LEVELS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
+from promgun.metrics.histograms import Histograms
 from promgun.metrics.recorder import Recorder
 from promgun.store.process import ProcessStore
 
@@ -30,6 +31,7 @@ class Instruments:
     def __init__(self, store: ProcessStore, cfg: Any) -> None:
         self.store = store
         self.counters = Counters(store, option(cfg, "metrics_max_label_sets"))
+        self.histograms = Histograms(store, option(cfg, "metrics_duration_buckets"))
         self.recorder = Recorder(
             store,
             self.counters,
@@ -41,6 +43,7 @@ class Instruments:
         """Give everything that found no space another chance."""
         self.store.retry()
         self.counters.retry()
+        self.histograms.retry()
         self.recorder.retry()
 
 

@@ -13,10 +13,13 @@ import time
 from dataclasses import dataclass
 from enum import IntEnum
 
+from promgun.store import running
 from promgun.store.files import Owner, reserve
+from promgun.store.running import RunningRequest, RunningRequests, read_running
 
-VERSION = 1
-SIZE = mmap.PAGESIZE
+VERSION = 2
+#: The cells, then the regions of running requests.
+SIZE = -(-running.END // mmap.PAGESIZE) * mmap.PAGESIZE
 _CELL = 8
 
 
@@ -54,6 +57,11 @@ class Cell(IntEnum):
     #: counted up before and after each change of the two above: unequal means a change is under way
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
+    #: why the worker ends, by its own word
+    EXIT_HINT = 18
+    #: what others of the worker's user may not see of a process that changed user, so it says so itself
+    OPEN_FDS = 19
+    UNIQUE_MEMORY = 20
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33
@@ -63,6 +71,22 @@ class Cell(IntEnum):
     CPU_SYSTEM_BASE = 37
     SWITCHES_VOLUNTARY_BASE = 38
     SWITCHES_INVOLUNTARY_BASE = 39
+    GC_COLLECTIONS_0 = 40
+    GC_COLLECTIONS_1 = 41
+    GC_COLLECTIONS_2 = 42
+    GC_PAUSE = 43
+    #: Unix seconds
+    LAST_RELOAD = 44
+
+
+class ExitHint(IntEnum):
+    """What a worker writes before it ends."""
+
+    NONE = 0
+    MAX_REQUESTS = 1
+    PARENT_LOST = 2
+    SIGNALLED = 3
+    CODE_CHANGED = 4
 
 
 # Plain integers: an enum member costs a class attribute look-up in the request path.
@@ -81,6 +105,11 @@ class BoardView:
 
     slot: int
     cells: tuple[int, ...]
+    data: bytes = b""
+
+    def running(self) -> list[RunningRequest]:
+        """Return the requests that were running, oldest first."""
+        return sorted(read_running(self.data), key=lambda request: request.start)
 
     def __getitem__(self, cell: Cell) -> int:
         return self.cells[cell]
@@ -101,7 +130,7 @@ def parse_board(slot: int, data: bytes) -> BoardView | None:
     if len(data) < _CELLS * _CELL:
         return None
     cells = tuple(memoryview(data[: _CELLS * _CELL]).cast("q"))
-    return BoardView(slot, cells) if cells[Cell.MAGIC] == _MAGIC else None
+    return BoardView(slot, cells, data) if cells[Cell.MAGIC] == _MAGIC else None
 
 
 class Board:
@@ -115,6 +144,7 @@ class Board:
         self.shared = False
         self.cells = memoryview(bytearray(SIZE)).cast("q")
         self.cells[Cell.MAGIC] = _MAGIC
+        self.requests = RunningRequests(self.cells)
         self.share(fd, owner)
 
     def share(self, fd: int, owner: Owner) -> None:
@@ -133,6 +163,7 @@ class Board:
         for cell in range(_FIRST_LASTING, _CELLS):
             cells[cell] += private[cell]
         self.cells = cells
+        self.requests.move(cells)
         self.shared = True
 
     # Why the order of the two stores below: whoever is killed between them leaves books that read too low, never too
@@ -161,6 +192,11 @@ class Board:
         cells[Cell.BUSY_BASE] = max(view.busy_ns(now_ns), cells[Cell.BUSY_BASE])
         for cell in range(Cell.PID, _FIRST_LASTING):
             cells[cell] = 0
+        self.requests.clear()
+
+    def view(self, slot: int) -> BoardView:
+        """Return a copy, as a reader would make it."""
+        return BoardView(slot, tuple(self.cells[:_CELLS]), bytes(self.cells))
 
     def occupy(self, role: Role, now_ns: int) -> None:
         """Write down that this process owns the slot."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from promgun.workers.eventlet_base import EventletWorker
 from promgun.workers.mixin import PrometheusMixin
+from promgun.workers.requests import ConnectionFollower
 
 
-class PrometheusEventletWorker(PrometheusMixin, EventletWorker):
+class PrometheusEventletWorker(PrometheusMixin, ConnectionFollower, EventletWorker):
     """promgun's eventlet worker, measured: Gunicorn's own was removed in 26.0."""
 
     def capacity(self) -> int:

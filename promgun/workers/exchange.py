@@ -42,10 +42,11 @@ class Exchange:
     answer has been counted.
     """
 
-    __slots__ = ("body", "error_type", "file_size", "reached", "recorded", "response", "route", "start")
+    __slots__ = ("body", "error_type", "file_size", "reached", "recorded", "region", "response", "route", "start")
 
-    def __init__(self, start: int, body: CountingReader | None) -> None:
+    def __init__(self, start: int, body: CountingReader | None, region: int = -1) -> None:
         self.start = start
+        self.region = region
         self.body = body
         self.response: Any = None
         self.reached = False

@@ -5,9 +5,10 @@ from __future__ import annotations
 from gunicorn.workers.ggevent import GeventWorker
 
 from promgun.workers.mixin import PrometheusMixin
+from promgun.workers.requests import ConnectionFollower
 
 
-class PrometheusGeventWorker(PrometheusMixin, GeventWorker):  # type: ignore[misc] # gunicorn is untyped
+class PrometheusGeventWorker(PrometheusMixin, ConnectionFollower, GeventWorker):  # type: ignore[misc] # gunicorn is untyped
     """Gunicorn's gevent worker, measured."""
 
     def capacity(self) -> int:

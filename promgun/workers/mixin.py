@@ -1,64 +1,44 @@
-"""What stands in front of a Gunicorn worker class and measures it.
-
-A request is followed at three places: around ``handle_request`` (it begins, it is over), around the application (it
-was reached, it failed), and at
-``Response.close`` (the last byte was handed to the socket: here it is counted). The application's iterable is not
-touched, so
-``sendfile`` stays on, and no hook of the user's is replaced. Worker errors are answered, and counted, in
-``handle_error``.
-"""
+"""What stands in front of a Gunicorn worker class and measures it: its life here, its requests in ``requests``."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gunicorn.http.wsgi import FileWrapper
-
 from promgun.metrics.instruments import Instruments, count_log
-from promgun.store.board import Cell, Role
+from promgun.store.board import Cell, ExitHint, Role
 from promgun.store.process import STORE
-from promgun.workers.exchange import (
-    Exchange,
-    StatusTap,
-    came_from_application,
-    file_size,
-    response_has_no_body,
-    watch_body,
-)
+from promgun.workers.arrival import TrustedPeers
+from promgun.workers.garbage import count_collections
+from promgun.workers.requests import RequestFollower
+from promgun.workers.stacks import StackDump
 
 if TYPE_CHECKING:
     from promgun.plain import PlainRun
 
 _SECOND = 1_000_000_000
+_SELF_REPORT = 10 * _SECOND
 _HEARTBEAT = int(Cell.HEARTBEAT)
-_SERVED = int(Cell.SERVED)
 _DRAINING = int(Cell.DRAINING)
+_HINT = int(Cell.EXIT_HINT)
 
 
-class PrometheusMixin:
-    """Adds metrics to any Gunicorn worker class that it is put in front of.
+class PrometheusMixin(RequestFollower):
+    """Adds metrics to any Gunicorn worker class that it is put in front of."""
 
-    ``request_at`` is the place of the request in the arguments of the class's ``handle_request``.
-    """
-
-    request_at = 1
     #: What ``promgun run`` does otherwise, where plain Gunicorn is the launcher.
     plain: ClassVar[PlainRun | None] = None
 
     app: Any
     cfg: Any
     sockets: list[Any]
-    log: Any
-    nr: int
     alive: bool
     age: int
+    ppid: int
     max_requests: int
-    timeout: float
-    wsgi: Any
 
     @classmethod
     def setup(cls) -> None:
@@ -96,7 +76,10 @@ class PrometheusMixin:
             self.worker_id = str(slot.number)
         self.instruments = Instruments(STORE, self.cfg)
         self._record = self.instruments.recorder.record
-        self._retried = 0
+        self._trusted = TrustedPeers(self.cfg)
+        self._tended = 0
+        self._reported = 0
+        self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
         count_log(self.instruments.counters)
         self._board = STORE.board
         cells = self._board.cells
@@ -104,7 +87,14 @@ class PrometheusMixin:
         cells[Cell.CAPACITY] = self.capacity()
         cells[Cell.MAX_REQUESTS] = self.max_requests if self.max_requests != sys.maxsize else 0
         cells[Cell.TIMEOUT] = int(self.cfg.timeout * _SECOND)
+        self._collections = count_collections(cells)
+        self._stacks = StackDump(self.log)
         super().init_process()  # type: ignore[misc] # the worker class behind us
+
+    def init_signals(self) -> None:
+        """Set the worker's signals, and answer the master's question for stacks."""
+        super().init_signals()  # type: ignore[misc] # the worker class behind us
+        self._stacks.install()
 
     def load_wsgi(self) -> None:
         """Load the application and stand in front of it."""
@@ -113,9 +103,36 @@ class PrometheusMixin:
         self.wsgi = self._call_application
 
     def run(self) -> None:
-        """Note that the worker is ready, then serve."""
-        self._board.cells[Cell.BOOTED] = monotonic_ns()
-        super().run()  # type: ignore[misc] # the worker class behind us
+        """Note that the worker is ready, serve, and leave word why it ends."""
+        cells = self._board.cells
+        now = monotonic_ns()
+        cells[Cell.BOOTED] = now
+        boot = (now - cells[Cell.CLAIMED]) / _SECOND
+        self.instruments.histograms.observe("gunicorn_worker_boot_seconds", (), boot)
+        try:
+            super().run()  # type: ignore[misc] # the worker class behind us
+        finally:
+            self._leave_word()
+
+    def _leave_word(self) -> None:
+        cells = self._board.cells
+        if self.ppid != os.getppid():
+            cells[_HINT] = ExitHint.PARENT_LOST
+            # No master is left that could count it.
+            self.instruments.counters.inc("gunicorn_worker_exits_total", ("parent_lost",))
+        elif self.nr >= self.max_requests and not cells[_HINT]:
+            cells[_HINT] = ExitHint.MAX_REQUESTS
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to drain; only cells are touched, for this is a signal handler."""
+        self._board.cells[_HINT] = ExitHint.SIGNALLED
+        self._board.cells[_DRAINING] = 1
+        super().handle_exit(sig, frame)  # type: ignore[misc] # the worker class behind us
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Quit; only cells are touched, for this is a signal handler."""
+        self._board.cells[_HINT] = ExitHint.SIGNALLED
+        super().handle_quit(sig, frame)  # type: ignore[misc] # the worker class behind us
 
     def notify(self) -> None:
         """Tell the master, and the scoreboard, that the worker is alive."""
@@ -123,134 +140,30 @@ class PrometheusMixin:
         self.update_worker_metrics()
 
     def update_worker_metrics(self) -> None:
-        """Write the worker's own state to the scoreboard; once a second try again what could not be stored."""
+        """Write the worker's own state to the scoreboard; once a second tend to what cannot be done in a request."""
         now = monotonic_ns()
-        board = self._board
-        board.cells[_HEARTBEAT] = now
-        if now - self._retried > _SECOND:
-            self._retried = now
-            board.cells[_DRAINING] = not self.alive
-            self.instruments.retry()
+        self._board.cells[_HEARTBEAT] = now
+        if now - self._tended > _SECOND:
+            self._tended = now
+            self._tend(now)
 
-    # ---- requests
+    def _tend(self, now: int) -> None:
+        self._board.cells[_DRAINING] = not self.alive
+        self._collections.cells = self._board.cells
+        self._stacks.install()
+        self.instruments.retry()
+        if self._changes_user and now - self._reported > _SELF_REPORT:
+            self._reported = now
+            self._report_itself()
 
-    def handle_request(self, *args: Any) -> Any:
-        """Serve a request of HTTP/1."""
-        return self._generic_handle_request(super().handle_request, args)  # type: ignore[misc] # the worker class
-
-    def handle_http2_request(self, *args: Any) -> Any:
-        """Serve a request of HTTP/2, whose failures the caller answers with 500 and no call of ``handle_error``."""
-        req = args[self.request_at]
+    def _report_itself(self) -> None:
+        """Say what others of our user may not see: a process that changed user is not dumpable (proc(5))."""
+        cells = self._board.cells
         try:
-            return self._generic_handle_request(super().handle_http2_request, args)  # type: ignore[misc] # same
-        except Exception:
-            if req.promgun.error_type and not req.promgun.recorded:
-                self._handle_request_metrics(req, req.promgun, 500, 0)
-            raise
-
-    def _generic_handle_request(self, handle: Any, args: tuple[Any, ...]) -> Any:
-        start = monotonic_ns()
-        req = args[self.request_at]
-        board = self._board
-        board.enter(start)
-        exchange = req.promgun = Exchange(start, watch_body(req))
-        try:
-            result = handle(*args)
-        except BaseException as error:
-            self._exchange_broke(req, exchange, error)
-            raise
-        else:
-            if not exchange.recorded:
-                self._exchange_unfinished(req, exchange)
-            return result
-        finally:
-            response = exchange.response
-            if response is not None:
-                # Both point back at us: without this every request would wait for the garbage collector.
-                exchange.response = None
-                response.__dict__.pop("close", None)
-            board.leave(monotonic_ns())
-            board.cells[_SERVED] = self.nr
-
-    def _call_application(self, environ: Any, start_response: Any) -> Any:
-        response = start_response.__self__
-        exchange = response.req.promgun
-        exchange.response = response
-        exchange.reached = True
-        response.close = partial(self._close_response, response, exchange)
-        try:
-            result = self._application(environ, start_response)
-        except BaseException as error:
-            exchange.error_type = type(error).__name__
-            raise
-        if result.__class__ is FileWrapper:
-            exchange.file_size = file_size(result)
-        return result
-
-    def _close_response(self, response: Any, exchange: Exchange) -> None:
-        type(response).close(response)
-        sent = response.sent
-        if not sent and exchange.file_size and not response_has_no_body(response):
-            sent = exchange.file_size if response.response_length is None else response.response_length
-        self._handle_request_metrics(response.req, exchange, response.status_code, sent)
-
-    def _handle_request_metrics(self, req: Any, exchange: Exchange, status: int, sent: int) -> None:
-        """Count an answered request."""
-        exchange.recorded = True
-        body = exchange.body
-        received = 0
-        if body is not None:
-            received = body.received
-            if body.cut:
-                self._disconnected("request")
-        self._record(req.method, exchange.route, status, (monotonic_ns() - exchange.start) / _SECOND, received, sent)
-
-    def _handle_request_error_metrics(self, req: Any, exchange: Exchange, error_type: str) -> None:
-        """Count an exception that left the application."""
-        method = self.instruments.recorder.known_method(req.method)
-        self.instruments.counters.inc("gunicorn_failed_requests_total", (method, exchange.route, error_type))
-
-    def _disconnected(self, phase: str) -> None:
-        self.instruments.counters.inc("gunicorn_client_disconnects_total", (phase,))
-
-    def _exchange_broke(self, req: Any, exchange: Exchange, error: BaseException) -> None:
-        """Judge an exception by what was answered: async workers leave by StopIteration after a success as well.
-
-        Behind a StopIteration that Gunicorn raises over a failure stands the failure itself, as its context.
-        """
-        cause = error.__context__ if isinstance(error, StopIteration) else error
-        if cause is None or exchange.response is None:
+            cells[Cell.OPEN_FDS] = len(os.listdir("/proc/self/fd"))
+            with open("/proc/self/smaps_rollup", "rb") as rollup:
+                cells[Cell.UNIQUE_MEMORY] = 1024 * sum(
+                    int(line.split()[1]) for line in rollup if line.startswith((b"Private_Clean", b"Private_Dirty"))
+                )
+        except OSError:
             return
-        if came_from_application(cause, exchange):
-            self._handle_request_error_metrics(req, exchange, exchange.error_type or type(cause).__name__)
-        else:
-            self._disconnected("response")
-        if not exchange.recorded and (exchange.response.headers_sent or isinstance(cause, OSError)):
-            self._exchange_unfinished(req, exchange)
-
-    def _exchange_unfinished(self, req: Any, exchange: Exchange) -> None:
-        """Count a request whose answer was begun but not closed; one that got no status got no answer."""
-        response = exchange.response
-        if response is not None and response.status is not None:
-            self._handle_request_metrics(req, exchange, response.status_code, response.sent)
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer a request that Gunicorn refused or the application failed."""
-        self._generic_handle_error(super().handle_error, req, client, addr, exc)  # type: ignore[misc] # the worker class
-
-    def _generic_handle_error(self, handle: Any, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        tap = StatusTap(client)
-        start = monotonic_ns()
-        handle(req, tap, addr, exc)
-        request = req if req is not None else getattr(exc, "req", None)
-        exchange = getattr(request, "promgun", None)
-        if exchange is None:
-            exchange = Exchange(start, None)
-        if not exchange.reached:
-            self.instruments.counters.inc("gunicorn_invalid_requests_total", (type(exc).__name__,))
-        if tap.status and not exchange.recorded:
-            method = getattr(request, "method", None) or ""
-            seconds = (monotonic_ns() - exchange.start) / _SECOND
-            received = exchange.body.received if exchange.body is not None else 0
-            exchange.recorded = True
-            self._record(method, exchange.route, tap.status, seconds, received, tap.body)

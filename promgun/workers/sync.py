@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from time import monotonic_ns
 from typing import Any
 
 from gunicorn.workers.sync import SyncWorker
 
+from promgun.store.running import Phase
 from promgun.workers.mixin import PrometheusMixin
+
+_READING = int(Phase.READING)
 
 
 class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gunicorn is untyped
@@ -16,8 +20,25 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
     one.
     """
 
+    _region = -1
+
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
         """Warn of threads, which this class does not have; Gunicorn calls it once, in the master."""
         if cfg.threads > 1:
             log.warning("PrometheusWorker serves one request at a time: for threads use promgun.PrometheusThreadWorker")
+
+    def region_of(self, args: tuple[Any, ...]) -> int:  # noqa: ARG002 - there is one connection at a time
+        """Return the region of the one connection."""
+        return self._region
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection; a client that is slow to send its head holds the worker, and shows as ``reading``."""
+        self.observe_arrival(client, addr)
+        requests = self._board.requests
+        region = self._region = requests.take(monotonic_ns(), _READING)
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._region = -1
+            requests.leave(region)

@@ -92,7 +92,11 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
     """What the shells see: our program first in the path, a home of their own."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: os.environ[name] for name in ("PROMGUN_RUNTIME_DIR",)}
-    return kept | {"PATH": path, "HOME": str(tmp_path), "TERM": "dumb", "LANG": "C.UTF-8", "OUT": str(tmp_path / "line")} | more
+    return (
+        kept
+        | {"PATH": path, "HOME": str(tmp_path), "TERM": "dumb", "LANG": "C.UTF-8", "OUT": str(tmp_path / "line")}
+        | more
+    )
 
 
 @contextmanager
@@ -144,7 +148,7 @@ def test_bash(typed: str, completed: str, tmp_path: Path, workspace: Path) -> No
     start = tmp_path / "bashrc"
     start.write_text(
         f"{load}\n"
-        "write_line() { printf %s \"$READLINE_LINE\" >\"$OUT.new\"; mv \"$OUT.new\" \"$OUT\"; }\n"
+        'write_line() { printf %s "$READLINE_LINE" >"$OUT.new"; mv "$OUT.new" "$OUT"; }\n'
         "bind -x '\"\\C-xw\": write_line'\n"
         "PROMPT_COMMAND='touch \"${OUT%/*}/ready\"'\n"
     )
@@ -183,4 +187,4 @@ def test_fish(typed: str, completed: str, tmp_path: Path, workspace: Path) -> No
         timeout=DEADLINE,
     )
     offered = [line.partition("\t")[0] for line in done.stdout.splitlines()]
-    assert offered == [completed.split()[-1]]
+    assert offered == [completed.rsplit(maxsplit=1)[-1].rstrip()]

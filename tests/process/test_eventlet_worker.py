@@ -193,7 +193,7 @@ def test_forty_sleeping_requests_take_the_time_of_one(tmp_path: Path, preload: l
         server.get()
         begun = time.monotonic()
         answers = list(pool.map(server.get, ["/sleep?seconds=0.5"] * 40))
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5  # one after the other they take 20
     assert [status for status, _ in answers] == [200] * 40
 
 
@@ -246,9 +246,10 @@ def test_http_10_closes_unless_asked_to_keep_the_connection(tmp_path: Path) -> N
 def test_pipelined_requests_and_a_chunked_upload_are_answered_in_order(tmp_path: Path) -> None:
     upload = b"POST /upload HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     with serve(tmp_path) as server, server.connect() as sock:
-        sock.sendall(upload + GET.replace(b"/ ", b"/patched "))
-        assert answer(sock)[1] == b"5"
-        assert answer(sock)[1] == b"True"
+        sock.sendall(upload + b"GET /patched HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        received = b"".join(iter(lambda: sock.recv(4096), b""))
+    answers = received.split(b"HTTP/1.1 200 OK")[1:]
+    assert [part.partition(b"\r\n\r\n")[2] for part in answers] == [b"5", b"True"]
 
 
 def test_an_application_that_answers_on_the_socket_itself_is_left_alone(tmp_path: Path) -> None:

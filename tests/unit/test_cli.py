@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from prometheus_client.parser import text_string_to_metric_families
 
 from promgun import __version__
 from promgun.cli.main import LazyGroup, main
@@ -32,8 +35,26 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runtime"
 
 
+@dataclass(frozen=True)
+class Result:
+    """How a command line ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
 def invoke(*args: str) -> Result:
-    return CliRunner().invoke(main, args)
+    """Run a command line in this process, as the entry point does (Click's runner differs between its versions)."""
+    with (
+        redirect_stdout(io.StringIO()) as stdout,
+        redirect_stderr(io.StringIO()) as stderr,
+        pytest.raises(SystemExit) as ended,
+    ):
+        main(list(args))
+    code = ended.value.code
+    assert isinstance(code, int)
+    return Result(code, stdout.getvalue(), stderr.getvalue())
 
 
 def told(result: Result) -> str:
@@ -134,19 +155,27 @@ def test_nothing_asked_for_shows_the_help(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["rnu"], "promgun: error: there is no command 'rnu'. Did you mean 'promgun run'? See: promgun --help"),
-        (["shop:app"], "promgun: error: there is no command 'shop:app'. Did you mean 'promgun run shop:app'? See: promgun --help"),
-        (["metrics", "dmp"], "promgun: error: there is no command 'dmp'. Did you mean 'promgun metrics dump'? See: promgun metrics --help"),
-        (["zzz"], "promgun: error: there is no command 'zzz'. See: promgun --help"),
+        (["rnu"], "there is no command 'rnu'. Did you mean 'promgun run'? See: promgun --help"),
+        (
+            ["shop:app"],
+            "there is no command 'shop:app'. Did you mean 'promgun run shop:app'? See: promgun --help",
+        ),
+        (
+            ["metrics", "dmp"],
+            "there is no command 'dmp'. Did you mean 'promgun metrics dump'? See: promgun metrics --help",
+        ),
+        (["zzz"], "there is no command 'zzz'. See: promgun --help"),
     ],
 )
 def test_unknown_command(args: list[str], line: str) -> None:
     result = invoke(*args)
     assert result.exit_code == ExitCode.USAGE
-    assert told(result) == line
+    assert told(result) == f"promgun: error: {line}"
 
 
-@pytest.mark.parametrize("args", [["ps", "--no-such"], ["ps", "extra"], ["completion"], ["completion", "tcsh"], ["metrics", "serve"]])
+@pytest.mark.parametrize(
+    "args", [["ps", "--no-such"], ["ps", "extra"], ["completion"], ["completion", "tcsh"], ["metrics", "serve"]]
+)
 def test_usage_error_is_one_line_with_the_next_step(args: list[str]) -> None:
     result = invoke(*args)
     assert result.exit_code == ExitCode.USAGE
@@ -156,7 +185,8 @@ def test_usage_error_is_one_line_with_the_next_step(args: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ConfigurationError("no good", "Do better"), 1), (StoreError("in use"), 6), (PromgunError("odd"), 1)]
+    ("error", "code"),
+    [(ConfigurationError("no good", "Do better"), 1), (StoreError("in use"), 6), (PromgunError("odd"), 1)],
 )
 def test_error_becomes_a_line_and_its_code(monkeypatch: pytest.MonkeyPatch, error: PromgunError, code: int) -> None:
     failing_launch(monkeypatch, error)
@@ -187,7 +217,8 @@ def test_exit_of_the_server_passes_through(monkeypatch: pytest.MonkeyPatch, code
 
 def test_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     failing_launch(monkeypatch, ZeroDivisionError("a bug"))
-    assert isinstance(invoke("run", "shop:app").exception, ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "shop:app"])
 
 
 def test_reader_that_leaves_is_no_error() -> None:
@@ -209,7 +240,9 @@ def test_run_without_an_application_leaves_that_to_the_configuration(launched: l
     assert launched == [RunSettings(app=None, overrides={})]
 
 
-def test_application_may_come_from_the_environment(launched: list[RunSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_application_may_come_from_the_environment(
+    launched: list[RunSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PROMGUN_APP", "shop:app")
     invoke("run")
     invoke("run", "blog:app")
@@ -219,7 +252,10 @@ def test_application_may_come_from_the_environment(launched: list[RunSettings], 
 def test_bad_value_is_told_before_anything_starts(launched: list[RunSettings]) -> None:
     result = invoke("run", "-w", "many", "shop:app")
     assert result.exit_code == ExitCode.USAGE
-    assert told(result) == "promgun: error: Invalid value for '-w' / '--workers': 'many' is not a whole number. See: promgun run --help"
+    assert (
+        told(result)
+        == "promgun: error: Invalid value for '-w' / '--workers': 'many' is not a whole number. See: promgun run --help"
+    )
     assert launched == []
 
 
@@ -248,7 +284,7 @@ def test_ps(tmp_path: Path) -> None:
     heading, row = invoke("ps").stdout.splitlines()
     assert heading.split() == ["NAME", "PID", "APPLICATION", "WORKER", "TYPE", "ADDRESSES", "METRICS", "UPTIME"]
     assert row.split()[:5] == ["shop", str(os.getpid()), "shop:app", "gthread", "http://127.0.0.1:8000"]
-    assert row.endswith("2m 10s") or row.endswith("2m 11s")
+    assert row.endswith(("2m 10s", "2m 11s"))
     assert json.loads(invoke("ps", "--format", "json").stdout)[0]["pid"] == os.getpid()
 
 
@@ -282,8 +318,6 @@ def test_dump_to_a_directory_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> str:
     """A source with two families; gives what names it."""
-    from prometheus_client.parser import text_string_to_metric_families
-
     text = "# HELP shop_up Up.\n# TYPE shop_up gauge\nshop_up 1.0\n# HELP tills Tills.\n# TYPE tills gauge\ntills 2.0\n"
     monkeypatch.setattr("promgun.source.UrlSource.families", lambda _self: list(text_string_to_metric_families(text)))
     return "--url=somewhere"
@@ -302,10 +336,12 @@ def test_dump_of_some(page: str) -> None:
 def test_dump_to_a_file_is_what_it_prints(page: str, form: str, tmp_path: Path) -> None:
     path = tmp_path / "page"
     result = invoke("metrics", "dump", page, "--format", form, "--output", str(path))
-    assert (result.exit_code, result.output) == (0, "")
-    assert path.read_text() == invoke("metrics", "dump", page, "--format", form).stdout == invoke(
-        "metrics", "dump", page, "--format", form, "--output", "-"
-    ).stdout
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert (
+        path.read_text()
+        == invoke("metrics", "dump", page, "--format", form).stdout
+        == invoke("metrics", "dump", page, "--format", form, "--output", "-").stdout
+    )
 
 
 def test_dump_to_a_place_that_is_not_there(page: str, tmp_path: Path) -> None:

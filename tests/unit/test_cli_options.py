@@ -223,7 +223,10 @@ def test_bad_variable_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> 
         (["--reload-extra-file", "/no/such/file"], "File /no/such/file does not exist"),
         (["--metrics-duration-buckets", "2,1"], "Invalid value for '--metrics-duration-buckets': buckets must rise"),
         (["--metrics-max-label-sets", "0"], "must be at least 1"),
-        (["-k", "gevnt"], "no worker type is called 'gevnt'. Did you mean 'gevent'? Choose sync, gthread, gevent, eventlet,"),
+        (
+            ["-k", "gevnt"],
+            "no worker type is called 'gevnt'. Did you mean 'gevent'? Choose sync, gthread, gevent, eventlet,",
+        ),
         (["-k", "zzz"], "no worker type is called 'zzz'. Choose sync"),
         (["--no-such"], "No such option"),
         (["--workers"], "Option '--workers' requires an argument"),
@@ -345,7 +348,9 @@ def completions(flag: str, incomplete: str) -> list[tuple[str, str]]:
     return [(item.type, item.value) for item in option.shell_complete(ctx, incomplete)]
 
 
-@pytest.mark.parametrize("flag", ["-c", "--pid", "--certfile", "--keyfile", "--access-logfile", "--log-config", "--reload-extra-file"])
+@pytest.mark.parametrize(
+    "flag", ["-c", "--pid", "--certfile", "--keyfile", "--access-logfile", "--log-config", "--reload-extra-file"]
+)
 def test_files_are_for_the_shell_to_find(flag: str) -> None:
     assert completions(flag, "x") == [("file", "x")]
 
@@ -365,7 +370,9 @@ def test_choices_complete() -> None:
 
 
 def test_application_completes_from_the_directory_it_is_run_in(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text("from flask import Flask\napp = Flask(__name__)\nlimit: int = make()\ndef wsgi(environ, start_response): ...\n")
+    (tmp_path / "shop.py").write_text(
+        "from flask import Flask\napp = Flask(__name__)\nlimit: int = make()\ndef wsgi(environ, start_response): ...\n"
+    )
     ctx = context("--chdir", str(tmp_path), resilient=True)
     argument = next(param for param in run.get_params(ctx) if param.name == "app")
     offered = [item.value for item in argument.shell_complete(ctx, "shop:")]

@@ -56,7 +56,8 @@ def test_text_is_read_back(page: list[Metric]) -> None:
 def test_openmetrics_is_read_back(page: list[Metric]) -> None:
     text = render(page, "openmetrics")
     assert text.endswith("# EOF\n")
-    assert [family.type for family in parse_openmetrics(text)] == ["counter", "gauge", "histogram"]
+    families = parse_openmetrics(text)  # type: ignore[no-untyped-call] # untyped upstream
+    assert [family.type for family in families] == ["counter", "gauge", "histogram"]
 
 
 def test_json_has_every_sample(page: list[Metric]) -> None:
@@ -136,7 +137,9 @@ def test_control_characters_of_a_label_do_not_reach_the_terminal() -> None:
     assert r"\x1b[31mred\r\x9b2J" in text
 
 
-@pytest.mark.parametrize(("environ", "color"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)])
+@pytest.mark.parametrize(
+    ("environ", "color"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)]
+)
 def test_no_color_is_honoured(environ: dict[str, str], color: bool) -> None:  # noqa: FBT001 - a parameter of the table above
     with os.fdopen(os.openpty()[1], "w") as stream:
         terminal = Terminal.of(stream, environ)
@@ -191,7 +194,17 @@ def test_instances_as_table_and_json() -> None:
         store=Path("/dev/shm/promgun-1"),  # noqa: S108 - only a name here
     )
     row = render_runs([run], "table", now=1130.0).splitlines()[1]
-    assert row.split() == ["shop", "7", "shop:app", "gthread", "http://127.0.0.1:8000,", "unix:/run/shop.sock", "none", "2m", "10s"]
+    assert row.split() == [
+        "shop",
+        "7",
+        "shop:app",
+        "gthread",
+        "http://127.0.0.1:8000,",
+        "unix:/run/shop.sock",
+        "none",
+        "2m",
+        "10s",
+    ]
     (read,) = json.loads(render_runs([run], "json", now=1130.0))
     assert read["addresses"] == ["http://127.0.0.1:8000", "unix:/run/shop.sock"]
     assert read["store"] == "/dev/shm/promgun-1"  # noqa: S108 - same
@@ -199,7 +212,8 @@ def test_instances_as_table_and_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (59.9, "59s"), (60, "1m 0s"), (3661, "1h 1m"), (90000, "1d 1h"), (86400 * 400 + 5, "400d 0h")]
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m 0s"), (3661, "1h 1m"), (90000, "1d 1h"), (86400 * 400 + 5, "400d 0h")],
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -254,7 +268,9 @@ def test_reader_never_sees_half_a_file(tmp_path: Path) -> None:
 def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with subprocess.Popen([sys.executable, "-c", f"print(open({str(pipe)!r}).read())"], stdout=subprocess.PIPE, text=True) as reader:
+    with subprocess.Popen(
+        [sys.executable, "-c", f"print(open({str(pipe)!r}).read())"], stdout=subprocess.PIPE, text=True
+    ) as reader:
         write_atomically(pipe, "a 1")
         assert reader.communicate(timeout=20)[0] == "a 1\n"
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
@@ -262,6 +278,6 @@ def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["absent/page.prom", "."])
 def test_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot write .*: .*Choose a file"):
+    with pytest.raises(ConfigurationError, match=r"cannot write .*: .*Choose a file"):
         write_atomically(tmp_path / place, "x")
     assert list(tmp_path.iterdir()) == []

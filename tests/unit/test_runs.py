@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -74,7 +75,13 @@ def test_unregister_removes_the_own_entry_only(runtime: Path, process: subproces
 
 @pytest.mark.parametrize(
     ("given", "cleaned"),
-    [("shop:app", "shop-app"), ("shop.wsgi:make('a b')", "shop.wsgi-make-a-b"), ("../../etc", "etc"), ("--", "promgun"), ("x" * 99, "x" * 64)],
+    [
+        ("shop:app", "shop-app"),
+        ("shop.wsgi:make('a b')", "shop.wsgi-make-a-b"),
+        ("../../etc", "etc"),
+        ("--", "promgun"),
+        ("x" * 99, "x" * 64),
+    ],
 )
 @pytest.mark.usefixtures("runtime")
 def test_name_is_cleaned(given: str, cleaned: str) -> None:
@@ -151,7 +158,9 @@ def test_entry_from_before_a_reboot_is_swept() -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', '{"pid": 1}', '{"process": "a 1", "addresses": 1, "metrics_addresses": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '"x"', '{"pid": 1}', '{"process": "a 1", "addresses": 1, "metrics_addresses": []}']
+)
 def test_foreign_file_is_passed_over(runtime: Path, text: str) -> None:
     register(a_run())
     (runtime / "1.json").write_text(text)
@@ -172,7 +181,9 @@ def test_find_says_what_to_do_when_nothing_runs() -> None:
 def test_find_lists_several(runtime: Path, process: subprocess.Popen[bytes]) -> None:
     register(a_run())
     register(a_run("blog", pid=process.pid, store=runtime))
-    with pytest.raises(InstanceError, match=r"2 instances are running: .*shop \(pid \d+, shop:app\).*--instance NAME") as caught:
+    with pytest.raises(
+        InstanceError, match=r"2 instances are running: .*shop \(pid \d+, shop:app\).*--instance NAME"
+    ) as caught:
         find(None)
     assert f"blog (pid {process.pid}" in caught.value.message
 
@@ -189,7 +200,8 @@ def test_names_of_two_at_once_differ(runtime: Path) -> None:
     children = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(8)]
     try:
         threads = [
-            threading.Thread(target=register, args=(a_run(pid=child.pid, store=runtime / str(child.pid)),)) for child in children
+            threading.Thread(target=register, args=(a_run(pid=child.pid, store=runtime / str(child.pid)),))
+            for child in children
         ]
         for thread in threads:
             thread.start()
@@ -234,7 +246,7 @@ def test_foreign_session_directory_is_passed_over(tmp_path: Path, monkeypatch: p
 
 
 def test_session_directory_comes_before_the_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     places = runs._candidates({"XDG_RUNTIME_DIR": str(tmp_path)})
     assert places[0] == tmp_path / "promgun"
     assert places[-1] == tmp_path / "temporary" / f"promgun-{os.geteuid()}"
@@ -245,7 +257,6 @@ def test_readers_look_in_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("PROMGUN_RUNTIME_DIR", raising=False)
     (tmp_path / "session").mkdir()
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(runs.tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(
         runs,
         "_candidates",

@@ -73,7 +73,12 @@ def http(respond: Callable[[socket.socket], None]) -> Iterator[tuple[str, Reques
 
 @pytest.mark.parametrize(
     ("form", "path"),
-    [("{}", "/metrics"), ("http://{}", "/metrics"), ("http://{}/", "/metrics"), ("http://{}/own?name[]=a", "/own?name[]=a")],
+    [
+        ("{}", "/metrics"),
+        ("http://{}", "/metrics"),
+        ("http://{}/", "/metrics"),
+        ("http://{}/own?name[]=a", "/own?name[]=a"),
+    ],
 )
 def test_page_of_an_address(form: str, path: str) -> None:
     with http(answer(PAGE)) as (address, requests):
@@ -114,11 +119,14 @@ def test_no_such_socket(tmp_path: Path) -> None:
 def test_silence_ends_in_time() -> None:
     held = threading.Event()
     started = time.monotonic()
-    with http(lambda _client: None if held.wait(5) else None) as (address, _), pytest.raises(InstanceError, match="timed out"):
-        try:
+
+    def stay_silent(_client: socket.socket) -> None:
+        held.wait(5)
+
+    with http(stay_silent) as (address, _):
+        with pytest.raises(InstanceError, match="timed out"):
             UrlSource(address, timeout=0.2).families()
-        finally:
-            held.set()
+        held.set()
     assert time.monotonic() - started < 5
 
 
@@ -131,11 +139,10 @@ def test_trickle_ends_in_time() -> None:
         while not over.wait(0.02):
             client.sendall(b"#")
 
-    with http(drip) as (address, _), pytest.raises(InstanceError, match=r"not finished after 0\.2 s"):
-        try:
+    with http(drip) as (address, _):
+        with pytest.raises(InstanceError, match=r"not finished after 0\.2 s"):
             UrlSource(address, timeout=0.2).families()
-        finally:
-            over.set()
+        over.set()
 
 
 @pytest.mark.parametrize(
@@ -146,7 +153,10 @@ def test_trickle_ends_in_time() -> None:
         (answer(b"<html>hello</html>"), "did not answer with metrics"),
         (answer(b"\xff\xfe"), "did not answer with metrics"),
         (lambda client: client.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), "does not answer: .*SSH"),
-        (lambda client: client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"), "the page ends 7 bytes early"),
+        (
+            lambda client: client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"),
+            "the page ends 7 bytes early",
+        ),
         (lambda _client: None, "does not answer: Remote end closed connection"),
     ],
 )
@@ -155,7 +165,9 @@ def test_what_is_no_page_of_metrics(respond: Callable[[socket.socket], None], me
         UrlSource(address).families()
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "http://", "http://127.0.0.1:banana", "127.0.0.1:99999", "http://[::1", ""])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/x", "http://", "http://127.0.0.1:banana", "127.0.0.1:99999", "http://[::1", ""]
+)
 def test_bad_address(url: str) -> None:
     with pytest.raises(UsageError, match="not an address"):
         UrlSource(url).families()
@@ -197,11 +209,11 @@ def test_the_one_instance_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_store_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot read the store .*absent: No such file.*promgun ps"):
+    with pytest.raises(StoreError, match=r"cannot read the store .*absent: No such file.*promgun ps"):
         StoreSource(tmp_path / "absent").families()
 
 
 def test_directory_without_metrics(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(StoreError, match="holds no metrics.*--metrics-dir"):
+    with pytest.raises(StoreError, match=r"holds no metrics.*--metrics-dir"):
         StoreSource(tmp_path).families()

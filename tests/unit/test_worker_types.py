@@ -39,7 +39,13 @@ def test_target_survives_gunicorns_exchange_of_threaded_sync_workers(worker_type
 
 @pytest.mark.parametrize(
     "worker_class",
-    ["sync", "egg:gunicorn#sync", "gunicorn.workers.sync.SyncWorker", "shop.workers.OwnSyncWorker", "promgun.PrometheusWorker"],
+    [
+        "sync",
+        "egg:gunicorn#sync",
+        "gunicorn.workers.sync.SyncWorker",
+        "shop.workers.OwnSyncWorker",
+        "promgun.PrometheusWorker",
+    ],
 )
 def test_sync_with_threads_is_gthread(worker_class: str) -> None:
     found = resolve(worker_class, threads=4)
@@ -80,6 +86,8 @@ def test_looking_for_libraries_imports_none() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("gevnt", "gevent"), ("GThread", "gthread"), ("asynk", "sync"), ("zzz", None)])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("gevnt", "gevent"), ("GThread", "gthread"), ("asynk", "sync"), ("zzz", None)]
+)
 def test_suggestion(typed: str, meant: str | None) -> None:
     assert suggest(typed) == meant

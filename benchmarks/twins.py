@@ -1,0 +1,227 @@
+"""One real worker of each variant in a process of its own, driven over socket pairs, in lockstep.
+
+The variants are forked from one process, so that the hash seed and the layout of memory are the same, and each has the
+interpreter's inline caches to itself, as a real worker has. What is timed is the worker's own ``handle``: Python cost
+alone, no accept, no scheduling.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from apps import Application, naive, plain
+
+_ADDRESS = ("127.0.0.1", 50000)
+_HEAD = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\nUser-Agent: benchmark\r\nAccept: */*\r\n"
+_WARM_UP = 8  # requests before each batch: the other twin has had the caches meanwhile
+
+#: --worker-type: the plain class and ours.
+CLASSES = {
+    "sync": ("gunicorn.workers.sync:SyncWorker", "promgun.workers.sync:PrometheusWorker"),
+    "gthread": ("gunicorn.workers.gthread:ThreadWorker", "promgun.workers.gthread:PrometheusThreadWorker"),
+    "gevent": ("gunicorn.workers.ggevent:GeventWorker", "promgun.workers.gevent:PrometheusGeventWorker"),
+    "eventlet": ("promgun.workers.eventlet_base:EventletWorker", "promgun.workers.eventlet:PrometheusEventletWorker"),
+}
+VARIANTS = ("plain", "promgun", "naive")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One comparison: ``keep_alive`` sends all requests of a batch down one connection."""
+
+    worker_type: str
+    keep_alive: bool
+
+
+def drive(case: Case, variants: tuple[str, ...], batches: int, size: int) -> dict[str, list[float]]:
+    """Return, for each variant, the microseconds of CPU a request in each of ``batches`` batches of ``size``."""
+    with contextlib.ExitStack() as stack:
+        twins = {variant: stack.enter_context(_twin(case, variant, size)) for variant in variants}
+        results: dict[str, list[float]] = {variant: [] for variant in variants}
+        for batch in range(batches + 1):
+            # In any order: each finds in the processor's caches what the one before it left there.
+            for variant in random.sample(variants, len(variants)):
+                figure = twins[variant]()
+                if batch:
+                    results[variant].append(figure)
+    return results
+
+
+@contextlib.contextmanager
+def _twin(case: Case, variant: str, size: int) -> Iterator[Callable[[], float]]:
+    """Fork a process that runs a batch each time the function is called, which returns its microseconds a request."""
+    worker_class = _load(CLASSES[case.worker_type][variant == "promgun"])
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if not pid:
+        ours.close()
+        status = 1
+        try:
+            _serve(case, variant, worker_class, theirs, size)
+            status = 0
+        except BaseException:  # noqa: BLE001 - this process must not return into the caller's code
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    theirs.close()
+
+    def batch() -> float:
+        ours.sendall(b"!")
+        answer = ours.recv(64)
+        if not answer:
+            raise SystemExit(f"The {variant} {case.worker_type} worker failed, see above")
+        return float(answer)
+
+    try:
+        yield batch
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+# ---- in the child
+
+
+def _serve(case: Case, variant: str, worker_class: Any, control: Any, size: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:
+        worker = _boot(case, variant, worker_class, Path(folder), stack)
+        batch = _Batch(worker, case)
+        batch.run(_WARM_UP)
+        # The control socket is older than any monkey patch: its methods block for real, as they should.
+        while control.recv(1):
+            batch.run(_WARM_UP)
+            control.sendall(str(batch.run(size)).encode())
+
+
+def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: contextlib.ExitStack) -> Any:
+    """Return a worker that has booted but does not listen."""
+    import promgun.options  # noqa: F401, PLC0415 - only in children: makes our settings known
+    from gunicorn.config import Config  # noqa: PLC0415 - same
+    from gunicorn.glogging import Logger  # noqa: PLC0415 - same
+
+    from promgun.store.directory import create_private  # noqa: PLC0415 - same
+    from promgun.store.files import Owner  # noqa: PLC0415 - same
+    from promgun.store.process import STORE  # noqa: PLC0415 - same
+
+    application: Application = plain
+    if variant == "promgun":
+        directory = create_private(Owner())
+        stack.callback(directory.close)
+        STORE.open(directory)
+    elif variant == "naive":
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        application = naive()
+    cfg = Config()
+    cfg.set("worker_class", case.worker_type if case.worker_type != "eventlet" else worker_class)
+    cfg.set("threads", 4 if case.worker_type == "gthread" else 1)
+    cfg.set("errorlog", str(folder / "error.log"))
+
+    class Idle(worker_class):  # type: ignore[misc] # chosen at run time
+        """Boots like its parent, and leaves the serving to us."""
+
+        def run(self) -> None:
+            """Do nothing."""
+
+    class App:
+        """What a worker asks of Gunicorn's application."""
+
+        @staticmethod
+        def wsgi() -> Application:
+            """Return the callable."""
+            return application
+
+    worker = Idle(1, os.getppid(), [], App(), 30, cfg, Logger(cfg))
+    worker.init_process()
+    return worker
+
+
+class _Batch:
+    """Sends requests into socket pairs, then times how long the worker takes for them."""
+
+    def __init__(self, worker: Any, case: Case) -> None:
+        self._worker = worker
+        self._keep_alive = case.keep_alive
+        ending = b"\r\n" if case.keep_alive else b"Connection: close\r\n\r\n"
+        self._request = _HEAD + ending
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self._handle = {"gthread": self._threads, "eventlet": self._green}.get(case.worker_type, self._simple)
+        self._pause: Callable[[], None] = lambda: None
+        if case.worker_type in ("gevent", "eventlet"):
+            sleep = import_module(case.worker_type).sleep
+            self._pause = lambda: sleep(0)  # lets the hub drop timers that were cancelled
+
+    def run(self, size: int) -> float:
+        """Return microseconds of CPU a request."""
+        connections, each = (1, size) if self._keep_alive else (size, 1)
+        pairs = []
+        for _ in range(connections):
+            client, server = socket.socketpair()
+            client.sendall(self._request * each)
+            client.shutdown(socket.SHUT_WR)
+            pairs.append((client, server))
+        seconds = self._handle([server for _, server in pairs], each)
+        for client, _ in pairs:
+            answered = _answers(client)
+            client.close()
+            if answered != each:
+                raise RuntimeError(f"{each} requests sent, {answered} answered")
+        self._pause()
+        return seconds / size * 1e6
+
+    def _simple(self, servers: list[Any], _: int) -> float:
+        handle, listener = self._worker.handle, self._listener
+        begin = time.process_time()
+        for server in servers:
+            handle(listener, server, _ADDRESS)
+        return time.process_time() - begin
+
+    def _green(self, servers: list[Any], each: int) -> float:
+        client_socket = import_module("promgun.workers.eventlet_base").ClientSocket
+        return self._simple([client_socket(server) for server in servers], each)
+
+    def _threads(self, servers: list[Any], each: int) -> float:
+        connection = import_module("gunicorn.workers.gthread").TConn
+        worker = self._worker
+        begin = time.process_time()
+        for server in servers:
+            conn = connection(worker.cfg, server, _ADDRESS, _ADDRESS)
+            for _ in range(each):
+                worker.handle(conn)
+            conn.close()
+        return time.process_time() - begin
+
+
+def _answers(client: Any) -> int:
+    received = b""
+    while data := client.recv(1 << 16):
+        received += data
+    return received.count(b"HTTP/1.1 200 ")
+
+
+def room_for_sockets() -> None:
+    """Raise the limit on descriptors to what the kernel allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit("This is a part of hot_path.py")

@@ -1,0 +1,124 @@
+"""Why a worker ended: the wait status, joined with what the master did to it and with the worker's own word."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from promgun.store.board import ExitHint
+
+WORKER_BOOT_ERROR = 3
+APP_LOAD_ERROR = 4
+_HINTED = {
+    ExitHint.MAX_REQUESTS: "max_requests",
+    ExitHint.PARENT_LOST: "parent_lost",
+    ExitHint.CODE_CHANGED: "reload",
+    ExitHint.SIGNALLED: "other_signal",
+}
+#: Signals by which the kernel ends a process that touched memory it may not.
+_FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
+#: Ends after which the requests that were running are lost and worth a word each.
+UNCLEAN = frozenset({"timeout", "graceful_timeout", "oom", "segfault", "killed", "other_signal", "app_exit"})
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """All that is known of the end of a worker.
+
+    ``intent`` is why the master wanted it gone (empty: it did not), ``killed_by_us`` whether it sent SIGKILL,
+    ``aborted`` Gunicorn's mark of a worker
+    that timed out, ``oom`` whether the kernel's count of OOM kills rose.
+    """
+
+    status: int
+    booted: bool
+    intent: str = ""
+    killed_by_us: bool = False
+    aborted: bool = False
+    hint: ExitHint = ExitHint.NONE
+    oom: bool = False
+
+
+def classify(end: End) -> str:
+    """Return the one cause of the contract."""
+    # A timed-out worker that could still run Python ends with status 0 (gunicorn 23 to 27): the mark is the truth.
+    if end.aborted:
+        return "timeout"
+    if os.WIFSIGNALED(end.status):
+        return _by_signal(end, signal.Signals(os.WTERMSIG(end.status)))
+    code = os.waitstatus_to_exitcode(end.status)
+    if not end.booted and code == APP_LOAD_ERROR:
+        return "app_load_error"
+    if not end.booted and code != 0 and not end.intent:
+        return "boot_error"
+    hinted = _HINTED.get(end.hint, "app_exit") if code == 0 else "app_exit"
+    return end.intent or hinted
+
+
+def _by_signal(end: End, number: signal.Signals) -> str:
+    if number == signal.SIGKILL:
+        if end.killed_by_us:
+            return "graceful_timeout" if end.intent else "killed"
+        return "oom" if end.oom else "killed"
+    if number in _FAULTS:
+        return "segfault"
+    # A signal to the whole group reaches a worker twice, and the second may end it (gunicorn issue 3050).
+    if end.intent and number in {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}:
+        return end.intent
+    return "other_signal"
+
+
+class OomWatch:
+    """Tells OOM kills from others by the control group's count of them.
+
+    Reads ``oom_kill`` of cgroup v2's ``memory.events`` or v1's ``memory.oom_control``; without either, nothing is
+    ever called OOM.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen = self._read()
+
+    def _read(self) -> int:
+        if self._path is None:
+            return 0
+        try:
+            lines = self._path.read_text().splitlines()
+        except OSError:
+            return 0
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+    def claim(self) -> bool:
+        """Return whether there was an OOM kill that no death has been put down to yet, and take it."""
+        if self._read() <= self._seen:
+            return False
+        self._seen += 1
+        return True
+
+
+def control_group_events(named: str | None) -> Path | None:
+    """Return the file that counts OOM kills: in the folder that was named, else in this process's control group."""
+    folders = [Path(named)] if named else _own_control_groups()
+    for folder in folders:
+        for name in ("memory.events", "memory.oom_control"):
+            if (folder / name).is_file():
+                return folder / name
+    return None
+
+
+def _own_control_groups() -> list[Path]:
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        relative = path.lstrip("/")
+        if not controllers:
+            folders += [Path("/sys/fs/cgroup") / relative, Path("/sys/fs/cgroup")]
+        elif "memory" in controllers.split(","):
+            folders += [Path("/sys/fs/cgroup/memory") / relative, Path("/sys/fs/cgroup/memory")]
+    return folders

@@ -1,0 +1,95 @@
+"""How long a request waited before a worker took it: in the kernel's accept queue, and since the proxy stamped it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+#: Bytes of struct tcp_info up to tcpi_bytes_received (linux/tcp.h), and where the two fields stand.
+_TCP_INFO_SIZE = 136
+_LAST_DATA_RECEIVED = slice(52, 56)
+_BYTES_RECEIVED = slice(128, 136)
+_NOTHING = bytes(8)
+ON_LINUX = sys.platform == "linux"
+_HEADERS = ("HTTP_X_REQUEST_START", "HTTP_X_QUEUE_START")
+#: A stamp older than this is no wait but a clock that is wrong.
+_LONGEST = 3600.0
+_MILLISECONDS = 1e11
+_MICROSECONDS = 1e14
+
+
+def kernel_wait(client: Any) -> float | None:
+    """Return the seconds for which the first bytes of a connection lay in the kernel, asked right after accept.
+
+    For TCP connections, on Linux only (tcp(7): TCP_INFO, milliseconds); 0 when the client has sent nothing yet, for
+    then nobody waits for us; ``None`` when it cannot be told.
+    """
+    try:
+        info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    except OSError:
+        return None
+    if len(info) < _TCP_INFO_SIZE:
+        return None
+    if info[_BYTES_RECEIVED] == _NOTHING:
+        return 0.0
+    return int.from_bytes(info[_LAST_DATA_RECEIVED], sys.byteorder) / 1000
+
+
+def proxy_wait(environ: Mapping[str, Any], clock: Callable[[], float] = time.time) -> float | None:
+    """Return the seconds since a proxy says it took the request; ``None`` without a stamp that can be true.
+
+    Read are X-Request-Start and X-Queue-Start, with or without ``t=``, in seconds, milliseconds or microseconds since
+    the epoch.
+    """
+    for header in _HEADERS:
+        text = environ.get(header)
+        if text:
+            return _since(text, clock())
+    return None
+
+
+def _since(text: str, now: float) -> float | None:
+    try:
+        stamp = float(text.strip().removeprefix("t="))
+    except ValueError:
+        return None
+    if stamp > _MICROSECONDS:
+        stamp /= 1e6
+    elif stamp > _MILLISECONDS:
+        stamp /= 1e3
+    wait = now - stamp
+    return wait if 0.0 <= wait <= _LONGEST else None
+
+
+class TrustedPeers:
+    """Whose stamps are believed: the peers of Gunicorn's ``forwarded_allow_ips``, and Unix sockets, as Gunicorn does
+    itself.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        allowed = cfg.forwarded_allow_ips
+        self._everybody = "*" in allowed
+        self._networks = [ipaddress.ip_network(item) for item in allowed if item != "*"]
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, peer: Any) -> bool:
+        if self._everybody or not isinstance(peer, tuple):
+            return True
+        host = peer[0]
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) > 1024:  # noqa: PLR2004 - clients come and go: the cache must not grow with them
+                self._known.clear()
+            known = self._known[host] = self._is_allowed(host)
+        return known
+
+    def _is_allowed(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)

@@ -1,0 +1,67 @@
+"""Stacks of a worker that is stuck, written to the error log when the master asks by signal, before it kills the
+worker.
+
+faulthandler's handler is C and async-signal-safe: it shows all threads even while the interpreter is stuck in a C
+call. Greenlets are added by Python, if it
+gets to run. SIGURG is used because it is ignored by default: a process that has no handler for it takes no harm.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import io
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+STACK_SIGNAL = signal.SIGURG
+_MOST_GREENLETS = 200
+
+
+class StackDump:
+    """Answers :data:`STACK_SIGNAL` in a worker with stacks on the error log."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._fd = -1
+
+    def install(self) -> None:
+        """Begin to answer; again whenever the error log may have been reopened."""
+        fd = self._error_fd()
+        if fd == self._fd:
+            return
+        self._fd = fd
+        signal.signal(STACK_SIGNAL, self._show_greenlets)
+        faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True, chain=True)
+
+    def _error_fd(self) -> int:
+        """Return the descriptor that Gunicorn's error log writes to, standard error where it has none."""
+        handlers = getattr(getattr(self._log, "error_log", None), "handlers", [])
+        return next((fd for fd in map(_descriptor, handlers) if fd >= 0), 2)
+
+    def _show_greenlets(self, _signal: int, _frame: Any) -> None:
+        module = sys.modules.get("greenlet")
+        if module is None:
+            return
+        out = io.StringIO()
+        shown = 0
+        current = module.getcurrent()
+        for item in gc.get_objects():
+            if isinstance(item, module.greenlet) and item is not current and item.gr_frame is not None:
+                shown += 1
+                if shown > _MOST_GREENLETS:
+                    break
+                out.write(f"Greenlet {item!r}:\n")
+                traceback.print_stack(item.gr_frame, file=out)
+        if shown:
+            os.write(self._fd, out.getvalue().encode("utf-8", "replace"))
+
+
+def _descriptor(handler: Any) -> int:
+    try:
+        return int(handler.stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return -1

@@ -1,0 +1,376 @@
+"""Starting, stopping, reloading, resizing, and being killed, on every worker type."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+from threading import Thread
+
+import psutil
+import pytest
+
+from tests.harness import PromgunProcess, Sandbox, is_alive, wait_until
+from tests.http_client import NO_ANSWER, Connection, Request, load, send
+from tests.watch import Watch
+
+pytestmark = pytest.mark.seam
+
+REQUESTS = "gunicorn_requests_total"
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change user")
+
+
+def probe(worker_type: str, *args: str, **options: object) -> PromgunProcess:
+    """Return a server of the probe application."""
+    threads = ("--threads", "4") if worker_type == "gthread" else ()
+    return PromgunProcess("-k", worker_type, *threads, *args, app="probe:app", **options)  # type: ignore[arg-type]
+
+
+def wait_for_workers(server: PromgunProcess, count: int) -> list[int]:
+    """Wait until so many workers live and have booted, and return their pids."""
+    wait_until(
+        lambda: server.scrape().by("state", "gunicorn_workers") == {"target": count, "alive": count, "booted": count}
+    )
+    return wait_until(lambda: workers if len(workers := server.workers()) == count else None)
+
+
+# -- stopping --
+
+
+def test_term_lets_running_requests_finish_and_scrapes_answer_meanwhile(worker_type: str) -> None:
+    with Sandbox() as sandbox, probe(worker_type, sandbox=sandbox) as server:
+        with Connection(server.address) as connection:
+            connection.socket.sendall(Request("/gate/open").encode("1.1", keepalive=False))
+            wait_until((sandbox.directory / "open.waiting").exists)
+            server.send_signal(signal.SIGTERM)
+            wait_until(lambda: "Handling signal: term" in server.log)
+            # A sync worker that is held in the application cannot tell that it drains.
+            state = "busy" if worker_type == "sync" else "draining"
+            wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state") == {state: 1})
+            assert server.fresh().sum("gunicorn_worker_requests_in_progress") == 1
+            sandbox.write("open", "")
+            assert connection.read_response().text == "ok"
+        assert server.wait() == 0
+    assert "Traceback" not in server.log
+
+
+def refuses(address: object) -> bool:
+    """Tell whether nobody listens any more."""
+    with socket.socket() as probing:
+        return probing.connect_ex(address) != 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["INT", "QUIT"])
+def test_quick_stop_does_not_wait_for_requests(worker_type: str, number: signal.Signals) -> None:
+    # A thread in the application cannot be interrupted: gthread, Gunicorn's too, is killed in the end.
+    with (
+        Sandbox() as sandbox,
+        probe(worker_type, "--graceful-timeout", "3", sandbox=sandbox) as server,
+        Connection(server.address) as connection,
+    ):
+        connection.socket.sendall(Request("/gate/never").encode("1.1", keepalive=False))
+        wait_until((sandbox.directory / "never.waiting").exists)
+        assert server.stop(number, deadline=10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_signal_to_the_whole_group_ends_all(worker_type: str, number: signal.Signals) -> None:
+    # Each worker gets the signal twice, which Gunicorn's gthread (27.0) now and then does not survive unkilled.
+    with probe(worker_type, "--graceful-timeout", "3", workers=2) as server:
+        send(server.address, path="/ok")
+        os.killpg(server.process.pid, number)
+        assert server.wait() == 0
+
+
+def test_worker_that_does_not_finish_in_time_is_killed(worker_type: str) -> None:
+    with (
+        Sandbox() as sandbox,
+        probe(worker_type, "--graceful-timeout", "1", sandbox=sandbox) as server,
+        Connection(server.address) as connection,
+    ):
+        connection.socket.sendall(Request("/gate/never").encode("1.1", keepalive=False))
+        wait_until((sandbox.directory / "never.waiting").exists)
+        assert server.stop(deadline=10) == 0
+
+
+# -- reloading --
+
+
+def test_hup_reads_the_configuration_again_and_metrics_go_on(worker_type: str) -> None:
+    config = "workers = {}\nraw_env = ['COLOUR={}']\n"
+    with Sandbox() as sandbox, probe(worker_type, sandbox=sandbox, config=config.format(1, "red")) as server:
+        before = server.workers()
+        assert send(server.address, path="/facts?COLOUR").text.split()[-1] == "red"
+        server.expect(REQUESTS, 1)
+        with Watch(server.metrics_address) as watch:
+            sandbox.write("gunicorn.conf.py", config.format(2, "blue"))
+            server.send_signal(signal.SIGHUP)
+            wait_until(lambda: not any(map(is_alive, before)))
+            wait_for_workers(server, 2)
+            assert send(server.address, path="/facts?COLOUR").text.split()[-1] == "blue"
+            server.expect(REQUESTS, 2)
+        watch.assert_flawless()
+        server.expect("gunicorn_master_signals_total", 1, signal="hup")
+        server.expect("gunicorn_worker_spawns_total", 3)
+
+
+def test_hup_under_load_loses_no_request(worker_type: str) -> None:
+    with probe(worker_type, workers=2) as server:
+        answers: list[object] = []
+        before = server.workers()
+        requests = [Request("/sleep/0.005")] * 400
+        sender = Thread(target=lambda: answers.append(load(server.address, requests, keepalive=False)))
+        sender.start()
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: not any(map(is_alive, before)))
+        sender.join(60)
+        assert answers == [{200: 400}]
+        server.expect(REQUESTS, 400)
+
+
+def test_hup_with_a_bad_configuration_changes_nothing() -> None:
+    with Sandbox() as sandbox, PromgunProcess(sandbox=sandbox, config="workers = 1\n") as server:
+        before = server.workers()
+        for bad in ("workers = 'many'\n", "import nothing_of_this_name\n", "worker_class = 'gevnt'\n"):
+            sandbox.write("gunicorn.conf.py", bad)
+            told = len(server.log)
+            server.send_signal(signal.SIGHUP)
+            wait_until(lambda told=told: "[ERROR]" in server.log[told:])  # type: ignore[misc]
+            assert send(server.address, path="/fast").status == 200
+            assert server.workers() == before
+        server.expect(REQUESTS, 3)
+        sandbox.write("gunicorn.conf.py", "workers = 2\n")
+        server.send_signal(signal.SIGHUP)
+        wait_for_workers(server, 2)
+
+
+def test_hup_moves_the_metrics_address() -> None:
+    with Sandbox() as sandbox:
+        path = sandbox.directory / "moved.sock"
+        config = "metrics_bind = ['127.0.0.1:0']\n"
+        with PromgunProcess(sandbox=sandbox, config=config, metrics=None) as server:
+            old = wait_until(lambda: server.metrics_address if "Metrics at" in server.log else None)
+            wait_until(lambda: server.scrape().sum("gunicorn_workers", state="booted"))
+            sandbox.write("gunicorn.conf.py", f"metrics_bind = ['unix:{path}']\n")
+            server.send_signal(signal.SIGHUP)
+            wait_until(lambda: server.metrics_address == str(path))
+            wait_until(lambda: server.scrape().sum("gunicorn_up") == 1)
+            wait_until(lambda: refuses(old))
+            assert server.dump().value("gunicorn_up") == 1
+        assert not path.exists()
+
+
+# -- resizing, logs --
+
+
+def test_ttin_and_ttou_change_the_number_of_workers(worker_type: str) -> None:
+    with probe(worker_type) as server:
+        for number, count in ((signal.SIGTTIN, 2), (signal.SIGTTIN, 3), (signal.SIGTTOU, 2)):
+            server.send_signal(number)
+            wait_for_workers(server, count)
+        assert load(server.address, 20, path="/ok") == {200: 20}
+        server.expect(REQUESTS, 20)
+        server.send_signal(signal.SIGTTOU)
+        wait_for_workers(server, 1)
+        server.expect(REQUESTS, 20)
+        page = server.fresh()
+        assert page.by("signal", "gunicorn_master_signals_total") == {"ttin": 2, "ttou": 2}
+        assert len(page.select("gunicorn_worker_capacity")) == 1
+
+
+def test_usr1_reopens_the_logs(worker_type: str) -> None:
+    with Sandbox() as sandbox:
+        log, moved = sandbox.directory / "access.log", sandbox.directory / "moved.log"
+        with probe(worker_type, "--access-logfile", str(log), sandbox=sandbox) as server:
+            before = server.workers()
+            send(server.address, path="/ok?one")
+            wait_until(lambda: "/ok?one" in log.read_text())
+            log.rename(moved)
+            server.send_signal(signal.SIGUSR1)
+            wait_until(log.exists)
+            wait_until(lambda: send(server.address, path="/ok?two") and "/ok?two" in log.read_text())
+            assert server.workers() == before
+            server.expect("gunicorn_master_signals_total", 1, signal="usr1")
+
+
+# -- workers that end --
+
+
+def test_max_requests_recycles_workers_and_loses_no_count(worker_type: str) -> None:
+    with probe(worker_type, "--max-requests", "7", workers=2) as server:
+        answered = 0
+
+        def recycled() -> bool:
+            # Async workers look at their count once a second.
+            nonlocal answered
+            answered += load(server.address, 10, concurrency=2, path="/ok", keepalive=False)[200]
+            return server.scrape().sum("gunicorn_worker_spawns_total") >= 6
+
+        wait_until(recycled)
+        server.expect(REQUESTS, answered)
+        server.expect("gunicorn_worker_requests_total", answered)
+        wait_for_workers(server, 2)
+        page = server.fresh()
+        # Slots are used again: a master, two workers, and one that boots while its predecessor still leaves.
+        assert page.sum("promgun_store_slots") <= 4
+        assert set(page.by("worker_id", "gunicorn_worker_requests_total")) <= {"1", "2", "3"}
+
+
+def test_killed_worker_is_replaced_and_its_counts_stay(worker_type: str) -> None:
+    with Sandbox() as sandbox, probe(worker_type, sandbox=sandbox) as server:
+        assert load(server.address, 10, path="/ok") == {200: 10}
+        server.expect(REQUESTS, 10)
+        with Watch(server.metrics_address) as watch, Connection(server.address) as connection:
+            connection.socket.sendall(Request("/gate/never").encode("1.1", keepalive=False))
+            server.expect("gunicorn_worker_requests_in_progress", 1)
+            (worker,) = server.workers()
+            server.send_signal(signal.SIGKILL, worker)
+            wait_until(lambda: not is_alive(worker))
+            wait_for_workers(server, 1)
+            server.expect("gunicorn_worker_requests_in_progress", 0)
+            assert server.scrape().by("state", "gunicorn_worker_state") == {"idle": 1}
+            assert load(server.address, 5, path="/ok") == {200: 5}
+            server.expect(REQUESTS, 15)
+        watch.assert_flawless()
+        assert server.scrape().sum("promgun_store_slots") == 2
+
+
+def test_worker_that_hangs_is_seen_and_replaced() -> None:
+    with Sandbox() as sandbox, probe("sync", "--timeout", "2", sandbox=sandbox) as server:
+        with Connection(server.address) as connection:
+            connection.socket.sendall(Request("/gate/never").encode("1.1", keepalive=False))
+            wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state") == {"hung": 1})
+            (worker,) = server.workers()
+            wait_until(lambda: not is_alive(worker))
+        wait_for_workers(server, 1)
+        assert send(server.address, path="/ok").status == 200
+        server.expect(REQUESTS, 1, status=200)
+        server.expect("gunicorn_worker_requests_in_progress", 0)
+
+
+def test_worker_that_exits_by_itself_is_replaced(worker_type: str) -> None:
+    with probe(worker_type) as server:
+        (worker,) = server.workers()
+        assert load(server.address, [Request("/leave/9")]) == {NO_ANSWER: 1}
+        wait_until(lambda: not is_alive(worker))
+        wait_for_workers(server, 1)
+        assert send(server.address, path="/ok").status == 200
+        server.expect(REQUESTS, 1)
+        server.expect("gunicorn_worker_requests_in_progress", 0)
+
+
+def test_killed_metrics_process_is_back_within_two_seconds(worker_type: str) -> None:
+    with probe(worker_type) as server:
+        assert load(server.address, 10, path="/ok") == {200: 10}
+        server.expect(REQUESTS, 10)
+        workers = server.workers()
+        for _ in range(2):
+            killed = wait_until(server.metrics_pid)
+            server.send_signal(signal.SIGKILL, killed)
+            wait_until(lambda killed=killed: server.metrics_pid() not in {None, killed}, deadline=2)  # type: ignore[misc]
+            wait_until(lambda: server.scrape().sum(REQUESTS) == 10, deadline=2)
+        assert server.workers() == workers
+
+
+def test_killed_master_takes_all_with_it_and_the_next_start_sweeps(worker_type: str, alone_with_stores: None) -> None:
+    del alone_with_stores
+    with Sandbox(clean=False) as sandbox:
+        with probe(worker_type, sandbox=sandbox, workers=2) as server:
+            send(server.address, path="/ok")
+            (run,) = sandbox.runs()
+            pids = [*server.workers(), server.metrics_pid()]
+            assert len(pids) == 3
+            server.send_signal(signal.SIGKILL)
+            assert server.wait() == -signal.SIGKILL
+            wait_until(lambda: not any(is_alive(pid) for pid in pids if pid), deadline=10)
+            assert Path(run["store"]).exists()
+        with probe(worker_type, sandbox=sandbox) as server:
+            assert not Path(run["store"]).exists()
+            assert [entry["pid"] for entry in sandbox.runs()] == [server.master_pid]
+            assert server.dump().sum(REQUESTS) == 0
+
+
+# -- ways to run --
+
+
+def test_daemon_with_a_pid_file(worker_type: str) -> None:
+    with Sandbox() as sandbox:
+        pidfile = sandbox.directory / "pid"
+        args = ("--daemon", "--enable-stdio-inheritance", "--pid", str(pidfile))
+        with probe(worker_type, *args, sandbox=sandbox) as server:
+            assert server.wait() == 0
+            assert int(pidfile.read_text()) == server.master_pid != server.process.pid
+            assert send(server.address, path="/ok").status == 200
+            server.expect(REQUESTS, 1)
+            assert server.dump().sum(REQUESTS) == 1
+            (run,) = sandbox.runs()
+            assert run["pid"] == server.master_pid
+        assert not pidfile.exists()
+        assert not Path(run["store"]).exists()
+
+
+@needs_root
+def test_workers_and_metrics_process_run_as_the_user(worker_type: str) -> None:
+    with Sandbox() as sandbox:
+        with probe(worker_type, "--user", "nobody", "--group", "nogroup", sandbox=sandbox, workers=2) as server:
+            pid, _, uid, gid, _ = send(server.address, path="/facts").text.split()
+            assert int(pid) in server.workers()
+            assert (int(uid), int(gid)) == (NOBODY, NOBODY)
+            server.expect(REQUESTS, 1)
+            metrics_pid = server.metrics_pid()
+            assert metrics_pid
+            assert psutil.Process(metrics_pid).uids().effective == NOBODY
+            (run,) = sandbox.runs()
+            store = Path(run["store"])
+            assert store.stat().st_uid == NOBODY
+            assert store.stat().st_mode & 0o777 == 0o700
+            page = server.fresh()
+            assert page.sum("promgun_store_errors_total") == 0
+            assert page.sum("gunicorn_worker_resident_memory_bytes") > 0
+            server.send_signal(signal.SIGHUP)
+            server.expect("gunicorn_worker_spawns_total", 4)
+        assert not store.exists()
+
+
+def test_preloaded_application(worker_type: str) -> None:
+    with probe(worker_type, "--preload", workers=2) as server:
+        assert load(server.address, 20, path="/ok") == {200: 20}
+        server.expect(REQUESTS, 20)
+
+
+def test_reuse_port(worker_type: str) -> None:
+    with socket.socket() as holder:
+        # Bound and not listening: it keeps the port for the server and gets no connections.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        host, port = holder.getsockname()
+        with probe(worker_type, "--reuse-port", bind=f"{host}:{port}", workers=2) as server:
+            statuses = load((host, port), 40, path="/ok", keepalive=False)
+            assert statuses == {200: 40}
+            server.expect(REQUESTS, 40)
+
+
+def test_unix_sockets(worker_type: str) -> None:
+    with Sandbox() as sandbox:
+        application, metrics = sandbox.directory / "app.sock", sandbox.directory / "metrics.sock"
+        with probe(worker_type, sandbox=sandbox, bind=f"unix:{application}", metrics=f"unix:{metrics}") as server:
+            assert load(server.address, 20, path="/ok") == {200: 20}
+            assert server.metrics_address == str(metrics)
+            server.expect(REQUESTS, 20)
+            assert server.dump().sum(REQUESTS) == 20
+        assert not application.exists()
+        assert not metrics.exists()
+
+
+def test_several_addresses() -> None:
+    binds = ("--bind", "[::1]:0", "--metrics-bind", "[::1]:0")
+    with PromgunProcess(*binds) as server:
+        assert [send(address, path="/fast").status for address in server.addresses] == [200, 200]
+        server.expect(REQUESTS, 2)
+        (run,) = server.sandbox.runs()
+        assert len(run["metrics_addresses"]) == 2
+        for url in run["metrics_addresses"]:
+            page = server.dump("--url", url)
+            assert page.sum(REQUESTS) == 2
