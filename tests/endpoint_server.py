@@ -55,8 +55,8 @@ class Endpoint:
     ) -> None:
         self.endpoint = MetricsEndpoint(collect, healthy, ready, limits)
         self.socket = bind(parse_address(bind_to))
-        self.address: Address = self.socket.getsockname()[:2] if self.socket.family != socket.AF_UNIX else (
-            self.socket.getsockname()
+        self.address: Address = (
+            self.socket.getsockname()[:2] if self.socket.family != socket.AF_UNIX else (self.socket.getsockname())
         )
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._has_started = threading.Event()

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 #: A new master starts anew, which Prometheus knows as a counter reset.
 _OF_ONE_PROCESS = ("gunicorn_master_cpu_seconds",)
-_OF_A_PROCESS = ("gunicorn_worker_cpu_seconds", "gunicorn_worker_context_switches")
 
 
 class Watch:
@@ -75,7 +74,8 @@ class Watch:
 
 def _absent(name: str, value: float) -> float:
     """Return what a missing series counts as: the figures of a process leave with it and go on with the next."""
-    return value if name.startswith(_OF_A_PROCESS) else -1
+    of_a_process = "'worker_id'" in name and not name.startswith("gunicorn_worker_requests_total")
+    return value if of_a_process else -1
 
 
 def counters(page: Page) -> dict[str, float]:

@@ -52,9 +52,8 @@ class Gate:
         self._limits = limits
         self._now = now
         self._clients: set[Client] = set()
-        # Since when each waits. A dictionary keeps its order, so the oldest stands first.
-        self._waiting: dict[Client, float] = {}
-        self._waiting_of: dict[str, dict[Client, float]] = {}
+        # Since when each waits, by address. A dictionary keeps its order, so the oldest stands first.
+        self._waiting: dict[str, dict[Client, float]] = {}
         self.is_empty = asyncio.Event()
         self.is_empty.set()
 
@@ -69,13 +68,13 @@ class Gate:
     @property
     def has_room(self) -> bool:
         """Whether one more may come in; a waiting client may have to leave for it."""
-        return len(self._clients) < self._limits.connections or bool(self._waiting)
+        return len(self._clients) < self._limits.connections or self._victim() is not None
 
     def enter(self, client: Client) -> None:
         """Count a client that has just connected, at the cost of another if need be."""
-        if len(self._clients) >= self._limits.connections and self._waiting:
-            most = max(self._waiting_of.values(), key=len)
-            self._evict(next(iter(most)))
+        if len(self._clients) >= self._limits.connections and (victim := self._victim()):
+            self.leave(victim)
+            victim.evict()
         self._clients.add(client)
         self.is_empty.clear()
 
@@ -87,32 +86,21 @@ class Gate:
             self.is_empty.set()
 
     def start_waiting(self, client: Client) -> None:
-        """From now on the next move is the client's; somebody who waits for long may have to leave for it."""
-        if client not in self._clients:
-            return
-        self.stop_waiting(client)
-        now = self._now()
-        own = self._waiting_of.setdefault(client.address, {})
-        self._waiting[client] = own[client] = now
-        if client.address and len(own) > self._limits.waiting_per_address:
-            self._evict_if_old(own, now)
-        if len(self._waiting) > self._limits.waiting:
-            self._evict_if_old(self._waiting, now)
+        """From now on the next move is the client's."""
+        if client in self._clients:
+            self.stop_waiting(client)
+            self._waiting.setdefault(client.address, {})[client] = self._now()
 
     def stop_waiting(self, client: Client) -> None:
         """Note that the client has made its move."""
-        if self._waiting.pop(client, None) is None:
-            return
-        own = self._waiting_of[client.address]
-        del own[client]
-        if not own:
-            del self._waiting_of[client.address]
+        waiting = self._waiting.get(client.address, {})
+        waiting.pop(client, None)
+        if not waiting:
+            self._waiting.pop(client.address, None)
 
-    def _evict_if_old(self, waiting: dict[Client, float], now: float) -> None:
-        client, since = next(iter(waiting.items()))
-        if now - since >= self._limits.grace_seconds:
-            self._evict(client)
-
-    def _evict(self, client: Client) -> None:
-        self.leave(client)
-        client.evict()
+    def _victim(self) -> Client | None:
+        """Find the oldest of the address with most that wait, unless it is too young to be blamed."""
+        if not self._waiting:
+            return None
+        client, since = next(iter(max(self._waiting.values(), key=len).items()))
+        return client if self._now() - since >= self._limits.grace_seconds else None

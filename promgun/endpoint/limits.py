@@ -15,26 +15,27 @@ class Limits:
     """Numbers of connections, bytes, and seconds (every name that ends in ``_seconds``).
 
     A connection *waits* while the next move is its client's: no complete request head yet, an answer that
-    the client does not read, or a close that it has not confirmed. Waiting connections are the ones an
-    attacker can hold at no cost, so they are scarce; one whose request is complete is cheap (all of them
-    share one page) and is never sent away: a thousand scrapes at once are a thousand answers.
+    the client does not read, or a close that it has not confirmed. Such connections cost an attacker nothing,
+    so they make room for others. One whose request is complete is cheap for us, as all share one page, and is
+    never sent away: a thousand scrapes at once are a thousand answers.
 
-    * ``waiting`` of them may wait, ``waiting_per_address`` from one IP address (an IPv6 /64 counts as one;
-      Unix sockets have no address). Beyond that the oldest goes for every newcomer, once it has waited for
-      ``grace_seconds``: a crowd that connects first and asks a moment later is served.
-    * ``connections`` in all. At that number the longest waiting connection of the address with most of them
-      makes room at once, whatever its age. If none waits, newcomers stay in the kernel's queue until one is
-      done, and answers end their connections (``Connection: close``) from three quarters of the number on.
+    There are at most ``connections``. At that number a newcomer takes the place of the one that waits longest
+    among those of the address that has most of them waiting (an IPv6 /64 counts as one address, all Unix
+    sockets as another), if that one had ``grace_seconds`` to move. So whoever holds many loses to whoever
+    comes with one, be it from the same address. If there is none, newcomers stay in the kernel's queue for
+    the moment, and answers end their connections (``Connection: close``) from three quarters of the number
+    on. A separate cap for each address would turn away the proxy that all scrapes come through.
 
     ``head_seconds`` runs from the connection or the first byte of a later request to the end of its head,
     ``idle_seconds`` between requests, ``write_seconds`` from the first byte of an answer to its last,
-    ``linger_seconds`` from our end of a connection to the client's.
+    ``linger_seconds`` from our end of a connection to the client's (at most ``linger_bytes`` are thrown away
+    meanwhile), ``collect_seconds`` from a request for metrics to its page, ``pause_seconds`` between two
+    collections at most, and ``stop_seconds`` from the wish to stop to the end. A request may ask for
+    ``names`` names, and a collection serves ``filters`` different sets of them.
     """
 
     connections: int = 2048
-    waiting: int = 512
-    waiting_per_address: int = 64
-    grace_seconds: float = 1.0
+    grace_seconds: float = 0.25
     head_bytes: int = 8 * 1024
     head_seconds: float = 5.0
     idle_seconds: float = 75.0

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 
 HEADER_SIZE = 8
 _INT = struct.Struct("i")
+_HEADER = struct.Struct("iI")
 _TRAILER = bytes(16)
+#: How every entry's key begins: ``["family", …``.
+_KEY_START = b'["'
 #: No key of ours or of a sane application is longer; a length above it is damage.
 MAX_KEY = 1 << 20
 
@@ -23,7 +26,7 @@ MAX_KEY = 1 << 20
 @dataclass(frozen=True, slots=True)
 class Scan:
     """What a walk over a file found: keys with the byte offset of their value, the offset after the last good entry,
-    and what was wrong there (empty when nothing was).
+    and what was wrong first (empty when nothing was).
     """
 
     entries: list[tuple[str, int]]
@@ -43,14 +46,23 @@ def encode_entry(key: str) -> bytes:
     return _INT.pack(len(raw)) + raw + padding + _TRAILER
 
 
-def encode_header(used: int) -> bytes:
-    """Return the 8 bytes that open a file of which ``used`` bytes count."""
-    return _INT.pack(used) + bytes(4)
+def encode_header(used: int, edition: int = 0) -> bytes:
+    """Return the 8 bytes that open a file of which ``used`` bytes count.
+
+    ``edition`` (32 bits) stands where prometheus_client has padding: a file that was made anew under the same name,
+    perhaps with the same inode number, has another one.
+    """
+    return _HEADER.pack(used, edition)
 
 
 def read_used(data: bytes | memoryview) -> int:
     """Return the ``used`` field, or -1 where there is none."""
     return int(_INT.unpack_from(data, 0)[0]) if len(data) >= HEADER_SIZE else -1
+
+
+def read_edition(data: bytes | memoryview) -> int:
+    """Return the edition of a file, 0 for one of prometheus_client's and where there is none."""
+    return int(_HEADER.unpack_from(data, 0)[1]) if len(data) >= HEADER_SIZE else 0
 
 
 def header_error(used: int, size: int) -> str:
@@ -62,36 +74,55 @@ def header_error(used: int, size: int) -> str:
     return "header is out of step" if used % 8 else ""
 
 
-def scan(data: bytes | memoryview, used: int, start: int = HEADER_SIZE) -> Scan:
-    """Walk the entries in ``data`` from ``start`` to ``used``; never raises, stops at the first entry that cannot be
-    right.
+def scan(data: bytes, used: int, start: int = HEADER_SIZE) -> Scan:
+    """Walk the entries in ``data`` from ``start`` to ``used``; never raises.
+
+    What cannot be right is stepped over to the next whole entry: all of them begin at multiples of 8.
     """
     entries: list[tuple[str, int]] = []
-    position = start
+    position = end = start
     limit = min(used, len(data))
+    error = ""
     while position < limit:
-        if position + 4 > limit:
-            return Scan(entries, position, "entry cut short")
-        length = _INT.unpack_from(data, position)[0]
-        value_at = position + 4 + length + (8 - (length + 4) % 8)
-        if not 0 < length <= MAX_KEY or value_at + 16 > limit:
-            return Scan(entries, position, "entry length cannot be right")
-        try:
-            key = bytes(data[position + 4 : position + 4 + length]).decode()
-        except UnicodeDecodeError:
-            return Scan(entries, position, "key is not UTF-8")
-        if not is_series_key(key):
-            return Scan(entries, position, "key is not a series")
-        entries.append((key, value_at))
-        position = value_at + 16
-    return Scan(entries, position, "")
+        found = _entry_at(data, position, limit)
+        if isinstance(found, str):
+            error = error or found
+            position = _next_start(data, position + 8, limit)
+        else:
+            entries.append(found)
+            position = end = found[1] + 16
+    return Scan(entries, end, error)
+
+
+def _entry_at(data: bytes, position: int, limit: int) -> tuple[str, int] | str:
+    """Return key and value offset of the entry at ``position``, or what is wrong there."""
+    if position + 4 > limit:
+        return "entry cut short"
+    length = _INT.unpack_from(data, position)[0]
+    value_at = position + 4 + length + (8 - (length + 4) % 8)
+    if not 0 < length <= MAX_KEY or value_at + 16 > limit:
+        return "entry length cannot be right"
+    try:
+        key = data[position + 4 : position + 4 + length].decode()
+    except UnicodeDecodeError:
+        return "key is not UTF-8"
+    return (key, value_at) if is_series_key(key) else "key is not a series"
+
+
+def _next_start(data: bytes, position: int, limit: int) -> int:
+    """Return the next offset from ``position`` where an entry may begin, ``limit`` when there is none."""
+    while (at := data.find(_KEY_START, position + 4, limit)) >= 0:
+        if (at - 4) % 8 == 0:
+            return at - 4
+        position = at - 3
+    return limit
 
 
 def is_series_key(key: str) -> bool:
     """Tell whether ``key`` parses as a series: ``[family, sample, {label: value}, help]``."""
     try:
         parsed = json.loads(key)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return (
         isinstance(parsed, list)
@@ -104,8 +135,10 @@ def is_series_key(key: str) -> bool:
 
 def go_string(bound: float) -> str:
     """Spell a bound as prometheus_client does: ``0.005``, ``1.0``, ``1.048576e+06``."""
-    if bound == math.inf:
-        return "+Inf"
+    if math.isinf(bound):
+        return "+Inf" if bound > 0 else "-Inf"
+    if math.isnan(bound):
+        return "NaN"
     text = repr(float(bound))
     whole = text.find(".")
     # prometheus_client 0.26 utils.floatToGoString: exponents only above 1e6, as Go formats

@@ -46,9 +46,7 @@ def test_term_lets_running_requests_finish_and_scrapes_answer_meanwhile(worker_t
             wait_until((sandbox.directory / "open.waiting").exists)
             server.send_signal(signal.SIGTERM)
             wait_until(lambda: "Handling signal: term" in server.log)
-            # A sync worker that is held in the application cannot tell that it drains.
-            state = "busy" if worker_type == "sync" else "draining"
-            wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state") == {state: 1})
+            wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state") == {"draining": 1})
             assert server.fresh().sum("gunicorn_worker_requests_in_progress") == 1
             sandbox.write("open", "")
             assert connection.read_response().text == "ok"

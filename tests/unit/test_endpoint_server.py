@@ -59,7 +59,9 @@ def test_landing_page_is_html_that_may_do_nothing(server: Endpoint) -> None:
     assert all(f'href="{path}"' in page.text for path in PATHS[1:])
 
 
-@pytest.mark.parametrize("path", ["/metrics/", "//metrics", "/Metrics", "/etc/passwd", "/-/", "/%6detrics", "/favicon.ico"])
+@pytest.mark.parametrize(
+    "path", ["/metrics/", "//metrics", "/Metrics", "/etc/passwd", "/-/", "/%6detrics", "/favicon.ico"]
+)
 def test_other_paths_are_not_found(server: Endpoint, path: str) -> None:
     answer = send(server.address, path=path)
     assert (answer.status, answer.text) == (404, "404 Not Found\n")
@@ -221,10 +223,11 @@ def shown(answer: Response) -> float:
 def test_what_happened_before_a_scrape_is_on_its_page() -> None:
     ledger = Ledger(0.02)
 
-    def add_and_scrape(_: int) -> bool:
-        return ledger.add() <= shown(send(server.address, path="/metrics"))
+    with Endpoint(ledger.collect) as endpoint, ThreadPoolExecutor(16) as pool:
 
-    with Endpoint(ledger.collect) as server, ThreadPoolExecutor(16) as pool:
+        def add_and_scrape(_: int) -> bool:
+            return ledger.add() <= shown(send(endpoint.address, path="/metrics"))
+
         assert all(pool.map(add_and_scrape, range(200)))
     assert ledger.most_at_once == 1
 
