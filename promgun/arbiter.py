@@ -6,7 +6,6 @@ the signal machinery is touched.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -30,11 +29,11 @@ from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics_process import MetricsProcess
 from promgun.registration import Registration
 from promgun.signals import CountsSignals
+from promgun.silence import AsksSilentWorkers
 from promgun.store.board import Cell, Role
 from promgun.store.directory import StoreDirectory
 from promgun.store.facts import MasterFacts
 from promgun.store.process import ProcessStore
-from promgun.workers.stacks import STACK_SIGNAL
 
 _KILLED_END = 1.0
 _PAUSE = 0.01
@@ -61,7 +60,7 @@ class RunContext:
         self.directory.close()
 
 
-class PrometheusArbiter(CountsSignals, Arbiter):  # type: ignore[misc] # gunicorn is untyped
+class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ignore[misc] # gunicorn is untyped
     """The master of ``promgun run``."""
 
     def __init__(self, app: Any, context: RunContext) -> None:
@@ -75,7 +74,6 @@ class PrometheusArbiter(CountsSignals, Arbiter):  # type: ignore[misc] # gunicor
         self.metrics_process: MetricsProcess | None = None
         self._stopping = False
         self._intent = "scale_in"
-        self._asked: dict[int, float] = {}
         self._executing = False
         os.register_at_fork(after_in_child=self._close_metrics_listeners)
         self._started = time.time()
@@ -102,6 +100,12 @@ class PrometheusArbiter(CountsSignals, Arbiter):  # type: ignore[misc] # gunicor
     def start(self) -> None:
         """Start as Gunicorn does, then show where the metrics are and start serving them."""
         super().start()
+        if self.cfg.preload_app and self.app.worker_type in {"gevent", "eventlet"}:
+            self.log.warning(
+                "--preload with %s: locks that the application makes while it is loaded are not green and may stop a "
+                "worker for good",
+                self.app.worker_type,
+            )
         if self.cfg.metrics_server:
             self.metrics_process = MetricsProcess(self._endpoint_config(), self.context.listeners, self.log)
             for listener in self.context.listeners:
@@ -187,35 +191,9 @@ class PrometheusArbiter(CountsSignals, Arbiter):  # type: ignore[misc] # gunicor
         """Signal a worker, and remember why."""
         self.ends.signalled(pid, sig, self._intent)
         if sig == signal.SIGABRT:
-            self._ask_for_stacks(pid, self.WORKERS.get(pid))
+            self.ask_for_stacks(pid, self.WORKERS.get(pid))
             self.ends.timing_out(pid)
         super().kill_worker(pid, sig)
-
-    def murder_workers(self) -> None:
-        """Ask workers that have been silent for long for their stacks, then kill those that were silent too long."""
-        ratio = self.cfg.stack_dump_at
-        if self.timeout and ratio:
-            for pid, worker in list(self.WORKERS.items()):
-                if silence(worker) > self.timeout * ratio and not worker.aborted:
-                    self._ask_for_stacks(pid, worker)
-        super().murder_workers()
-
-    def _ask_for_stacks(self, pid: int, worker: Any) -> None:
-        """Ask once a silence."""
-        if worker is None or not self.cfg.stack_dump_at or not hasattr(worker, "slot"):
-            return
-        beat = last_beat(worker)
-        if self._asked.get(pid) == beat:
-            return
-        self._asked[pid] = beat
-        self.log.warning(
-            "Worker (pid:%s) has been silent for %.1f s, its timeout is %s s: its stacks follow",
-            pid,
-            silence(worker),
-            self.timeout,
-        )
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, STACK_SIGNAL)
 
     def reap_workers(self) -> None:
         """Reap the metrics process by pid, then the workers; free the slots of those that are gone."""
@@ -235,8 +213,7 @@ class PrometheusArbiter(CountsSignals, Arbiter):  # type: ignore[misc] # gunicor
 
     def _settle(self) -> None:
         self.ends.settle(self.WORKERS)
-        for pid in [pid for pid in self._asked if pid not in self.WORKERS]:
-            del self._asked[pid]
+        self.forget_silence()
 
     def manage_workers(self) -> None:
         """Keep the number of workers, and everything of ours that needs care now and then."""
@@ -303,17 +280,3 @@ class PrometheusArbiter(CountsSignals, Arbiter):  # type: ignore[misc] # gunicor
             self.cfg.env_orig = kept
             for listener in self.context.listeners:
                 listener.set_inheritable(False)
-
-
-def last_beat(worker: Any) -> float:
-    """Return when a worker last said that it is alive, in monotonic seconds; 0 when that cannot be told."""
-    try:
-        return float(worker.tmp.last_update())
-    except (OSError, ValueError):
-        return 0.0
-
-
-def silence(worker: Any) -> float:
-    """Return for how many seconds a worker has been silent, 0 when that cannot be told."""
-    beat = last_beat(worker)
-    return time.monotonic() - beat if beat else 0.0

@@ -10,17 +10,18 @@ from pathlib import Path
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
-from promgun.metrics.catalog import BY_NAME, CATALOG, STORE_ERRORS, WORKER_STATES, MetricSpec
+from promgun.metrics.catalog import BY_NAME, CATALOG, FREE_LABELS, OVERFLOW, STORE_ERRORS, WORKER_STATES, MetricSpec
 from promgun.processes import Figures, ProcessFigures, RisingFigures
 from promgun.queues import AcceptQueues, read_overflows
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.facts import MasterFacts, read_facts
-from promgun.store.families import build_family
+from promgun.store.families import build_family, cap_label_sets
 from promgun.store.reader import Reading, Series, StoreReader, families_of
 from promgun.store.running import Phase
 from promgun.store.slots import read_boards
 
 _NS = 1e9
+DEFAULT_CAP = 1000
 _ERROR_CELLS = {
     "no_space": Cell.ERRORS_NO_SPACE,
     "corrupt": Cell.ERRORS_CORRUPT,
@@ -69,9 +70,11 @@ class Collector:
             if self._log is not None:
                 self._log(f"A file of the metrics store is damaged and read as far as it is good: {complaint}")
         stored = families_of(reading.series)
-        rows = self._live_rows(boards)
+        facts = list(read_facts(self.store))
+        cap = max((fact.max_label_sets for fact in facts), default=DEFAULT_CAP)
+        rows = self._live_rows(boards, facts)
         self._add_store_rows(rows, boards, reading)
-        families = [_own_family(spec, rows.get(spec.name, []), stored.pop(spec.family, [])) for spec in CATALOG]
+        families = [_own_family(spec, rows.get(spec.name, []), stored.pop(spec.family, []), cap) for spec in CATALOG]
         scrape = next(family for family in families if family.name == "promgun_scrape_duration_seconds")
         for name in sorted(stored):
             families.extend(self._foreign_family(name, stored[name]))
@@ -87,10 +90,10 @@ class Collector:
                 self._log(f"The family {name!r} cannot be shown: {error}")
             return []
 
-    def _live_rows(self, boards: list[tuple[BoardView, bool]]) -> Rows:
+    def _live_rows(self, boards: list[tuple[BoardView, bool]], known: list[MasterFacts]) -> Rows:
         rows: Rows = {}
         now = time.monotonic_ns()
-        facts = {(fact.slot, fact.pid): fact for fact in read_facts(self.store)}
+        facts = {(fact.slot, fact.pid): fact for fact in known}
         self._figures.keep(view[Cell.PID] for view, alive in boards if alive)
         masters = []
         states = dict.fromkeys(("target", "alive", "booted"), 0)
@@ -213,11 +216,13 @@ def _master_rows(
         yield "master_cpu_seconds_total", ("system",), figures.system
 
 
-def _own_family(spec: MetricSpec, rows: list[tuple[tuple[str, ...], float]], stored: list[Series]) -> Metric:
+def _own_family(spec: MetricSpec, rows: list[tuple[tuple[str, ...], float]], stored: list[Series], cap: int) -> Metric:
     """Return a family of the catalogue: what stands in files, what was computed, and 0 for closed sets that nothing
     has touched.
     """
     series = [item for item in stored if item.kind == spec.kind]
+    if series and FREE_LABELS.intersection(spec.labels):
+        series = cap_label_sets(series, FREE_LABELS, cap, OVERFLOW)
     if series:
         family = build_family(spec.family, series)
         family.documentation = spec.help

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from promgun.activation import take_metrics_sockets
 from promgun.errors import AppLoadError
 from promgun.handover import GUNICORN_PID, Handover
 from promgun.listeners import bind, close_and_unlink, parse_address
@@ -36,6 +37,7 @@ def launch(settings: RunSettings) -> None:
     from promgun.application import PromgunApplication, own_traceback  # noqa: PLC0415 - same
     from promgun.arbiter import RunContext  # noqa: PLC0415 - same
 
+    activated = take_metrics_sockets(os.environ, os.getpid()) if handover is None else []
     application = PromgunApplication(settings, environment_at_start)
     cfg = application.cfg
     if cfg.check_config or cfg.print_config:
@@ -47,7 +49,7 @@ def launch(settings: RunSettings) -> None:
     with contextlib.ExitStack() as undo:
         directory = _open_directory(cfg, owner, handover)
         undo.callback(directory.close)
-        listeners = _listen(cfg, handover)
+        listeners = _listen(cfg, handover, activated)
         for listener in listeners:
             undo.callback(close_and_unlink, listener)
         STORE.open(directory)
@@ -86,9 +88,11 @@ def _open_directory(cfg: Any, owner: Owner, handover: Handover | None) -> StoreD
     return take_over(Path(named).absolute(), owner) if named else create_private(owner)
 
 
-def _listen(cfg: Any, handover: Handover | None) -> list[socket.socket]:
+def _listen(cfg: Any, handover: Handover | None, activated: list[socket.socket]) -> list[socket.socket]:
     if not cfg.metrics_server:
         return []
+    if activated:
+        return activated
     if handover is not None and handover.listeners:
         inherited = [socket.socket(fileno=fd) for fd in handover.listeners]
         for listener in inherited:

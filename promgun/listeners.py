@@ -75,6 +75,8 @@ def _parse_bracketed(text: str) -> tuple[str, str]:
 
 
 def _parse_plain(text: str) -> tuple[str, str]:
+    if "/" in text:
+        raise _unreadable(text)
     if _is_ipv6(text):
         raise _unreadable(text, f"An IPv6 address stands in brackets: [{text}]:{DEFAULT_PORT}")
     if text.isdecimal():

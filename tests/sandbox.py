@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 APPS = Path(__file__).parent / "apps"
 DEADLINE = 20.0
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where private stores are
 #: The variable that marks every process of a sandbox, whatever session or process group it moved to.
 MARK = "TEST_SANDBOX"
 #: Variables that Gunicorn and promgun read, and that the surroundings of the tests must not decide.
@@ -61,6 +62,20 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def free_stores() -> set[Path]:
+    """Return the stores in shared memory that no living process has open: what a run has left behind."""
+    stores = set(SHARED_MEMORY.glob("promgun-*"))
+    return {store for store in stores - _held_stores() if store.exists()}
+
+
+def _held_stores() -> set[Path]:
+    held = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            held |= {Path(file.path).parent for file in process.open_files() if file.path.endswith(".lock")}
+    return held
 
 
 class Sandbox:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ logger = logging.getLogger("promgun.endpoint")
 _AT_A_TURN = 8
 _FULL_PAUSE = 0.02
 _NO_RESOURCES_PAUSE = 1.0
-_NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
@@ -55,7 +53,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         for _ in range(_AT_A_TURN):
-            if not self._gate.has_room:
+            if not self._gate.has_room():
                 self._rest(_FULL_PAUSE)
                 return
             try:
@@ -90,6 +88,5 @@ class Acceptor:
 
     def _complain(self, error: OSError) -> None:
         if not self._has_complained:
-            reason = "too few open files allowed" if error.errno in _NO_RESOURCES else error.strerror
-            logger.warning("Cannot take metrics connections for now (%s): %s", error, reason)
+            logger.warning("Cannot take connections for metrics for now: %s", error.strerror)
         self._has_complained = True

@@ -65,7 +65,6 @@ class Gate:
         """Whether answers should end their connections, so that places go round."""
         return len(self._clients) * 4 >= self._limits.connections * 3
 
-    @property
     def has_room(self) -> bool:
         """Whether one more may come in; a waiting client may have to leave for it."""
         return len(self._clients) < self._limits.connections or self._victim() is not None

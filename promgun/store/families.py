@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
@@ -25,6 +26,34 @@ def build_family(name: str, series: list[Series]) -> Metric:
     else:
         family.samples = [Sample(item.sample, dict(item.labels), item.value) for item in _without_duplicates(series)]
     return family
+
+
+def cap_label_sets(series: list[Series], free: frozenset[str], cap: int, overflow: str) -> list[Series]:
+    """Return ``series`` with at most ``cap`` label sets (``le`` aside): those behind in alphabetical order are folded.
+
+    Every process keeps the cap for itself; here it is kept for all of them. Sets are only ever added, so one that was
+    folded never comes back,
+    and no total of what is shown, the folded set's included, ever sinks: that is why the order goes by name and not
+    by age or size.
+    """
+    by_set: dict[Labels, list[Series]] = {}
+    for item in series:
+        by_set.setdefault(tuple(pair for pair in item.labels if pair[0] != "le"), []).append(item)
+    if len(by_set) <= cap:
+        return series
+    kept: list[Series] = []
+    shown = 0
+    for labels in sorted(by_set):
+        folded = any(value == overflow for name, value in labels if name in free)
+        shown += not folded
+        if folded or shown <= cap:
+            kept.extend(by_set[labels])
+            continue
+        kept.extend(
+            replace(item, labels=tuple((name, overflow if name in free else value) for name, value in item.labels))
+            for item in by_set[labels]
+        )
+    return kept
 
 
 def _without_duplicates(series: list[Series]) -> Iterable[Series]:

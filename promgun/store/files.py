@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
+import stat
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,11 @@ from promgun.store import format as fmt
 INITIAL_SIZE = 1 << 14
 #: Beyond this a file is not ours: it would hold over 100,000 series.
 MAX_SIZE = 1 << 26
+
+_NOT_REGULAR = "not a regular file"
+_OVERSIZE = "oversize"
+#: What is not even looked into for entries that are good; neither is a file without damage.
+_NOTHING_IN_IT = frozenset({_NOT_REGULAR, _OVERSIZE, ""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,64 +58,99 @@ class ValueFile:
     """The float cells of one type of metric, owned by one slot.
 
     ``cells`` is the whole file as float64: the value of an entry at byte offset ``p`` is ``cells[p // 8]``. A mapping
-    handed
-    out earlier stays valid when the file grows: both map the same pages.
+    handed out earlier stays valid when the file grows: both map the same pages.
     """
 
     def __init__(self, path: Path, owner: Owner) -> None:
-        """Open or make the file; a damaged one is healed, or set aside when nothing in it is good.
+        """Open or make the file. A damaged one is written anew with all that is good in it; one in which nothing is
+        good is set aside.
 
-        Raises ``OSError`` when there is no space or no permission; nothing is left under ``path`` then.
+        Raises ``OSError`` when there is no space or no permission; a half-made file is never left under ``path``.
         """
         self.path = path
-        self.positions: dict[str, int] = {}
         self.damage = ""
-        fd = self._open_existing()
-        if fd is None:
-            fd = self._create(owner)
+        fd = self._open(owner)
         try:
-            self._used, self._size = self._load(fd)
+            size = os.fstat(fd).st_size
+            self._size = max(INITIAL_SIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+            reserve(fd, self._size)
             self._fd = fd
             self._map()
         except BaseException:
             os.close(fd)
             raise
 
+    def _open(self, owner: Owner) -> int:
+        """Return a descriptor of the file under our name, healthy and indexed."""
+        fd = self._open_existing()
+        if fd is None:
+            return self._create(owner, b"")
+        try:
+            self.damage = self._index(fd)
+            content = fmt.salvage(os.pread(fd, MAX_SIZE, 0)) if self.damage not in _NOTHING_IN_IT else b""
+        except BaseException:
+            os.close(fd)
+            raise
+        if not self.damage:
+            return fd
+        os.close(fd)
+        if not content:
+            self._set_aside()
+        return self._create(owner, content)
+
     def _open_existing(self) -> int | None:
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            return os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         except OSError as error:
-            # a symbolic link (ELOOP), a directory, a FIFO without reader: not made by us
-            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            # a symbolic link (ELOOP), a directory, a socket (ENXIO): not made by us
+            if error.errno not in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
                 raise
-            self._set_aside("not a regular file")
-            return None
-        size = os.fstat(fd).st_size
-        used = fmt.read_used(os.pread(fd, fmt.HEADER_SIZE, 0))
-        if fmt.HEADER_SIZE <= size <= MAX_SIZE and used >= fmt.HEADER_SIZE:
-            return fd
-        os.close(fd)
-        self._set_aside("no valid header" if size <= MAX_SIZE else "oversize")
+        self.damage = _NOT_REGULAR
+        self._set_aside()
         return None
 
-    def _set_aside(self, damage: str) -> None:
-        self.damage = damage
+    def _index(self, fd: int) -> str:
+        """Learn which entries there are; return what is wrong with the file, empty when nothing is."""
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return _NOT_REGULAR
+        if status.st_size > MAX_SIZE:
+            return _OVERSIZE
+        data = os.pread(fd, status.st_size, 0)
+        self._used = fmt.read_used(data)
+        self._edition = fmt.read_edition(data)
+        found = fmt.scan(data, self._used)
+        self.positions = dict(found.entries)
+        damage = fmt.header_error(self._used, len(data)) or found.error
+        if damage:
+            return damage
+        # An entry behind the end that holds a value was counted in: the end is wrong. One that holds none was being
+        # appended when its writer was killed, and is written over.
+        behind = fmt.scan(data, len(data), self._used).entries
+        return "entries behind the end" if any(data[at : at + 8].strip(b"\0") for _, at in behind) else ""
+
+    def _set_aside(self) -> None:
         bad = self.path.with_name(f".bad-{self.path.name}")
-        if bad.is_dir() and not bad.is_symlink():
+        with contextlib.suppress(OSError):
+            bad.unlink()
+        with contextlib.suppress(OSError):
             bad.rmdir()
         self.path.replace(bad)
 
-    def _create(self, owner: Owner) -> int:
+    def _create(self, owner: Owner, content: bytes) -> int:
         # Complete under a temporary name first: one empty *.db makes every stock scrape raise (client_python #1199).
         temporary = self.path.with_name(f".new-{self.path.name}")
         temporary.unlink(missing_ok=True)
+        used = fmt.HEADER_SIZE + len(content)
+        edition = int.from_bytes(os.urandom(4), sys.byteorder)
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            reserve(fd, INITIAL_SIZE)
-            os.pwrite(fd, fmt.encode_header(fmt.HEADER_SIZE), 0)
+            reserve(fd, max(INITIAL_SIZE, used))
+            os.pwrite(fd, fmt.encode_header(used, edition) + content, 0)
             owner.take(fd)
+            self._index(fd)
             temporary.rename(self.path)
         except BaseException:
             os.close(fd)
@@ -115,24 +158,10 @@ class ValueFile:
             raise
         return fd
 
-    def _load(self, fd: int) -> tuple[int, int]:
-        """Index the entries that are there; return how many bytes count and the size of the mapping."""
-        size = os.fstat(fd).st_size
-        data = os.pread(fd, size, 0)
-        used = fmt.read_used(data)
-        found = fmt.scan(data, used)
-        damage = fmt.header_error(used, size) or found.error
-        if damage:
-            # Keep what is good before the damage; what follows cannot be told from noise.
-            self.damage = damage
-            os.pwrite(fd, fmt.encode_header(found.end), 0)
-        self.positions = dict(found.entries)
-        rounded = max(INITIAL_SIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
-        reserve(fd, rounded)
-        return (found.end if damage else used), rounded
-
     def _map(self) -> None:
-        self.cells = memoryview(mmap.mmap(self._fd, self._size)).cast("d")
+        memory = memoryview(mmap.mmap(self._fd, self._size))
+        self.cells = memory.cast("d")
+        self._head = memory.cast("Q")
 
     def indexes(self, keys: Iterable[str]) -> list[int]:
         """Return the cell index of each key, adding entries that are missing; raises ``OSError`` when the file cannot
@@ -148,16 +177,21 @@ class ValueFile:
 
     def _append(self, key: str) -> int:
         entry = fmt.encode_entry(key)
+        if len(entry) > fmt.MAX_KEY:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE), str(self.path))
         end = self._used + len(entry)
         if end > self._size:
             self._grow(end)
-        # The entry first, then the header that makes it count: a reader or a kill in between sees the old end.
+        # The entry first, then, in one store, the header that makes it count: a reader or a kill in between sees the
+        # old end.
         os.pwrite(self._fd, entry, self._used)
-        os.pwrite(self._fd, fmt.encode_header(end), 0)
-        self._used = end
-        position = end - 16
-        self.positions[key] = position
-        return position
+        try:
+            self._used = end
+            self.positions[key] = end - 16
+        finally:
+            # Also when a signal handler raised: who asks for the key again finds it or appends it behind this one.
+            self._head[0] = int.from_bytes(fmt.encode_header(self._used, self._edition), sys.byteorder)
+        return end - 16
 
     def _grow(self, need: int) -> None:
         size = self._size

@@ -21,6 +21,8 @@ _TRAILER = bytes(16)
 _KEY_START = b'["'
 #: No key of ours or of a sane application is longer; a length above it is damage.
 MAX_KEY = 1 << 20
+#: Damage in more places than this is no damage but another kind of file, not worth the time.
+_MOST_DAMAGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,11 @@ def scan(data: bytes, used: int, start: int = HEADER_SIZE) -> Scan:
     entries: list[tuple[str, int]] = []
     position = end = start
     limit = min(used, len(data))
-    error = ""
-    while position < limit:
+    error, damages = "", 0
+    while position < limit and damages < _MOST_DAMAGES:
         found = _entry_at(data, position, limit)
         if isinstance(found, str):
-            error = error or found
+            error, damages = error or found, damages + 1
             position = _next_start(data, position + 8, limit)
         else:
             entries.append(found)
@@ -118,8 +120,18 @@ def _next_start(data: bytes, position: int, limit: int) -> int:
     return limit
 
 
+def salvage(data: bytes) -> bytes:
+    """Return every whole entry in ``data`` with its value, one behind the other, whatever the header says."""
+    return b"".join(
+        encode_entry(key)[: -len(_TRAILER)] + data[at : at + len(_TRAILER)] for key, at in scan(data, len(data)).entries
+    )
+
+
 def is_series_key(key: str) -> bool:
     """Tell whether ``key`` parses as a series: ``[family, sample, {label: value}, help]``."""
+    # Spaces follow an entry's key; a key that takes them in has a wrong length.
+    if key[-1:] != "]":
+        return False
     try:
         parsed = json.loads(key)
     except (ValueError, RecursionError):

@@ -122,6 +122,8 @@ class PrometheusMixin(RequestFollower):
             self.instruments.counters.inc("gunicorn_worker_exits_total", ("parent_lost",))
         elif self.nr >= self.max_requests and not cells[_HINT]:
             cells[_HINT] = ExitHint.MAX_REQUESTS
+        elif self.cfg.reload and not self.alive and not cells[_HINT]:
+            cells[_HINT] = ExitHint.CODE_CHANGED
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to drain; only cells are touched, for this is a signal handler."""

@@ -96,7 +96,7 @@ PROMETHEUS_3 = (
 def test_prometheus_gets_openmetrics(server: Endpoint, accept: str) -> None:
     answer = send(server.address, path="/metrics", headers=[("Accept", accept)])
     assert answer.headers["content-type"] == OPENMETRICS
-    assert [family.name for family in parse_openmetrics(answer.text)] == ["apples", "pears"]
+    assert [family.name for family in parse_openmetrics(answer.text)] == ["apples", "pears"]  # type: ignore[no-untyped-call]
     assert answer.text.endswith("# EOF\n")
 
 

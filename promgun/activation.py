@@ -1,0 +1,49 @@
+"""Sockets that systemd passes: the ones named ``metrics`` are ours, the others the application's.
+
+Gunicorn takes every descriptor of a socket activation as the application's (27.0 ``systemd.listen_fds``), so ours
+must be taken out first and the
+others moved together. Names come from ``FileDescriptorName=`` (systemd.socket(5)) in ``LISTEN_FDNAMES``
+(sd_listen_fds_with_names(3)).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import MutableMapping
+
+FIRST = 3
+NAME = "metrics"
+
+
+def take_metrics_sockets(environment: MutableMapping[str, str], pid: int) -> list[socket.socket]:
+    """Take the sockets named ``metrics`` out of an activation for process ``pid``; empty when there are none.
+
+    The rest stays contiguous from descriptor 3 on, and the variables say so.
+    """
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    if environment.get("LISTEN_PID") != str(pid) or NAME not in names:
+        return []
+    count = int(environment.get("LISTEN_FDS", "0"))
+    passed = list(zip(range(FIRST, FIRST + count), names, strict=False))
+    ours = [
+        socket.socket(fileno=fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST + count))
+        for fd, name in passed
+        if name == NAME
+    ]
+    others = [(fd, name) for fd, name in passed if name != NAME]
+    for place, (fd, _) in enumerate(others, FIRST):
+        if place != fd:
+            os.dup2(fd, place, inheritable=True)
+    for fd in range(FIRST + len(others), FIRST + count):
+        os.close(fd)
+    if others:
+        environment["LISTEN_FDS"] = str(len(others))
+        environment["LISTEN_FDNAMES"] = ":".join(name for _, name in others)
+    else:
+        for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
+            environment.pop(variable, None)
+    for sock in ours:
+        sock.settimeout(0)
+    return ours

@@ -1,0 +1,300 @@
+"""What goes wrong is one clear line with the next step, the exit code of its kind, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
+from tests.sandbox import free_stores
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+
+pytestmark = [pytest.mark.seam, pytest.mark.usefixtures("alone_with_stores")]
+
+CONFIGURATION, USAGE, WORKER_BOOT, APP_LOAD, NO_INSTANCE, STORE, METRICS_ADDRESS = range(1, 8)
+DEMO = "promgun.demo:app"
+FREE = ("--bind", "127.0.0.1:0", "--metrics-bind", "127.0.0.1:0")
+#: A module of this name is imported by Python itself at its start; it hides the libraries that it names.
+HIDING = """
+import sys
+from importlib.machinery import PathFinder
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {names} else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+"""
+
+
+def fail(
+    sandbox: Sandbox, *args: str, code: int, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``promgun run``, which must end by itself with this code and leave nothing behind."""
+    before = free_stores()
+    ran = sandbox.run(*PROMGUN, *args, env=env)
+    assert ran.returncode == code, f"{ran.returncode}: {ran.stderr}"
+    assert not sandbox.left_behind()
+    wait_until(lambda: not free_stores() - before, message=lambda: f"left behind: {free_stores() - before}")
+    return ran
+
+
+def assert_one_line(ran: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert that the error is told in one line with these words in it, and nothing else is said."""
+    assert not ran.stdout
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("promgun: error: ")
+    for word in words:
+        assert word in line, (word, line)
+
+
+# -- the application --
+
+
+def test_no_application(sandbox: Sandbox) -> None:
+    ran = fail(sandbox, *FREE, code=USAGE)
+    assert_one_line(ran, "APP")
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        ("no_such_module:app", ("No module named 'no_such_module'", "--chdir")),
+        ("promgun.no_such_part:app", ("No module named 'promgun.no_such_part'",)),
+        ("probe:aap", ("no attribute 'aap'", "Did you mean 'probe:app'?", "echo")),
+        ("probe:zzzzzzzz", ("no attribute 'zzzzzzzz'", "app", "echo")),
+        ("shapes.py:application", ("file name", "shapes:application")),
+        (":app", ("':app'",)),
+        ("shapes:create_app(", ("create_app(",)),
+    ],
+)
+def test_application_that_cannot_be_there(sandbox: Sandbox, app: str, words: tuple[str, ...]) -> None:
+    ran = fail(sandbox, app, *FREE, code=APP_LOAD)
+    assert_one_line(ran, *words)
+
+
+def test_near_miss_of_a_module_in_the_folder(sandbox: Sandbox) -> None:
+    sandbox.write("myshop.py", "def app(environ, start_response): pass\n")
+    ran = fail(sandbox, "myshpo:app", *FREE, code=APP_LOAD)
+    assert_one_line(ran, "Did you mean 'myshop:app'?")
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["worker", "preload"])
+def test_module_that_fails_to_import_shows_its_own_traceback(
+    sandbox: Sandbox, worker_type: str, preload: tuple[str, ...]
+) -> None:
+    ran = fail(sandbox, "broken_import:app", "-k", worker_type, *FREE, *preload, code=APP_LOAD)
+    assert "ModuleNotFoundError: No module named 'a_module_that_nobody_has'" in ran.stderr
+    assert "broken_import.py" in ran.stderr
+    assert "/gunicorn/" not in ran.stderr
+    assert "/promgun/" not in ran.stderr
+    assert ran.stderr.count("Traceback") == 1
+
+
+def test_factory_that_fails_shows_its_own_traceback(sandbox: Sandbox) -> None:
+    ran = fail(sandbox, "broken_boot:create_app()", "--workers", "4", *FREE, code=APP_LOAD)
+    assert "RuntimeError: no database in process" in ran.stderr
+    assert "broken_boot.py" in ran.stderr
+
+
+@pytest.mark.parametrize("app", ["shapes:NUMBER", "shapes:create_app(1, 2, 3)"])
+def test_application_that_is_none(sandbox: Sandbox, app: str) -> None:
+    ran = fail(sandbox, app, *FREE, code=APP_LOAD)
+    assert app.partition(":")[2].partition("(")[0] in ran.stderr
+
+
+def test_worker_that_fails_to_boot(sandbox: Sandbox) -> None:
+    sandbox.write("gunicorn.conf.py", "def post_worker_init(worker):\n    raise RuntimeError('no luck')\n")
+    ran = fail(sandbox, DEMO, *FREE, "--workers", "3", code=WORKER_BOOT)
+    assert "RuntimeError: no luck" in ran.stderr
+
+
+# -- worker types --
+
+
+def test_unknown_worker_type(sandbox: Sandbox) -> None:
+    for option in ("--worker-type", "-k", "--worker-class"):
+        ran = fail(sandbox, DEMO, option, "gevnt", *FREE, code=USAGE)
+        assert_one_line(ran, "gevnt", "gevent")
+
+
+def test_unknown_worker_type_in_the_configuration(sandbox: Sandbox) -> None:
+    sandbox.write("gunicorn.conf.py", "worker_class = 'gevnt'\n")
+    ran = fail(sandbox, DEMO, *FREE, code=CONFIGURATION)
+    assert_one_line(ran, "gevnt", "gevent")
+
+
+def test_worker_class_that_cannot_be_loaded(sandbox: Sandbox) -> None:
+    ran = fail(sandbox, DEMO, "-k", "no_such_module.Worker", *FREE, code=CONFIGURATION)
+    assert_one_line(ran, "no_such_module.Worker")
+
+
+@pytest.mark.parametrize("name", ["gevent", "eventlet"])
+def test_worker_type_whose_library_is_not_installed(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("sitecustomize.py", HIDING.replace("{names}", repr({name})))
+    ran = fail(sandbox, DEMO, "-k", name, *FREE, code=WORKER_BOOT)
+    assert_one_line(ran, name, f"pip install 'promgun[{name}]'")
+
+
+# -- addresses --
+
+
+def test_application_address_in_use(sandbox: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        ran = fail(sandbox, DEMO, "--bind", address, "--metrics-bind", "127.0.0.1:0", code=CONFIGURATION)
+    assert_one_line(ran, address, "in use", "--bind")
+
+
+def test_metrics_address_in_use(sandbox: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        for daemon in ((), ("--daemon",)):
+            ran = fail(sandbox, DEMO, "--bind", "127.0.0.1:0", "--metrics-bind", address, *daemon, code=METRICS_ADDRESS)
+            assert_one_line(ran, address, "in use", "--metrics-bind")
+
+
+def test_metrics_socket_in_use(sandbox: Sandbox) -> None:
+    path = sandbox.directory / "metrics.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        ran = sandbox.run(*PROMGUN, DEMO, "--bind", "127.0.0.1:0", "--metrics-bind", f"unix:{path}")
+        assert ran.returncode == METRICS_ADDRESS
+        assert_one_line(ran, str(path), "in use")
+        assert path.exists()
+    path.unlink()
+
+
+def test_one_metrics_address_of_two_in_use(sandbox: Sandbox) -> None:
+    path = sandbox.directory / "first.sock"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        binds = ("--metrics-bind", f"unix:{path}", "--metrics-bind", f"127.0.0.1:{other.getsockname()[1]}")
+        assert_one_line(fail(sandbox, DEMO, "--bind", "127.0.0.1:0", *binds, code=METRICS_ADDRESS), "in use")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("address", ["nonsense:port", "127.0.0.1:99999", "unix:", "9164"])
+def test_metrics_address_that_is_none(sandbox: Sandbox, address: str) -> None:
+    ran = fail(sandbox, DEMO, "--bind", "127.0.0.1:0", "--metrics-bind", address, code=METRICS_ADDRESS)
+    assert_one_line(ran, address)
+
+
+# -- the store --
+
+
+def test_store_directory_that_is_a_file(sandbox: Sandbox) -> None:
+    path = sandbox.write("store", "")
+    assert_one_line(fail(sandbox, DEMO, *FREE, "--metrics-dir", str(path), code=STORE), str(path), "--metrics-dir")
+    assert path.is_file()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_store_directory_of_somebody_else(sandbox: Sandbox) -> None:
+    path = sandbox.directory / "store"
+    path.mkdir()
+    os.chown(path, 65534, 65534)
+    ran = fail(sandbox, DEMO, *FREE, "--metrics-dir", str(path), code=STORE)
+    assert_one_line(ran, str(path), "another user", "--metrics-dir")
+    assert not list(path.iterdir())
+
+
+def test_store_directory_that_anybody_may_write(sandbox: Sandbox) -> None:
+    path = sandbox.directory / "store"
+    path.mkdir()
+    path.chmod(0o777)
+    assert_one_line(fail(sandbox, DEMO, *FREE, "--metrics-dir", str(path), code=STORE), str(path), "chmod")
+
+
+def test_store_directory_of_another_live_run(sandbox: Sandbox) -> None:
+    path = sandbox.directory / "store"
+    with PromgunProcess("--metrics-dir", str(path), sandbox=sandbox) as server:
+        server.expect("gunicorn_up", 1)
+        before = sorted(entry.name for entry in path.iterdir())
+        ran = sandbox.run(*PROMGUN, DEMO, *FREE, "--metrics-dir", str(path))
+        assert ran.returncode == STORE
+        assert_one_line(ran, str(path), "in use")
+        assert sorted(entry.name for entry in path.iterdir()) == before
+        server.expect("gunicorn_up", 1)
+    assert path.is_dir()
+    assert not list(path.glob("*.json"))
+
+
+# -- values --
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--workers", "many"), ("--workers", "many")),
+        (("--no-such-option",), ("--no-such-option",)),
+        (("--wrokers", "2"), ("--wrokers", "--workers")),
+        (("--metrics-duration-buckets", "3,2,1"), ("--metrics-duration-buckets", "rise")),
+        (("--metrics-max-label-sets", "0"), ("--metrics-max-label-sets", "at least 1")),
+        (("--timeout", "-1"), ("--timeout",)),
+        (("--log-level",), ("--log-level",)),
+    ],
+)
+def test_bad_option(sandbox: Sandbox, args: tuple[str, ...], words: tuple[str, ...]) -> None:
+    assert_one_line(fail(sandbox, DEMO, *FREE, *args, code=USAGE), *words)
+
+
+def test_bad_variables(sandbox: Sandbox) -> None:
+    ran = fail(sandbox, DEMO, *FREE, env={"PROMGUN_WORKERS": "many"}, code=USAGE)
+    assert_one_line(ran, "PROMGUN_WORKERS", "many")
+    ran = fail(sandbox, DEMO, *FREE, env={"GUNICORN_CMD_ARGS": "--workers many"}, code=CONFIGURATION)
+    assert_one_line(ran, "GUNICORN_CMD_ARGS", "many")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("workers = 'many'\n", ("workers", "many")),
+        ("metrics_bind = 17\n", ("metrics_bind", "17")),
+        ("metrics_duration_buckets = [3, 2]\n", ("metrics_duration_buckets", "rise")),
+        ("chdir = '/no/such/folder'\n", ("chdir", "/no/such/folder")),
+    ],
+)
+def test_bad_value_in_the_configuration_file(sandbox: Sandbox, text: str, words: tuple[str, ...]) -> None:
+    sandbox.write("gunicorn.conf.py", text)
+    assert_one_line(fail(sandbox, DEMO, *FREE, code=CONFIGURATION), *words)
+
+
+def test_configuration_file_that_fails_shows_its_own_traceback(sandbox: Sandbox) -> None:
+    sandbox.write("gunicorn.conf.py", "workers = 1\nnothing_of_this_name\n")
+    ran = fail(sandbox, DEMO, *FREE, code=CONFIGURATION)
+    assert 'gunicorn.conf.py", line 2' in ran.stderr
+    assert "NameError: name 'nothing_of_this_name' is not defined" in ran.stderr
+
+
+def test_unreadable_configuration(sandbox: Sandbox) -> None:
+    (sandbox.directory / "folder.py").mkdir()
+    for name in ("missing.py", "folder.py"):
+        assert_one_line(fail(sandbox, DEMO, *FREE, "-c", name, code=CONFIGURATION), name, "cannot be read")
+    ran = fail(sandbox, DEMO, *FREE, "-c", "python:no_such_module", code=CONFIGURATION)
+    assert "no_such_module" in ran.stderr
+
+
+# -- Ctrl-C --
+
+
+def test_interrupt_at_any_moment(sandbox: Sandbox) -> None:
+    """From the first instruction of the interpreter on, until all is up; Ctrl-C goes to the whole group."""
+    before = free_stores()
+    for step in range(12):
+        server = PromgunProcess("-k", "sync", "--workers", "2", "--graceful-timeout", "3", sandbox=sandbox)
+        server.start()
+        # The interpreter's own start is not ours to handle: begin when promgun is being imported.
+        time.sleep(0.08 + 0.06 * step)
+        os.killpg(server.process.pid, signal.SIGINT)
+        code = server.wait(10)
+        assert code in {0, 130, -signal.SIGINT}, f"{code} at step {step}: {server.log}"
+        wait_until(lambda: not sandbox.left_behind(), message=lambda: str(sandbox.left_behind()))
+    wait_until(lambda: not free_stores() - before)
