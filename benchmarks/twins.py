@@ -1,8 +1,8 @@
-"""One real worker of each variant in a process of its own, driven over socket pairs, in lockstep.
+"""One real worker of each variant in a process of its own, driven over loopback connections, in lockstep.
 
 The variants are forked from one process, so that the hash seed and the layout of memory are the same, and each has the
-interpreter's inline caches to itself, as a real worker has. What is timed is the worker's own ``handle``: Python cost
-alone, no accept, no scheduling.
+interpreter's inline caches to itself, as a real worker has. The requests of a batch are sent before the clock starts:
+what is timed is the worker's own code, without waiting and without a client beside it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import resource
 import socket
-import sys
 import tempfile
 import time
 import traceback
@@ -24,7 +22,6 @@ from typing import Any
 
 from apps import Application, naive, plain
 
-_ADDRESS = ("127.0.0.1", 50000)
 _HEAD = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\nUser-Agent: benchmark\r\nAccept: */*\r\n"
 _WARM_UP = 8  # requests before each batch: the other twin has had the caches meanwhile
 
@@ -154,17 +151,21 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
 
 
 class _Batch:
-    """Sends requests into socket pairs, then times how long the worker takes for them."""
+    """Sends requests to a listener, then times how long the worker takes for them."""
 
     def __init__(self, worker: Any, case: Case) -> None:
         self._worker = worker
         self._keep_alive = case.keep_alive
         ending = b"\r\n" if case.keep_alive else b"Connection: close\r\n\r\n"
         self._request = _HEAD + ending
-        self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
-        self._handle = {"gthread": self._threads, "eventlet": self._green}.get(case.worker_type, self._simple)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._serve = {"sync": self._sync, "gthread": self._threads}.get(case.worker_type, self._green)
+        self._client_socket: Callable[[Any], Any] = lambda sock: sock
         self._pause: Callable[[], None] = lambda: None
+        if case.worker_type == "gthread":
+            worker.tpool = _InlinePool()
+        if case.worker_type == "eventlet":
+            self._client_socket = import_module("promgun.workers.eventlet_base").ClientSocket
         if case.worker_type in ("gevent", "eventlet"):
             sleep = import_module(case.worker_type).sleep
             self._pause = lambda: sleep(0)  # lets the hub drop timers that were cancelled
@@ -172,14 +173,14 @@ class _Batch:
     def run(self, size: int) -> float:
         """Return microseconds of CPU a request."""
         connections, each = (1, size) if self._keep_alive else (size, 1)
-        pairs = []
+        clients = []
         for _ in range(connections):
-            client, server = socket.socketpair()
+            client = socket.create_connection(self._listener.getsockname())
             client.sendall(self._request * each)
             client.shutdown(socket.SHUT_WR)
-            pairs.append((client, server))
-        seconds = self._handle([server for _, server in pairs], each)
-        for client, _ in pairs:
+            clients.append(client)
+        seconds = self._serve(connections, each)
+        for client in clients:
             answered = _answers(client)
             client.close()
             if answered != each:
@@ -187,27 +188,52 @@ class _Batch:
         self._pause()
         return seconds / size * 1e6
 
-    def _simple(self, servers: list[Any], _: int) -> float:
+    def _sync(self, connections: int, _: int) -> float:
+        # As SyncWorker.run_for_one: a sign of life, then the next client.
+        worker, listener = self._worker, self._listener
+        begin = time.process_time()
+        for _ in range(connections):
+            worker.notify()
+            worker.accept(listener)
+        return time.process_time() - begin
+
+    def _threads(self, connections: int, each: int) -> float:
+        # As the main loop does when a request wakes it; the pool's part runs at once.
+        worker, listener = self._worker, self._listener
+        begin = time.process_time()
+        for _ in range(connections):
+            worker.notify()
+            worker.accept(listener)
+            for _ in range(each - 1):
+                worker.notify()
+                worker.enqueue_req(worker.tpool.conn)
+            worker.tpool.conn.close()
+        return time.process_time() - begin
+
+    def _green(self, connections: int, _: int) -> float:
+        # Accepting is the hub's here, and a sign of life comes once a second.
+        accepted = [self._listener.accept() for _ in range(connections)]
+        clients = [(self._client_socket(sock), address) for sock, address in accepted]
         handle, listener = self._worker.handle, self._listener
         begin = time.process_time()
-        for server in servers:
-            handle(listener, server, _ADDRESS)
+        for client, address in clients:
+            handle(listener, client, address)
         return time.process_time() - begin
 
-    def _green(self, servers: list[Any], each: int) -> float:
-        client_socket = import_module("promgun.workers.eventlet_base").ClientSocket
-        return self._simple([client_socket(server) for server in servers], each)
 
-    def _threads(self, servers: list[Any], each: int) -> float:
-        connection = import_module("gunicorn.workers.gthread").TConn
-        worker = self._worker
-        begin = time.process_time()
-        for server in servers:
-            conn = connection(worker.cfg, server, _ADDRESS, _ADDRESS)
-            for _ in range(each):
-                worker.handle(conn)
-            conn.close()
-        return time.process_time() - begin
+class _InlinePool:
+    """A thread pool that does everything at once, and remembers the connection that it was given last."""
+
+    conn: Any = None
+
+    def submit(self, function: Callable[[Any], Any], conn: Any) -> _InlinePool:
+        """Run the function."""
+        self.conn = conn
+        function(conn)
+        return self
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Leave out what the main loop does afterwards: it is not ours to measure."""
 
 
 def _answers(client: Any) -> int:
@@ -215,13 +241,3 @@ def _answers(client: Any) -> int:
     while data := client.recv(1 << 16):
         received += data
     return received.count(b"HTTP/1.1 200 ")
-
-
-def room_for_sockets() -> None:
-    """Raise the limit on descriptors to what the kernel allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-if __name__ == "__main__":
-    sys.exit("This is a part of hot_path.py")

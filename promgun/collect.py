@@ -220,7 +220,9 @@ def _own_family(spec: MetricSpec, rows: list[tuple[tuple[str, ...], float]], sto
     """Return a family of the catalogue: what stands in files, what was computed, and 0 for closed sets that nothing
     has touched.
     """
-    series = [item for item in stored if item.kind == spec.kind]
+    # What an application puts under our names, and what damage makes of our keys, is not ours.
+    names = tuple(sorted(spec.labels))
+    series = [] if rows else [item for item in stored if item.kind == spec.kind and item.names == names]
     if series and FREE_LABELS.intersection(spec.labels):
         series = cap_label_sets(series, FREE_LABELS, cap, OVERFLOW)
     if series:

@@ -100,21 +100,27 @@ class RisingFigures:
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
-        self._base: dict[tuple[int, str], float] = {}
+        self._booked: dict[tuple[int, str], float] = {}
+        self._unbooked: dict[tuple[int, str], float] = {}
         self._last: dict[tuple[int, str], float] = {}
 
     def update(self, slot: int, pid: int, figures: Figures | None, lasting: dict[str, float]) -> dict[str, float]:
-        """Return the totals of a slot; ``lasting`` is what the master booked for owners that are gone."""
-        if self._pids.get(slot) != pid:
-            self._pids[slot] = pid
-            # What nobody books at the end of a process is carried on from what was last seen of it.
-            self._base[slot, "cpu_wait"] = self._last.get((slot, "cpu_wait"), 0.0)
+        """Return the totals of a slot; ``lasting`` is what the master booked for owners that are gone.
+
+        What nobody books at the end of a process, or not yet, is carried on from what was last seen of it.
+        """
+        changed = self._pids.get(slot) != pid
+        self._pids[slot] = pid
         totals = {}
         for name in COUNTERS:
-            base = self._base.get((slot, name), 0.0) + lasting.get(name, 0.0)
-            totals[name] = self.clamp(
-                slot, name, base + ((getattr(figures, name) if figures is not None else 0.0) or 0.0)
-            )
+            key = slot, name
+            booked = lasting.get(name, 0.0)
+            unbooked = max(0.0, self._unbooked.get(key, 0.0) - (booked - self._booked.get(key, booked)))
+            if changed:
+                unbooked = max(unbooked, self._last.get(key, 0.0) - booked)
+            self._booked[key], self._unbooked[key] = booked, unbooked
+            now = (getattr(figures, name) if figures is not None else 0.0) or 0.0
+            totals[name] = self.clamp(slot, name, booked + unbooked + now)
         return totals
 
     def clamp(self, slot: int, name: str, value: float) -> float:

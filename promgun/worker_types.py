@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 
 from promgun.errors import WorkerUnavailableError
@@ -87,5 +86,7 @@ def check_available(worker_type: WorkerType) -> None:
 
 def suggest(name: str) -> str | None:
     """The worker type whose name is closest to a misspelt one, or ``None`` if none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for a mistake only
+
     close = get_close_matches(name.lower(), _BY_NAME, n=1, cutoff=0.5)
     return close[0] if close else None

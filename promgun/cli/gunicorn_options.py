@@ -54,6 +54,8 @@ class SettingType(ParamType):
         text = str(error)
         if text.startswith("invalid literal for int()"):
             return f"{value!r} is not a whole number"
+        if text.startswith("could not convert string to float"):
+            return f"{text.partition(': ')[2]} is not a number"
         return text.rstrip(".")
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:

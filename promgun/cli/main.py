@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from promgun import __version__
+from promgun.cli.entry import INTERRUPTED
 from promgun.errors import AppLoadError, ExitCode, PromgunError
 
 PROGRAM = "promgun"
 COMPLETE_VARIABLE = "_PROMGUN_COMPLETE"
-#: What a shell reports for a program that an interrupt ended: 128 + SIGINT.
-INTERRUPTED = 130
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -54,6 +52,8 @@ class LazyGroup(click.Group):
         """Find the command; one that is unknown is answered with the nearest."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches  # noqa: PLC0415 - for a mistake only
+
             near = get_close_matches(name, self._lazy, n=1)
             guess = f"run {name}" if ":" in name else "".join(near)
             meant = f" Did you mean '{ctx.command_path} {guess}'?" if guess else ""

@@ -1,4 +1,4 @@
-"""``promgun metrics``: dump, list, serve."""
+"""``promgun metrics``: dump, list, serve; ``top`` has a module of its own."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.group(
     cls=LazyGroup,
     lazy={
+        "top": "promgun.cli.top:top",
         "dump": "promgun.cli.metrics:dump",
         "list": "promgun.cli.metrics:list_contract",
         "serve": "promgun.cli.metrics:serve",
     },
-    short_help="Print, explain or serve the metrics.",
+    short_help="Watch, print, explain or serve the metrics.",
     epilog="""\b
     Example:
       promgun metrics dump --match 'gunicorn_requests*'
     """,
 )
 def metrics() -> None:
-    """Print, explain or serve the metrics."""
+    """Watch, print, explain or serve the metrics."""
 
 
 @click.command(
@@ -119,7 +120,10 @@ def list_contract(form: str) -> None:
     help="Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. May be repeated.",
 )
 def serve(directory: Path, addresses: tuple[str, ...]) -> None:
-    """Serve the metrics of a store, as a sidecar does, until it is stopped."""
+    """Serve the metrics of a store, as a sidecar does, until it is stopped.
+
+    A store that is not there yet is waited for: until then the page says gunicorn_up 0.
+    """
     from promgun.endpoint.main import serve_store  # noqa: PLC0415 - imports asyncio
     from promgun.listeners import bind, close_and_unlink, describe, parse_address  # noqa: PLC0415 - not needed for --help
 

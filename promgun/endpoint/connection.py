@@ -239,7 +239,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._room = len(self._buffer)
         self._set_deadline(self._limits.linger_seconds, self._transport.abort)
         self._gate.start_waiting(self)
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:
+            # The client has reset the connection meanwhile; asyncio lets the error of shutdown(2) through.
+            self._transport.abort()
         self._transport.resume_reading()
 
     # Deadlines: one at a time

@@ -1,4 +1,4 @@
-"""A histogram in a few figures, for people: count, mean, and quantiles estimated from its buckets."""
+"""A histogram in a few figures, for people: count, mean, and how far most of it reaches."""
 
 from __future__ import annotations
 
@@ -24,28 +24,23 @@ class Summary:
         """The mean of all observations, NaN when there is none."""
         return self.total / self.count if self.count else math.nan
 
-    def quantile(self, q: float) -> float:
-        """The value that a share ``q`` of the observations does not exceed, linear inside a bucket as in PromQL.
+    def bound(self, share: float) -> float:
+        """The smallest bucket bound that a ``share`` of the observations does not exceed: all that buckets can tell.
 
-        In the last, unbounded bucket it is the highest finite bound; NaN when there is no observation.
+        Infinite when those lie in the last bucket, NaN when there is no observation.
         """
-        rank, below, start = q * self.count, 0.0, 0.0
-        for bound, cumulative in sorted(self.buckets.items()):
-            if cumulative >= rank and cumulative > 0:
-                if math.isinf(bound):
-                    return start
-                inside = cumulative - below
-                return start + (bound - start) * ((rank - below) / inside if inside else 1.0)
-            below, start = cumulative, bound
-        return math.nan
+        bounds = (bound for bound, cumulative in sorted(self.buckets.items()) if cumulative >= share * self.count)
+        return next(bounds, math.inf) if self.count else math.nan
 
     def __str__(self) -> str:
         if not self.count:
             return "0 observations"
-        return (
-            f"{self.count:.10g} observations, mean {self.mean:.3g}, "
-            f"p50 {self.quantile(0.5):.3g}, p99 {self.quantile(0.99):.3g}"
-        )
+        shares = ", ".join(f"p{share * 100:.0f} {self._text(self.bound(share))}" for share in (0.5, 0.99))
+        return f"{self.count:.10g} observations, mean {self.mean:.3g}, {shares}"
+
+    def _text(self, bound: float) -> str:
+        last = max((edge for edge in self.buckets if math.isfinite(edge)), default=0.0)
+        return f"≤ {bound:.10g}" if math.isfinite(bound) else f"> {last:.10g}"
 
 
 def is_whole(family: Metric) -> bool:

@@ -48,7 +48,7 @@ def printable(cell: str) -> str:
 
 
 def metrics_table(families: Iterable[Metric], terminal: Terminal | None = None) -> str:
-    """One row a sample; a histogram is one row a label set, with its count, mean and two quantiles."""
+    """One row a sample; a histogram is one row a label set, with count, mean, and the bounds of half and of 99 %."""
     rows: list[tuple[str, str, str]] = []
     for family in families:
         if is_whole(family):

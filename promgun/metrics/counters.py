@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
+import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 from promgun.metrics.catalog import BY_NAME, FREE_LABELS, OVERFLOW, MetricSpec
 from promgun.store.format import go_string, series_key
 from promgun.store.process import ProcessStore
-from promgun.store.values import Place
+from promgun.store.values import Place, has_gil
 
 FOLDED = "promgun_label_sets_folded_total"
 
@@ -19,23 +20,21 @@ def counter_key(spec: MetricSpec, values: Sequence[str]) -> str:
 
 
 class Counters:
-    """Every counter of the catalogue, by name and label values, in the slot of this process.
-
-    Values that find no space wait in private memory and move into the file in :meth:`retry`.
-    """
+    """Every counter of the catalogue, by name and label values, in the slot of this process."""
 
     def __init__(self, store: ProcessStore, max_label_sets: int) -> None:
         self._store = store
         self._cap = max_label_sets
         self._places: dict[tuple[str, tuple[str, ...]], Place] = {}
         self._known: dict[str, set[str]] = {}
-        self._homeless: list[tuple[str, tuple[str, ...]]] = []
+        self._read: set[str] = set()
+        self._locked = not has_gil()
         store.on_detach(self._detach)
 
     def _detach(self) -> None:
         self._places.clear()
         self._known.clear()
-        self._homeless.clear()
+        self._read.clear()
 
     def inc(self, name: str, values: tuple[str, ...] = (), amount: float = 1.0) -> None:
         """Add ``amount`` to a series; label values stand in the catalogue's order."""
@@ -43,6 +42,10 @@ class Counters:
         if place is None:
             place = self._place(name, values)
         cells, index = place
+        if self._locked:
+            with self._store.lock:
+                cells[index] += amount
+            return
         cells[index] += amount
 
     def fold(self, name: str, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -54,47 +57,41 @@ class Counters:
         spec = BY_NAME[name]
         if not FREE_LABELS.intersection(spec.labels):
             return values
-        known = self._known.get(name)
-        if known is None:
-            start = f'["{spec.family}", '
-            known = self._known[name] = {key for key in self._store.keys("counter") if key.startswith(start)}
         key = counter_key(spec, values)
-        if key in known or len(known) < self._cap:
-            known.add(key)
-            return values
+        with self._store.lock:
+            known = self._sets_of(spec)
+            if key in known or len(known) < self._cap:
+                known.add(key)
+                return values
         self.inc(FOLDED, (name,))
         return tuple(
             OVERFLOW if label in FREE_LABELS else value for label, value in zip(spec.labels, values, strict=True)
         )
+
+    def _sets_of(self, spec: MetricSpec) -> set[str]:
+        """Return the keys that the family holds; those in the file are read once it can be had."""
+        known = self._known.setdefault(spec.name, set())
+        if spec.name not in self._read:
+            with contextlib.suppress(OSError):
+                start = f'["{spec.family}", '
+                known.update(key for key in self._store.keys("counter") if key.startswith(start))
+                self._read.add(spec.name)
+        return known
 
     def _place(self, name: str, values: tuple[str, ...]) -> Place:
         folded = self.fold(name, values)
         return self._places.get((name, folded)) or self._find(name, folded)
 
     def _find(self, name: str, values: tuple[str, ...]) -> Place:
-        try:
-            cells, (index,) = self._store.places("counter", (counter_key(BY_NAME[name], values),))
-            place: Place = (cells, index)
-        except OSError as error:
-            self._store.count_error(error)
-            self._homeless.append((name, values))
-            place = (array("d", (0.0, 0.0)), 0)
-        self._places[name, values] = place
-        return place
+        identity = (name, values)
 
-    def retry(self) -> None:
-        """Move what waits in private memory into the file, if it can be had now."""
-        waiting, self._homeless = self._homeless, []
-        for position, identity in enumerate(waiting):
-            name, values = identity
-            try:
-                cells, (index,) = self._store.places("counter", (counter_key(BY_NAME[name], values),))
-            except OSError:
-                self._homeless.extend(waiting[position:])
-                return
-            old, at = self._places[identity]
-            self._places[identity] = (cells, index)
-            cells[index] += old[at]
+        def settled(cells: Any, indexes: Sequence[int]) -> None:
+            self._places[identity] = (cells, indexes[0])
+
+        with self._store.lock:
+            cells, indexes = self._store.house("counter", lambda: (counter_key(BY_NAME[name], values),), settled)
+            place = self._places[identity] = (cells, indexes[0])
+        return place
 
 
 def histogram_keys(spec: MetricSpec, values: Sequence[str], bounds: Sequence[float]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from promgun.metrics.catalog import BY_NAME
 from promgun.metrics.counters import histogram_keys
 from promgun.store.process import ProcessStore
+from promgun.store.values import has_gil
 
 Row = tuple[Any, Sequence[int]]
 
@@ -21,12 +21,11 @@ class Histograms:
         self._store = store
         self._bounds = tuple(bounds)
         self._rows: dict[tuple[str, tuple[str, ...]], Row] = {}
-        self._homeless: list[tuple[str, tuple[str, ...]]] = []
+        self._locked = not has_gil()
         store.on_detach(self._detach)
 
     def _detach(self) -> None:
         self._rows = {}
-        self._homeless = []
 
     def observe(self, name: str, values: tuple[str, ...], amount: float) -> None:
         """Count one observation; label values stand in the catalogue's order."""
@@ -35,27 +34,25 @@ class Histograms:
             row = self.touch(name, values)
         cells, indexes = row
         bucket = indexes[bisect_left(self._bounds, amount)]
-        cells[bucket] += 1.0
         total = indexes[-1]
+        if self._locked:
+            with self._store.lock:
+                cells[bucket] += 1.0
+                cells[total] += amount
+            return
+        cells[bucket] += 1.0
         cells[total] += amount
 
     def touch(self, name: str, values: tuple[str, ...] = ()) -> Row:
         """Make a series, so that it is there with 0."""
-        try:
-            row: Row = self._store.places("histogram", histogram_keys(BY_NAME[name], values, self._bounds))
-        except OSError as error:
-            self._store.count_error(error)
-            self._homeless.append((name, values))
-            size = len(self._bounds) + 2
-            row = array("d", bytes(8 * size)), range(size)
-        self._rows[name, values] = row
-        return row
+        identity = (name, values)
 
-    def retry(self) -> None:
-        """Move what waits in private memory into the file, if it can be had now."""
-        waiting, self._homeless = self._homeless, []
-        for identity in waiting:
-            old, at = self._rows[identity]
-            cells, indexes = self.touch(*identity)
-            for index, private in zip(indexes, at, strict=True):
-                cells[index] += old[private]
+        def settled(cells: Any, indexes: Sequence[int]) -> None:
+            self._rows[identity] = (cells, indexes)
+
+        with self._store.lock:
+            row: Row = self._store.house(
+                "histogram", lambda: histogram_keys(BY_NAME[name], values, self._bounds), settled
+            )
+            self._rows[identity] = row
+        return row

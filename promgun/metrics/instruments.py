@@ -42,9 +42,6 @@ class Instruments:
     def retry(self) -> None:
         """Give everything that found no space another chance."""
         self.store.retry()
-        self.counters.retry()
-        self.histograms.retry()
-        self.recorder.retry()
 
 
 class LogCounter(logging.Filter):

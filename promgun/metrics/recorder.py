@@ -9,10 +9,8 @@ free-threaded build one lock is taken around all of them.
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any, NamedTuple
 
 from promgun.metrics.catalog import BY_NAME, METHODS, OTHER_METHOD, OVERFLOW
@@ -27,6 +25,9 @@ RESPONSE_SIZE = BY_NAME["gunicorn_response_size_bytes"]
 WORKER_REQUESTS = BY_NAME["gunicorn_worker_requests_total"]
 
 _METHODS = frozenset(METHODS)
+#: Three digits, as RFC 9110 (section 15) has them; whatever else an application says is counted as none.
+_STATUSES = range(100, 1000)
+_NO_STATUS = 0
 
 
 class Row(NamedTuple):
@@ -59,21 +60,19 @@ class Recorder:
         self._duration_bounds = tuple(duration_bounds)
         self._size_bounds = tuple(size_bounds)
         self._rows: dict[tuple[str, str, int], Row] = {}
-        self._homeless: list[tuple[str, str, int]] = []
-        self._lock = None if has_gil() else Lock()
+        self._locked = not has_gil()
         store.on_detach(self._detach)
 
     def _detach(self) -> None:
         self._rows = {}
-        self._homeless = []
 
     def record(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
         """Count one answered request; ``seconds`` from head to last byte, ``received`` and ``sent`` body bytes."""
         row = self._rows.get((method, route, status))
         if row is None:
             row = self._row(method, route, status)
-        if self._lock is not None:
-            with self._lock:
+        if self._locked:
+            with self._store.lock:
                 self._add(row, seconds, received, sent)
             return
         counters, requests, worker_requests, cells, duration, size_in, size_out = row
@@ -113,77 +112,55 @@ class Recorder:
     def _row(self, method: str, route: str, status: int) -> Row:
         identity = (method, route, status)
         known = self.known_method(method)
-        values = self._counters.fold(REQUESTS.name, (known, route, f"{status:03d}"))
-        if values[1] == OVERFLOW or known != method:
+        # An application may answer "999 What" or "abc"; Gunicorn then has that number, or None (27.0 Response).
+        code = status if status in _STATUSES else _NO_STATUS
+        values = self._counters.fold(REQUESTS.name, (known, route, f"{code:03d}"))
+        if values[1] == OVERFLOW or known != method or code != status:
             # Do not remember what a client made up: the folded row is remembered under its own name only.
-            identity = (known, values[1], status)
+            identity = (known, values[1], code)
             row = self._rows.get(identity)
             if row is not None:
                 return row
-        try:
-            row = self._make_row(*identity)
-        except OSError as error:
-            self._store.count_error(error)
-            row = self._private_row()
-            self._homeless.append(identity)
-        self._rows[identity] = row
+        with self._store.lock:
+            row = self._rows[identity] = self._make_row(identity)
         return row
 
-    def _make_row(self, method: str, route: str, status: int) -> Row:
+    def _make_row(self, identity: tuple[str, str, int]) -> Row:
+        method, route, status = identity
         exchange = (method, route)
         values = (*exchange, f"{status:03d}")
-        slot = self._store.own_slot()
-        worker_id = "" if slot is None else str(slot.number)
-        counters, (requests, worker_requests) = self._store.places(
-            "counter", (counter_key(REQUESTS, values), counter_key(WORKER_REQUESTS, (worker_id,)))
-        )
-        durations = len(self._duration_bounds) + 2
-        sizes = len(self._size_bounds) + 2
-        cells, indexes = self._store.places(
-            "histogram",
-            [
+
+        def counters_settled(cells: Any, indexes: Sequence[int]) -> None:
+            requests, worker_requests = indexes
+            self._rows[identity] = self._rows[identity]._replace(
+                counters=cells, requests=requests, worker_requests=worker_requests
+            )
+
+        def histograms_settled(cells: Any, indexes: Sequence[int]) -> None:
+            duration, received, sent = self._split(indexes)
+            self._rows[identity] = self._rows[identity]._replace(
+                histograms=cells, duration=duration, received=received, sent=sent
+            )
+
+        def counter_keys() -> tuple[str, str]:
+            slot = self._store.slot
+            worker_id = "" if slot is None else str(slot.number)
+            return counter_key(REQUESTS, values), counter_key(WORKER_REQUESTS, (worker_id,))
+
+        def keys_of_histograms() -> list[str]:
+            return [
                 *histogram_keys(DURATION, values, self._duration_bounds),
                 *histogram_keys(REQUEST_SIZE, exchange, self._size_bounds),
                 *histogram_keys(RESPONSE_SIZE, exchange, self._size_bounds),
-            ],
-        )
-        return Row(
-            counters,
-            requests,
-            worker_requests,
-            cells,
-            tuple(indexes[:durations]),
-            tuple(indexes[durations : durations + sizes]),
-            tuple(indexes[durations + sizes :]),
-        )
+            ]
 
-    def _private_row(self) -> Row:
+        counters, (requests, worker_requests) = self._store.house("counter", counter_keys, counters_settled)
+        cells, indexes = self._store.house("histogram", keys_of_histograms, histograms_settled)
+        return Row(counters, requests, worker_requests, cells, *self._split(indexes))
+
+    def _split(self, indexes: Sequence[int]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Return the indexes of the three histograms; each has its bounds, ``+Inf`` and the sum."""
         durations = len(self._duration_bounds) + 2
         sizes = len(self._size_bounds) + 2
-        ends = (durations, durations + sizes, durations + 2 * sizes)
-        return Row(
-            array("d", (0.0, 0.0)),
-            0,
-            1,
-            array("d", bytes(8 * ends[2])),
-            tuple(range(ends[0])),
-            tuple(range(ends[0], ends[1])),
-            tuple(range(ends[1], ends[2])),
-        )
-
-    def retry(self) -> None:
-        """Move rows that wait in private memory into the files, if they can be had now."""
-        waiting, self._homeless = self._homeless, []
-        for position, identity in enumerate(waiting):
-            try:
-                row = self._make_row(*identity)
-            except OSError:
-                self._homeless.extend(waiting[position:])
-                return
-            old = self._rows[identity]
-            self._rows[identity] = row
-            row.counters[row.requests] += old.counters[old.requests]
-            row.counters[row.worker_requests] += old.counters[old.worker_requests]
-            for new, at in ((row.duration, old.duration), (row.received, old.received), (row.sent, old.sent)):
-                for index, private in zip(new, at, strict=True):
-                    row.histograms[index] += old.histograms[private]
+        found = tuple(indexes)
+        return found[:durations], found[durations : durations + sizes], found[durations + sizes :]

@@ -12,6 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from promgun.store import running
 from promgun.store.files import Owner, reserve
@@ -148,7 +149,10 @@ class Board:
         self.share(fd, owner)
 
     def share(self, fd: int, owner: Owner) -> None:
-        """Move the board into the lock file, if there is space for it now; errors counted meanwhile are added."""
+        """Move the board into the lock file, if there is space for it now; errors counted meanwhile are added.
+
+        A board that nobody has signed yet takes over what stands in the file, for :meth:`settle` to close.
+        """
         try:
             reserve(fd, SIZE)
             owner.take(fd)
@@ -158,13 +162,21 @@ class Board:
         private = self.cells
         if cells[Cell.MAGIC] != _MAGIC:
             cells[:] = memoryview(bytes(SIZE)).cast("q")
-        for cell in range(_FIRST_LASTING):
-            cells[cell] = private[cell]
+            cells[Cell.MAGIC] = _MAGIC
+        copied = list(private[:_CELLS])
+        if copied[Cell.PID]:
+            _close_books(cells, monotonic_ns())
+            for cell in range(Cell.PID, _FIRST_LASTING):
+                cells[cell] = copied[cell]
         for cell in range(_FIRST_LASTING, _CELLS):
-            cells[cell] += private[cell]
+            cells[cell] += copied[cell]
         self.cells = cells
         self.requests.move(cells)
         self.shared = True
+        # What threads wrote to the private board while it was being copied.
+        for cell in (_BALANCE, _IN_PROGRESS, _BEGUN, _ENDED):
+            late = private[cell] - copied[cell]
+            cells[cell] += late
 
     # Why the order of the two stores below: whoever is killed between them leaves books that read too low, never too
     # high.
@@ -187,11 +199,7 @@ class Board:
 
     def settle(self, now_ns: int) -> None:
         """Close the books of the last owner: its busy time becomes the slot's, everything live goes to zero."""
-        cells = self.cells
-        view = BoardView(0, tuple(cells[:_CELLS]))
-        cells[Cell.BUSY_BASE] = max(view.busy_ns(now_ns), cells[Cell.BUSY_BASE])
-        for cell in range(Cell.PID, _FIRST_LASTING):
-            cells[cell] = 0
+        _close_books(self.cells, now_ns)
         self.requests.clear()
 
     def view(self, slot: int) -> BoardView:
@@ -207,6 +215,18 @@ class Board:
         cells[Cell.HEARTBEAT] = now_ns
         cells[Cell.ROLE] = role
         cells[Cell.PID] = pid
+
+
+def _close_books(cells: Any, now_ns: int) -> None:
+    # A copy made while this runs is of a change under way; whoever is killed in it leaves books that read too low.
+    cells[_BEGUN] = cells[_ENDED] + 1
+    busy = max(BoardView(0, tuple(cells[:_CELLS])).busy_ns(now_ns), cells[Cell.BUSY_BASE])
+    for cell in range(Cell.PID, _FIRST_LASTING):
+        if cell not in {_BEGUN, _ENDED}:
+            cells[cell] = 0
+    cells[Cell.BUSY_BASE] = busy
+    cells[_ENDED] = 0
+    cells[_BEGUN] = 0
 
 
 def process_start(pid: int) -> int:

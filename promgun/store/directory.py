@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -16,8 +17,11 @@ from promgun.errors import StoreError
 from promgun.store.files import Owner
 
 LOCK_NAME = "store.lock"
-#: What prometheus_client and promgun name their value files; nothing else in a user's directory is ours to remove.
-_VALUE_FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_[\w-]+\.db")
+#: What prometheus_client and promgun name their files; nothing else in a user's directory is ours to remove.
+_OURS = re.compile(
+    r"(\.bad-|\.new-)?(counter|histogram|summary|gauge_[a-z]+)_[\w-]+\.db"
+    r"|slot-\d+\.lock|(\.new-)?master-slot\d+\.json|gunicorn-\d+\.ctl"
+)
 _PREFIX = "promgun-"
 _UNFINISHED = ".promgun-"
 _UNFINISHED_AGE = 3600.0
@@ -110,23 +114,34 @@ def create_private(owner: Owner, places: list[Path] | None = None) -> StoreDirec
         sweep(place)
     for place in sorted(places, key=lambda place: not _has_room(place)):
         try:
-            # Complete and locked before it gets its name, so that no sweep elsewhere takes it for a left-over.
             unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=place))
-            lock_fd = _lock(unfinished, exclusive=False)
-            if lock_fd is None:
-                continue
-            path = unfinished.with_name(unfinished.name.removeprefix("."))
-            unfinished.rename(path)
         except OSError:
             continue
-        directory = StoreDirectory(path, lock_fd, owner, private=True)
-        directory.give_to(owner)
-        return directory
+        try:
+            return _finish(unfinished, owner)
+        except OSError:
+            shutil.rmtree(unfinished, ignore_errors=True)
     tried = ", ".join(str(place) for place in places)
     raise StoreError(
         f"No directory for the metrics store can be made in {tried}",
         "Free some space there, or name another place with --metrics-dir DIR.",
     )
+
+
+def _finish(unfinished: Path, owner: Owner) -> StoreDirectory:
+    # Complete and locked before it gets its name, so that no sweep elsewhere takes it for a left-over.
+    lock_fd = _lock(unfinished, exclusive=False)
+    if lock_fd is None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(unfinished))
+    try:
+        path = unfinished.with_name(unfinished.name.removeprefix("."))
+        directory = StoreDirectory(path, lock_fd, owner, private=True)
+        unfinished.rename(path)
+        directory.give_to(owner)
+    except OSError:
+        os.close(lock_fd)
+        raise
+    return directory
 
 
 def take_over(path: Path, owner: Owner) -> StoreDirectory:
@@ -189,8 +204,7 @@ def attach(path: Path, owner: Owner, *, private: bool) -> StoreDirectory:
 def wipe(path: Path) -> None:
     """Remove the value files, boards and facts of an earlier run; anything else stays."""
     for entry in os.scandir(path):
-        ours = _VALUE_FILE.fullmatch(entry.name) or entry.name.startswith(("slot-", "master-slot", ".bad-", ".new-"))
-        if ours and not entry.is_dir(follow_symlinks=False):
+        if _OURS.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False):
             with contextlib.suppress(OSError):
                 os.unlink(entry.path)
 

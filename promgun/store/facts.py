@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,18 @@ def write_facts(directory: Path, facts: MasterFacts, uid: int | None, gid: int |
     """Write or replace the facts of a master; raises ``OSError``."""
     path = directory / f"master-slot{facts.slot}.json"
     temporary = path.with_name(f".new-{path.name}")
-    temporary.write_text(json.dumps(asdict(facts)))
-    if uid is not None and os.geteuid() == 0:
-        os.chown(temporary, uid, -1 if gid is None else gid)
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(asdict(facts)))
+        if uid is not None and os.geteuid() == 0:
+            os.chown(temporary, uid, -1 if gid is None else gid)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_facts(directory: Path) -> Iterator[MasterFacts]:
     """Yield the facts of every master that ever ran on the store, whatever of them can be read."""
-    known = {field.name for field in fields(MasterFacts)}
     try:
         directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     except OSError:
@@ -55,15 +58,41 @@ def read_facts(directory: Path) -> Iterator[MasterFacts]:
         for name in sorted(os.listdir(directory_fd)):
             if name.startswith("master-slot") and name.endswith(".json"):
                 data = read_file(directory_fd, name, _LIMIT)
-                try:
-                    raw = json.loads(data or b"")
-                    facts: dict[str, Any] = {key: _frozen(value) for key, value in raw.items() if key in known}
-                    yield MasterFacts(**facts)
-                except (ValueError, TypeError, AttributeError):
-                    continue
+                facts = _parse(data or b"")
+                if facts is not None:
+                    yield facts
     finally:
         os.close(directory_fd)
 
 
+def _parse(data: bytes) -> MasterFacts | None:
+    try:
+        raw: dict[str, Any] = json.loads(data)
+        known: dict[str, Any] = {key: _frozen(value) for key, value in raw.items() if key in _CHECKS}
+        facts = MasterFacts(**known)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return facts if all(check(getattr(facts, name)) for name, check in _CHECKS.items()) else None
+
+
 def _frozen(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_text(value: object) -> bool:
+    # JSON can spell halves of surrogate pairs, which no page can.
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_text, value))
+
+
+#: By annotation: what stands in the file is shown on the page, where a number for a text would be the end of it.
+_KINDS: dict[str, Callable[[object], bool]] = {
+    "int": lambda value: isinstance(value, int),
+    "float": lambda value: isinstance(value, (int, float)),
+    "str": _is_text,
+    "tuple[str, ...]": _are_texts,
+}
+_CHECKS = {field.name: _KINDS[str(field.type)] for field in fields(MasterFacts)}

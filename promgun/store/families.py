@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from promgun.store.format import go_string
-from promgun.store.reader import Series
+from promgun.store.reader import Series, merge_gauge
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -17,7 +18,7 @@ Labels = tuple[tuple[str, str], ...]
 def build_family(name: str, series: list[Series]) -> Metric:
     """Return one family with its samples; histogram buckets are made cumulative, as the exposition formats want them.
 
-    Raises ``ValueError`` for names or bounds that no metric can have: a damaged file can spell anything.
+    Raises ``ValueError`` for a name that no metric can have: a damaged file can spell anything.
     """
     first = series[0]
     family = Metric(name, first.documentation, first.kind)
@@ -57,11 +58,15 @@ def cap_label_sets(series: list[Series], free: frozenset[str], cap: int, overflo
 
 
 def _without_duplicates(series: list[Series]) -> Iterable[Series]:
-    """Drop series that differ in nothing but their help text: two versions of an application on one store."""
+    """Merge series that differ in nothing but their help text: two versions of an application on one store."""
     seen: dict[tuple[str, Labels], Series] = {}
     for item in series:
         present = seen.setdefault((item.sample, item.labels), item)
-        if present is not item and item.kind != "gauge":
+        if present is item:
+            continue
+        if item.kind == "gauge":
+            merge_gauge(present, item.value, item.stamp)
+        else:
             present.value += item.value
     return seen.values()
 
@@ -74,7 +79,8 @@ def _histogram_samples(name: str, series: list[Series]) -> Iterable[Sample]:
         buckets, total = groups.setdefault(labels, ({}, [0.0]))
         if bound is None:
             total[0] += item.value
-        else:
+            continue
+        with contextlib.suppress(ValueError):
             upper = float(bound)
             buckets[upper] = buckets.get(upper, 0.0) + item.value
     for labels, (buckets, total) in groups.items():

@@ -1,9 +1,8 @@
 """The reader: all slots, merged, at any moment, whatever state the files are in.
 
 Files are read with ``pread`` and never mapped. What does not change between two readings (which series stand where in
-a file) is kept, so a reading costs
-what changed: one read a file and one addition a value. Sums run in slot order, so no total ever sinks by a rounding
-error.
+a file) is kept, so a reading costs what changed: one read a file and one addition a value. Sums run in slot order, so
+no total ever sinks by a rounding error.
 """
 
 from __future__ import annotations
@@ -23,13 +22,23 @@ from promgun.store.slots import VALUE_FILE
 
 #: Families of another kind sort behind: counters are summed before gauges of the same name are looked at.
 _KINDS = ("counter", "histogram", "summary", "gauge")
+#: What may follow the family's name in a sample's.
+_SUFFIXES = {
+    "counter": frozenset({"_total", "_created", ""}),
+    "histogram": frozenset({"_bucket", "_sum", "_count", "_created"}),
+    "summary": frozenset({"_sum", "_count", "_created", ""}),
+    "gauge": frozenset({""}),
+}
 _SUMMED = frozenset({"sum", "livesum"})
 _FIRST = {"min": min, "livemin": min, "max": max, "livemax": max}
 
 
 @dataclass(slots=True)
 class Series:
-    """One series of the page: its family, sample name and labels, and where its total is gathered."""
+    """One series of the page: its family, sample name and labels, and where its total is gathered.
+
+    ``names`` are those of the labels, in order, without ``le``.
+    """
 
     family: str
     kind: str
@@ -37,6 +46,7 @@ class Series:
     sample: str
     labels: tuple[tuple[str, str], ...]
     documentation: str
+    names: tuple[str, ...] = ()
     value: float = 0.0
     seen: int = 0
     stamp: float = 0.0
@@ -44,15 +54,20 @@ class Series:
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a file: which file it is, how far it was parsed, its series and how to pick their values."""
+    """What is known of a file: which file it is, how far it was parsed, its series and how to pick their values.
 
-    identity: tuple[int, int]
-    parsed: int
+    ``identity`` is device, inode and edition; ``end`` is what the header said last; ``data`` is the last content that
+    was whole.
+    """
+
+    identity: tuple[int, int, int] = (0, 0, 0)
+    end: int = fmt.HEADER_SIZE
+    parsed: int = fmt.HEADER_SIZE
     series: list[Series] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     pick: Callable[[Any], tuple[float, ...]] | None = None
+    data: bytes = b""
     damage: str = ""
-    last: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,106 +129,130 @@ class StoreReader:
 
     def _read_file(self, directory_fd: int, name: str, kind: str, slot: int) -> int:
         """Add one file to the totals; return its size, or -1 when it is no file that can be read."""
-        known = self._known.get(name)
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
-        except OSError as error:
-            if not isinstance(error, FileNotFoundError):
-                self._complain(name, error.strerror or "unreadable")
+        except FileNotFoundError:
             return -1
+        except OSError as error:
+            return self._use_last(name, error.strerror)
         try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SIZE:
-                self._complain(name, "not a regular file" if not stat.S_ISREG(status.st_mode) else "oversize")
-                return -1
-            data = os.pread(fd, fmt.HEADER_SIZE, 0)
-            used = min(fmt.read_used(data), status.st_size)
-            data = os.pread(fd, used, 0) if used > fmt.HEADER_SIZE else data
+            return self._take_in(fd, name, kind, slot)
         except OSError as error:
-            self._complain(name, error.strerror or "unreadable")
-            return -1
+            return self._use_last(name, error.strerror)
         finally:
             os.close(fd)
-        identity = (status.st_dev, status.st_ino)
+
+    def _take_in(self, fd: int, name: str, kind: str, slot: int) -> int:
+        # The header before the size: a file that grows meanwhile is then as long as its header says.
+        head = os.pread(fd, fmt.HEADER_SIZE, 0)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SIZE:
+            return self._use_last(name, "oversize" if stat.S_ISREG(status.st_mode) else "not a regular file")
+        identity = (status.st_dev, status.st_ino, fmt.read_edition(head))
+        known = self._known.get(name)
         if known is None or known.identity != identity:
-            known = self._known[name] = _Known(identity, fmt.HEADER_SIZE)
-        self._parse(known, data, used, name, kind, slot)
-        self._accumulate(known, data)
+            known = self._known[name] = _Known(identity)
+        end = fmt.read_used(head)
+        data = os.pread(fd, min(max(end, known.parsed), status.st_size), 0)
+        if end != known.end:
+            known.end = end
+            found = fmt.scan(data, end, known.parsed)
+            damage = fmt.header_error(end, status.st_size) or found.error
+            if damage or end < known.parsed:
+                # Whatever the header says: entries are entries, and the owner of a file takes none away.
+                damage = damage or "header points before the end"
+                data = os.pread(fd, status.st_size, 0)
+                found = fmt.scan(data, len(data), known.parsed)
+            damage = self._add(known, found, kind, slot) or damage
+            if damage:
+                self._complain(name, damage)
+            known.damage = damage
+        if len(data) >= known.parsed:
+            known.data = data
+        else:
+            self._complain(name, "cut short")
+        self._accumulate(known)
         return status.st_size
 
-    def _parse(self, known: _Known, data: bytes, used: int, name: str, kind: str, slot: int) -> None:
-        """Take in the entries that are new since the last reading."""
-        if used == known.parsed:
-            return
-        found = fmt.scan(data, used, known.parsed) if used > known.parsed else None
-        damage = fmt.header_error(used, len(data)) or (found.error if found is not None else "")
-        if found is None:
-            # The file was cut short, or healed by a new owner: what stood behind is gone.
-            damage = damage or "shorter than before"
-            keep = sum(offset * 8 + 16 <= used for offset in known.offsets)
-            del known.series[keep:], known.offsets[keep:]
-            known.parsed = max(used, fmt.HEADER_SIZE)
-        else:
-            for key, position in found.entries:
-                known.series.append(self._intern(key, kind, slot))
+    def _add(self, known: _Known, found: fmt.Scan, kind: str, slot: int) -> str:
+        """Take in entries that are new; return what is wrong with them, if anything."""
+        damage = ""
+        for key, position in found.entries:
+            series = self._intern(key, kind, slot)
+            if series is None:
+                damage = "a name that no metric has"
+            else:
+                known.series.append(series)
                 known.offsets.append(position // 8)
-            known.parsed = found.end
+        known.parsed = found.end
         known.pick = _picker(known.offsets)
-        if damage and damage != known.damage:
-            self._complain(name, damage)
-        known.damage = damage
+        return damage
 
-    def _intern(self, key: str, kind: str, slot: int) -> Series:
+    def _intern(self, key: str, kind: str, slot: int) -> Series | None:
+        """Return the series that a key spells, ``None`` when no metric of that kind is called so."""
         per_slot = kind in ("gauge_all", "gauge_liveall")
         identity = (kind, key, str(slot) if per_slot else "")
         series = self._series.get(identity)
         if series is None:
             family, sample, labels, documentation = json.loads(key)
+            name, _, mode = kind.partition("_")
+            if not family or not sample.startswith(family) or sample[len(family) :] not in _SUFFIXES[name]:
+                return None
             if per_slot:
                 labels["pid"] = f"slot{slot}"
-            name, _, mode = kind.partition("_")
+            pairs = tuple(sorted((_printable(label), _printable(value)) for label, value in labels.items()))
             series = self._series[identity] = Series(
-                family, name, mode, sample, tuple(sorted(labels.items())), documentation
+                family=_printable(family),
+                kind=name,
+                mode=mode,
+                sample=_printable(sample),
+                labels=pairs,
+                documentation=_printable(documentation),
+                names=tuple(label for label, _ in pairs if label != "le"),
             )
         return series
 
-    def _accumulate(self, known: _Known, data: bytes) -> None:
+    def _accumulate(self, known: _Known) -> None:
         if known.pick is None:
             return
-        whole = len(data) - len(data) % 8
-        cells = memoryview(data)[:whole].cast("d")
-        try:
-            values = known.pick(cells)
-        except IndexError:
-            # Cut short between our reading of the header and of the rest.
-            values = known.last
-        known.last = values
+        data = known.data
+        cells = memoryview(data)[: len(data) - len(data) % 8].cast("d")
         current = self._round
-        for series, value, offset in zip(known.series, values, known.offsets, strict=False):
+        for series, value, offset in zip(known.series, known.pick(cells), known.offsets, strict=True):
             if series.seen != current:
                 series.seen = current
                 series.value = value
-                series.stamp = (
-                    cells[offset + 1] if series.mode.endswith("mostrecent") and offset + 1 < len(cells) else 0.0
-                )
-            elif series.kind != "gauge" or series.mode in _SUMMED:
+                series.stamp = cells[offset + 1] if series.mode.endswith("mostrecent") else 0.0
+            elif series.kind != "gauge":
                 series.value += value
             else:
-                _merge_gauge(series, value, cells[offset + 1] if offset + 1 < len(cells) else 0.0)
+                merge_gauge(series, value, cells[offset + 1])
+
+    def _use_last(self, name: str, reason: str | None) -> int:
+        """Go on with what a file held when it could be read last."""
+        self._complain(name, reason or "unreadable")
+        self._accumulate(self._known[name])
+        return -1
 
     def _complain(self, name: str, reason: str) -> None:
-        known = self._known.get(name)
-        if known is None:
-            known = self._known[name] = _Known((0, 0), fmt.HEADER_SIZE)
+        known = self._known.setdefault(name, _Known())
         if known.damage != reason:
             known.damage = reason
             self._corrupt += 1
             self._complaints.append(f"{name}: {reason}")
 
 
-def _merge_gauge(series: Series, value: float, stamp: float) -> None:
+def _printable(text: str) -> str:
+    """Return ``text`` without halves of surrogate pairs: JSON can spell them, no page can."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def merge_gauge(series: Series, value: float, stamp: float) -> None:
+    """Merge another value of a gauge into ``series``, as its mode says."""
     pick = _FIRST.get(series.mode)
-    if pick is not None:
+    if series.mode in _SUMMED:
+        series.value += value
+    elif pick is not None:
         series.value = pick(series.value, value)
     elif series.mode.endswith("mostrecent"):
         if stamp > series.stamp:

@@ -8,7 +8,9 @@ when the last holder ends, also by SIGKILL.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import itertools
 import os
 import re
 import stat
@@ -33,9 +35,11 @@ class Slot:
     def __init__(self, directory: Path, number: int, fd: int, owner: Owner) -> None:
         self.directory = directory
         self.number = number
+        self._path = directory / f"slot-{number}.lock"
         self.owner = owner
         self._fd: int | None = fd
-        self.board = Board(fd, owner)
+        self.board = Board(-1, owner)
+        self.share_board()
 
     @property
     def fd(self) -> int | None:
@@ -56,8 +60,21 @@ class Slot:
 
     def share_board(self) -> None:
         """Move a board that found no space at first into the file, if there is space now."""
-        if not self.board.shared and self._fd is not None:
-            self.board.share(self._fd, self.owner)
+        if self.board.shared or self._fd is None:
+            return
+        # Through a description of its own: a mapping keeps the one it was made from open, and with that its lock
+        # (flock(2)) in every process that inherits the mapping.
+        with contextlib.suppress(OSError):
+            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                self.board.share(fd, self.owner)
+            finally:
+                os.close(fd)
+
+    def put_board(self, board: Board) -> None:
+        """Go on with a board that was kept while there was no slot."""
+        self.board = board
+        self.share_board()
 
     def release(self) -> None:
         """Let go of the slot; the next process may take it unless somebody else still holds the same claim."""
@@ -71,23 +88,29 @@ class Slot:
 
 def claim(directory: Path, owner: Owner) -> Slot:
     """Take the lowest free slot; raises ``OSError`` when the directory cannot be written."""
-    number = 0
-    while True:
-        fd = os.open(
-            directory / f"slot-{number}.lock",
-            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
-        )
+    for number in itertools.count():
+        try:
+            fd = os.open(
+                directory / f"slot-{number}.lock",
+                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                0o600,
+            )
+        except OSError as error:
+            # a directory, a symbolic link, a socket in its place: nobody can have this slot
+            if error.errno not in {errno.EISDIR, errno.ELOOP, errno.ENXIO}:
+                raise
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            owner.take(fd)
         except BlockingIOError:
             os.close(fd)
-            number += 1
             continue
         except BaseException:
             os.close(fd)
             raise
         return Slot(directory, number, fd, owner)
+    raise AssertionError  # pragma: no cover - counting has no end
 
 
 def read_file(directory_fd: int, name: str, limit: int) -> bytes | None:

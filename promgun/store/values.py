@@ -11,9 +11,7 @@ and takes a lock.
 from __future__ import annotations
 
 import sys
-from array import array
-from collections.abc import MutableSequence
-from threading import Lock
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from promgun.store.format import series_key
@@ -21,13 +19,9 @@ from promgun.store.format import series_key
 if TYPE_CHECKING:
     from promgun.store.process import ProcessStore
 
-#: Where a value lives: float cells and the index of its own; the time stamp is the next cell.
-Place = tuple["memoryview[float] | MutableSequence[float]", int]
-
-
-def private_place() -> Place:
-    """Return a place in private memory, for a value that has none in a file yet."""
-    return array("d", (0.0, 0.0)), 0
+#: Where a value lives: float cells (a mapped file, or private memory) and the index of its own; the time stamp is the
+#: next cell.
+Place = tuple[Any, int]
 
 
 class SlotValue:
@@ -38,7 +32,7 @@ class SlotValue:
 
     _multiprocess = True
     _store: ProcessStore
-    __slots__ = ("__weakref__", "_place", "key", "lasting", "prefix")
+    __slots__ = ("__weakref__", "_place", "key", "prefix")
 
     def __init__(
         self,
@@ -52,31 +46,22 @@ class SlotValue:
         **_: Any,
     ) -> None:
         self.prefix = f"{typ}_{multiprocess_mode}" if typ == "gauge" else typ
-        self.lasting = typ != "gauge"
         self.key = series_key(metric_name, name, dict(zip(labelnames, labelvalues, strict=False)), help_text)
         self._place: Place | None = None
         self._store.adopt(self)
 
-    def place(self) -> Place:
-        """Return where the value lives now."""
-        return self._place or self._store.settle(self)
+    @property
+    def place(self) -> Place | None:
+        """Where the value lives now; ``None`` when it has not been used since a fork."""
+        return self._place
+
+    def settled(self, cells: Any, indexes: Sequence[int]) -> None:
+        """Go on in these cells."""
+        self._place = (cells, indexes[0])
 
     def detach(self) -> None:
         """Forget the place: a fork made it somebody else's."""
         self._place = None
-
-    def move(self, place: Place) -> None:
-        """Go on in ``place``; what private memory held since is added (counted) or set (gauges)."""
-        cells, index = place
-        private = self._place
-        self._place = place
-        if private is not None:
-            old, at = private
-            if self.lasting:
-                cells[index] += old[at]
-            elif old[at] or old[at + 1]:
-                cells[index] = old[at]
-                cells[index + 1] = old[at + 1]
 
     def inc(self, amount: float) -> None:
         """Add ``amount``."""
@@ -98,35 +83,29 @@ class SlotValue:
     def get(self) -> float:
         """Return the value of this process's slot."""
         cells, index = self._place or self._store.settle(self)
-        return cells[index]
+        value: float = cells[index]
+        return value
 
     def get_exemplar(self) -> None:
         """Return ``None``: see :meth:`set_exemplar`."""
 
 
 class LockedSlotValue(SlotValue):
-    """The same under a lock, for a free-threaded build."""
+    """The same under the store's lock, for a free-threaded build: a lock that a thread may take again, so that a signal
+    handler can.
+    """
 
-    __slots__ = ("_lock",)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._lock = Lock()
-        super().__init__(*args, **kwargs)
+    __slots__ = ()
 
     def inc(self, amount: float) -> None:
         """Add ``amount``."""
-        with self._lock:
+        with self._store.lock:
             super().inc(amount)
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Set the value and its time stamp."""
-        with self._lock:
+        with self._store.lock:
             super().set(value, timestamp)
-
-    def move(self, place: Place) -> None:
-        """Go on in ``place``."""
-        with self._lock:
-            super().move(place)
 
 
 def has_gil() -> bool:

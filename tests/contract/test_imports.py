@@ -16,7 +16,7 @@ HEAVY = ("gunicorn", "prometheus_client", "asyncio", "psutil", "rich", "h11", "s
 #: Third-party module to the only places (files or folders of the package) that may name it.
 SEAMS = {
     "click": ("cli/",),
-    "rich": ("exposition/tables.py",),
+    "rich": ("exposition/",),
     "eventlet": ("workers/",),
     "gunicorn": (
         "options.py",
@@ -41,7 +41,7 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import promgun.cli.main",
+        "import promgun.cli.entry, promgun.cli.main",
         "import promgun.worker_types",
         "import promgun.settings, promgun.errors, promgun.runs",
         # Naming a command loads its module: each TAB after "promgun" does so with all of them.

@@ -209,6 +209,26 @@ def test_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr.strip() == "promgun: interrupted"
 
 
+def test_interrupt_during_the_first_imports_is_as_quiet() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from promgun.cli.entry import start\n"
+        "start()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (130, "promgun: interrupted")
+
+
+def test_program_starts_at_its_entry() -> None:
+    code = "import sys; sys.argv[1:] = ['ps']; from promgun.cli.entry import start; start()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "no running instances\n")
+
+
 @pytest.mark.parametrize("code", [0, 3, 4])
 def test_exit_of_the_server_passes_through(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     failing_launch(monkeypatch, SystemExit(code))

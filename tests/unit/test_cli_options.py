@@ -77,9 +77,9 @@ def refusal(*args: str) -> str:
 
 
 def value_for(name: str) -> str:
-    setting = SETTINGS[name]
-    is_number = setting.validator.__name__ != "validate_string" and isinstance(setting.default, int)
-    return VALUES.get(name) or CHOICES.get(name, ("7" if is_number else "word",))[-1]
+    """A value that the setting takes: a share for a share, else a number, which passes for a word as well."""
+    usual = "0.5" if isinstance(SETTINGS[name].default, float) else "7"
+    return VALUES.get(name) or CHOICES.get(name, (usual,))[-1]
 
 
 def as_gunicorn_reads(args: list[str]) -> dict[str, object]:
@@ -211,6 +211,7 @@ def test_bad_variable_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> 
         (["-w", "many"], "Invalid value for '-w' / '--workers': 'many' is not a whole number"),
         (["--workers", "-1"], "must be positive: -1"),
         (["-m", "rw"], "'rw' is not a whole number"),
+        (["--metrics-duration-buckets", "1,x"], "'x' is not a number"),
         (["--log-level", "loud"], "'loud' is not one of info, debug, warning, error, critical"),
         (["--log-syslog-facility", "moon"], "'moon' is not one of auth,"),
         (["--reload-engine", "magic"], "'magic' is not one of auto, poll, inotify"),

@@ -140,7 +140,10 @@ def test_slow_reader_is_dropped_and_holds_nobody_up() -> None:
         began = time.monotonic()
         assert send(server.address, path="/-/healthy").status == 200
         assert time.monotonic() - began < PROMPT
-        while time.monotonic() < began + QUICK.write_seconds + 0.5:
+        for client in slow:
+            assert client.socket.recv(1)
+        answered = time.monotonic()
+        while time.monotonic() < answered + QUICK.write_seconds + 0.5:
             for client in slow:
                 assert client.socket.recv(1)
             time.sleep(0.02)

@@ -1,0 +1,60 @@
+"""``promgun metrics top``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from promgun.cli.types import InstanceType
+
+_LEAST_INTERVAL = 0.2
+
+
+@click.command(
+    short_help="Watch a running instance, live.",
+    epilog="""\b
+    Examples:
+      promgun metrics top
+      promgun metrics top --instance shop --interval 0.5
+      promgun metrics top --url http://10.0.0.7:9164/metrics
+      promgun metrics top --once
+    """,
+)
+@click.option("--instance", type=InstanceType(), metavar="NAME", help="This instance: a name or pid of 'promgun ps'.")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The instance whose store is in this directory.",
+)
+@click.option(
+    "--url",
+    metavar="URL",
+    help="The instance whose page this is: http://…, https://…, HOST:PORT or unix:PATH. A page carries no pids and "
+    "no paths of running requests.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=_LEAST_INTERVAL),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two samples, 0.2 at least.",
+)
+@click.option("--once", is_flag=True, help="Print one frame, of two samples an interval apart, and exit.")
+def top(*, instance: str | None, directory: Path | None, url: str | None, interval: float, once: bool) -> None:
+    """Watch a running instance: requests, errors, latencies, saturation, workers and what they do, exits.
+
+    Keys: q quits, p pauses, s sorts by the next column, + and - change the interval, ? explains. Where standard
+    output is no terminal, one frame is printed, as with --once. When the instance goes away it is waited for.
+    """
+    from promgun.exposition.top import Watch, can_draw, print_frame  # noqa: PLC0415 - imports rich
+    from promgun.status_source import snapshots_of  # noqa: PLC0415 - imports prometheus_client
+
+    source = snapshots_of(instance, directory, url)
+    if once or not can_draw():
+        print_frame(source, interval)
+    else:
+        Watch(source, interval).run()

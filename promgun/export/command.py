@@ -1,0 +1,47 @@
+"""The command line of ``promgun run`` that units and containers start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from promgun.errors import UsageError
+from promgun.export.text import port
+
+ANYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose network decides who reaches it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """A server: the application, its addresses (``HOST:PORT`` or ``unix:PATH``), its workers, further arguments."""
+
+    app: str = "app:wsgi"
+    bind: str = "127.0.0.1:8000"
+    metrics_bind: str = "127.0.0.1:9164"
+    workers: int = 2
+    worker_type: str = "sync"
+    threads: int = 1
+    arguments: tuple[str, ...] = ()
+
+    def ports(self) -> Iterator[int]:
+        """Yield the ports that it listens at; raises ``UsageError`` for an address that is none."""
+        for address in (self.bind, self.metrics_bind):
+            if not address.startswith("unix:"):
+                yield port(address)
+
+
+def arguments(server: ServerOptions) -> list[str]:
+    """Return what follows ``promgun run``; raises ``UsageError`` for a name that could be taken for an option."""
+    if not server.app or server.app.startswith("-"):
+        raise UsageError(f"{server.app!r} is no application", "Write MODULE:NAME, e.g. app:wsgi")
+    list(server.ports())
+    threads = ("--threads", str(server.threads)) if server.threads > 1 else ()
+    return [
+        *("--bind", server.bind),
+        *("--metrics-bind", server.metrics_bind),
+        *("--workers", str(server.workers)),
+        *("--worker-type", server.worker_type),
+        *threads,
+        *server.arguments,
+        server.app,
+    ]

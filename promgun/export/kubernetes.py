@@ -1,0 +1,146 @@
+"""``promgun export kubernetes``: a server as Kubernetes runs it, scraped and scaled by what it is asked for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from promgun.errors import UsageError
+from promgun.export.autoscaling import Scaling, autoscaler
+from promgun.export.command import ServerOptions, arguments
+from promgun.export.emitter import Commented, Node, to_yaml
+from promgun.export.text import object_labels, port, window
+
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
+_IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*")
+#: Of the image's user, of whom nothing is known: not root, and no account of the host.
+USER = 10001
+
+HEAD = """\
+A server under promgun, made by: promgun export kubernetes
+PodMonitor needs the Prometheus Operator. Its job is called {name}: promgun export rules --job {name} --operator"""
+PROBES = """\
+Both are answered by the metrics process, which also answers while every worker is busy: a full server is not
+restarted, and gets no less traffic than its peers."""
+REPLICAS = "No replicas: the autoscaler decides."
+GRACE = "Above the pause before SIGTERM and --graceful-timeout (30 s) together."
+PAUSE = "The service forgets this pod meanwhile; then SIGTERM comes and requests may end."
+WRITABLE = "Gunicorn's heartbeat files and the list of runs; the metrics store is in /dev/shm."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesOptions:
+    """What the objects are made with; ``cpu`` and ``memory`` are quantities of Kubernetes."""
+
+    server: ServerOptions
+    scaling: Scaling
+    name: str = "web"
+    namespace: str = ""
+    image: str = "registry.example/web:1.0"
+    cpu: str = "1"
+    memory: str = "512Mi"
+    labels: tuple[str, ...] = ()
+    operator_labels: tuple[str, ...] = ()
+    interval: str = "15s"
+
+
+def kubernetes(options: KubernetesOptions) -> str:
+    """Return Deployment, Service, PodMonitor and the autoscaler; raises ``UsageError`` for what the API refuses."""
+    for text, rule, what in (
+        (options.name, _NAME, "name of an object"),
+        (options.namespace or "default", _NAME, "namespace"),
+        (options.image, _IMAGE, "image"),
+        (options.cpu, _QUANTITY, "quantity"),
+        (options.memory, _QUANTITY, "quantity"),
+    ):
+        if not rule.fullmatch(text):
+            raise UsageError(f"{text!r} is no {what}", "See promgun export kubernetes --help")
+    scaler = autoscaler(options.scaling, options.name, _metadata(options))
+    deployment = Commented(_deployment(options), HEAD.format(name=options.name))
+    return to_yaml(deployment, _service(options), _pod_monitor(options), scaler)
+
+
+def _selector(options: KubernetesOptions) -> dict[str, str]:
+    return {"app.kubernetes.io/name": options.name}
+
+
+def _metadata(options: KubernetesOptions, extra: tuple[str, ...] = ()) -> dict[str, Node]:
+    namespace: dict[str, Node] = {"namespace": options.namespace} if options.namespace else {}
+    found = _selector(options) | object_labels(options.labels) | object_labels(extra)
+    return {"name": options.name, **namespace, "labels": found}
+
+
+def _deployment(options: KubernetesOptions) -> Node:
+    pod: dict[str, Node] = {
+        "terminationGracePeriodSeconds": Commented(45, GRACE),
+        "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [_container(options)],
+        "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
+    }
+    template: Node = {"metadata": {"labels": _selector(options) | object_labels(options.labels)}, "spec": pod}
+    spec: dict[str, Node] = {
+        "selector": Commented({"matchLabels": _selector(options)}, REPLICAS),
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "template": template,
+    }
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": _metadata(options), "spec": spec}
+
+
+def _container(options: KubernetesOptions) -> Node:
+    server = options.server
+    resources = {"cpu": options.cpu, "memory": options.memory}
+    return {
+        "name": "web",
+        "image": options.image,
+        "command": ["promgun", "run"],
+        "args": list(arguments(replace(server, arguments=("--worker-tmp-dir", "/tmp", *server.arguments)))),  # noqa: S108 - the pod's own
+        "ports": [
+            {"name": "http", "containerPort": port(server.bind)},
+            {"name": "metrics", "containerPort": port(server.metrics_bind)},
+        ],
+        "startupProbe": Commented(_probe("/-/ready", period=2, failures=30), PROBES),
+        "readinessProbe": _probe("/-/ready", period=5, failures=2),
+        "livenessProbe": _probe("/-/healthy", period=10, failures=3),
+        "lifecycle": {"preStop": Commented({"exec": {"command": ["sleep", "5"]}}, PAUSE)},
+        "resources": {"requests": resources, "limits": dict(resources)},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": Commented([{"name": "tmp", "mountPath": "/tmp"}], WRITABLE),  # noqa: S108 - the pod's own
+    }
+
+
+def _probe(path: str, *, period: int, failures: int) -> Node:
+    return {
+        "httpGet": {"path": path, "port": "metrics"},
+        "periodSeconds": period,
+        "timeoutSeconds": 3,
+        "failureThreshold": failures,
+    }
+
+
+def _service(options: KubernetesOptions) -> Node:
+    ports: Node = [{"name": "http", "port": 80, "targetPort": "http"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(options),
+        "spec": {"selector": _selector(options), "ports": ports},
+    }
+
+
+def _pod_monitor(options: KubernetesOptions) -> Node:
+    endpoint = {"port": "metrics", "path": "/metrics", "interval": window(options.interval)}
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": _metadata(options, options.operator_labels),
+        "spec": {
+            "jobLabel": "app.kubernetes.io/name",
+            "selector": {"matchLabels": _selector(options)},
+            "podMetricsEndpoints": [endpoint],
+        },
+    }

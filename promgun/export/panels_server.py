@@ -1,0 +1,207 @@
+"""The dashboard's panels about the server: workers, exits, deploys, promgun itself."""
+
+from __future__ import annotations
+
+from promgun.export.panel import Panel, Query, Row
+
+
+def _by_worker(name: str, *, rising: bool = False) -> str:
+    series = f"gunicorn_worker_{name}{{<on>}}"
+    return f"sum by (instance, worker_id) ({f'rate({series}[<rate>])' if rising else series})"
+
+
+WORKERS = Row(
+    "Workers",
+    (
+        Panel(
+            title="Workers by state",
+            text="booting, idle, busy, draining (told to stop), hung (no heartbeat for half the timeout).",
+            queries=(Query("sum by (state) (gunicorn_worker_state{<on>})", "{{state}}"),),
+            stacked=True,
+        ),
+        Panel(
+            title="Memory of the workers",
+            text="Resident memory. A worker that only grows leaks; steps back are new workers.",
+            queries=(Query(_by_worker("resident_memory_bytes"), "{{instance}} {{worker_id}}"),),
+            unit="bytes",
+        ),
+        Panel(
+            title="Garbage collection",
+            text="Seconds per second spent in collections.",
+            queries=(Query(_by_worker("gc_pause_seconds_total", rising=True), "{{instance}} {{worker_id}}"),),
+            unit="percentunit",
+        ),
+        Panel(
+            title="Heartbeat",
+            text="Time since the workers last said that they are alive. Gunicorn kills at --timeout.",
+            queries=(Query("max by (instance) (gunicorn_worker_heartbeat_age_seconds{<on>})", "{{instance}}"),),
+            unit="s",
+        ),
+        Panel(
+            title="Files and threads",
+            text="Open file descriptors and threads: what only rises leaks.",
+            queries=(
+                Query("sum by (instance) (gunicorn_worker_open_fds{<on>})", "{{instance}} descriptors"),
+                Query("sum by (instance) (gunicorn_worker_threads{<on>})", "{{instance}} threads"),
+            ),
+        ),
+        Panel(
+            title="Context switches",
+            text="Involuntary ones say that workers compete for CPUs.",
+            queries=(
+                Query(
+                    "sum by (instance, kind) (rate(gunicorn_worker_context_switches_total{<on>}[<rate>]))",
+                    "{{instance}} {{kind}}",
+                ),
+            ),
+            unit="cps",
+        ),
+        Panel(
+            title="Workers now",
+            text="One line for each worker; its number is the slot that it holds, which the next one takes over.",
+            kind="table",
+            queries=(
+                Query("max by (instance, worker_id, state) (gunicorn_worker_state{<on>} == 1)", "is"),
+                Query(_by_worker("requests_total", rising=True), "Requests/s", "reqps"),
+                Query(_by_worker("requests_in_progress"), "Running", "none"),
+                Query(_by_worker("capacity"), "Capacity", "none"),
+                Query(_by_worker("requests_left"), "Left", "none"),
+                Query(_by_worker("cpu_seconds_total", rising=True), "CPU", "percentunit"),
+                Query(_by_worker("resident_memory_bytes"), "Memory", "bytes"),
+                Query(_by_worker("unique_memory_bytes"), "Unshared", "bytes"),
+                Query(_by_worker("uptime_seconds"), "Uptime", "s"),
+            ),
+            width=24,
+            hidden=("is",),
+        ),
+    ),
+)
+
+EXITS = Row(
+    "Exits",
+    (
+        Panel(
+            title="Ends of workers by cause",
+            text="max_requests, reload, scale_in and shutdown are wanted; every other cause is a fault.",
+            queries=(Query("sum by (cause) (increase(gunicorn_worker_exits_total{<on>}[<rate>])) > 0", "{{cause}}"),),
+            unit="none",
+            stacked=True,
+            bars=True,
+        ),
+        Panel(
+            title="Requests lost",
+            text="Requests that were running in a worker that died; the error log names each.",
+            queries=(
+                Query(
+                    "sum by (cause, route) (increase(gunicorn_requests_lost_total{<on>}[<rate>])) > 0",
+                    "{{cause}} {{route}}",
+                ),
+            ),
+            unit="none",
+            stacked=True,
+            bars=True,
+        ),
+        Panel(
+            title="Starts",
+            text="Workers started, and the time from fork to ready to serve (median, 99th percentile).",
+            queries=(
+                Query("sum(increase(gunicorn_worker_spawns_total{<on>}[<rate>]))", "workers started"),
+                *(
+                    Query(
+                        f"histogram_quantile(0.{digits},"
+                        " sum by (le) (rate(gunicorn_worker_boot_seconds_bucket{<on>}[<rate>])))",
+                        f"boot seconds p{digits}",
+                    )
+                    for digits in ("50", "99")
+                ),
+            ),
+        ),
+    ),
+)
+
+DEPLOYS = Row(
+    "Deploys",
+    (
+        Panel(
+            title="Workers wanted, alive, booted",
+            text="During a reload old and new workers live side by side.",
+            queries=(Query("sum by (state) (gunicorn_workers{<on>})", "{{state}}"),),
+        ),
+        Panel(
+            title="Reloads and signals",
+            text="Reloads by result, and what the masters were told.",
+            queries=(
+                Query("sum by (result) (increase(gunicorn_reloads_total{<on>}[<rate>])) > 0", "reload {{result}}"),
+                Query("sum by (signal) (increase(gunicorn_master_signals_total{<on>}[<rate>])) > 0", "SIG {{signal}}"),
+            ),
+            unit="none",
+            bars=True,
+        ),
+        Panel(
+            title="Masters",
+            text="Uptime falls to 0 at a restart, not at a reload.",
+            queries=(Query("max by (instance) (gunicorn_master_uptime_seconds{<on>})", "{{instance}} uptime"),),
+            unit="s",
+        ),
+        Panel(
+            title="Versions",
+            text="What runs where. Two lines for one job are a deploy under way, or one that stopped half way.",
+            kind="table",
+            queries=(
+                Query("max by (job, instance, worker_type, promgun, gunicorn, python) (gunicorn_info{<on>})", "one"),
+                Query(
+                    "max by (job, instance) (gunicorn_last_reload_timestamp_seconds{<on>}) * 1000",
+                    "Last reload",
+                    "dateTimeFromNow",
+                ),
+                Query(
+                    "max by (job, instance) (gunicorn_master_resident_memory_bytes{<on>})",
+                    "Memory of the master",
+                    "bytes",
+                ),
+                Query(
+                    "sum by (job, instance) (rate(gunicorn_master_cpu_seconds_total{<on>}[<rate>]))",
+                    "CPU of the master",
+                    "percentunit",
+                ),
+            ),
+            width=24,
+            height=6,
+            hidden=("one",),
+        ),
+    ),
+)
+
+ITSELF = Row(
+    "promgun itself",
+    (
+        Panel(
+            title="Time to collect",
+            text="Time to read and merge the store for one page.",
+            queries=(Query("max by (instance) (promgun_scrape_duration_seconds{<on>})", "{{instance}}"),),
+            unit="s",
+        ),
+        Panel(
+            title="Store",
+            text="It grows with label sets and with the most processes that were ever alive at once, and stays there.",
+            queries=(
+                Query("max by (instance) (promgun_store_bytes{<on>})", "{{instance}}", "bytes"),
+                Query("max by (instance) (promgun_store_files{<on>})", "{{instance}} files", "none"),
+                Query("max by (instance) (promgun_store_slots{<on>})", "{{instance}} slots", "none"),
+            ),
+        ),
+        Panel(
+            title="What is missing",
+            text="What could not be stored or read, by reason; label sets beyond the cap, by family.",
+            queries=(
+                Query("sum by (reason) (increase(promgun_store_errors_total{<on>}[<rate>])) > 0", "{{reason}}"),
+                Query(
+                    "sum by (family) (increase(promgun_label_sets_folded_total{<on>}[<rate>])) > 0",
+                    "folded: {{family}}",
+                ),
+            ),
+            unit="none",
+            bars=True,
+        ),
+    ),
+)

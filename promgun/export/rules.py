@@ -1,0 +1,126 @@
+"""``promgun export rules``: recording and alert rules for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from promgun.errors import UsageError
+from promgun.export.alerts import ALERTS, Alert
+from promgun.export.emitter import Node, comment, to_yaml
+from promgun.export.recording import RECORDS, Record, quantile
+from promgun.export.text import fill, label_name, labels, object_labels, quote, seconds, window
+
+JOB = "promgun"
+QUANTILES = ("0.5", "0.95", "0.99")
+HEAD = """\
+Recording and alert rules for servers under promgun, made by: promgun export rules
+Name this file under rule_files of prometheus.yml; test it with: promtool check rules FILE
+"""
+
+
+def _threshold(default: float | str, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """When alerts fire: durations as Prometheus writes them, shares from 0 to 1, memory in bytes an hour."""
+
+    window: str = _threshold("5m", "What rates and averages look back for.")
+    event_window: str = _threshold("15m", "What counts of events look back for: deaths, restarts, overflows.")
+    wait: str = _threshold("5m", "How long a lasting condition must hold before its alert fires.")
+    error_share: float = _threshold(0.05, "GunicornErrorShare: above this share of 5xx answers.")
+    slow_seconds: float = _threshold(1.0, "GunicornSlow: above this time; below the largest bucket of durations.")
+    slow_quantile: float = _threshold(0.99, "GunicornSlow: of this quantile.")
+    min_requests: float = _threshold(20, "GunicornErrorShare, GunicornSlow: with at least so many in the window.")
+    stuck_seconds: float = _threshold(60, "GunicornStuckRequest: a request older than this.")
+    saturation: float = _threshold(0.9, "GunicornSaturated: running and waiting requests by capacity above this.")
+    queue_share: float = _threshold(0.5, "GunicornQueueFilling: the accept queue fuller than this.")
+    deaths: float = _threshold(0, "GunicornWorkersDying: more than so many of one cause in the event window.")
+    crash_loop: float = _threshold(10, "GunicornCrashLoop: more than so many deaths in the event window.")
+    restarts: float = _threshold(3, "GunicornRestarting: so many starts or more in the event window.")
+    memory_window: str = _threshold("1h", "GunicornMemoryGrowth: growing for this long.")
+    memory_growth: float = _threshold(104_857_600, "GunicornMemoryGrowth: by more than so many bytes an hour.")
+
+    def __post_init__(self) -> None:
+        """Raise ``UsageError`` for what no rule can be made of."""
+        seconds(self.wait)
+        for looked_back in (self.window, self.event_window, self.memory_window):
+            window(looked_back)
+        if not 0 < self.slow_quantile < 1:
+            raise UsageError(f"{self.slow_quantile:g} is no quantile", "Give a number between 0 and 1, e.g. 0.99")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesOptions:
+    """What the rules are made with.
+
+    ``job`` is the scrape job whose series they read; ``by`` are labels of the targets to keep apart beside job and
+    instance (``cluster``); ``labels`` go on every alert, before which ``severity`` yields; ``operator`` makes the
+    object of the Prometheus Operator, with ``operator_labels``.
+    """
+
+    job: str = JOB
+    by: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    operator: bool = False
+    operator_labels: tuple[str, ...] = ()
+
+
+def rules(options: RulesOptions) -> str:
+    """Return the rule file, or the PrometheusRule; raises ``UsageError`` for options that cannot be used."""
+    groups: dict[str, Node] = {"groups": _groups(options)}
+    if not options.operator:
+        return "".join(f"{line}\n" for line in comment(HEAD)) + to_yaml(groups)
+    found = {"app.kubernetes.io/name": "promgun"} | object_labels(options.operator_labels)
+    metadata: Node = {"name": "promgun", "labels": found}
+    return to_yaml(
+        {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": metadata, "spec": groups}
+    )
+
+
+def _groups(options: RulesOptions) -> list[Node]:
+    values = placeholders(options)
+    slow = values["slow_quantile"]
+    quantiles = [quantile(value) for value in dict.fromkeys((*QUANTILES, slow))]
+    extra = labels(options.labels)
+    # One group: its rules are evaluated one after another, so alerts see what was recorded at the same instant.
+    found = [_record(record, values) for record in (*RECORDS, *quantiles)]
+    return [{"name": "promgun", "rules": [*found, *(_alert(alert, values, extra) for alert in ALERTS)]}]
+
+
+def placeholders(options: RulesOptions) -> dict[str, str]:
+    """Return what fills the templates."""
+    limits = options.thresholds
+    numbers = {
+        one.name: value if isinstance(value := getattr(limits, one.name), str) else f"{value:.15g}"
+        for one in fields(limits)
+    }
+    names = dict.fromkeys(("job", *map(label_name, options.by)))
+    return numbers | {
+        "select": f"job={quote(options.job)}",
+        "by": ", ".join(name for name in names if name != "instance"),
+        "memory_seconds": f"{seconds(limits.memory_window):g}",
+    }
+
+
+def _record(record: Record, values: Mapping[str, str]) -> Node:
+    rule: dict[str, Node] = {"record": record.name, "expr": fill(record.expr, values)}
+    return rule | ({"labels": dict(record.labels)} if record.labels else {})
+
+
+def _alert(alert: Alert, values: Mapping[str, str], extra: Mapping[str, str]) -> Node:
+    waits = {"for": fill(alert.wait, values)} if alert.wait else {}
+    return {
+        "alert": alert.name,
+        "expr": fill(alert.expr, values),
+        **waits,
+        "labels": {"severity": alert.severity, **alert.labels, **extra},
+        "annotations": {
+            "summary": fill(alert.summary, values),
+            "description": fill(f"{alert.meaning} {alert.action}", values),
+        },
+    }

@@ -1,0 +1,72 @@
+"""``promgun export scrape``: how Prometheus finds the servers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from promgun.export.emitter import Commented, Node, to_yaml
+from promgun.export.rules import JOB
+from promgun.export.text import host_port, labels, seconds, window
+
+HEAD = """\
+For prometheus.yml, made by: promgun export scrape
+Test the file with: promtool check config prometheus.yml"""
+TIMEOUT = 10.0
+FILES = """\
+One file or many, each made by: promgun export scrape --file-sd --target HOST:PORT ...
+Prometheus reads them again when they change."""
+PUSHED = """\
+What short-lived servers pushed at their end (promgun run --push-gateway URL): the labels that came with it stay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScrapeOptions:
+    """What is scraped: ``targets`` of this ``job`` with these ``labels``.
+
+    ``file_sd`` gives the targets as a file for service discovery in place of the job; with ``files`` the job finds
+    its targets in such files; ``rules`` names a rule file; ``push_gateway`` is scraped as a job of its own.
+    """
+
+    job: str = JOB
+    targets: tuple[str, ...] = ("127.0.0.1:9164",)
+    labels: tuple[str, ...] = ()
+    interval: str = "15s"
+    file_sd: bool = False
+    files: str = ""
+    rules: str = ""
+    push_gateway: str = ""
+
+
+def scrape(options: ScrapeOptions) -> str:
+    """Return the job as YAML, or the targets as JSON; raises ``UsageError`` for what Prometheus would refuse."""
+    targets: dict[str, Node] = {"targets": [host_port(target) for target in options.targets]}
+    extra = labels(options.labels)
+    if extra:
+        targets["labels"] = extra
+    if options.file_sd:
+        return json.dumps([targets], indent=2, ensure_ascii=False) + "\n"
+    jobs: list[Node] = [_job(options, targets)]
+    if options.push_gateway:
+        jobs.append(Commented(_pushed(options), PUSHED))
+    rules: dict[str, Node] = {"rule_files": [options.rules]} if options.rules else {}
+    return to_yaml(Commented(rules | {"scrape_configs": jobs}, HEAD))
+
+
+def _job(options: ScrapeOptions, targets: Node) -> Node:
+    found: dict[str, Node] = {"static_configs": [targets]}
+    if options.files:
+        found = {"file_sd_configs": [Commented({"files": [options.files]}, FILES)]}
+    return {"job_name": options.job, **_pace(options), **found}
+
+
+def _pace(options: ScrapeOptions) -> dict[str, Node]:
+    interval = window(options.interval)
+    # Prometheus refuses a timeout above the interval.
+    short: dict[str, Node] = {"scrape_timeout": interval} if seconds(interval) < TIMEOUT else {}
+    return {"scrape_interval": interval, **short}
+
+
+def _pushed(options: ScrapeOptions) -> Node:
+    targets = {"targets": [host_port(options.push_gateway)]}
+    return {"job_name": "pushgateway", **_pace(options), "honor_labels": True, "static_configs": [targets]}

@@ -1,0 +1,117 @@
+"""An instance at a moment, as the terminal view and the status page show it: data without I/O.
+
+``status_page`` reads a snapshot from a page of metrics, ``status_store`` from the store itself; ``status_interval``
+compares two, ``status_history`` keeps the last minute, ``status_json`` writes it all down for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRequest:
+    """A request that is being served: ``phase`` is reading, queued, application or writing, ``age`` in seconds.
+
+    ``path`` has no query string, and every text is harmless to print; while the head is read they are empty.
+    """
+
+    phase: str
+    age: float
+    method: str = ""
+    route: str = ""
+    path: str = ""
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What no page carries: names, and by slot the pid and the running requests, oldest first."""
+
+    name: str = ""
+    application: str = ""
+    addresses: tuple[str, ...] = ()
+    pids: Mapping[int, int] = field(default_factory=dict)
+    running: Mapping[int, tuple[OpenRequest, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A living worker; ``None`` is what the page does not tell (no ``--max-requests``, no /proc, no store at hand)."""
+
+    worker_id: int
+    state: str
+    pid: int | None = None
+    in_progress: int = 0
+    capacity: int = 0
+    oldest_request: float = 0.0
+    heartbeat_age: float = 0.0
+    uptime: float = 0.0
+    memory: int | None = None
+    requests_left: int | None = None
+    running: tuple[OpenRequest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """An accept queue: the listener's address, connections waiting now, and how many it holds at most."""
+
+    listener: str
+    connections: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTotals:
+    """What only rises, by slot, whoever owned it: requests, busy seconds, seconds of CPU."""
+
+    requests: float = 0.0
+    busy: float = 0.0
+    cpu: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """An instance at one moment.
+
+    ``taken`` is the observer's monotonic clock and ``at`` Unix time; ``uptime`` is the master's in seconds, by the
+    server's own clock. ``requests`` are counted by status, ``durations`` are cumulative by upper bound in seconds.
+    """
+
+    taken: float
+    at: float
+    up: bool
+    uptime: float | None
+    info: Mapping[str, str]
+    target: int
+    workers: Mapping[int, Worker]
+    slots: Mapping[int, SlotTotals]
+    requests: Mapping[str, float]
+    durations: Mapping[float, float]
+    queues: tuple[Queue, ...]
+    exits: Mapping[str, int]
+    details: Details
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many living workers are in each state that any is in."""
+        states: dict[str, int] = {}
+        for worker in self.workers.values():
+            states[worker.state] = states.get(worker.state, 0) + 1
+        return states
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that are being served now."""
+        return sum(worker.in_progress for worker in self.workers.values())
+
+    @property
+    def capacity(self) -> int:
+        """Requests that the living workers can serve at once."""
+        return sum(worker.capacity for worker in self.workers.values())
+
+    @property
+    def waiting(self) -> int | None:
+        """Connections in all accept queues; ``None`` where nobody tells."""
+        return sum(queue.connections for queue in self.queues) if self.queues else None

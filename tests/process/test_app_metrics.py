@@ -1,0 +1,146 @@
+"""The application's own prometheus_client metrics stand on the same page, aggregated, with no set-up in it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness import PromgunProcess, Sandbox, is_alive, wait_until
+from tests.http_client import Request, load, send
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.seam
+
+REQUESTS = "gunicorn_requests_total"
+
+
+def counting(worker_type: str, *args: str, **options: object) -> PromgunProcess:
+    """Return a server of the counting application with two workers."""
+    threads = ("--threads", "4") if worker_type == "gthread" else ()
+    return PromgunProcess("-k", worker_type, *threads, *args, app="counting:app", workers=2, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["workers", "preload"])
+def test_metrics_of_all_workers_are_one(worker_type: str, preload: tuple[str, ...]) -> None:
+    with counting(worker_type, *preload) as server:
+        requests = [Request("/book")] * 30 + [Request("/pen")] * 10
+        assert load(server.address, requests, concurrency=8, keepalive=False) == {200: 40}
+        server.expect("shop_orders_total", 40)
+        page = server.fresh()
+        assert page.by("kind", "shop_orders_total") == {"book": 30, "pen": 10}
+        assert page.value("shop_basket_euros_count") == 40
+        assert page.value("shop_basket_euros_sum") == 2000
+        assert page.value("shop_basket_euros_bucket", le="10.0") == 0
+        assert page.value("shop_basket_euros_bucket", le="100.0") == 40
+        assert page.value("shop_payment_seconds_count") == 40
+        assert page.value("shop_payment_seconds_sum") == 10
+        assert page.value("shop_peak") == 7
+        # Each worker that took an order holds one open cart.
+        busy = len(page.by("worker_id", "gunicorn_worker_requests_total"))
+        assert page.value("shop_carts") == busy
+        types = {name: page.families[name].type for name in ("shop_orders", "shop_basket_euros", "shop_carts")}
+        assert types == {"shop_orders": "counter", "shop_basket_euros": "histogram", "shop_carts": "gauge"}
+        assert page.families["shop_orders"].documentation
+
+
+def test_metrics_go_on_in_new_workers(worker_type: str) -> None:
+    with counting(worker_type) as server:
+        assert load(server.address, 20, path="/book", keepalive=False) == {200: 20}
+        server.expect("shop_orders_total", 20)
+        before = server.workers()
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: not any(map(is_alive, before)))
+        wait_until(lambda: server.scrape().value("gunicorn_workers", state="booted") == 2)
+        page = server.fresh()
+        assert page.sum("shop_orders_total") == 20
+        assert page.sum("shop_carts") == 0  # a live gauge goes with its worker
+        assert page.value("shop_peak") == 7
+        assert load(server.address, 20, path="/pen", keepalive=False) == {200: 20}
+        server.expect("shop_orders_total", 40)
+
+
+def test_orders_of_the_demo() -> None:
+    with PromgunProcess() as server:
+        for kind in ("book", "book", "pen"):
+            assert send(server.address, path=f"/order/{kind}").status == 201
+        assert send(server.address, path="/order/car").status == 400
+        server.expect("demo_orders_total", 3)
+        assert server.scrape().by("kind", "demo_orders_total") == {"book": 2, "pen": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [
+        ("/", 200, "/order/book"),
+        ("/fast", 200, "fast"),
+        ("/slow?seconds=0.01", 200, "slept 0.01 s"),
+        ("/slow?seconds=11", 400, "between 0 and 10"),
+        ("/slow?seconds=nan", 400, "between 0 and 10"),
+        ("/slow?seconds=soon", 400, "soon"),
+        ("/fail", 500, ""),
+        ("/status/418", 418, "418"),
+        ("/status/599", 599, "599"),
+        ("/status/204", 204, ""),
+        ("/status/100", 400, "between 200 and 599"),
+        ("/status/teapot", 400, "teapot"),
+        ("/stream?chunks=2", 200, "chunk 0\nchunk 1\n"),
+        ("/stream?chunks=-1", 400, "between 0"),
+        ("/file", 200, "/file"),
+        ("/nothing", 404, "/ lists them"),
+    ],
+)
+def test_routes_of_the_demo(demo: PromgunProcess, path: str, status: int, body: str) -> None:
+    response = send(demo.address, path=path)
+    assert response.status == status
+    assert body in response.text
+
+
+def test_demo_reads_a_body(demo: PromgunProcess) -> None:
+    assert send(demo.address, "POST", "/echo", body=b"x" * 200_000).text == "200000\n"
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[PromgunProcess]:
+    """Run the demo once for the tests that only look at its answers."""
+    with PromgunProcess() as server:
+        yield server
+
+
+def test_directory_that_the_user_names(sandbox: Sandbox) -> None:
+    store = sandbox.directory / "named" / "store"
+    store.mkdir(parents=True, mode=0o700)
+    (store / "counter_4711.db").write_bytes(b"left by an earlier run")
+    (store / "notes.txt").write_text("the user's own")
+    for args, env in (
+        (("--metrics-dir", str(store)), {}),
+        ((), {"PROMETHEUS_MULTIPROC_DIR": str(store)}),
+        ((), {"PROMGUN_METRICS_DIR": str(store)}),
+    ):
+        with counting("sync", *args, env=env, sandbox=sandbox) as server:
+            assert load(server.address, 10, path="/book") == {200: 10}
+            server.expect("shop_orders_total", 10)
+            (run,) = sandbox.runs()
+            assert Path(run["store"]) == store
+            assert sandbox_dump(sandbox, "--dir", str(store)).count("shop_orders_total{") == 1
+            stock = (
+                "from prometheus_client import CollectorRegistry, generate_latest, multiprocess\n"
+                "registry = CollectorRegistry()\n"
+                f"multiprocess.MultiProcessCollector(registry, {str(store)!r})\n"
+                "print(generate_latest(registry).decode())\n"
+            )
+            ran = sandbox.run("-c", stock)
+            assert 'shop_orders_total{kind="book"} 10.0' in ran.stdout, ran.stderr
+        assert (store / "notes.txt").read_text() == "the user's own"
+        assert not (store / "counter_4711.db").exists()
+
+
+def sandbox_dump(sandbox: Sandbox, *args: str) -> str:
+    """Return what ``promgun metrics dump`` prints."""
+    ran = sandbox.run("-m", "promgun", "metrics", "dump", *args)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout

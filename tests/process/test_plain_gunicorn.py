@@ -1,0 +1,114 @@
+"""Plain Gunicorn with promgun's worker classes: ``gunicorn -k promgun.PrometheusWorker app:app``."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.harness import GUNICORN, PromgunProcess, Sandbox, is_alive, wait_until
+from tests.http_client import Request, load, send
+
+pytestmark = pytest.mark.seam
+
+REQUESTS = "gunicorn_requests_total"
+CLASSES = {
+    "sync": "promgun.PrometheusWorker",
+    "gthread": "promgun.PrometheusThreadWorker",
+    "gevent": "promgun.PrometheusGeventWorker",
+    "eventlet": "promgun.PrometheusEventletWorker",
+}
+MIXED = [Request("/ok"), Request("/status/404"), Request("/fail/ValueError")]
+
+
+def plain(
+    worker_type: str, *args: str, app: str = "probe:app", sandbox: Sandbox | None = None, config: str = ""
+) -> PromgunProcess:
+    """Return a plain Gunicorn with two workers of one of our classes."""
+    threads = ("--threads", "4") if worker_type == "gthread" else ()
+    return PromgunProcess(
+        "-k",
+        CLASSES[worker_type],
+        *threads,
+        *args,
+        app=app,
+        command=GUNICORN,
+        metrics=None,
+        sandbox=sandbox,
+        config=config,
+        workers=2,
+    )
+
+
+def expect_dump(server: PromgunProcess, name: str, value: float) -> None:
+    """Wait until ``promgun metrics dump`` shows this sum."""
+    wait_until(lambda: server.dump().sum(name) == value, message=lambda: f"{name} {server.dump().sum(name)}")
+
+
+def test_metrics_are_collected_without_any_configuration(worker_type: str) -> None:
+    with Sandbox() as sandbox, plain(worker_type, sandbox=sandbox) as server:
+        assert load(server.address, MIXED * 10) == Counter({200: 10, 404: 10, 500: 10})
+        expect_dump(server, REQUESTS, 30)
+        page = server.dump()
+        assert page.by("status", REQUESTS) == {"200": 10, "404": 10, "500": 10}
+        assert page.sum("gunicorn_failed_requests_total", error_type="ValueError") == 10
+        assert page.value("gunicorn_up") == 1
+        (run,) = sandbox.runs()
+        assert (run["pid"], run["application"]) == (server.master_pid, "probe:app")
+        store = Path(run["store"])
+        assert store.exists()
+        ps = sandbox.run("-m", "promgun", "ps").stdout
+        assert str(server.master_pid) in ps
+        server.stop()
+        assert not store.exists()
+
+
+def test_counts_survive_workers_and_reloads(worker_type: str) -> None:
+    with plain(worker_type) as server:
+        assert load(server.address, 10, path="/ok") == {200: 10}
+        expect_dump(server, REQUESTS, 10)
+        before = wait_until(lambda: pids if len(pids := server.workers()) == 2 else None)
+        server.send_signal(signal.SIGKILL, before[0])
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: not any(map(is_alive, before)))
+        assert load(server.address, 10, path="/ok") == {200: 10}
+        expect_dump(server, REQUESTS, 20)
+        assert server.dump().sum("gunicorn_worker_requests_in_progress") == 0
+
+
+def test_metrics_of_the_application_with_preload(worker_type: str) -> None:
+    with plain(worker_type, "--preload", app="counting:app") as server:
+        assert load(server.address, 10, path="/book") == {200: 10}
+        expect_dump(server, "shop_orders_total", 10)
+
+
+def test_one_line_adds_the_metrics_process() -> None:
+    config = "from promgun.hooks import when_ready\n"
+    with Sandbox() as sandbox:
+        path = sandbox.directory / "metrics.sock"
+        with PromgunProcess(
+            "-k",
+            "promgun.PrometheusWorker",
+            app="probe:app",
+            command=GUNICORN,
+            metrics=None,
+            env={"PROMGUN_METRICS_BIND": f"unix:{path}"},
+            sandbox=sandbox,
+            config=config,
+        ) as server:
+            assert load(server.address, 10, path="/ok") == {200: 10}
+            wait_until(lambda: send(str(path), path="/-/ready").status == 200)
+            wait_until(lambda: f"{REQUESTS}{{method=" in send(str(path), path="/metrics").text)
+            page = send(str(path), path="/metrics").text
+            assert 'gunicorn_requests_total{method="GET",route="",status="200"} 10.0' in page
+        assert not path.exists()
+
+
+def test_class_of_ours_needs_no_import_of_others() -> None:
+    program = "import sys, promgun; promgun.PrometheusWorker; print(*sys.modules)"
+    with Sandbox() as sandbox:
+        modules = sandbox.run("-c", program).stdout.split()
+    assert "promgun.workers.sync" in modules
+    assert not {"gevent", "eventlet"} & set(modules)
