@@ -1,8 +1,8 @@
 """Nanoseconds an operation, ours against stock prometheus_client, and microseconds a request that measuring adds.
 
 Operations are timed in this process, in turns, over many batches; the cost of the timing loop is taken off. Requests
-are served by real worker objects over loopback connections (see twins.py), each case in fresh interpreters: Python's cost
-alone, which is the figure to trust for small differences.
+are served by real worker objects over loopback connections (see twins.py), each case in fresh interpreters: the
+figure to trust for small differences.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-import promgun.options  # noqa: F401 - makes our settings known to Gunicorn
 import twins
 from gunicorn.config import Config
 from shared import Report, Spread, Value, arguments, fast_folder, percentile, pinned, spread, two_cores
 
+import promgun.options  # noqa: F401 - makes our settings known to Gunicorn
 from promgun.metrics.instruments import Instruments
 from promgun.store.board import Role
 from promgun.store.directory import create_private
@@ -183,9 +183,7 @@ def requests(report: Report, cases: list[twins.Case], options: argparse.Namespac
 
 
 def _added(runs: list[dict[str, list[float]]], variant: str, floors: dict[str, list[float]]) -> dict[str, Value]:
-    differences = [
-        measured - plain for run in runs for measured, plain in zip(run[variant], run["plain"], strict=True)
-    ]
+    differences = [measured - plain for run in runs for measured, plain in zip(run[variant], run["plain"], strict=True)]
     around: Spread = spread(differences)
     return {
         "added": statistics.median(a - b for a, b in zip(floors[variant], floors["plain"], strict=True)),
@@ -204,7 +202,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="fresh interpreters a case")
     parser.add_argument("--only", choices=("operations", "requests"))
     options = parser.parse_args()
-    both = (True, False)
+    both: tuple[bool, ...] = (True, False)
     if options.quick:
         options.batches, options.repeat, both = 100, 1, (True,)
     types = options.worker_types.split(",")

@@ -1,4 +1,4 @@
-"""What a scrape costs: processes × label sets × recycled workers, ours against stock prometheus_client.
+"""What a scrape costs: processes x label sets x recycled workers, ours against stock prometheus_client.
 
 Both sides hold the same: in each process a histogram of 12 buckets with that many label sets. Ours is the whole page
 of the metrics process (boards, store, figures of every process, families, text); stock is ``MultiProcessCollector``
@@ -54,7 +54,7 @@ class Case:
     @property
     def name(self) -> str:
         """Spell the case."""
-        return f"{self.processes} × {self.sets}, {self.recycled} recycled"
+        return f"{self.processes} x {self.sets}, {self.recycled} recycled"
 
     def note(self, what: str, seconds: float) -> None:
         """Keep a figure."""
@@ -212,7 +212,7 @@ def show(report: Report, cases: list[Case]) -> None:
         _check_equal(case)
         times.append(
             {
-                "processes × label sets": case.name,
+                "processes x label sets": case.name,
                 "cold": case.median("cold"),
                 "warm": case.median("warm"),
                 "warm min": min(case.figures["warm"]),
@@ -225,7 +225,7 @@ def show(report: Report, cases: list[Case]) -> None:
         )
         sizes.append(
             {
-                "processes × label sets": case.name,
+                "processes x label sets": case.name,
                 "files": _files(case.ours)[0],
                 "stock files": _files(case.stock)[0],
                 "store KiB": _files(case.ours)[1] / 1024,

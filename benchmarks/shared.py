@@ -213,7 +213,7 @@ class Report:
 
 def _spell(value: Value) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, float):

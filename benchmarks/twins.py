@@ -110,10 +110,10 @@ def _serve(case: Case, variant: str, worker_class: Any, control: Any, size: int)
 
 def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: contextlib.ExitStack) -> Any:
     """Return a worker that has booted but does not listen."""
-    import promgun.options  # noqa: F401, PLC0415 - only in children: makes our settings known
     from gunicorn.config import Config  # noqa: PLC0415 - same
     from gunicorn.glogging import Logger  # noqa: PLC0415 - same
 
+    import promgun.options  # noqa: F401, PLC0415 - only in children: makes our settings known
     from promgun.store.directory import create_private  # noqa: PLC0415 - same
     from promgun.store.files import Owner  # noqa: PLC0415 - same
     from promgun.store.process import STORE  # noqa: PLC0415 - same

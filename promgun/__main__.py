@@ -1,6 +1,6 @@
 """``python -m promgun``."""
 
-from promgun.cli.main import main
+from promgun.cli.entry import start
 
 if __name__ == "__main__":
-    main()
+    start()

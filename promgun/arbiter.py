@@ -16,6 +16,7 @@ from typing import Any
 
 from gunicorn import __version__ as gunicorn_version
 from gunicorn import arbiter as arbiter_module
+from gunicorn import systemd
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
@@ -27,6 +28,7 @@ from promgun.handover import Handover
 from promgun.listeners import bind, close_and_unlink, metrics_url, parse_address
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics_process import MetricsProcess
+from promgun.push import push_final_page
 from promgun.registration import Registration
 from promgun.signals import CountsSignals
 from promgun.silence import AsksSilentWorkers
@@ -34,6 +36,7 @@ from promgun.store.board import Cell, Role
 from promgun.store.directory import StoreDirectory
 from promgun.store.facts import MasterFacts
 from promgun.store.process import ProcessStore
+from promgun.workers.mixin import AWAITED_SIGNALS
 
 _KILLED_END = 1.0
 _PAUSE = 0.01
@@ -155,10 +158,16 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
         """Stop the workers, then, last of all, the metrics process: scrapes answer while workers drain."""
-        self._stopping = True
+        first, self._stopping = not self._stopping, True
         self._intent = "shutdown"
+        if self.reexec_pid:
+            # systemd goes on with the new master (sd_notify(3)).
+            systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
         super().stop(graceful)
         self._reap_killed()
+        if first and not self.reexec_pid and (not self.master_pid or self.master_pid != os.getppid()):
+            # No other master goes on counting (Gunicorn notices only after a while that the old one has ended).
+            push_final_page(self.cfg, self.context.directory.path, self.log)
         if self.metrics_process is not None:
             self.metrics_process.stop()
             self.metrics_process = None
@@ -181,8 +190,18 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
     # ---- workers
 
     def spawn_worker(self) -> Any:
-        """Fork a worker, and count it."""
-        pid = super().spawn_worker()
+        """Fork a worker, and count it.
+
+        Signals wait while it is forked, and in the child until its handlers are set
+        (``PrometheusMixin.init_signals``): before that they
+        would go to the copy of our own queue and be lost, and a stop would take the whole graceful timeout.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED_SIGNALS)
+        try:
+            pid = super().spawn_worker()
+        finally:
+            if os.getpid() == self.pid:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.instruments.counters.inc("gunicorn_worker_spawns_total")
         self.ends.born(pid, self.WORKERS.get(pid))
         return pid

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from typing import Any
+from urllib.parse import urlsplit
 
 from gunicorn import config
 
@@ -173,4 +174,44 @@ class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is u
     default = 1000
     desc = """\
         The most label sets that one family holds; what is beyond is folded into one named _OVERFLOW and counted.
+        """
+
+
+def validate_push_url(value: Any) -> str | None:
+    """Return the URL of a Pushgateway; raises ``ValueError`` for what is none."""
+    if value is None or value == "":
+        return None
+    parts = urlsplit(str(value))
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be a URL such as http://pushgateway.example:9091")
+    return str(value)
+
+
+class PushGateway(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Where the final page goes."""
+
+    name = "push_gateway"
+    section = SECTION
+    cli = ("--push-gateway",)
+    meta = "URL"
+    validator = validate_push_url
+    default = None
+    desc = """\
+        Push the final page of metrics to this Pushgateway at exit: for servers that do not live until a scrape.
+
+        The labels are job and instance, the name of this host. The exit waits 3 seconds for it at most.
+        """
+
+
+class PushGatewayJob(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Under which name it goes there."""
+
+    name = "push_gateway_job"
+    section = SECTION
+    cli = ("--push-gateway-job",)
+    meta = "NAME"
+    validator = config.validate_string
+    default = None
+    desc = """\
+        The job under which --push-gateway pushes; by default the name of the process (--name).
         """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from promgun.errors import PromgunError
-from promgun.runs import Run, register, unregister
+from promgun.runs import Run, register
 from promgun.store.directory import StoreDirectory
 from promgun.store.facts import MasterFacts, write_facts
 
@@ -36,8 +36,6 @@ class Registration:
                 metrics_addresses=facts.metrics_addresses,
                 store=self._directory.path,
             )
-            if self._entry is not None:
-                unregister(self._entry)
             self._entry = register(run)
         except (OSError, PromgunError) as error:
             log.warning("This run cannot be registered, so 'promgun metrics dump' needs --dir or --url: %s", error)

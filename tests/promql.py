@@ -37,11 +37,15 @@ class Mismatch(AssertionError):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What a name stands for: its labels without those of the target, its kind, the values of closed labels."""
+    """What a name stands for: its own labels, its kind, the values of closed labels.
+
+    What is ``scraped`` also has the labels of its target; what a rule records has its own only.
+    """
 
     labels: frozenset[str]
     kind: str
     closed: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    scraped: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,10 @@ class _Reader:
         return found
 
     def aggregate(self, name: str) -> Shape:
-        by = (self.take() and self.names()) if self.peek() == "by" else None
+        by: frozenset[str] | None = None
+        if self.peek() == "by":
+            self.take()
+            by = self.names()
         *_, shape = self.arguments()
         if shape.labels is None or shape.ranged:
             raise self.error(f"{name} of what is no vector")
@@ -189,23 +196,24 @@ class _Reader:
         known = self.series.get(name)
         if known is None:
             raise self.error(f"no series {name}")
+        labels = known.labels | (self.target if known.scraped else set())
         if self.peek() == "{":
             self.take()
             while self.peek() != "}":
-                self.matcher(name, known)
+                self.matcher(name, labels, known.closed)
                 if self.peek() != "}":
                     self.take(",")
             self.take()
         ranged = bool(self.tokens) and self.tokens[-1][0] == "range"
         if ranged and not _RANGE.fullmatch(self.take()):
             raise self.error("an unknown range")
-        return Shape(known.labels | self.target, known.kind, ranged, frozenset({name}))
+        return Shape(labels, known.kind, ranged, frozenset({name}))
 
-    def matcher(self, name: str, known: Series) -> None:
+    def matcher(self, name: str, labels: frozenset[str], closed: Mapping[str, Iterable[str]]) -> None:
         label, operator, value = self.take(), self.take("=", "!=", "=~", "!~"), self.take().strip('"')
-        if label not in known.labels | self.target:
+        if label not in labels:
             raise self.error(f"{name} has no label {label}")
-        if label in known.closed and _ALTERNATIVES.fullmatch(value):
+        if label in closed and _ALTERNATIVES.fullmatch(value):
             values = value.split("|") if operator.endswith("~") else [value]
-            if unknown := set(values) - set(known.closed[label]):
+            if unknown := set(values) - set(closed[label]):
                 raise self.error(f"{label} is never {sorted(unknown)}")

@@ -128,6 +128,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
         "run": "promgun.cli.run:run",
         "ps": "promgun.cli.ps:ps",
         "metrics": "promgun.cli.metrics:metrics",
+        "export": "promgun.cli.export:export",
         "completion": "promgun.cli.completion:completion",
     },
     epilog="""\b

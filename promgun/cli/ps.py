@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from promgun.exposition.instances import FORMATS, render_runs
+from promgun.exposition.requests import render_requests
 from promgun.exposition.terminal import Terminal
+
+if TYPE_CHECKING:
+    from promgun.runs import Run
 
 
 @click.command(
@@ -14,17 +20,29 @@ from promgun.exposition.terminal import Terminal
     Examples:
       promgun ps
       promgun ps --format json
+      promgun ps --requests
     """,
 )
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print them."
 )
-def ps(form: str) -> None:
-    """List the running instances: name, pid, application, worker type, addresses, metrics addresses, uptime."""
-    from promgun.runs import live_runs  # noqa: PLC0415 - not needed for --help
+@click.option("--requests", is_flag=True, help="List their workers instead, and what each is doing now.")
+def ps(form: str, *, requests: bool) -> None:
+    """List the running instances: name, pid, application, worker type, addresses, metrics addresses, uptime.
 
-    runs = live_runs()
+    With --requests a row is a running request: instance, slot, pid and state of its worker, its phase (reading,
+    queued, application, writing), method, path, client, age; a worker that has none is a row too.
+    """
+    from promgun.runs import instances, live_runs  # noqa: PLC0415 - not needed for --help
+
+    runs = instances() if requests else live_runs()
     if not runs:
         click.echo("no running instances", err=True)
     if runs or form == "json":
-        click.echo(render_runs(runs, form, Terminal.of()), nl=False)
+        click.echo(_requests(runs, form) if requests else render_runs(runs, form, Terminal.of()), nl=False)
+
+
+def _requests(runs: tuple[Run, ...], form: str) -> str:
+    from promgun.status_requests import workers_now  # noqa: PLC0415 - imports prometheus_client
+
+    return render_requests(workers_now(runs), form, Terminal.of())

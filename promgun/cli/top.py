@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -9,6 +10,14 @@ import click
 from promgun.cli.types import InstanceType
 
 _LEAST_INTERVAL = 0.2
+_MOST_INTERVAL = 3600.0
+
+
+def _number(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
+    # Click's range lets NaN through: it is neither too small nor too large.
+    if math.isnan(value):
+        raise click.BadParameter("nan is not a number of seconds")
+    return value
 
 
 @click.command(
@@ -37,7 +46,8 @@ _LEAST_INTERVAL = 0.2
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(min=_LEAST_INTERVAL),
+    type=click.FloatRange(_LEAST_INTERVAL, _MOST_INTERVAL),
+    callback=_number,
     default=1.0,
     show_default=True,
     metavar="SECONDS",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+import h11
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +30,17 @@ class Answer:
     status: HTTPStatus
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = (_TEXT, *_ALWAYS)
+
+    def response(self, *, is_last: bool) -> h11.Response:
+        """Return its head, dated now."""
+        headers = [
+            (b"Date", formatdate(usegmt=True).encode()),
+            *self.headers,
+            (b"Content-Length", str(len(self.body)).encode()),
+        ]
+        if is_last:
+            headers.append((b"Connection", b"close"))
+        return h11.Response(status_code=self.status, headers=headers, reason=self.status.phrase.encode())
 
 
 def _plain(status: HTTPStatus, text: str, *headers: tuple[bytes, bytes]) -> Answer:

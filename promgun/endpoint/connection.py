@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from email.utils import formatdate
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
@@ -81,9 +80,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._drained += nbytes
             if self._drained > self._limits.linger_bytes:
                 self._transport.abort()
-            return
-        self._http.receive_data(bytes(self._buffer[:nbytes]))
-        self._read_request()
+        else:
+            self._http.receive_data(bytes(self._buffer[:nbytes]))
+            self._read_request()
 
     def pause_writing(self) -> None:
         """Stop: the client does not read as fast as we write."""
@@ -94,15 +93,15 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Go on: the kernel has taken what asyncio held."""
         self._is_stalled = False
         self._gate.stop_waiting(self)
-        if self._phase is _Phase.ANSWER:
-            self._write()
+        # In a turn of its own: had we ended our direction from here, asyncio would end it once more, and that
+        # raises when the client has closed meanwhile (Python 3.10 to 3.13).
+        self._loop.call_soon(self._write)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget everything, whoever ended it."""
         self._cancel_deadline()
         self._unsent = memoryview(b"")
-        if self._page is not None:
-            self._page.remove_done_callback(self._page_is_ready)
+        self._forget_page()
         self._gate.leave(self)
 
     def evict(self) -> None:
@@ -183,16 +182,19 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._send(page.result())
 
     def _give_up_on_page(self) -> None:
+        self._forget_page()
+        self._send(UNAVAILABLE)
+
+    def _forget_page(self) -> None:
         if self._page is not None:
             self._page.remove_done_callback(self._page_is_ready)
             self._page = None
-        self._send(UNAVAILABLE)
 
     def _send(self, answer: Answer) -> None:
         self._begin_answer()
         self._set_deadline(self._limits.write_seconds, self._transport.abort)
         is_head = self._method == b"HEAD"
-        head = self._http.send(self._response(answer))
+        head = self._http.send(answer.response(is_last=self._is_last or self._gate.is_crowded))
         if not is_head:
             # The state of h11 has to follow, the bytes are the same.
             self._http.send(h11.Data(data=answer.body))
@@ -203,22 +205,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport.write(head + body[:_CHUNK])
         self._write()
 
-    def _response(self, answer: Answer) -> h11.Response:
-        headers = [
-            (b"Date", formatdate(usegmt=True).encode()),
-            *answer.headers,
-            (b"Content-Length", str(len(answer.body)).encode()),
-        ]
-        if self._is_last or self._gate.is_crowded:
-            headers.append((b"Connection", b"close"))
-        return h11.Response(status_code=answer.status, headers=headers, reason=answer.status.phrase.encode())
-
     def _write(self) -> None:
-        while self._unsent and not self._is_stalled and not self._transport.is_closing():
+        while not (self._is_stalled or self._transport.is_closing()):
+            if not self._unsent:
+                self._end_answer()
+                return
             self._transport.write(self._unsent[:_CHUNK])
             self._unsent = self._unsent[_CHUNK:]
-        if not self._unsent and not self._is_stalled:
-            self._end_answer()
 
     def _end_answer(self) -> None:
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
@@ -242,7 +235,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         try:
             self._transport.write_eof()
         except OSError:
-            # The client has reset the connection meanwhile; asyncio lets the error of shutdown(2) through.
+            # The client has reset the connection; asyncio lets the error of shutdown(2) through.
             self._transport.abort()
         self._transport.resume_reading()
 

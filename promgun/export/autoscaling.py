@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from promgun.errors import UsageError
 from promgun.export.emitter import Commented, Node, to_yaml
+from promgun.export.options import option
 from promgun.export.text import quote, window
 
 METRIC = "gunicorn_saturation"
@@ -28,12 +29,12 @@ SLOWLY_DOWN = "One slow minute is no reason to let pods go."
 class Scaling:
     """Between how many pods, at what saturation of each; with ``keda`` its ScaledObject, asking ``prometheus``."""
 
-    least: int = 2
-    most: int = 10
-    saturation: float = 0.7
-    window: str = "2m"
-    keda: bool = False
-    prometheus: str = "http://prometheus-operated.monitoring.svc:9090"
+    least: int = option(2, "The fewest pods.", flag="--min")
+    most: int = option(10, "The most pods.", flag="--max")
+    saturation: float = option(0.7, "Running and waiting requests by capacity that each pod should have.")
+    window: str = option("2m", "What the saturation is averaged over.", "DURATION")
+    keda: bool = option(default=False, text="Print a ScaledObject for KEDA, not a HorizontalPodAutoscaler.")
+    prometheus: str = option("http://prometheus-operated.monitoring.svc:9090", "What KEDA asks.", "URL")
 
 
 def autoscaler(scaling: Scaling, target: str, metadata: Mapping[str, Node]) -> Node:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from promgun.errors import UsageError
+from promgun.export.options import option
 from promgun.export.text import port
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose network decides who reaches it
@@ -16,11 +17,11 @@ class ServerOptions:
     """A server: the application, its addresses (``HOST:PORT`` or ``unix:PATH``), its workers, further arguments."""
 
     app: str = "app:wsgi"
-    bind: str = "127.0.0.1:8000"
-    metrics_bind: str = "127.0.0.1:9164"
-    workers: int = 2
-    worker_type: str = "sync"
-    threads: int = 1
+    bind: str = option("127.0.0.1:8000", "Where the application listens.", "ADDRESS")
+    metrics_bind: str = option("127.0.0.1:9164", "Where the metrics endpoint listens.", "ADDRESS")
+    workers: int = option(2, "How many workers.")
+    worker_type: str = option("sync", "What kind of workers.", "TYPE")
+    threads: int = option(1, "Threads of each worker.")
     arguments: tuple[str, ...] = ()
 
     def ports(self) -> Iterator[int]:

@@ -98,8 +98,8 @@ def _scalar(value: Node) -> Iterator[str]:
     elif isinstance(value, str):
         yield _string(value)
     else:
-        # Empty collections, numbers and truth values are written as in JSON.
-        yield json.dumps(value)
+        # Empty collections, numbers and truth values are written as in JSON, but YAML 1.1 wants a point in 1e-05.
+        yield re.sub(r"^(-?\d+)e", r"\1.0e", json.dumps(value))
 
 
 def _can_fold(text: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from promgun.errors import UsageError
 from promgun.export import panels_requests, panels_saturation, panels_server
+from promgun.export.options import option
 from promgun.export.panel import Panel, Row
 from promgun.export.text import fill, window
 
@@ -50,12 +51,12 @@ _UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 class GrafanaOptions:
     """What the dashboard is made with: ``job`` is the one shown at first (empty: all), ``uid`` its place in URLs."""
 
-    title: str = "Gunicorn (promgun)"
-    uid: str = "promgun"
-    job: str = ""
-    tags: tuple[str, ...] = ("gunicorn", "promgun")
-    refresh: str = "30s"
-    span: str = "1h"
+    title: str = option("Gunicorn (promgun)", "The title.")
+    uid: str = option("promgun", "Its unique name, part of its address; a dashboard of the same uid is replaced.")
+    job: str = option("", "Show this job at first, not all of them.", "NAME")
+    tags: tuple[str, ...] = option(("gunicorn", "promgun"), "A tag to find it by.", "TAG", "--tag")
+    refresh: str = option("30s", "How often it is brought up to date.", "DURATION")
+    span: str = option("1h", "How far back it looks.", "DURATION")
 
 
 def grafana(options: GrafanaOptions) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from promgun.errors import UsageError
 from promgun.export.autoscaling import Scaling, autoscaler
-from promgun.export.command import ServerOptions, arguments
+from promgun.export.command import ANYWHERE, ServerOptions, arguments
 from promgun.export.emitter import Commented, Node, to_yaml
+from promgun.export.options import PART, option
 from promgun.export.text import object_labels, port, window
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -33,16 +35,21 @@ WRITABLE = "Gunicorn's heartbeat files and the list of runs; the metrics store i
 class KubernetesOptions:
     """What the objects are made with; ``cpu`` and ``memory`` are quantities of Kubernetes."""
 
-    server: ServerOptions
-    scaling: Scaling
-    name: str = "web"
-    namespace: str = ""
-    image: str = "registry.example/web:1.0"
-    cpu: str = "1"
-    memory: str = "512Mi"
-    labels: tuple[str, ...] = ()
-    operator_labels: tuple[str, ...] = ()
-    interval: str = "15s"
+    server: ServerOptions = field(
+        default_factory=partial(ServerOptions, bind=f"{ANYWHERE}:8000", metrics_bind=f"{ANYWHERE}:9164"),
+        metadata=PART,
+    )
+    scaling: Scaling = field(default_factory=Scaling, metadata=PART)
+    name: str = option("web", "The name of every object, and of the job in Prometheus.")
+    namespace: str = option("", "The namespace, if not that of kubectl.")
+    image: str = option("registry.example/web:1.0", "The image with the application and promgun.")
+    cpu: str = option("1", "CPUs of each pod, requested and at most.", "QUANTITY")
+    memory: str = option("512Mi", "Memory of each pod, requested and at most.", "QUANTITY")
+    labels: tuple[str, ...] = option((), "A label for every object.", "NAME=VALUE", "--label")
+    operator_labels: tuple[str, ...] = option(
+        (), "A label of the PodMonitor, by which Prometheus selects it.", "NAME=VALUE", "--operator-label"
+    )
+    interval: str = option("15s", "How often to scrape.", "DURATION")
 
 
 def kubernetes(options: KubernetesOptions) -> str:

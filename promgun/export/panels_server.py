@@ -27,8 +27,15 @@ WORKERS = Row(
         ),
         Panel(
             title="Garbage collection",
-            text="Seconds per second spent in collections.",
-            queries=(Query(_by_worker("gc_pause_seconds_total", rising=True), "{{instance}} {{worker_id}}"),),
+            text="Seconds per second spent in collections, by worker; collections per second, by generation.",
+            queries=(
+                Query(_by_worker("gc_pause_seconds_total", rising=True), "{{instance}} {{worker_id}}"),
+                Query(
+                    "sum by (generation) (rate(gunicorn_worker_gc_collections_total{<on>}[<rate>]))",
+                    "generation {{generation}}",
+                    "cps",
+                ),
+            ),
             unit="percentunit",
         ),
         Panel(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from promgun.errors import UsageError
 from promgun.export.alerts import ALERTS, Alert
 from promgun.export.emitter import Node, comment, to_yaml
+from promgun.export.options import PART, option
 from promgun.export.recording import RECORDS, Record, quantile
 from promgun.export.text import fill, label_name, labels, object_labels, quote, seconds, window
 
@@ -20,29 +20,25 @@ Name this file under rule_files of prometheus.yml; test it with: promtool check 
 """
 
 
-def _threshold(default: float | str, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
     """When alerts fire: durations as Prometheus writes them, shares from 0 to 1, memory in bytes an hour."""
 
-    window: str = _threshold("5m", "What rates and averages look back for.")
-    event_window: str = _threshold("15m", "What counts of events look back for: deaths, restarts, overflows.")
-    wait: str = _threshold("5m", "How long a lasting condition must hold before its alert fires.")
-    error_share: float = _threshold(0.05, "GunicornErrorShare: above this share of 5xx answers.")
-    slow_seconds: float = _threshold(1.0, "GunicornSlow: above this time; below the largest bucket of durations.")
-    slow_quantile: float = _threshold(0.99, "GunicornSlow: of this quantile.")
-    min_requests: float = _threshold(20, "GunicornErrorShare, GunicornSlow: with at least so many in the window.")
-    stuck_seconds: float = _threshold(60, "GunicornStuckRequest: a request older than this.")
-    saturation: float = _threshold(0.9, "GunicornSaturated: running and waiting requests by capacity above this.")
-    queue_share: float = _threshold(0.5, "GunicornQueueFilling: the accept queue fuller than this.")
-    deaths: float = _threshold(0, "GunicornWorkersDying: more than so many of one cause in the event window.")
-    crash_loop: float = _threshold(10, "GunicornCrashLoop: more than so many deaths in the event window.")
-    restarts: float = _threshold(3, "GunicornRestarting: so many starts or more in the event window.")
-    memory_window: str = _threshold("1h", "GunicornMemoryGrowth: growing for this long.")
-    memory_growth: float = _threshold(104_857_600, "GunicornMemoryGrowth: by more than so many bytes an hour.")
+    window: str = option("5m", "What rates and averages look back for.", "DURATION")
+    event_window: str = option("15m", "What counts of events look back for: deaths, restarts, overflows.", "DURATION")
+    wait: str = option("5m", "How long a lasting condition must hold before its alert fires.", "DURATION")
+    error_share: float = option(0.05, "GunicornErrorShare: above this share of 5xx answers.")
+    slow_seconds: float = option(1.0, "GunicornSlow: above this time; below the largest bucket of durations.")
+    slow_quantile: float = option(0.99, "GunicornSlow: of this quantile.")
+    min_requests: float = option(20, "GunicornErrorShare, GunicornSlow: with at least so many in the window.")
+    stuck_seconds: float = option(60.0, "GunicornStuckRequest: a request older than this.")
+    saturation: float = option(0.9, "GunicornSaturated: running and waiting requests by capacity above this.")
+    queue_share: float = option(0.5, "GunicornQueueFilling: the accept queue fuller than this.")
+    deaths: float = option(0, "GunicornWorkersDying: more than so many of one cause in the event window.")
+    crash_loop: float = option(10, "GunicornCrashLoop: more than so many deaths in the event window.")
+    restarts: float = option(3, "GunicornRestarting: so many starts or more in the event window.")
+    memory_window: str = option("1h", "GunicornMemoryGrowth: growing for this long.", "DURATION")
+    memory_growth: float = option(104_857_600, "GunicornMemoryGrowth: by more than so many bytes an hour.")
 
     def __post_init__(self) -> None:
         """Raise ``UsageError`` for what no rule can be made of."""
@@ -62,12 +58,14 @@ class RulesOptions:
     object of the Prometheus Operator, with ``operator_labels``.
     """
 
-    job: str = JOB
-    by: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    thresholds: Thresholds = field(default_factory=Thresholds)
-    operator: bool = False
-    operator_labels: tuple[str, ...] = ()
+    job: str = option(JOB, "The job of the servers, as the scrape job names it.", "NAME")
+    by: tuple[str, ...] = option((), "A label of the targets to keep apart, e.g. cluster.", "LABEL")
+    labels: tuple[str, ...] = option((), "A label for every alert, e.g. team=web.", "NAME=VALUE", "--label")
+    operator: bool = option(default=False, text="Print a PrometheusRule for the Prometheus Operator.")
+    operator_labels: tuple[str, ...] = option(
+        (), "A label of the PrometheusRule, by which Prometheus selects it.", "NAME=VALUE", "--operator-label"
+    )
+    thresholds: Thresholds = field(default_factory=Thresholds, metadata=PART)
 
 
 def rules(options: RulesOptions) -> str:

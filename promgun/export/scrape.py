@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from promgun.export.emitter import Commented, Node, to_yaml
+from promgun.export.options import option
 from promgun.export.rules import JOB
 from promgun.export.text import host_port, labels, seconds, window
 
@@ -28,14 +29,18 @@ class ScrapeOptions:
     its targets in such files; ``rules`` names a rule file; ``push_gateway`` is scraped as a job of its own.
     """
 
-    job: str = JOB
-    targets: tuple[str, ...] = ("127.0.0.1:9164",)
-    labels: tuple[str, ...] = ()
-    interval: str = "15s"
-    file_sd: bool = False
-    files: str = ""
-    rules: str = ""
-    push_gateway: str = ""
+    job: str = option(JOB, "The name of the job.", "NAME")
+    targets: tuple[str, ...] = option(
+        ("127.0.0.1:9164",), "Where a metrics endpoint is, as Prometheus reaches it.", "HOST:PORT", "--target"
+    )
+    labels: tuple[str, ...] = option((), "A label for the targets, e.g. env=production.", "NAME=VALUE", "--label")
+    interval: str = option("15s", "How often to scrape.", "DURATION")
+    file_sd: bool = option(default=False, text="Print the targets as JSON, for a file that a job with --files reads.")
+    files: str = option(
+        "", "Let the job read its targets from such files, e.g. /etc/prometheus/promgun/*.json.", "GLOB"
+    )
+    rules: str = option("", "Name the file that 'promgun export rules' made.", "FILE")
+    push_gateway: str = option("", "Scrape this Pushgateway too, as a job of its own.", "HOST:PORT")
 
 
 def scrape(options: ScrapeOptions) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from promgun.errors import UsageError
 from promgun.export.command import ServerOptions, arguments
+from promgun.export.options import PART, option
 
 _UNIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _USER = re.compile(r"[a-z_][a-z0-9_-]*\$?|\d+")
@@ -84,14 +85,14 @@ WantedBy=multi-user.target
 class SystemdOptions:
     """What the unit is made with; ``program`` is the absolute path of ``promgun``, ``environment`` NAME=VALUE pairs."""
 
-    server: ServerOptions
-    name: str = "web"
-    description: str = ""
-    user: str = "www-data"
-    group: str = ""
-    directory: str = "/srv/web"
-    program: str = "/srv/web/venv/bin/promgun"
-    environment: tuple[str, ...] = ()
+    server: ServerOptions = field(default_factory=ServerOptions, metadata=PART)
+    name: str = option("web", "The unit's name, without .service.")
+    description: str = option("", "One line about it.")
+    user: str = option("www-data", "The user that it runs as.")
+    group: str = option("", "The group, if it is not called as the user.")
+    directory: str = option("/srv/web", "The directory that it starts in, where the application is.", "DIR")
+    program: str = option("/srv/web/venv/bin/promgun", "The absolute path of promgun.", "FILE")
+    environment: tuple[str, ...] = option((), "An environment variable.", "NAME=VALUE", "--env")
 
 
 def systemd(options: SystemdOptions) -> str:

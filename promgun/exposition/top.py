@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -38,6 +39,13 @@ def can_draw() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb"}
 
 
+def _glyphs() -> Glyphs:
+    """What standard output can carry; what it cannot is replaced, for a path may hold anything."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Glyphs.of(sys.stdout.encoding)
+
+
 def print_frame(source: SnapshotSource, interval: float) -> None:
     """Take two samples, ``interval`` seconds apart, and print what they say; raises ``PromgunError``."""
     history = History()
@@ -49,7 +57,7 @@ def print_frame(source: SnapshotSource, interval: float) -> None:
     view = replace(View.of(source.name, snapshot, history), points=())
     terminal = Terminal.of()
     width = terminal.width if terminal.interactive else None
-    print_lines(page(view, Controls(every=interval), width, Glyphs.of(sys.stdout.encoding)), width)
+    print_lines(page(view, Controls(every=interval), width, _glyphs()), width)
 
 
 class Watch:
@@ -58,7 +66,7 @@ class Watch:
     def __init__(self, source: SnapshotSource, interval: float) -> None:
         self._source = source
         self._controls = Controls(every=interval)
-        self._glyphs = Glyphs.of(sys.stdout.encoding)
+        self._glyphs = _glyphs()
         self._history = History()
         self._costs: deque[float] = deque(maxlen=5)
         self._view = self._sample()

@@ -16,6 +16,7 @@ from promgun.exposition.top_view import Controls, View
 #: Lines that the ends of workers may take, their heading among them, from workers that would need them: by the lines
 #: there are for both.
 _EXITS = ((12, 4), (8, 1))
+_PROGRAM = "promgun top  "
 #: As wide as the head is drawn for a pipe.
 _PIPE = 100
 
@@ -56,11 +57,15 @@ def _banner(view: View, controls: Controls, width: int, glyphs: Glyphs) -> Itera
         snapshot.info.get("worker_type", ""),
         f"up {duration(snapshot.uptime)}" if snapshot.uptime is not None else "",
     ]
-    left = "promgun top  " + "  ".join(part for part in parts if part)
+    left = "  ".join(part for part in parts if part)
     state = "PAUSED" if controls.paused else f"every {controls.every:.3g} s"
     right = f"{time.strftime('%H:%M:%S', time.localtime(snapshot.at))}  {state}"
-    room = max(0, width - cell_len(right) - 2)
-    yield [(fit(fit(left, room, glyphs) + "  " + right, width, glyphs), "title")]
+    room = width - cell_len(right) - 2
+    if cell_len(_PROGRAM + left) <= room:
+        left = _PROGRAM + left
+    # whose figures these are comes before when they were taken
+    title = f"{fit(left, room, glyphs)}  {right}" if room >= cell_len(view.name) else left
+    yield [(fit(title, width, glyphs), "title")]
     if controls.away:
         yield [(fit(controls.away, width, glyphs), "bad")]
 

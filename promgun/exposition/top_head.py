@@ -18,6 +18,7 @@ _VALUE = 13
 #: A bar a second is as fine as a chart gets.
 _MOST_PIECES = 60
 _TWO_COLUMNS = 60
+_GAP = "  "
 _LEAST_PERCENT = 0.01
 
 
@@ -98,14 +99,15 @@ WORKERS = Figure("workers", lambda _view: "", lambda point: point.workers, ceili
 
 def head_lines(view: View, width: int, glyphs: Glyphs) -> list[Line]:
     """Workers by state, then the figures: two beside each other where there is room."""
-    columns = 2 if width >= _TWO_COLUMNS else 1
-    half = (width - 2) // 2 if columns == 2 else width  # noqa: PLR2004 - two columns, and a gap of two
-    chart = max(0, min(_MOST_PIECES, half - LABEL - _VALUE))
-    lines = [_workers(view, width, chart, glyphs)]
-    if columns == 1:
-        return lines + [_figure(view, figure, chart, half, glyphs) for figure in (*LEFT, *RIGHT)]
+    if width < _TWO_COLUMNS:
+        chart = max(0, width - LABEL - _VALUE)
+        lines = [_workers(view, width, 0, 0, glyphs)]
+        return lines + [_figure(view, figure, min(_MOST_PIECES, chart), width, glyphs) for figure in (*LEFT, *RIGHT)]
+    half = (width - len(_GAP)) // 2
+    chart = min(_MOST_PIECES, half - LABEL - _VALUE)
+    lines = [_workers(view, width, chart, half + len(_GAP) + LABEL + _VALUE, glyphs)]
     return lines + [
-        [*_figure(view, left, chart, half, glyphs), ("  ", "plain"), *_figure(view, right, chart, half, glyphs)]
+        [*_figure(view, left, chart, half, glyphs), (_GAP, "plain"), *_figure(view, right, chart, half, glyphs)]
         for left, right in zip(LEFT, RIGHT, strict=True)
     ]
 
@@ -130,16 +132,16 @@ def _chart(view: View, figure: Figure, width: int, glyphs: Glyphs) -> str:
     return bars(values, max(figure.ceiling, most), glyphs)
 
 
-def _workers(view: View, width: int, chart: int, glyphs: Glyphs) -> Line:
-    """Workers by state over the width of both columns, the chart where the right ones end."""
+def _workers(view: View, width: int, chart: int, chart_at: int, glyphs: Glyphs) -> Line:
+    """Workers by state over the width of both columns, the chart under those of the right one."""
     states = view.snapshot.states
     counted = ", ".join(f"{states[state]} {state}" for state in sorted(states)) or "none alive"
     text = f"{len(view.snapshot.workers)} of {view.snapshot.target}: {counted}"
-    drawn = _chart(view, WORKERS, chart, glyphs)
-    hung = any(state == "hung" for state in states)
     missing = len(view.snapshot.workers) < view.snapshot.target
+    role = "bad" if "hung" in states else "warn" if missing else "value"
+    room = max(0, (chart_at or width) - LABEL)
     return [
         (fit(WORKERS.label, min(LABEL, width), glyphs), "label"),
-        (fit(text, max(0, width - LABEL - chart), glyphs), "bad" if hung else "warn" if missing else "value"),
-        (fit(drawn, chart, glyphs), "chart"),
+        (fit(text, room, glyphs), role),
+        (fit(_chart(view, WORKERS, chart, glyphs), chart, glyphs), "chart"),
     ]

@@ -73,7 +73,7 @@ class Screen:
 
     def show(self, lines: Sequence[Line]) -> None:
         """Draw a frame."""
-        self._live.update(_Lines(lines), refresh=True)
+        self._live.update(Lines(lines), refresh=True)
 
     def wait(self, seconds: float) -> list[str]:
         """As :meth:`TerminalInput.wait`; being stopped and continued is done in here."""
@@ -91,7 +91,7 @@ def _stop(live: Live) -> None:
         live.stop()
 
 
-class _Lines:
+class Lines:
     """Lines as rich writes them. A table of rich's own costs ten times as much, most of what a frame may cost."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
@@ -110,4 +110,4 @@ def print_lines(lines: Sequence[Line], width: int | None) -> None:
     if width is None:
         sys.stdout.write("".join("".join(text for text, _ in line).rstrip() + "\n" for line in lines))
         return
-    Console(width=width, highlight=False, legacy_windows=False).print(_Lines(lines), end="")
+    Console(width=width, highlight=False, legacy_windows=False).print(Lines(lines), end="")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import ssl
 import sys
 import time
@@ -46,7 +47,8 @@ ACCEPT_PAUSE = 0.5  # seconds before the next accept() after one failed, e.g. fo
 SENDFILE_CHUNK = 1 << 20  # bytes between two turns for the other clients
 NOBODY_THERE = frozenset({errno.EAGAIN, errno.ECONNABORTED})  # another worker was faster, or the client left
 
-# SSLSocket.shutdown() drops the TLS session with it, so the call has to go to the class below.
+# OpenSSL 3 answers the end of input with an alert; an idle client that is let go should see a plain end.
+IGNORE_EOF = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
 _shutdown = patcher.original("socket").socket.shutdown
 
 
@@ -55,31 +57,25 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]  # eventlet has no types
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send ``count`` bytes (None: all) of ``file`` from ``offset`` and return how many went out."""
-        send_chunk = self._send_from_descriptor
         sent = 0
         while count is None or sent < count:
             size = SENDFILE_CHUNK if count is None else min(SENDFILE_CHUNK, count - sent)
-            try:
-                done = send_chunk(file, offset + sent, size)
-            except OSError as error:
-                # sendfile(2): EINVAL, ENOSYS mean that this kind of file cannot be sent that way.
-                if sent or error.errno not in {errno.EINVAL, errno.ENOSYS}:
-                    raise
-                send_chunk = self._send_from_reads
-                continue
+            done = self._send_chunk(file, offset + sent, size)
             if not done:
                 break
             sent += done
             eventlet.sleep(0)  # a fast reader never makes the socket wait, and so would starve the others
         return sent
 
-    def _send_from_descriptor(self, file: Any, offset: int, size: int) -> int:
-        while True:
-            with suppress(BlockingIOError):
-                return os.sendfile(self.fileno(), file.fileno(), offset, size)
-            hubs.trampoline(self, write=True)
-
-    def _send_from_reads(self, file: Any, offset: int, size: int) -> int:
+    def _send_chunk(self, file: Any, offset: int, size: int) -> int:
+        try:
+            while True:
+                with suppress(BlockingIOError):
+                    return os.sendfile(self.fileno(), file.fileno(), offset, size)
+                hubs.trampoline(self, write=True)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOSYS}:  # sendfile(2): not with this kind of file
+                raise
         file.seek(offset)
         data = file.read(size)
         self.sendall(data)
@@ -93,13 +89,19 @@ class Connection:
     socket: Any
     quiet_since: float | None
 
+    def end_input(self) -> None:
+        """Let it read what has come already, then the end: a request that just made it is answered."""
+        with suppress(OSError):
+            # SSLSocket.shutdown() would drop the TLS session as well, hence the method of the plain class.
+            _shutdown(getattr(self.socket, "fd", self.socket), socket.SHUT_RD)
+
 
 class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no types
     """Serves each client in a green thread, at most ``worker_connections`` of them over all listeners."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._connections: dict[Any, Connection] = {}
+        self._connections: dict[Any, Connection] = {}  # by green thread
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:  # noqa: ARG003  # Arbiter.start() gives both
@@ -111,9 +113,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
     def patch(self) -> None:
         """Make this process cooperative: a hub of its own, for a hub's descriptors do not survive a fork."""
         hubs.use_hub()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what patching imports is not the application's concern
-            eventlet.monkey_patch()
+        eventlet.monkey_patch()
 
     def init_process(self) -> None:
         """Patch, then boot as Gunicorn does: the application is loaded in there."""
@@ -152,7 +152,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
         acceptors = [eventlet.spawn(self._accept, listener, slots) for listener in listeners]
         while self.alive:
             self.notify()
-            self._wait_for_signal(HEARTBEAT)
+            self._wait_for_signal()
         for acceptor in acceptors:
             acceptor.kill()
         for listener in listeners:
@@ -166,13 +166,11 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
         listener.setblocking(False)  # noqa: FBT003  # the socket API
         return listener
 
-    def _wait_for_signal(self, seconds: float) -> None:
+    def _wait_for_signal(self) -> None:
         # Gunicorn makes PIPE the wakeup descriptor, so a stop need not wait for the next heartbeat.
-        try:
-            hubs.trampoline(self.PIPE[0], read=True, timeout=seconds, timeout_exc=TimeoutError)
-        except TimeoutError:
-            return
-        os.read(self.PIPE[0], 4096)
+        with suppress(TimeoutError):
+            hubs.trampoline(self.PIPE[0], read=True, timeout=HEARTBEAT, timeout_exc=TimeoutError)
+            os.read(self.PIPE[0], 4096)
 
     def _accept(self, listener: ClientSocket, slots: Any) -> None:
         """Take a client only when it can be served: the others are left to the other workers."""
@@ -213,7 +211,10 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
         AsyncWorker's own handshake (``do_handshake_on_connect`` off) then finds nothing left to do.
         """
         try:
-            connection.socket = client = ssl_context(self.cfg).wrap_socket(
+            context = ssl_context(self.cfg)
+            if self.cfg.suppress_ragged_eofs:
+                context.options |= IGNORE_EOF
+            connection.socket = client = context.wrap_socket(
                 connection.socket,
                 server_side=True,
                 suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,
@@ -254,15 +255,12 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
             connection.quiet_since = time.monotonic()
 
     def _drain(self, deadline: float) -> None:
-        while self._connections:
-            now = time.monotonic()
-            if now >= deadline:
-                self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
-                return
+        while self._connections and time.monotonic() < deadline:
             self.notify()
             for connection in self._connections.values():
-                if connection.quiet_since is not None and now - connection.quiet_since >= QUIET_AFTER:
-                    # It reads what has come already, then the end: a request that just made it is answered.
-                    with suppress(OSError):
-                        _shutdown(getattr(connection.socket, "fd", connection.socket), 0)
+                quiet_since = connection.quiet_since
+                if quiet_since is not None and time.monotonic() - quiet_since > QUIET_AFTER:
+                    connection.end_input()
             eventlet.sleep(DRAIN_POLL)
+        if self._connections:
+            self.log.warning("Worker graceful timeout (pid:%s)", self.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from time import monotonic_ns
@@ -19,6 +20,8 @@ from promgun.workers.stacks import StackDump
 if TYPE_CHECKING:
     from promgun.plain import PlainRun
 
+#: Signals that must not be lost between the fork and the worker's own handlers.
+AWAITED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT, signal.SIGUSR1})
 _SECOND = 1_000_000_000
 _SELF_REPORT = 10 * _SECOND
 _HEARTBEAT = int(Cell.HEARTBEAT)
@@ -92,8 +95,11 @@ class PrometheusMixin(RequestFollower):
         super().init_process()  # type: ignore[misc] # the worker class behind us
 
     def init_signals(self) -> None:
-        """Set the worker's signals, and answer the master's question for stacks."""
+        """Set the worker's signals, let in those that came since the fork, and answer the master's question for
+        stacks.
+        """
         super().init_signals()  # type: ignore[misc] # the worker class behind us
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED_SIGNALS)
         self._stacks.install()
 
     def load_wsgi(self) -> None:

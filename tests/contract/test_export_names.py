@@ -23,8 +23,6 @@ from tests.yamls import parse
 TARGET = ("job", "instance")
 #: Ends of workers that somebody asked for.
 WANTED = {"max_requests", "reload", "scale_in", "shutdown"}
-#: Families of which no panel could say more than others do.
-NOT_SHOWN: set[str] = set()
 
 
 def series_of(spec: MetricSpec) -> Iterator[tuple[str, Series]]:
@@ -56,17 +54,110 @@ def exported_rules(*by: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("by", [(), ("cluster", "namespace")], ids=["plain", "by cluster"])
 def test_rules(by: tuple[str, ...]) -> None:
-    series, target = dict(SERIES), (*TARGET, *by)
+    series = dict(SERIES)
     for rule in exported_rules(*by):
-        shape = check(rule["expr"], series, target)
+        shape = check(rule["expr"], series, (*TARGET, *by))
         assert shape.labels is not None
         labels = shape.labels | rule.get("labels", {}).keys()
+        assert {"job"} <= labels
         if "record" in rule:
-            assert {"job", *by} <= shape.labels
-            # What is recorded carries all its labels itself, whatever the target of the rule is.
-            series[rule["record"]] = Recorded(labels, "gauge")
-            series = {name: value for name, value in series.items()}
+            assert {*by} <= labels
+            series[rule["record"]] = Series(labels, "gauge", scraped=False)
         else:
-            for text in rule["annotations"].values():
-                assert set(re.findall(r"\$labels\.(\w+)", text)) <= labels, rule["alert"]
-            assert "job" in labels
+            text = " ".join(rule["annotations"].values())
+            assert set(re.findall(r"\$labels\.(\w+)", text)) <= labels, rule["alert"]
+
+
+def test_every_recorded_series_of_a_query_was_recorded_before_it() -> None:
+    with pytest.raises(Mismatch, match="no series instance:gunicorn_demand:sum"):
+        check("instance:gunicorn_demand:sum", SERIES, TARGET)
+
+
+def test_every_unclean_end_has_its_alert() -> None:
+    assert set(DEATHS) == set(EXIT_CAUSES) - WANTED
+
+
+@pytest.mark.parametrize(("panel", "target"), TARGETS, ids=[f"{p['title']} {t['refId']}" for p, t in TARGETS])
+def test_panels(panel: dict[str, Any], target: dict[str, Any]) -> None:
+    shape = check(target["expr"], SERIES, TARGET)
+    assert shape.labels is not None, panel["title"]
+    assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= shape.labels
+    if panel["type"] != "table" and len(panel["targets"]) == 1:
+        # A legend that leaves out a label gives several series one name.
+        assert panel["type"] == "stat" or set(re.findall(r"{{(\w+)}}", target["legendFormat"])) == shape.labels
+
+
+def test_the_dashboard_shows_every_family() -> None:
+    shown = {name for _, target in TARGETS for name in check(target["expr"], SERIES, TARGET).names}
+    absent = [spec.name for spec in CATALOG if shown.isdisjoint(name for name, _ in series_of(spec))]
+    assert absent == []
+
+
+def test_annotation() -> None:
+    assert check(RELOADS, SERIES, TARGET).labels == frozenset({"instance"})
+
+
+@pytest.mark.parametrize(("name", "query"), [(name, query) for name, _, query in VARIABLES])
+def test_variables(name: str, query: str) -> None:
+    match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
+    assert match is not None
+    assert match[2] == name
+    labels = check(match[1], SERIES, TARGET).labels
+    assert labels is not None
+    assert name in labels
+
+
+def test_autoscaling() -> None:
+    (rule,) = parse(to_yaml(adapter_rule(Scaling())))
+    query = (
+        rule["metricsQuery"]
+        .replace("<<.GroupBy>>", "namespace, pod")
+        .replace("<<.LabelMatchers>>", 'pod=~"web-1|web-2"')
+    )
+    pods = (*TARGET, "namespace", "pod")
+    assert check(query, SERIES, pods).labels == frozenset({"namespace", "pod"})
+    assert check(rule["seriesQuery"], SERIES, pods).labels is not None
+    assert check(keda_query(Scaling(), "web", "shop"), SERIES, pods).labels == frozenset()
+    assert check(keda_query(Scaling(), "web", None), SERIES, pods).labels == frozenset()
+
+
+@pytest.mark.needs("promtool")
+def test_prometheus_can_read_the_dashboard(tmp_path: Path) -> None:
+    exprs = sorted({target["expr"] for _, target in TARGETS} | {RELOADS})
+    spans = {"$__rate_interval": "5m", "$__range": "1h"}
+    queries = [re.sub("|".join(map(re.escape, spans)), lambda match: spans[match[0]], expr) for expr in exprs]
+    file = tmp_path / "rules.yml"
+    recorded = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(queries)]
+    file.write_text(to_yaml({"groups": [{"name": "panels", "rules": recorded}]}))
+    done = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(queries)} rules found" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("gunicorn_request_total", "no series"),
+        ("gunicorn_request_duration_seconds", "no series"),
+        ('gunicorn_requests_total{code="500"}', "has no label code"),
+        ('gunicorn_worker_exits_total{cause="sigkill"}', "cause is never"),
+        ('gunicorn_worker_exits_total{cause=~"oom|sigkill"}', "cause is never"),
+        ("sum by (worker) (gunicorn_worker_capacity)", "no labels"),
+        ("sum by (route) (sum by (job) (gunicorn_requests_total))", "no labels"),
+        ("rate(gunicorn_up[5m])", "rate of"),
+        ("rate(gunicorn_requests_total)", "rate of"),
+        ("deriv(gunicorn_requests_total[5m])", "deriv of"),
+        ("gunicorn_requests_total[5m]", "a range"),
+        ("gunicorn_worker_capacity / sum by (job) (gunicorn_worker_capacity)", "never match"),
+        ("gunicorn_up and gunicorn_worker_capacity", "never match"),
+        ('gunicorn_workers{state="alive"} - ignoring (job) gunicorn_up', "never match"),
+        ("gunicorn_up and on (worker_id) gunicorn_worker_capacity", "on "),
+        ("histogram_quantile(0.9, sum(rate(gunicorn_request_duration_seconds_bucket[5m])))", "without le"),
+        ("sum(gunicorn_up", "in place of"),
+        ("gunicorn_up gunicorn_up", "nothing is known"),
+        ("gunicorn_up & gunicorn_up", "unreadable"),
+    ],
+)
+def test_what_is_wrong_is_found(query: str, reason: str) -> None:
+    with pytest.raises(Mismatch, match=reason):
+        check(query, SERIES, TARGET)

@@ -119,8 +119,11 @@ def serve(
 
 def polled(pid: int) -> set[str]:
     """Find the inodes a process waits for with epoll."""
-    infos = [path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir()]
-    return {inode for info in infos for inode in re.findall(r"^tfd:.* ino:(\w+)", info, re.MULTILINE)}
+    inodes: set[str] = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            inodes.update(re.findall(r"^tfd:.* ino:(\w+)", info.read_text(), re.MULTILINE))
+    return inodes
 
 
 def refused(server: Server) -> bool:
@@ -567,6 +570,7 @@ def test_tls_serves_beside_silent_and_foreign_clients(tmp_path: Path, certificat
         assert time.monotonic() - begun < 2
         server.send(signal.SIGTERM)
         assert server.ended() < 4
+        assert closed(idle)
     assert "Traceback" not in server.text + (tmp_path / "stderr").read_text()
 
 

@@ -116,6 +116,7 @@ def test_the_commands() -> None:
         "metrics dump",
         "metrics list",
         "metrics serve",
+        "metrics top",
         "completion",
     }
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,39 +20,16 @@ from promgun.endpoint.process import (
     IGNORED_SIGNALS,
     STOP_SIGNAL,
     EndpointConfig,
-    spawn,
 )
 from promgun.listeners import bind, parse_address
-from tests.endpoint_server import read_all
+from tests.endpoint_process import COLLECTOR, address, config, running
+from tests.endpoint_server import PROMPT, read_all
 from tests.http_client import Connection, Request, send
 from tests.sandbox import is_alive, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.http_client import Address
-
-COLLECTOR = """
-import os
-import time
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-class Collector:
-    def __init__(self, store):
-        self.store = store
-    def collect(self):
-        time.sleep(float(os.environ.get("TEST_COLLECT_SECONDS", "0")))
-        who = GaugeMetricFamily("who", "Who reads.", labels=["store", "cwd", "multiproc"])
-        who.add_metric([str(self.store), os.getcwd(), os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")], os.getpid())
-        many = CounterMetricFamily("many", "Many.", labels=["number"])
-        for number in range(1000):
-            many.add_metric([str(number)], number)
-        return [who, many]
-    def master_alive(self):
-        return True
-    def worker_booted(self):
-        return True
-"""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 NOBODY = 65534
@@ -71,28 +47,6 @@ def listener() -> Iterator[socket.socket]:
     sock = bind(parse_address("127.0.0.1:0"))
     yield sock
     sock.close()
-
-
-def config(**changes: object) -> EndpointConfig:
-    return EndpointConfig(
-        **{"store": "/some/store", "master_pid": os.getpid(), "collector": "test_collector:Collector", **changes}  # type: ignore[arg-type]
-    )
-
-
-@contextmanager
-def running(listener: socket.socket, **changes: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a metrics process until the end of the block, by force if need be."""
-    process = spawn(config(**changes), [listener])
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def address(listener: socket.socket) -> Address:
-    host, port = listener.getsockname()[:2]
-    return (host, port)
 
 
 def test_it_serves_and_stops_with_0_when_told(listener: socket.socket) -> None:
@@ -203,7 +157,7 @@ def test_it_ends_with_its_master(user: int) -> None:
         try:
             assert send(("127.0.0.1", port), path="/-/ready").status == 200
             master.kill()
-            wait_until(lambda: not is_alive(pid), 1)
+            wait_until(lambda: not is_alive(pid), PROMPT)
         finally:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -220,59 +174,6 @@ def test_it_becomes_the_workers_user_and_keeps_no_group(listener: socket.socket,
     status = {line.partition(":")[0]: line.partition(":")[2].split() for line in lines}
     assert status["Uid"] == status["Gid"] == [str(NOBODY)] * 4
     assert status["Groups"] == [str(NOBODY)]
-
-
-def test_scrapes_and_half_requests_leave_memory_flat(listener: socket.socket) -> None:
-    with running(listener) as process, ExitStack() as clients:
-        send(address(listener), path="/metrics")
-        small = psutil.Process(process.pid).memory_info().rss
-        for number in range(1200):
-            client = clients.enter_context(Connection(address(listener), f"127.0.0.{2 + number % 3}"))
-            client.socket.sendall(b"GET /metrics HTTP/1.1\r\n" + b"x" * 8000)
-        crowd = []
-        for _ in range(500):
-            crowd.append(clients.enter_context(Connection(address(listener))))
-            crowd[-1].socket.sendall(Request("/metrics").encode("1.1", keepalive=False))
-        assert {client.read_response().status for client in crowd} == {200}
-        assert psutil.Process(process.pid).memory_info().rss < small + 40_000_000
-
-
-def test_few_open_files_are_enough(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_COLLECT_SECONDS", "0.05")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with running(listener) as process, ExitStack() as clients:
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (64, 64))
-        crowd = [clients.enter_context(Connection(address(listener))) for _ in range(120)]
-        for client in crowd[:60]:
-            client.socket.sendall(b"GET")
-        for client in crowd[60:]:
-            client.socket.sendall(Request("/metrics").encode("1.1", keepalive=False))
-        assert {client.read_response().status for client in crowd[60:]} == {200}
-        assert cpu_share(psutil.Process(process.pid)) < 0.1
-        assert send(address(listener), path="/metrics").status == 200
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
-
-
-def test_no_open_files_left_is_waited_out(listener: socket.socket, capfd: pytest.CaptureFixture[str]) -> None:
-    with running(listener) as process:
-        assert send(address(listener), path="/metrics").status == 200
-        used = psutil.Process(process.pid)
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used.num_fds() + 5, 5000))
-        with ExitStack() as clients:
-            for _ in range(20):
-                clients.enter_context(Connection(address(listener)))
-            assert cpu_share(used) < 0.1
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (5000, 5000))
-        assert send(address(listener), path="/metrics").status == 200
-    assert capfd.readouterr().err.count("\n") == 1
-
-
-def cpu_share(process: psutil.Process) -> float:
-    """Measure for a second how much of one CPU a process uses."""
-    before = process.cpu_times()
-    time.sleep(1)
-    after = process.cpu_times()
-    return float(after.user + after.system - before.user - before.system)
 
 
 def test_importing_what_starts_it_is_cheap() -> None:

@@ -1,0 +1,300 @@
+"""Server CPU time a request, over the whole process tree: plain Gunicorn against everything that measures it.
+
+Same application, worker type and options, one worker. All servers of a comparison run at once on one core, the load
+comes from the other, and they take turns at it: A B C D, A B C D … A round's ratio compares neighbours in time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+from load import Load
+from servers import Command, Server, gunicorn, promgun
+from shared import Report, Value, arguments, mib, pinned, spread, two_cores, unique_bytes
+
+_TYPES = ("sync", "gthread", "gevent", "eventlet")
+_PEER_PACKAGES = ("gunicorn==23.0.0", "gunicorn-prometheus-exporter==0.2.4", "gevent", "eventlet", "packaging")
+_PEER_CLASSES = {
+    "sync": "PrometheusWorker",
+    "gthread": "PrometheusThreadWorker",
+    "gevent": "PrometheusGeventWorker",
+    "eventlet": "PrometheusEventletWorker",
+}
+_PEER_CONFIG = """\
+from gunicorn_prometheus_exporter.hooks import (  # as its documentation has it
+    default_on_exit as on_exit, default_on_starting as on_starting, default_post_fork as post_fork,
+    default_when_ready as when_ready, default_worker_int as worker_int)
+"""
+TARGET_RATIO = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the servers of one benchmark share."""
+
+    folder: Path
+    statsd_port: int
+    peers_python: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run the application: ``against`` is what its figures are compared with."""
+
+    name: str
+    command: Callable[[str, Ground], Command]
+    against: str = "plain"
+
+
+def _options(worker_class: str, worker_type: str, app: str = "apps:plain") -> list[str]:
+    threads = ["--threads", "4"] if worker_type == "gthread" else []
+    return ["--bind", "127.0.0.1:0", "--workers", "1", "--worker-class", worker_class, *threads, app]
+
+
+def _plain_class(worker_type: str) -> str:
+    # Gunicorn has had no eventlet worker since 26.0: ours, unmeasured
+    return "promgun.workers.eventlet_base.EventletWorker" if worker_type == "eventlet" else worker_type
+
+
+def _plain(worker_type: str, _: Ground) -> Command:
+    return gunicorn(sys.executable, _options(_plain_class(worker_type), worker_type))
+
+
+def _promgun(worker_type: str, _: Ground) -> Command:
+    return promgun(_options(worker_type, worker_type))
+
+
+def _naive(worker_type: str, ground: Ground) -> Command:
+    store = tempfile.mkdtemp(dir=ground.folder)
+    options = _options(_plain_class(worker_type), worker_type, "apps:naive()")
+    return gunicorn(sys.executable, options, {"PROMETHEUS_MULTIPROC_DIR": store})
+
+
+def _statsd(worker_type: str, ground: Ground) -> Command:
+    options = ["--statsd-host", f"127.0.0.1:{ground.statsd_port}", *_options(_plain_class(worker_type), worker_type)]
+    return gunicorn(sys.executable, options)
+
+
+def _plain23(worker_type: str, ground: Ground) -> Command:
+    return gunicorn(ground.peers_python, _options(worker_type, worker_type))
+
+
+def _exporter(worker_type: str, ground: Ground) -> Command:
+    store = Path(tempfile.mkdtemp(dir=ground.folder))
+    config = store / "exporter_conf.py"
+    config.write_text(_PEER_CONFIG)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = {
+        "PROMETHEUS_MULTIPROC_DIR": str(store),
+        "PROMETHEUS_METRICS_PORT": str(port),
+        "PROMETHEUS_BIND_ADDRESS": "127.0.0.1",
+        "GUNICORN_WORKERS": "1",
+    }
+    worker_class = f"gunicorn_prometheus_exporter.{_PEER_CLASSES[worker_type]}"
+    return gunicorn(ground.peers_python, ["-c", str(config), *_options(worker_class, worker_type)], env)
+
+
+VARIANTS = (
+    Variant("plain", _plain),
+    Variant("promgun", _promgun),
+    Variant("naive", _naive),
+    Variant("statsd", _statsd),
+)
+PEERS = (
+    Variant("plain, gunicorn 23", _plain23, against="plain, gunicorn 23"),
+    Variant("gunicorn-prometheus-exporter", _exporter, against="plain, gunicorn 23"),
+)
+
+
+# ---- measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One comparison."""
+
+    worker_type: str
+    keep_alive: bool
+    mix: bool
+
+
+@dataclass(slots=True)
+class Figures:
+    """What one variant's server did, a value a round; microseconds of CPU a request."""
+
+    cpu: list[float] = field(default_factory=list)
+    cpu_with_metrics: list[float] = field(default_factory=list)
+    rate: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    start: float = 0.0
+    unique: int = 0
+
+
+def compare(case: Case, variants: Sequence[Variant], ground: Ground, options: argparse.Namespace) -> dict[str, Figures]:
+    """Start one server of each variant, and give them the load in turns."""
+    figures = {variant.name: Figures() for variant in variants}
+    measured, other = two_cores()
+    load = Load(options.seconds, options.connections, case.keep_alive, case.mix, ground.folder)
+    with ExitStack() as stack:
+        servers = {}
+        for number, variant in enumerate(variants):
+            with pinned(measured):
+                server = Server(variant.command(case.worker_type, ground), ground.folder / f"{number}.log")
+            stack.callback(server.stop)
+            servers[variant.name] = server
+            figures[variant.name].start = server.start_seconds
+        with pinned(other):
+            for server in servers.values():
+                load.run(server.url)
+            for _ in range(options.rounds):
+                for name, server in servers.items():
+                    _turn(server, load, figures[name])
+        for name, server in servers.items():
+            figures[name].unique = max(map(unique_bytes, server.tree().workers))
+    return figures
+
+
+def _turn(server: Server, load: Load, figures: Figures) -> None:
+    tree = server.tree()
+    begin = time.perf_counter()
+    before = tree.cpu_seconds(with_metrics=False), tree.cpu_seconds(with_metrics=True)
+    turn = load.run(server.url)
+    after = tree.cpu_seconds(with_metrics=False), tree.cpu_seconds(with_metrics=True)
+    figures.rate.append(turn.requests / (time.perf_counter() - begin))
+    figures.p99.append(turn.p99)
+    figures.cpu.append((after[0] - before[0]) / turn.requests * 1e6)
+    figures.cpu_with_metrics.append((after[1] - before[1]) / turn.requests * 1e6)
+
+
+def show(report: Report, results: Sequence[tuple[Case, dict[str, Figures]]], variants: Sequence[Variant]) -> None:
+    """Print the CPU time, then what else was seen."""
+    costs: list[dict[str, Value]] = []
+    others: list[dict[str, Value]] = []
+    for case, figures in results:
+        for variant in variants:
+            who: dict[str, Value] = {
+                "worker type": case.worker_type,
+                "keep-alive": case.keep_alive,
+                "label sets": "many" if case.mix else "one",
+                "variant": variant.name,
+            }
+            mine, base = figures[variant.name], figures[variant.against]
+            costs.append(who | _cost(mine, base))
+            if variant.name == "promgun":
+                ratio = costs[-1]["ratio"]
+                what = f"{case.worker_type}: ratio at most {TARGET_RATIO}"
+                costs[-1]["reached"] = report.check(what, fine=isinstance(ratio, float) and ratio <= TARGET_RATIO)
+            others.append(who | _beside(mine, base))
+    report.table("Server CPU a request (µs)", costs)
+    report.table("Beside it", others)
+
+
+def _cost(mine: Figures, base: Figures) -> dict[str, Value]:
+    cpu = spread(mine.cpu)
+    ratios = spread([a / b for a, b in zip(mine.cpu, base.cpu, strict=True)])
+    return {
+        "CPU": cpu.median,
+        "IQR": cpu.iqr,
+        "with metrics process": statistics.median(mine.cpu_with_metrics),
+        "ratio": ratios.median,
+        "IQR of ratio": ratios.iqr,
+        "added": statistics.median(a - b for a, b in zip(mine.cpu, base.cpu, strict=True)),
+    }
+
+
+def _beside(mine: Figures, base: Figures) -> dict[str, Value]:
+    return {
+        "requests/s": statistics.median(mine.rate),
+        "p99 ms": statistics.median(mine.p99),
+        "first answer ms": mine.start * 1e3,
+        "later ms": (mine.start - base.start) * 1e3,
+        "worker USS MiB": mib(mine.unique),
+        "more MiB": mib(mine.unique - base.unique),
+    }
+
+
+# ---- ground
+
+
+def peers_python(folder: Path) -> str:
+    """Return the interpreter of an environment with the peer, made in ``folder`` unless it is there."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"Installing {', '.join(_PEER_PACKAGES)} into {folder}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *_PEER_PACKAGES], check=True)
+    return str(python)
+
+
+def statsd_sink(stack: ExitStack) -> int:
+    """Listen for datagrams, read them, and forget them; return the port."""
+    sink = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sink.bind(("127.0.0.1", 0))
+    sink.settimeout(0.5)
+    ended = threading.Event()
+    stack.callback(ended.set)
+
+    def drain() -> None:
+        while not ended.is_set():
+            with suppress(OSError):  # a timeout, so that the end is noticed
+                sink.recv(1 << 16)
+
+    threading.Thread(target=drain, daemon=True).start()
+    return int(sink.getsockname()[1])
+
+
+def _cases(options: argparse.Namespace) -> list[Case]:
+    keep_alive = {"yes": (True,), "no": (False,), "both": (True, False)}[options.keep_alive]
+    mixes = {"one": (False,), "many": (True,), "both": (False, True)}[options.label_sets]
+    return [
+        Case(worker_type, keep, mix)
+        for worker_type, keep, mix in product(options.worker_types.split(","), keep_alive, mixes)
+        # the sync worker ends every connection
+        if worker_type != "sync" or keep == keep_alive[-1]
+    ]
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = arguments(__doc__)
+    parser.add_argument("--worker-types", default=",".join(_TYPES))
+    parser.add_argument("--variants", default="plain,promgun,naive,statsd", help="plain has to be one of them")
+    parser.add_argument("--keep-alive", choices=("yes", "no", "both"), default="yes")
+    parser.add_argument("--label-sets", choices=("one", "many", "both"), default="one")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=1, help="a turn lasts")
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--peers", action="store_true", help="gunicorn-prometheus-exporter too")
+    parser.add_argument("--peers-venv", type=Path, metavar="DIR", help="keep the peers' environment there")
+    options = parser.parse_args()
+    if options.quick:
+        options.worker_types, options.variants, options.rounds = "sync,gthread", "plain,promgun", 4
+    chosen = [variant for variant in VARIANTS if variant.name in options.variants.split(",")]
+    report = Report("overhead")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overhead-")))
+        python = ""
+        if options.peers:
+            python = peers_python(options.peers_venv or folder / "peers")
+            chosen += PEERS
+        ground = Ground(folder, statsd_sink(stack), python)
+        results = [(case, compare(case, chosen, ground, options)) for case in _cases(options)]
+    show(report, results, chosen)
+    report.save(options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""Recycling for long: files, bytes, memory and the time of a scrape have to stay what they were.
+
+First processes are recycled on the store alone (fork, claim a slot, count, die; every other one by SIGKILL), then a
+real server for some minutes: a small ``--max-requests``, a worker killed every second, a reload every five. Ends with
+1 if anything grew, or if any total is not exact, or sank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from itertools import pairwise
+from pathlib import Path
+
+from servers import Server, promgun
+from shared import Report, Value, arguments, cpu_seconds, fast_folder, mib, resident_bytes
+
+from promgun.collect import Collector
+from promgun.exposition.formats import Page
+from promgun.store.board import Role
+from promgun.store.directory import StoreDirectory, take_over
+from promgun.store.files import Owner
+from promgun.store.process import STORE
+
+ALIVE = 4  # processes alive at once, in the first part
+COUNTED = 25  # by each of them
+WARM_UP = 100  # processes after which everything has to stay what it is
+SCRAPES = 30
+WORKERS = 3
+SLOWER = 1.25  # what the noise of a machine makes of equal times
+MEMORY = 3 << 20
+
+
+# ---- processes on the store
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFigures:
+    """The store after so many processes."""
+
+    processes: int
+    files: int
+    size: int
+    slots: int
+    scrape_ms: float
+    total: float
+
+    def row(self) -> dict[str, Value]:
+        """Spell the figures."""
+        return {
+            "processes": self.processes,
+            "files": self.files,
+            "KiB": self.size / 1024,
+            "slots": self.slots,
+            "scrape ms, best": self.scrape_ms,
+            "counted": self.total,
+            "to count": self.processes * COUNTED,
+        }
+
+
+def recycle(report: Report, processes: int) -> None:
+    """Recycle processes on the store, four alive at a time."""
+    STORE.publish()
+    import prometheus_client  # noqa: F401, PLC0415 - before the forks, so that no child pays for it
+
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=fast_folder()) as folder:
+        directory = take_over(Path(folder) / "store", Owner())
+        try:
+            STORE.open(directory)
+            figures = []
+            done = 0
+            for checkpoint in sorted({min(WARM_UP, processes), processes // 2, processes}):
+                _run(checkpoint - done)
+                done = checkpoint
+                figures.append(_look(directory, done))
+        finally:
+            directory.close()
+    report.table("Processes on the store", [each.row() for each in figures])
+    first, last = figures[0], figures[-1]
+    report.check("files as after the first hundred", fine=last.files == first.files)
+    report.check("bytes as after the first hundred", fine=last.size == first.size)
+    report.check(f"no more slots than processes at once ({ALIVE})", fine=last.slots <= ALIVE)
+    report.check("scrape time as after the first hundred", fine=last.scrape_ms <= first.scrape_ms * SLOWER)
+    report.check("every total exact", fine=all(each.total == each.processes * COUNTED for each in figures))
+
+
+def _run(processes: int) -> None:
+    alive: set[int] = set()
+    for number in range(processes):
+        if len(alive) == ALIVE:
+            alive.discard(os.wait()[0])
+        pid = os.fork()
+        if not pid:
+            try:
+                _count()
+                if number % 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            finally:
+                os._exit(0)
+        alive.add(pid)
+    for pid in alive:
+        os.waitpid(pid, 0)
+
+
+def _count() -> None:
+    from prometheus_client import CollectorRegistry, Counter, Histogram  # noqa: PLC0415 - after ours are published
+
+    STORE.own_slot(Role.WORKER)
+    registry = CollectorRegistry()
+    requests = Counter("soak_requests", "Requests.", ["view"], registry=registry)
+    seconds = Histogram("soak_seconds", "Time.", registry=registry)
+    for number in range(COUNTED):
+        requests.labels(f"view_{number % 5}").inc()
+        seconds.observe(number)
+
+
+def _look(directory: StoreDirectory, processes: int) -> StoreFigures:
+    from prometheus_client import generate_latest  # noqa: PLC0415 - after our values are published
+
+    collector = Collector(directory.path)
+    page = b""
+    times = []
+    for _ in range(SCRAPES):
+        begin = time.process_time()
+        page = generate_latest(Page(collector.collect()))
+        times.append(time.process_time() - begin)
+    files = list(directory.path.iterdir())
+    return StoreFigures(
+        processes=processes,
+        files=len(files),
+        size=sum(file.stat().st_size for file in files),
+        slots=sum(file.name.startswith("slot-") for file in files),
+        scrape_ms=min(times) * 1e3,
+        total=total_of(page.decode(), "soak_requests_total"),
+    )
+
+
+def total_of(page: str, name: str) -> float:
+    """Return the sum over all series of a name on a page."""
+    lines = (line for line in page.splitlines() if line.startswith((f"{name}{{", f"{name} ")))
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+# ---- a server
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFigures:
+    """The server at one moment."""
+
+    seconds: float
+    spawned: float
+    requests: float
+    files: int
+    size: int
+    master: int
+    metrics: int
+    scrape_ms: float
+
+    def row(self) -> dict[str, Value]:
+        """Spell the figures."""
+        return {
+            "seconds": self.seconds,
+            "workers so far": self.spawned,
+            "requests": self.requests,
+            "files": self.files,
+            "KiB": self.size / 1024,
+            "master MiB": mib(self.master),
+            "metrics process MiB": mib(self.metrics),
+            "scrape ms of CPU": self.scrape_ms,
+        }
+
+
+def serve(report: Report, minutes: float) -> None:
+    """Keep a server under load while its workers come and go."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-", dir=fast_folder())))
+        options = ["--bind", "127.0.0.1:0", "--workers", str(WORKERS), "--max-requests", "200"]
+        options += ["--metrics-dir", str(folder / "store"), "apps:plain"]
+        server = Server(promgun(options), folder / "server.log")
+        stack.callback(server.stop)
+        ended = threading.Event()
+        clients = [threading.Thread(target=_ask, args=(server.url, ended)) for _ in range(2)]
+        for client in clients:
+            client.start()
+        try:
+            figures = _watch(server, folder / "store", minutes * 60)
+        finally:
+            ended.set()
+            for client in clients:
+                client.join()
+    step = max(1, len(figures) // 8)
+    report.table("A server", [each.row() for each in [*figures[::step], figures[-1]]])
+    _judge(report, figures)
+
+
+def _ask(url: str, ended: threading.Event) -> None:
+    address = url.removeprefix("http://")
+    while not ended.is_set():
+        # A worker that is killed takes its requests along.
+        with suppress(OSError, HTTPException):
+            connection = HTTPConnection(address, timeout=10)
+            connection.request("GET", "/")
+            connection.getresponse().read()
+            connection.close()
+        time.sleep(0.001)
+
+
+def _watch(server: Server, store: Path, seconds: float) -> list[ServerFigures]:
+    """Kill, reload and look, once a second."""
+    figures: list[ServerFigures] = []
+    begin = time.monotonic()
+    tick = 0
+    while time.monotonic() - begin < seconds:
+        tick += 1
+        tree = server.tree()
+        with suppress(ProcessLookupError):
+            os.kill(random.choice(tree.workers), signal.SIGKILL)
+        if tick % 5 == 0:
+            server.signal(signal.SIGHUP)
+        time.sleep(1.0)
+        before = cpu_seconds(tree.metrics)
+        with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
+            page = answer.read().decode()
+        files = _sizes(store)
+        figures.append(
+            ServerFigures(
+                seconds=time.monotonic() - begin,
+                spawned=total_of(page, "gunicorn_worker_spawns_total"),
+                requests=total_of(page, "gunicorn_requests_total"),
+                files=len(files),
+                size=sum(files),
+                master=resident_bytes(tree.master),
+                metrics=resident_bytes(tree.metrics),
+                scrape_ms=(cpu_seconds(tree.metrics) - before) * 1e3,
+            )
+        )
+    return figures
+
+
+def _sizes(store: Path) -> list[int]:
+    sizes = []
+    for file in store.iterdir():
+        with suppress(FileNotFoundError):  # live gauges go with their worker
+            sizes.append(file.stat().st_size)
+    return sizes
+
+
+def _judge(report: Report, figures: Sequence[ServerFigures]) -> None:
+    third = max(1, len(figures) // 3)
+    # The first moments belong to the start: workers boot, the reader learns the keys.
+    early, late = figures[third // 2 : third // 2 + third], figures[-third:]
+
+    def typical(part: Sequence[ServerFigures], name: str) -> float:
+        values: list[float] = [getattr(each, name) for each in part]
+        return statistics.median(values)
+
+    report.check("files flat", fine=max(each.files for each in late) <= max(each.files for each in figures[:-third]))
+    report.check("bytes flat", fine=max(each.size for each in late) <= max(each.size for each in figures[:-third]))
+    for name in ("master", "metrics"):
+        growth = typical(late, name) - typical(early, name)
+        report.check(f"memory of the {name} process flat ({mib(growth):+.2f} MiB)", fine=growth <= MEMORY)
+    ratio = min(each.scrape_ms for each in late) / min(each.scrape_ms for each in early)
+    report.check(f"scrape time flat (times {ratio:.2f})", fine=ratio <= SLOWER)
+    rising = all(after.requests >= before.requests for before, after in pairwise(figures))
+    report.check("no total ever sinks", fine=rising)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = arguments(__doc__)
+    parser.add_argument("--minutes", type=float, default=1.5, help="of the server; 0 leaves it out")
+    parser.add_argument("--processes", type=int, default=10_000, help="on the store alone; 0 leaves them out")
+    options: argparse.Namespace = parser.parse_args()
+    if options.quick:
+        options.minutes, options.processes = 0.2, 400
+    report = Report("soak")
+    if options.processes:
+        recycle(report, options.processes)
+    if options.minutes:
+        serve(report, options.minutes)
+    report.save(options.json)
+    sys.exit(report.failed)
+
+
+if __name__ == "__main__":
+    main()

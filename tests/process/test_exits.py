@@ -1,0 +1,248 @@
+"""Every end of a worker, counted once under the right cause, on every worker type."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from tests.harness import PromgunProcess, Sandbox, wait_until
+from tests.http_client import Connection, Request, load, send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.seam
+
+EXITS = "gunicorn_worker_exits_total"
+LOST = "gunicorn_requests_lost_total"
+
+
+def probe(worker_type: str, *args: str, **options: object) -> PromgunProcess:
+    """Return a server of the probe application with two workers."""
+    threads = ("--threads", "4") if worker_type == "gthread" else ()
+    options = {"workers": 2} | options
+    return PromgunProcess("-k", worker_type, *threads, *args, app="probe:app", **options)  # type: ignore[arg-type]
+
+
+def settled(server: PromgunProcess, workers: int = 2) -> None:
+    """Wait until so many workers are there, booted, and nobody drains."""
+    wait_until(
+        lambda: (
+            server.scrape().by("state", "gunicorn_workers") == {"target": workers, "alive": workers, "booted": workers}
+        )
+    )
+
+
+def expect_exits(server: PromgunProcess, **causes: int) -> None:
+    """Assert that these ends were counted, and no others."""
+    wait_until(
+        lambda: server.scrape().by("cause", EXITS) == causes,
+        message=lambda: f"{causes}, there are {server.scrape().by('cause', EXITS)}\n{server.log}",
+    )
+    assert server.fresh().by("cause", EXITS) == causes
+
+
+Hold: TypeAlias = "Callable[..., Connection]"
+
+
+@pytest.fixture
+def hold() -> Iterator[Hold]:
+    """Send requests that stay in the application until a file of the gate's name is written."""
+    with ExitStack() as connections:
+
+        def send_and_wait(server: PromgunProcess, sandbox: Sandbox, name: str = "gate") -> Connection:
+            connection = connections.enter_context(Connection(server.address))
+            connection.socket.sendall(Request(f"/gate/{name}?secret=1").encode("1.1", keepalive=False))
+            wait_until((sandbox.directory / f"{name}.waiting").exists)
+            return connection
+
+        yield send_and_wait
+
+
+def holder(server: PromgunProcess) -> int:
+    """Return the pid of the worker that serves a request now."""
+    shown = server.sandbox.run("-m", "promgun", "ps", "--requests", "--format", "json")
+    import json  # noqa: PLC0415 - one use
+
+    return next(int(row["pid"]) for row in json.loads(shown.stdout) if row.get("path", "").startswith("/gate"))
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (signal.SIGKILL, "killed"),
+        (signal.SIGSEGV, "segfault"),
+        (signal.SIGBUS, "segfault"),
+        (signal.SIGUSR2, "other_signal"),
+    ],
+)
+def test_a_worker_ended_by_a_signal_leaves_last_words(
+    hold: Hold, worker_type: str, number: signal.Signals, cause: str
+) -> None:
+    with Sandbox() as sandbox, probe(worker_type, workers=1, sandbox=sandbox) as server:
+        hold(server, sandbox)
+        (worker,) = server.workers()
+        server.send_signal(number, worker)
+        expect_exits(server, **{cause: 1})
+        settled(server, 1)
+        assert server.scrape().by("cause", LOST) == {cause: 1}
+        line = next(line for line in server.log.splitlines() if "while serving" in line)
+        assert f"(pid:{worker}) ended ({cause})" in line
+        assert "GET /gate/gate from 127.0.0.1" in line
+        assert "application" in line
+
+
+def test_a_worker_that_is_told_to_end_by_somebody_else_is_no_reload(worker_type: str) -> None:
+    with probe(worker_type) as server:
+        server.send_signal(signal.SIGTERM, server.workers()[0])
+        expect_exits(server, other_signal=1)
+        settled(server)
+
+
+def test_recycling(worker_type: str) -> None:
+    with probe(worker_type, "--max-requests", "5", workers=1) as server:
+        for expected in (1, 2):
+            load(server.address, [Request("/ok")] * 5, concurrency=1, keepalive=False)
+            expect_exits(server, max_requests=expected)
+            settled(server, 1)
+        assert not server.scrape().by("cause", LOST)
+
+
+def test_reload_and_scaling(worker_type: str) -> None:
+    with probe(worker_type) as server:
+        server.send_signal(signal.SIGHUP)
+        expect_exits(server, reload=2)
+        settled(server)
+        server.send_signal(signal.SIGTTOU)
+        expect_exits(server, reload=2, scale_in=1)
+        settled(server, 1)
+        assert server.scrape().by("result", "gunicorn_reloads_total") == {"ok": 1}
+        assert server.scrape().sum("gunicorn_last_reload_timestamp_seconds") > 1e9
+
+
+def test_a_timeout_is_one_whatever_the_wait_status(worker_type: str) -> None:
+    # A busy loop stops the main loop of every worker type, also where requests run beside it.
+    with probe(worker_type, "--timeout", "2", workers=1) as server:
+        (worker,) = server.workers()
+        server.send_signal(signal.SIGSTOP, worker)
+        expect_exits(server, timeout=1)
+        assert f"(pid:{worker}) has been silent" in server.log
+
+
+def test_the_stacks_of_a_stuck_worker_are_in_the_log_once_before_it_is_killed(hold: Hold) -> None:
+    with Sandbox() as sandbox, probe("sync", "--timeout", "3", workers=1, sandbox=sandbox) as server:
+        hold(server, sandbox)
+        expect_exits(server, timeout=1)
+        log = server.log
+        assert log.count("its stacks follow") == 1
+        assert log.index("its stacks follow") < log.index("WORKER TIMEOUT")
+        assert "probe.py" in log[log.index("its stacks follow") : log.index("WORKER TIMEOUT")]
+        assert "timed out while serving: GET /gate/gate" in log
+
+
+def test_stack_dumps_can_be_turned_off(hold: Hold) -> None:
+    with Sandbox() as sandbox, probe("sync", "--timeout", "2", "--stack-dump-at", "0", sandbox=sandbox) as server:
+        hold(server, sandbox)
+        expect_exits(server, timeout=1)
+        assert "stacks follow" not in server.log
+
+
+def test_a_worker_that_the_application_ends(worker_type: str) -> None:
+    with probe(worker_type, workers=1) as server:
+        with pytest.raises(ConnectionError):
+            send(server.address, "GET", "/leave/7")
+        expect_exits(server, app_exit=1)
+        settled(server, 1)
+        assert server.scrape().by("cause", LOST) == {"app_exit": 1}
+
+
+def test_shutdown_and_a_worker_that_does_not_finish_in_time(hold: Hold, worker_type: str) -> None:
+    with Sandbox() as sandbox:
+        store = sandbox.directory / "store"
+        options = ("--graceful-timeout", "3", "--metrics-dir", str(store))
+        with probe(worker_type, *options, sandbox=sandbox) as server:
+            hold(server, sandbox)
+            assert server.stop(deadline=20) == 0
+        ends = server.dump("--dir", str(store)).by("cause", EXITS)
+    if worker_type in {"sync", "gthread"}:
+        assert ends == {"shutdown": 1, "graceful_timeout": 1}
+    else:
+        # A green worker cuts its requests off itself at about the time at which the master kills it.
+        assert ends.keys() <= {"shutdown", "graceful_timeout"}
+        assert sum(ends.values()) == 2
+
+
+def test_boot_errors_and_load_errors(sandbox: Sandbox) -> None:
+    sandbox.write("fails.py", "import os\ndef make():\n    raise ValueError('no database')\n")
+    sandbox.write("dies.py", "import os\nos._exit(9)\ndef app(e, s): ...\n")
+    for app, code, cause in (("fails:make()", 4, "app_load_error"), ("dies:app", None, "boot_error")):
+        store = sandbox.directory / f"store-{cause}"
+        server = PromgunProcess("--metrics-dir", str(store), app=app, sandbox=sandbox)
+        server.start()
+        if code is None:
+            wait_until(store.exists)
+            wait_until(partial(has_cause, server, store, "boot_error"))
+            server.process.send_signal(signal.SIGTERM)
+            server.wait()
+        else:
+            assert server.wait() == code, server.log
+            assert cause_in(server, store, cause) == 1
+
+
+def cause_in(server: PromgunProcess, store: Path, cause: str) -> float:
+    """Return how often a store holds a cause."""
+    return server.dump("--dir", str(store)).sum(EXITS, cause=cause)
+
+
+def test_an_oom_kill_is_told_by_the_control_group(worker_type: str, sandbox: Sandbox) -> None:
+    group = sandbox.directory / "cgroup"
+    group.mkdir()
+    events = group / "memory.events"
+    events.write_text("low 0\nhigh 0\nmax 3\noom 0\noom_kill 4\n")
+    with probe(worker_type, "--cgroup-dir", str(group), sandbox=sandbox) as server:
+        events.write_text("low 0\nhigh 0\nmax 9\noom 1\noom_kill 5\n")
+        server.send_signal(signal.SIGKILL, server.workers()[0])
+        expect_exits(server, oom=1)
+        settled(server)
+        server.send_signal(signal.SIGKILL, server.workers()[0])
+        expect_exits(server, oom=1, killed=1)
+
+
+def test_a_storm_of_deaths_is_counted_without_a_miss() -> None:
+    with probe("sync", workers=4) as server:
+        killed = 0
+        for _ in range(8):
+            settled(server, 4)
+            for worker in server.workers():
+                server.send_signal(signal.SIGKILL, worker)
+                killed += 1
+        expect_exits(server, killed=killed)
+
+
+def test_orphans_count_themselves(worker_type: str, alone_with_stores: None) -> None:
+    del alone_with_stores
+    with Sandbox(clean=False) as sandbox:
+        store = sandbox.directory / "store"
+        server = probe(worker_type, "--metrics-dir", str(store), "--timeout", "4", sandbox=sandbox)
+        server.start()
+        wait_until(lambda: "Metrics at" in server.log and server.scrape().sum("gunicorn_workers", state="booted") == 2)
+        workers = server.workers()
+        server.send_signal(signal.SIGKILL)
+        wait_until(lambda: not any(is_running(pid) for pid in workers), deadline=30)
+        assert server.wait() == -signal.SIGKILL
+        assert server.dump("--dir", str(store)).sum(EXITS, cause="parent_lost") == 2
+
+
+def has_cause(server: PromgunProcess, store: Path, cause: str) -> bool:
+    """Whether a store holds a cause."""
+    return cause_in(server, store, cause) >= 1
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs."""
+    return Path(f"/proc/{pid}").exists()
