@@ -49,7 +49,8 @@ class StoreSnapshots:
         self._status = None
         if not self._named and not self._store.is_dir():
             raise StoreError(f"cannot read the store {self._store}", "Is the instance still running? See: promgun ps")
-        raise InstanceError(f"{self.name} is not running", "See: promgun ps")
+        what = f"{self.name} is not running" if self._named else f"no instance runs on the store {self._store}"
+        raise InstanceError(what, "See: promgun ps")
 
 
 class PageSnapshots:

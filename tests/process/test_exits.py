@@ -140,8 +140,8 @@ def test_the_stacks_of_a_stuck_worker_are_in_the_log_once_before_it_is_killed(ho
         expect_exits(server, timeout=1)
         log = server.log
         assert log.count("its stacks follow") == 1
-        assert log.index("its stacks follow") < log.index("WORKER TIMEOUT")
-        assert "probe.py" in log[log.index("its stacks follow") : log.index("WORKER TIMEOUT")]
+        # The master's lines and the worker's come from two processes: only the worker's own have an order.
+        assert "probe.py" in log[log.index("its stacks follow") : log.index("Error handling request")]
         assert "timed out while serving: GET /gate/gate" in log
 
 

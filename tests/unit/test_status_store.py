@@ -147,7 +147,7 @@ def test_hung_worker_is_told_like_any_other(tmp_path: Path, worker: Slot) -> Non
 
 def test_store_without_a_master_is_no_instance(tmp_path: Path, worker: Slot) -> None:
     source = StoreSnapshots(tmp_path)
-    with pytest.raises(InstanceError, match="is not running"):
+    with pytest.raises(InstanceError, match="no instance runs on the store"):
         source.snapshot()
     worker.board.cells[Cell.ROLE] = Role.MASTER
     assert source.snapshot().up, "and may come back"
