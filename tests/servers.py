@@ -85,6 +85,6 @@ def prometheus(sandbox: Sandbox, config: str) -> Iterator[Prometheus]:
     """Run a Prometheus with that configuration, whose files lie in the sandbox."""
     sandbox.write("prometheus.yml", config)
     data = sandbox.directory / "data"
-    arguments = ("--config.file=prometheus.yml", f"--storage.tsdb.path={data}", "--storage.tsdb.no-lockfile")
+    arguments = ("--config.file=prometheus.yml", f"--storage.tsdb.path={data}")
     with daemon(sandbox, "prometheus", *arguments) as address:
         yield Prometheus(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -41,8 +41,7 @@ class Screen:
 
     def __init__(self) -> None:
         # COLUMNS and LINES are the shell's word from before; the window says itself how large it is now.
-        environ = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-        self.console = Console(highlight=False, markup=False, emoji=False, legacy_windows=False, _environ=environ)
+        self.console = _console({name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}})
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -85,6 +84,12 @@ class Screen:
         return events
 
 
+def _console(environ: Mapping[str, str], width: int | None = None) -> Console:
+    # An empty NO_COLOR refuses nothing (no-color.org); rich 13.7 thinks that it does.
+    environ = {name: value for name, value in environ.items() if value or name != "NO_COLOR"}
+    return Console(width=width, highlight=False, markup=False, emoji=False, legacy_windows=False, _environ=environ)
+
+
 def _stop(live: Live) -> None:
     # The terminal may be gone.
     with suppress(OSError):
@@ -110,4 +115,4 @@ def print_lines(lines: Sequence[Line], width: int | None) -> None:
     if width is None:
         sys.stdout.write("".join("".join(text for text, _ in line).rstrip() + "\n" for line in lines))
         return
-    Console(width=width, highlight=False, legacy_windows=False).print(Lines(lines), end="")
+    _console(os.environ, width).print(Lines(lines), end="")

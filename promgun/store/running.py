@@ -116,7 +116,7 @@ class RunningRequests:
             self._free.append(region)
 
 
-def read_running(data: bytes | memoryview) -> Iterator[RunningRequest]:
+def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
     """Yield the requests written down in the content of a lock file; what cannot be right is left out."""
     whole = memoryview(data)[: len(data) - len(data) % 8]
     cells = whole.cast("B").cast("q")

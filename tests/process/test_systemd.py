@@ -71,7 +71,7 @@ def test_systemd_takes_the_unit(options: SystemdOptions, tmp_path: Path) -> None
     unit.write_text(systemd(options))
     assert verify(unit) == (0, "")
     unit.write_text(systemd(options).replace("KillMode=mixed", "KillMode=mild"))
-    assert "KillMode" in verify(unit)[1]
+    assert "kill mode" in verify(unit)[1]
 
 
 def verify(unit: Path) -> tuple[int, str]:

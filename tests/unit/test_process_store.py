@@ -319,9 +319,9 @@ def test_a_damaged_file_is_counted_and_taken_over(place: Opened, tmp_path: Path)
 
 def test_one_warning_an_episode(place: Opened, disk: Disk, tmp_path: Path) -> None:
     place.store.own_slot()
-    for episode in (1, 2):
+    for episode, mode in enumerate(("min", "max"), start=1):
         disk.fill()
-        kept = [value(place.store, f"c{episode}{n}") for n in range(3)]
+        kept = [value(place.store, f"{mode}{n}", "gauge", mode) for n in range(3)]
         for _ in range(5):
             place.retry()
         assert len(place.warnings.texts) == episode

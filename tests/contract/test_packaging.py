@@ -1,0 +1,32 @@
+"""What a wheel holds, and that the version is told once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import promgun
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_wheel(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert finished.returncode == 0, finished.stderr
+    (wheel,) = tmp_path.glob("promgun-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    data = f"promgun-{promgun.__version__}.data/data/share"
+    assert f"{data}/bash-completion/completions/promgun" in names
+    assert f"{data}/zsh/site-functions/_promgun" in names
+    assert f"{data}/fish/vendor_completions.d/promgun.fish" in names
+    assert "promgun/py.typed" in names
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "promgun").rglob("*.py")} <= set(names)
+    assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings[0].split()[1] == promgun.__version__

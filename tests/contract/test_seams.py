@@ -1,0 +1,134 @@
+"""The places where promgun touches Gunicorn: a version that changes one fails here, by name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+from gunicorn import arbiter as arbiter_module
+from gunicorn.app.base import Application, BaseApplication
+from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import KNOWN_SETTINGS, Config, Setting
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.wsgi import FileWrapper, Response
+from gunicorn.workers.base import Worker
+from gunicorn.workers.base_async import AsyncWorker
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
+
+from promgun.application import ArbiterSeam, PromgunApplication
+from promgun.arbiter import PrometheusArbiter
+from promgun.metrics.catalog import MASTER_SIGNALS
+
+pytestmark = pytest.mark.seam
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "expected"),
+    [
+        (Arbiter, "__init__", ["self", "app"]),
+        (Arbiter, "start", ["self"]),
+        (Arbiter, "run", ["self"]),
+        (Arbiter, "stop", ["self", "graceful"]),
+        (Arbiter, "halt", ["self", "reason", "exit_status"]),
+        (Arbiter, "reload", ["self"]),
+        (Arbiter, "reexec", ["self"]),
+        (Arbiter, "spawn_worker", ["self"]),
+        (Arbiter, "manage_workers", ["self"]),
+        (Arbiter, "reap_workers", ["self"]),
+        (Arbiter, "murder_workers", ["self"]),
+        (Arbiter, "kill_worker", ["self", "pid", "sig"]),
+        (Worker, "__init__", ["self", "age", "ppid", "sockets", "app", "timeout", "cfg", "log"]),
+        (Worker, "init_process", ["self"]),
+        (Worker, "init_signals", ["self"]),
+        (Worker, "load_wsgi", ["self"]),
+        (Worker, "notify", ["self"]),
+        (Worker, "handle_exit", ["self", "sig", "frame"]),
+        (Worker, "handle_quit", ["self", "sig", "frame"]),
+        (Worker, "handle_error", ["self", "req", "client", "addr", "exc"]),
+        (SyncWorker, "handle", ["self", "listener", "client", "addr"]),
+        (SyncWorker, "handle_request", ["self", "listener", "req", "client", "addr"]),
+        (AsyncWorker, "handle", ["self", "listener", "client", "addr"]),
+        (AsyncWorker, "handle_request", ["self", "listener_name", "req", "sock", "addr"]),
+        (AsyncWorker, "handle_http2_request", ["self", "listener_name", "req", "sock", "addr", "h2_conn"]),
+        (ThreadWorker, "handle", ["self", "conn"]),
+        (ThreadWorker, "enqueue_req", ["self", "conn"]),
+        (ThreadWorker, "handle_request", ["self", "req", "conn"]),
+        (ThreadWorker, "handle_http2_request", ["self", "req", "conn", "h2_conn"]),
+        (Response, "close", ["self"]),
+        (Response, "start_response", ["self", "status", "headers", "exc_info"]),
+        (BaseApplication, "run", ["self"]),
+        (BaseApplication, "reload", ["self"]),
+        (BaseApplication, "do_load_config", ["self"]),
+        (WSGIApplication, "init", ["self", "parser", "opts", "args"]),
+        (WSGIApplication, "load", ["self"]),
+    ],
+)
+def test_signatures(owner: type, method: str, expected: list[str]) -> None:
+    assert parameters(getattr(owner, method)) == expected
+
+
+def test_the_arbiter_finds_handlers_by_name_and_has_those_that_are_counted() -> None:
+    assert {Arbiter.SIG_NAMES[number] for number in Arbiter.SIGNALS} == set(MASTER_SIGNALS)
+    for name in MASTER_SIGNALS:
+        assert callable(getattr(Arbiter, f"handle_{name}"))
+        assert getattr(PrometheusArbiter, f"handle_{name}") is not getattr(Arbiter, f"handle_{name}")
+
+
+def test_the_signal_machinery_is_left_alone() -> None:
+    for name in ("handle_chld", "signal", "signal_chld", "wakeup", "init_signals", "wait_for_signals"):
+        assert getattr(PrometheusArbiter, name) is getattr(Arbiter, name)
+
+
+def test_the_arbiter_waits_through_its_module_s_os() -> None:
+    assert "os.waitpid(-1, os.WNOHANG)" in inspect.getsource(Arbiter.reap_workers)
+    assert arbiter_module.os is __import__("os")
+
+
+def test_our_application_stands_between_application_and_base() -> None:
+    order = PromgunApplication.__mro__
+    assert order.index(Application) < order.index(ArbiterSeam) < order.index(BaseApplication)
+    assert "Arbiter(self).run()" in inspect.getsource(BaseApplication.run)
+    assert "super().run()" in inspect.getsource(Application.run)
+
+
+def test_settings_join_the_table_when_they_are_declared() -> None:
+    names = {setting.name for setting in KNOWN_SETTINGS}
+    assert {"metrics_bind", "metrics_server", "metrics_dir", "stack_dump_at", "cgroup_dir"} <= names
+    assert Config().metrics_bind == ["127.0.0.1:9164"]
+    assert inspect.isclass(Setting)
+
+
+def test_a_response_knows_its_request_and_what_it_sent() -> None:
+    source = inspect.getsource(Response.__init__)
+    for attribute in ("self.req", "self.status = None", "self.headers_sent", "self.sent = 0", "self.response_length"):
+        assert attribute in source
+    assert "self.status_code" in inspect.getsource(Response.start_response)
+
+
+@pytest.mark.parametrize("worker", [SyncWorker, AsyncWorker, ThreadWorker])
+def test_workers_close_the_response_and_give_start_response_away_bound(worker: Any) -> None:
+    source = inspect.getsource(worker.handle_request)
+    assert "self.wsgi(environ, resp.start_response)" in source
+    assert "resp.close()" in source
+    assert "self.nr += 1" in source
+
+
+def test_bodies_are_read_through_a_reader() -> None:
+    assert "reader" in parameters(Body.__init__)
+    assert "self.reader.read(" in inspect.getsource(Body)
+    assert "length" in parameters(LengthReader.__init__)
+    assert hasattr(FileWrapper, "__getitem__")
+
+
+def test_the_new_master_is_executed_from_the_configuration_s_environment() -> None:
+    source = inspect.getsource(Arbiter.reexec)
+    assert "self.cfg.env_orig.copy()" in source
+    assert "self.START_CTX['args']" in source
+    assert "GUNICORN_PID" in source
