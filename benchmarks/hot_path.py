@@ -109,6 +109,9 @@ def _metrics() -> dict[str, Any]:
         "histogram": Histogram("bound_seconds", "Bound.", ["kind"], buckets=BUCKETS, registry=registry).labels("one"),
         "summary": Summary("bound_summary", "Bound.", registry=registry),
     }
+    # Children take the value class of the moment when they are made: now.
+    metrics["requests"].labels("GET", "200")
+    metrics["seconds"].labels("GET")
     metrics["value"] = metrics["counter"]._value  # noqa: SLF001 - the seam itself is timed
     return metrics
 

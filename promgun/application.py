@@ -23,8 +23,9 @@ from gunicorn.workers.sync import SyncWorker
 
 import promgun.options  # noqa: F401 - our settings must exist before a Config is built
 from promgun.appcheck import suggest
-from promgun.arbiter import PrometheusArbiter, RunContext
-from promgun.errors import AppLoadError, ConfigurationError, PromgunError
+from promgun.arbiter import PrometheusArbiter
+from promgun.context import RunContext
+from promgun.errors import ConfigurationError, PromgunError, UsageError
 from promgun.settings import RunSettings
 from promgun.worker_types import check_available, resolve
 from promgun.worker_types import suggest as suggest_worker_type
@@ -61,6 +62,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         self.control_socket = ""
         self.worker_type = ""
         self._given: set[str] = set()
+        self._typed_in = os.getcwd()
         super().__init__(prog="promgun run")
 
     # ---- configuration
@@ -96,17 +98,20 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         self._given = set()
         overrides = self.run_settings.overrides
         from_environment = self._environment_arguments()
-        self._begin(overrides, from_environment)
+        entered = self._begin(overrides, from_environment)
         location = overrides.get("config") or from_environment.get("config") or get_default_config_file()
         if location:
             self.load_config_from_file(str(location))
         self._apply(from_environment, "GUNICORN_CMD_ARGS")
         self._apply(overrides, "the command line")
+        if entered is not None:
+            # Relative to where the command was typed: it must not be applied again from inside.
+            self.cfg.set("chdir", entered)
         self.chdir()
         if self.app_uri is None:
             self.app_uri = self.cfg.wsgi_app
         if self.app_uri is None:
-            raise AppLoadError(
+            raise UsageError(
                 "No application was named",
                 "Give one, e.g. promgun run app:wsgi for the object wsgi in app.py; try promgun run promgun.demo:app",
             )
@@ -128,8 +133,11 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         given = vars(parser.parse_args(self.cfg.get_cmd_args_from_env()))
         return {name: value for name, value in given.items() if value is not None and name != "args"}
 
-    def _begin(self, overrides: Any, from_environment: dict[str, Any]) -> None:
-        """Let Gunicorn take in the application's name (and Paste's file), then enter the folder it is said to be in."""
+    def _begin(self, overrides: Any, from_environment: dict[str, Any]) -> str | None:
+        """Let Gunicorn take in the application's name (and Paste's file), then enter the folder it is said to be in.
+
+        Returns that folder, absolute, when a flag or a variable named one.
+        """
         app = self.run_settings.app
         paste = overrides.get("paste") or from_environment.get("paste")
         try:
@@ -138,12 +146,14 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             raise ConfigurationError(str(error)) from error
         chdir = overrides.get("chdir") or from_environment.get("chdir")
         if chdir:
-            self.cfg.set("chdir", chdir)
+            self._set("chdir", os.path.join(self._typed_in, chdir), "the command line or a variable")
         self.chdir()
+        return str(self.cfg.chdir) if chdir else None
 
     def _apply(self, values: Any, source: str) -> None:
         for name, value in values.items():
-            self._set(name, value, source)
+            if name != "chdir":
+                self._set(name, value, source)
 
     def _set(self, name: str, value: Any, source: str) -> None:
         try:
@@ -249,11 +259,11 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
     def _explain(self, error: AppImportError) -> str:
         module_name = str(self.app_uri).partition(":")[0]
         module = sys.modules.get(module_name)
-        if module is None or "attribute" not in str(error):
-            return f"promgun: error: {error}"
+        if module is None or not any(word in str(error) for word in ("attribute", "callable", "object")):
+            return f"promgun: error: {self.app_uri}: {error}"
         candidates = [name for name, value in vars(module).items() if callable(value)]
         wanted = str(self.app_uri).partition(":")[2].partition("(")[0] or "application"
-        return f"promgun: error: {error} {suggest(wanted, candidates, module_name)}"
+        return f"promgun: error: {self.app_uri}: {error} {suggest(wanted, candidates, module_name)}"
 
 
 def instrument(worker_class: type) -> type:

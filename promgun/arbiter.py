@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from gunicorn import __version__ as gunicorn_version
@@ -20,6 +18,7 @@ from gunicorn import systemd
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from promgun.context import RunContext
 from promgun.endpoint.process import EndpointConfig
 from promgun.ends import WaitRecorder, WorkerEnds
 from promgun.errors import MetricsAddressError, PromgunError
@@ -33,34 +32,11 @@ from promgun.registration import Registration
 from promgun.signals import CountsSignals
 from promgun.silence import AsksSilentWorkers
 from promgun.store.board import Cell, Role
-from promgun.store.directory import StoreDirectory
 from promgun.store.facts import MasterFacts
-from promgun.store.process import ProcessStore
 from promgun.workers.mixin import AWAITED_SIGNALS
 
 _KILLED_END = 1.0
 _PAUSE = 0.01
-
-
-@dataclass(slots=True)
-class RunContext:
-    """What the launcher made for the arbiter: the store, and the metrics listeners bound before any fork."""
-
-    store: ProcessStore
-    directory: StoreDirectory
-    listeners: list[socket.socket] = field(default_factory=list)
-    metrics_bind: tuple[str, ...] = ()
-    registration: Registration | None = None
-
-    def close(self) -> None:
-        """Leave nothing behind: run entry, sockets, directory. Workers pass here too and are told apart by pid."""
-        if not self.directory.is_mine:
-            return
-        if self.registration is not None:
-            self.registration.withdraw()
-        for listener in self.listeners:
-            close_and_unlink(listener)
-        self.directory.close()
 
 
 class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ignore[misc] # gunicorn is untyped
@@ -125,6 +101,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
             uid=self.cfg.uid if root else None,
             gid=self.cfg.gid if root else None,
             initgroups=self.cfg.initgroups,
+            show_paths=self.cfg.metrics_show_paths,
         )
 
     def _introduce(self) -> None:

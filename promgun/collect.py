@@ -33,7 +33,7 @@ Rows = dict[str, list[tuple[tuple[str, ...], float]]]
 class Collector:
     """Collects the page of one store; keep it between pages: it remembers what does not change.
 
-    ``log`` is told of damaged files, each once. Used from one thread at a time.
+    ``log`` is told of damaged files and of families that cannot be shown, each once. Used from one thread at a time.
     """
 
     def __init__(self, store: Path, log: Callable[[str], None] | None = None) -> None:
@@ -44,6 +44,7 @@ class Collector:
         self._figures = ProcessFigures()
         self._rising = RisingFigures()
         self._queues = AcceptQueues()
+        self._unshown: set[str] = set()
 
     # ---- questions of the health pages
 
@@ -86,7 +87,8 @@ class Collector:
         try:
             return [build_family(name, series)]
         except ValueError as error:
-            if self._log is not None:
+            if self._log is not None and name not in self._unshown:
+                self._unshown.add(name)
                 self._log(f"The family {name!r} cannot be shown: {error}")
             return []
 
@@ -104,8 +106,8 @@ class Collector:
             if role == Role.MASTER and alive:
                 masters.append((view, facts.get((view.slot, view[Cell.PID])), figures))
                 states["target"] += view[Cell.TARGET]
-            if role == Role.WORKER:
-                busy = self._rising.clamp(view.slot, "busy", view.busy_ns(now) / _NS)
+            if view[Cell.WORKED]:
+                busy = self._rising.clamp(view.slot, "busy", view.busy_ns(view.taken) / _NS)
                 for name, labels, value in _slot_rows(view, busy, totals):
                     rows.setdefault(f"gunicorn_worker_{name}", []).append(((str(view.slot), *labels), value))
             if role == Role.WORKER and alive:

@@ -35,7 +35,7 @@ def launch(settings: RunSettings) -> None:
     from gunicorn.errors import AppImportError  # noqa: PLC0415 - after the value class is published
 
     from promgun.application import PromgunApplication, own_traceback  # noqa: PLC0415 - same
-    from promgun.arbiter import RunContext  # noqa: PLC0415 - same
+    from promgun.context import RunContext  # noqa: PLC0415 - same
 
     activated = take_metrics_sockets(os.environ, os.getpid()) if handover is None else []
     application = PromgunApplication(settings, environment_at_start)

@@ -177,6 +177,22 @@ class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is u
         """
 
 
+class MetricsShowPaths(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Whether the status page tells paths."""
+
+    name = "metrics_show_paths"
+    section = SECTION
+    cli = ("--metrics-show-paths",)
+    validator = config.validate_bool
+    action = "store_true"
+    default = False
+    desc = """\
+        Show the paths of running requests on the status page; by default it tells their methods and routes only.
+
+        A path may carry a secret, as that of a link to reset a password does. Query strings are never shown.
+        """
+
+
 def validate_push_url(value: Any) -> str | None:
     """Return the URL of a Pushgateway; raises ``ValueError`` for what is none."""
     if value is None or value == "":

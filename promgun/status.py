@@ -1,7 +1,8 @@
 """An instance at a moment, as the terminal view and the status page show it: data without I/O.
 
-``status_page`` reads a snapshot from a page of metrics, ``status_store`` from the store itself; ``status_interval``
-compares two, ``status_history`` keeps the last minute, ``status_json`` writes it all down for others.
+``status_page`` reads a snapshot from a page of metrics, ``status_store`` from the store itself, far cheaper, and
+``status_source`` knows which to ask; ``status_interval`` compares two, ``status_history`` keeps the last minute,
+``status_json`` writes it all down for others.
 """
 
 from __future__ import annotations

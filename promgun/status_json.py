@@ -25,7 +25,7 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
         interval_seconds              length of the last interval, null before there is one
         up                            whether the master lives
         instance                      {name, application, addresses: [str], worker_type, gunicorn, promgun, python,
-                                      uptime_seconds}; the three in the middle are versions
+                                      uptime_seconds}; gunicorn, promgun and python are versions
         workers_target                workers that the master wants
         workers_by_state              {state: n}, of states that any worker is in
         now                           {workers, requests_in_progress, capacity, queue_connections, queue_limit,

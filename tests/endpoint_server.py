@@ -51,10 +51,11 @@ class Endpoint:
         *,
         healthy: Callable[[], bool] = lambda: True,
         ready: Callable[[], bool] = lambda: True,
+        status: Callable[[], str] = lambda: "{}",
         limits: Limits = Limits(),  # noqa: B008 - frozen
         bind_to: str = "127.0.0.1:0",
     ) -> None:
-        self.endpoint = MetricsEndpoint(collect, healthy, ready, limits)
+        self.endpoint = MetricsEndpoint(collect, healthy, ready, status, limits)
         self.socket = bind(parse_address(bind_to))
         self.address: Address = (
             self.socket.getsockname()[:2] if self.socket.family != socket.AF_UNIX else (self.socket.getsockname())

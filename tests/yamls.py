@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml  # type: ignore[import-untyped] # one place
+import yaml
 
 
 def parse(text: str) -> Any:

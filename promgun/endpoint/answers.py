@@ -1,4 +1,4 @@
-"""Everything the endpoint can say, fixed beforehand but for the page of metrics."""
+"""Everything the endpoint can say, fixed beforehand but for the page of metrics and the status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METHODS = (b"GET", b"HEAD")
 
 _TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
 # A browser must neither guess another type, nor keep or embed what is here.
-_ALWAYS = ((b"X-Content-Type-Options", b"nosniff"), (b"Cache-Control", b"no-store"))
+ALWAYS = ((b"X-Content-Type-Options", b"nosniff"), (b"Cache-Control", b"no-store"))
 _ALLOW = ((b"Allow", b", ".join(METHODS)),)
 _RETRY = ((b"Retry-After", b"1"),)
 
@@ -29,7 +29,7 @@ class Answer:
 
     status: HTTPStatus
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (_TEXT, *_ALWAYS)
+    headers: tuple[tuple[bytes, bytes], ...] = (_TEXT, *ALWAYS)
 
     def response(self, *, is_last: bool) -> h11.Response:
         """Return its head, dated now."""
@@ -44,7 +44,7 @@ class Answer:
 
 
 def _plain(status: HTTPStatus, text: str, *headers: tuple[bytes, bytes]) -> Answer:
-    return Answer(status, f"{text}\n".encode(), (_TEXT, *_ALWAYS, *headers))
+    return Answer(status, f"{text}\n".encode(), (_TEXT, *ALWAYS, *headers))
 
 
 HEALTHY = _plain(HTTPStatus.OK, "promgun: the server runs.")
@@ -69,41 +69,6 @@ REFUSALS: Mapping[HTTPStatus, Answer] = {
     )
 }
 
-_LANDING_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark">
-<title>promgun</title>
-</head>
-<body>
-<h1>promgun</h1>
-<p>Metrics of a Gunicorn server, for Prometheus.</p>
-<ul>
-<li><a href="/metrics">/metrics</a>: the metrics</li>
-<li><a href="/-/healthy">/-/healthy</a>: 200 while the server runs, else 503</li>
-<li><a href="/-/ready">/-/ready</a>: 200 once a worker has booted, else 503</li>
-</ul>
-</body>
-</html>
-"""
-
-LANDING = Answer(
-    HTTPStatus.OK,
-    _LANDING_PAGE.encode(),
-    (
-        (b"Content-Type", b"text/html; charset=utf-8"),
-        (
-            b"Content-Security-Policy",
-            b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        ),
-        (b"Referrer-Policy", b"no-referrer"),
-        *_ALWAYS,
-    ),
-)
-
 
 def metrics(body: bytes, form: Form) -> Answer:
     """Return the page of metrics, rendered in this form."""
@@ -115,6 +80,6 @@ def metrics(body: bytes, form: Form) -> Answer:
             (b"Content-Type", form.format.content_type.encode()),
             *encoding,
             (b"Vary", b"Accept, Accept-Encoding"),
-            *_ALWAYS,
+            *ALWAYS,
         ),
     )

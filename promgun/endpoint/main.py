@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 from promgun.endpoint.limits import Limits, raise_open_files
 from promgun.endpoint.process import COLLECTOR, EXIT_FAILED, IGNORED_SIGNALS, STOP_SIGNAL, EndpointConfig
 from promgun.endpoint.server import MetricsEndpoint
+from promgun.endpoint.status_page import StatusFeed
+from promgun.status_store import StoreStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -75,17 +77,22 @@ def main(config: EndpointConfig) -> int:
     sockets = [socket.socket(fileno=fd) for fd in config.fds]
     for sock in sockets:
         sock.settimeout(0)
-    asyncio.run(_serve(make_source(Path(config.store)), sockets, (STOP_SIGNAL,), watched))
+    store = Path(config.store)
+    status = StatusFeed(StoreStatus(store).snapshot, paths=config.show_paths)
+    asyncio.run(_serve(make_source(store), status, sockets, (STOP_SIGNAL,), watched))
     return 0
 
 
 def serve_store(store: Path, sockets: Sequence[socket.socket], collector: str = COLLECTOR) -> None:
     """Serve a store on listening, non-blocking sockets, in the foreground, until SIGINT or SIGTERM comes."""
     raise_open_files(Limits())
-    asyncio.run(_serve(_load(collector)(store), sockets, (signal.SIGINT, signal.SIGTERM), None))
+    status = StatusFeed(StoreStatus(store).snapshot)
+    asyncio.run(_serve(_load(collector)(store), status, sockets, (signal.SIGINT, signal.SIGTERM), None))
 
 
-async def _serve(source: Source, sockets: Sequence[socket.socket], signals: Iterable[int], watched: int | None) -> None:
+async def _serve(
+    source: Source, status: StatusFeed, sockets: Sequence[socket.socket], signals: Iterable[int], watched: int | None
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in signals:
@@ -93,7 +100,7 @@ async def _serve(source: Source, sockets: Sequence[socket.socket], signals: Iter
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     if watched is not None:
         _end_without(loop, watched)
-    endpoint = MetricsEndpoint(source.collect, source.master_alive, source.worker_booted)
+    endpoint = MetricsEndpoint(source.collect, source.master_alive, source.worker_booted, status.text)
     await endpoint.serve(sockets, stop)
 
 

@@ -71,7 +71,7 @@ class EndpointConfig:
     ``fds`` are its listening sockets; :func:`spawn` fills them in. ``uid`` and ``gid`` are the workers',
     ``None`` to stay who the master is; ``initgroups`` takes the user's other groups too. ``collector`` names
     a class made with the store's path, with ``collect()``, ``master_alive()`` and ``worker_booted()``.
-    ``label`` is for readers of ``ps``.
+    ``label`` is for readers of ``ps``. ``show_paths`` tells the status page those of running requests.
     """
 
     store: str
@@ -82,6 +82,7 @@ class EndpointConfig:
     initgroups: bool = False
     collector: str = COLLECTOR
     label: str = ""
+    show_paths: bool = False
 
     def to_json(self) -> str:
         """Return it as one line."""

@@ -7,20 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from prometheus_client.core import Metric
+    from collections.abc import Callable
 
     from promgun.endpoint.faults import Faults
     from promgun.endpoint.limits import Limits
     from promgun.endpoint.negotiation import Form
 
+Collected = TypeVar("Collected")
 Page = TypeVar("Page")
 Result = TypeVar("Result")
 
 
-class Rounds(Generic[Page]):
-    """One collection at a time, on one thread of its own; to be used within a running event loop.
+class Rounds(Generic[Collected, Page]):
+    """One collection at a time, on one thread; to be used within a running event loop.
 
     Who asks before a round begins gets that round's page; who asks while it runs gets the next one's. So
     whatever happened before a request was sent is on its page, and any number of scrapes cost one
@@ -29,16 +28,19 @@ class Rounds(Generic[Page]):
     Each form of the page is rendered once a round; of the forms that keep only some names, a round takes
     ``limits.filters`` different ones.
 
-    ``failed`` is the page of those whose collection or rendering raised, was refused, or hangs.
+    ``failed`` is the page of those whose collection or rendering raised, was refused, or hangs. Rounds that share a
+    ``thread`` never collect at the same time.
     """
 
     def __init__(
         self,
-        collect: Callable[[], Sequence[Metric]],
-        render: Callable[[Sequence[Metric], Form], Page],
+        collect: Callable[[], Collected],
+        render: Callable[[Collected, Form], Page],
         failed: Page,
         faults: Faults,
         limits: Limits,
+        *,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._collect = collect
         self._render = render
@@ -46,7 +48,7 @@ class Rounds(Generic[Page]):
         self._faults = faults
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="promgun-collect")
+        self.thread = thread or ThreadPoolExecutor(1, thread_name_prefix="promgun-collect")
         self._next: dict[Form, asyncio.Future[Page]] = {}
         self._runner: asyncio.Task[None] | None = None
         self._began: float | None = None
@@ -69,7 +71,7 @@ class Rounds(Generic[Page]):
         """Begin nothing more; a collection that runs is left to end by itself."""
         if self._runner is not None:
             self._runner.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.thread.shutdown(wait=False, cancel_futures=True)
 
     def _hangs(self) -> bool:
         return self._began is not None and self._loop.time() - self._began > self._limits.collect_seconds
@@ -95,4 +97,4 @@ class Rounds(Generic[Page]):
             pages[form].set_result(self._failed if page is None else page)
 
     async def _on_thread(self, call: Callable[..., Result], *args: object) -> Result | None:
-        return await self._loop.run_in_executor(self._thread, self._faults.guard, call, *args)
+        return await self._loop.run_in_executor(self.thread, self._faults.guard, call, *args)

@@ -23,11 +23,11 @@ __all__ = ["Limits", "MetricsEndpoint"]
 
 
 class MetricsEndpoint:
-    """Serves ``/metrics``, ``/-/healthy``, ``/-/ready`` and a page of links.
+    """Serves ``/metrics``, ``/-/healthy``, ``/-/ready``, ``/status.json`` and the page that shows it.
 
-    ``collect`` runs on a thread of its own, never twice at a time; ``healthy`` and ``ready`` run in the
-    event loop and must not block. Whatever they raise is counted in ``faults``, logged once, and answered
-    with 503.
+    ``collect``, and ``status``, which gives the JSON, run on a thread of their own, one at a time; ``healthy`` and
+    ``ready`` run in the event loop and must not block. Whatever they raise is counted in ``faults``, logged once, and
+    answered with 503.
     """
 
     def __init__(
@@ -35,11 +35,13 @@ class MetricsEndpoint:
         collect: Callable[[], Sequence[Metric]],
         healthy: Callable[[], bool],
         ready: Callable[[], bool],
+        status: Callable[[], str],
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._collect = collect
         self._healthy = healthy
         self._ready = ready
+        self._status = status
         self._limits = limits
         self.faults = Faults()
 
@@ -52,7 +54,7 @@ class MetricsEndpoint:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self.faults.report)
         gate = Gate(limits, loop.time)
-        site, rounds = build_site(self._collect, self._healthy, self._ready, self.faults, limits)
+        site, all_rounds = build_site(self._collect, self._healthy, self._ready, self._status, self.faults, limits)
         buffer = memoryview(bytearray(limits.head_bytes + 1))
         acceptors = [
             Acceptor(sock, gate, lambda address: HttpConnection(address, site, gate, limits, buffer))
@@ -69,4 +71,5 @@ class MetricsEndpoint:
             await asyncio.wait_for(gate.is_empty.wait(), limits.stop_seconds)
         for connection in gate:
             connection.evict()
-        rounds.close()
+        for rounds in all_rounds:
+            rounds.close()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
-from promgun.endpoint import answers
+from promgun.endpoint import answers, status_page
 from promgun.endpoint.answers import REFUSALS, Answer
-from promgun.endpoint.negotiation import choose_form
+from promgun.endpoint.negotiation import Form, choose_form
 from promgun.endpoint.rendering import render
 from promgun.endpoint.rounds import Rounds
 
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
     from promgun.endpoint.faults import Faults
     from promgun.endpoint.limits import Limits
-    from promgun.endpoint.negotiation import Form
 
     Reply: TypeAlias = Answer | asyncio.Future[Answer]
+    Pages: TypeAlias = Rounds[Sequence[Metric], Answer]
+    Statuses: TypeAlias = Rounds[str, Answer]
+
+# The status has one form, whatever is asked for.
+_ONLY_FORM = Form()
 
 
 class Site:
@@ -30,7 +34,8 @@ class Site:
 
     def __init__(
         self,
-        rounds: Rounds[Answer],
+        rounds: Pages,
+        statuses: Statuses,
         healthy: Callable[[], bool],
         ready: Callable[[], bool],
         faults: Faults,
@@ -42,8 +47,9 @@ class Site:
         self._faults = faults
         self._limits = limits
         self._routes: dict[bytes, Callable[[h11.Request, str], Reply]] = {
-            b"/": lambda _request, _query: answers.LANDING,
+            b"/": lambda _request, _query: status_page.PAGE,
             b"/metrics": self._metrics,
+            b"/status.json": lambda _request, _query: statuses.page(_ONLY_FORM),
             b"/-/healthy": self._health,
             b"/-/ready": self._readiness,
         }
@@ -122,13 +128,19 @@ def build_site(
     collect: Callable[[], Sequence[Metric]],
     healthy: Callable[[], bool],
     ready: Callable[[], bool],
+    status: Callable[[], str],
     faults: Faults,
     limits: Limits,
-) -> tuple[Site, Rounds[Answer]]:
+) -> tuple[Site, tuple[Pages, Statuses]]:
     """Put together what answers; to be called within a running event loop."""
     rounds = Rounds(collect, _page, answers.UNAVAILABLE, faults, limits)
-    return Site(rounds, healthy, ready, faults, limits), rounds
+    statuses = Rounds(status, _status, answers.UNAVAILABLE, faults, limits, thread=rounds.thread)
+    return Site(rounds, statuses, healthy, ready, faults, limits), (rounds, statuses)
 
 
 def _page(families: Sequence[Metric], form: Form) -> Answer:
     return answers.metrics(render(families, form), form)
+
+
+def _status(text: str, _form: Form) -> Answer:
+    return status_page.status(text)

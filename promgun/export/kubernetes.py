@@ -14,8 +14,8 @@ from promgun.export.options import PART, option
 from promgun.export.text import object_labels, port, window
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
-_IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*")
+_QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", re.ASCII)
+_IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*", re.ASCII)
 #: Of the image's user, of whom nothing is known: not root, and no account of the host.
 USER = 10001
 

@@ -10,7 +10,7 @@ from promgun.export.command import ServerOptions, arguments
 from promgun.export.options import PART, option
 
 _UNIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_USER = re.compile(r"[a-z_][a-z0-9_-]*\$?|\d+")
+_USER = re.compile(r"[a-z_][a-z0-9_-]*\$?|\d+", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SAFE_WORD = re.compile(r"[\w@%+=:,./$()\[\]-]+")
 _PRIVILEGED = 1024

@@ -10,11 +10,11 @@ from promgun.errors import UsageError
 
 _PLACEHOLDER = re.compile(r"<([a-z_]+)>")
 _UNITS = (("y", 31_536_000.0), ("w", 604_800.0), ("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001))
-_DURATION = re.compile("".join(rf"(?:(\d+){unit})?" for unit, _ in _UNITS))
+_DURATION = re.compile("".join(rf"(?:(\d+){unit})?" for unit, _ in _UNITS), re.ASCII)
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.-]+):(\d{1,5})")
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.-]+):(\d{1,5})", re.ASCII)
 _HIGHEST_PORT = 65535
 
 
@@ -79,7 +79,7 @@ def host_port(address: str) -> str:
     match = _HOST_PORT.fullmatch(address)
     if match is None or not 0 < int(match[3]) <= _HIGHEST_PORT:
         hint = "Write it as HOST:PORT or [IPV6]:PORT, e.g. web-1.example:9164"
-        raise UsageError(f"{address!r} is no address that Prometheus can scrape", hint)
+        raise UsageError(f"{address!r} is no address with a port", hint)
     return address
 
 

@@ -78,6 +78,8 @@ class Cell(IntEnum):
     GC_PAUSE = 43
     #: Unix seconds
     LAST_RELOAD = 44
+    #: 1 once a worker has owned the slot: its counters are shown from then on
+    WORKED = 45
 
 
 class ExitHint(IntEnum):
@@ -107,6 +109,8 @@ class BoardView:
     slot: int
     cells: tuple[int, ...]
     data: bytes = b""
+    #: the monotonic clock just before the copy was made: busy time up to then is never too high
+    taken: int = 0
 
     def running(self) -> list[RunningRequest]:
         """Return the requests that were running, oldest first."""
@@ -126,12 +130,12 @@ class BoardView:
         return self.cells[Cell.BUSY_BASE] + self.cells[Cell.BUSY_BALANCE] + running
 
 
-def parse_board(slot: int, data: bytes) -> BoardView | None:
+def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:
     """Return the board in ``data``, or ``None`` when it holds none of this version."""
     if len(data) < _CELLS * _CELL:
         return None
     cells = tuple(memoryview(data[: _CELLS * _CELL]).cast("q"))
-    return BoardView(slot, cells, data) if cells[Cell.MAGIC] == _MAGIC else None
+    return BoardView(slot, cells, data, taken) if cells[Cell.MAGIC] == _MAGIC else None
 
 
 class Board:
@@ -214,6 +218,8 @@ class Board:
         cells[Cell.CLAIMED] = now_ns
         cells[Cell.HEARTBEAT] = now_ns
         cells[Cell.ROLE] = role
+        if role == Role.WORKER:
+            cells[Cell.WORKED] = 1
         cells[Cell.PID] = pid
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -82,9 +83,13 @@ def _histogram_samples(name: str, series: list[Series]) -> Iterable[Sample]:
             continue
         with contextlib.suppress(ValueError):
             upper = float(bound)
-            buckets[upper] = buckets.get(upper, 0.0) + item.value
+            # NaN has no place in any order
+            if not math.isnan(upper):
+                buckets[upper] = buckets.get(upper, 0.0) + item.value
     for labels, (buckets, total) in groups.items():
         shared = dict(labels)
+        # No histogram is without it, unless its key was damaged.
+        buckets.setdefault(math.inf, 0.0)
         running = 0.0
         for upper in sorted(buckets):
             running += buckets[upper]

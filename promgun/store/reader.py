@@ -148,12 +148,15 @@ class StoreReader:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SIZE:
             return self._use_last(name, "oversize" if stat.S_ISREG(status.st_mode) else "not a regular file")
-        identity = (status.st_dev, status.st_ino, fmt.read_edition(head))
-        known = self._known.get(name)
-        if known is None or known.identity != identity:
+        known = self._known.setdefault(name, _Known())
+        # A file too short for a header is the one that it was.
+        edition = fmt.read_edition(head) if len(head) == fmt.HEADER_SIZE else known.identity[2]
+        identity = (status.st_dev, status.st_ino, edition)
+        if known.identity != identity:
             known = self._known[name] = _Known(identity)
         end = fmt.read_used(head)
         data = os.pread(fd, min(max(end, known.parsed), status.st_size), 0)
+        damage = known.damage
         if end != known.end:
             known.end = end
             found = fmt.scan(data, end, known.parsed)
@@ -164,13 +167,13 @@ class StoreReader:
                 data = os.pread(fd, status.st_size, 0)
                 found = fmt.scan(data, len(data), known.parsed)
             damage = self._add(known, found, kind, slot) or damage
-            if damage:
-                self._complain(name, damage)
-            known.damage = damage
         if len(data) >= known.parsed:
             known.data = data
         else:
-            self._complain(name, "cut short")
+            damage = damage or "cut short"
+        if damage:
+            self._complain(name, damage)
+        known.damage = damage
         self._accumulate(known)
         return status.st_size
 

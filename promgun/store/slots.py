@@ -138,8 +138,9 @@ def read_board(directory_fd: int, number: int, attempts: int = 5) -> BoardView |
     """
     view = None
     for _ in range(attempts):
+        taken = monotonic_ns()
         data = read_file(directory_fd, f"slot-{number}.lock", SIZE)
-        view = parse_board(number, data) if data else None
+        view = parse_board(number, data, taken) if data else None
         if view is None or view.consistent:
             break
     return view

@@ -42,7 +42,18 @@ class Exchange:
     answer has been counted.
     """
 
-    __slots__ = ("body", "error_type", "file_size", "reached", "recorded", "region", "response", "route", "start")
+    __slots__ = (
+        "body",
+        "client_left",
+        "error_type",
+        "file_size",
+        "reached",
+        "recorded",
+        "region",
+        "response",
+        "route",
+        "start",
+    )
 
     def __init__(self, start: int, body: CountingReader | None, region: int = -1) -> None:
         self.start = start
@@ -51,6 +62,7 @@ class Exchange:
         self.response: Any = None
         self.reached = False
         self.recorded = False
+        self.client_left = False
         self.error_type = ""
         self.file_size = 0
         self.route = ""

@@ -141,7 +141,7 @@ class RequestFollower:
         if body is not None:
             received = body.received
             if body.cut:
-                self._disconnected("request")
+                self._disconnected(exchange, "request")
         self._record(req.method, exchange.route, status, (monotonic_ns() - exchange.start) / _SECOND, received, sent)
 
     def _handle_request_error_metrics(self, req: Any, exchange: Exchange, error_type: str) -> None:
@@ -149,8 +149,11 @@ class RequestFollower:
         method = self.instruments.recorder.known_method(req.method)
         self.instruments.counters.inc("gunicorn_failed_requests_total", (method, exchange.route, error_type))
 
-    def _disconnected(self, phase: str) -> None:
-        self.instruments.counters.inc("gunicorn_client_disconnects_total", (phase,))
+    def _disconnected(self, exchange: Exchange, phase: str) -> None:
+        """Count a client that left; who was gone before the body's end is not there for the answer either."""
+        if not exchange.client_left:
+            exchange.client_left = True
+            self.instruments.counters.inc("gunicorn_client_disconnects_total", (phase,))
 
     def _exchange_broke(self, req: Any, exchange: Exchange, error: BaseException) -> None:
         """Judge an exception by what was answered: async workers leave by StopIteration after a success as well.
@@ -163,7 +166,8 @@ class RequestFollower:
         if came_from_application(cause, exchange):
             self._handle_request_error_metrics(req, exchange, exchange.error_type or type(cause).__name__)
         else:
-            self._disconnected("response")
+            cut = exchange.body is not None and exchange.body.cut
+            self._disconnected(exchange, "request" if cut else "response")
         if not exchange.recorded and (exchange.response.headers_sent or isinstance(cause, OSError)):
             self._exchange_unfinished(req, exchange)
 

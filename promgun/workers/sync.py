@@ -10,6 +10,7 @@ from gunicorn.workers.sync import SyncWorker
 from promgun.store.running import Phase
 from promgun.workers.mixin import PrometheusMixin
 
+_IDLE = 1.0
 _READING = int(Phase.READING)
 
 
@@ -27,6 +28,13 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
         """Warn of threads, which this class does not have; Gunicorn calls it once, in the master."""
         if cfg.threads > 1:
             log.warning("PrometheusWorker serves one request at a time: for threads use promgun.PrometheusThreadWorker")
+
+    def wait(self, timeout: float) -> Any:
+        """Wait for a connection, but for no more than a second: Gunicorn's own worker would not notice for half the
+        timeout that its
+        master is gone, and would look hung while it is idle.
+        """
+        return super().wait(min(timeout, _IDLE))
 
     def region_of(self, args: tuple[Any, ...]) -> int:  # noqa: ARG002 - there is one connection at a time
         """Return the region of the one connection."""

@@ -36,6 +36,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         return []
     body = str(os.getpid())
     if path == "/sleep":
+        environ["wsgi.errors"].write("sleeping\n")
+        environ["wsgi.errors"].flush()
         time.sleep(float(query["seconds"][0]))
     elif path == "/patched":
         body = str(PATCHED_AT_IMPORT)

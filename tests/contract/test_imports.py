@@ -45,7 +45,8 @@ def modules_after(code: str) -> set[str]:
         "import promgun.worker_types",
         "import promgun.settings, promgun.errors, promgun.runs",
         # Naming a command loads its module: each TAB after "promgun" does so with all of them.
-        "import promgun.cli.run, promgun.cli.ps, promgun.cli.metrics, promgun.cli.top, promgun.cli.completion",
+        "import promgun.cli.run, promgun.cli.ps, promgun.cli.metrics, promgun.cli.top, promgun.cli.export",
+        "import promgun.cli.completion",
         "from promgun.cli.shells import register; register()",
     ],
 )

@@ -161,11 +161,10 @@ def in_flight(server: Server, path: str, count: int = 1) -> Iterator[list[tuple[
         with suppress(HTTPException, OSError):
             answers.append(server.get(path))
 
-    before = established(server)
     threads = [threading.Thread(target=fetch, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
-    until(lambda: established(server) >= before + count, "requests accepted")
+    until(lambda: server.text.count("sleeping") == count, "requests in the application")
     yield answers
     for thread in threads:
         thread.join(DEADLINE)

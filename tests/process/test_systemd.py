@@ -20,6 +20,7 @@ from tests.harness import DEADLINE, PromgunProcess, Sandbox
 PROGRAM = str(Path(sys.executable).with_name("promgun"))
 
 
+@pytest.mark.seam
 def test_main_process_is_handed_over_in_an_upgrade(sandbox: Sandbox) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         path = str(sandbox.directory / "notify")

@@ -117,6 +117,12 @@ def test_the_commands() -> None:
         "metrics list",
         "metrics serve",
         "metrics top",
+        "export",
+        "export grafana",
+        "export rules",
+        "export scrape",
+        "export kubernetes",
+        "export systemd",
         "completion",
     }
 

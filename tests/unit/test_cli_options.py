@@ -41,6 +41,7 @@ VALUES = {
     "metrics_duration_buckets": "0.1,1",
     "metrics_size_buckets": "10,100",
     "proxy_allow_ips": "*",
+    "push_gateway": "http://127.0.0.1:9091",
     "reload_extra_files": __file__,
     "ssl_version": "2",
     "statsd_host": "localhost:8125",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-PATHS = ("/", "/metrics", "/-/healthy", "/-/ready")
+PATHS = ("/", "/status.json", "/metrics", "/-/healthy", "/-/ready")
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,11 @@ def test_head_sends_no_body(server: Endpoint) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_landing_page_is_html_that_may_do_nothing(server: Endpoint) -> None:
+def test_landing_page_is_html_that_links_to_the_others(server: Endpoint) -> None:
     page = send(server.address)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert all(f'href="{path}"' in page.text for path in PATHS[1:])
+    assert all(f'href="{path[1:]}"' in page.text for path in PATHS[1:])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,182 @@
+"""Figures of processes as seen from outside, and totals that outlive them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from promgun.processes import COUNTERS, Figures, ProcessFigures, RisingFigures
+
+BUSY = """
+import os, sys, threading, time
+files = [open(os.devnull) for _ in range(20)]
+held = bytearray(os.urandom(1 << 20) * 24)
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+end = time.process_time() + 0.2
+while time.process_time() < end:
+    pass
+print("ready", flush=True)
+sys.stdin.read()
+"""
+FIGURES = Figures(
+    resident=1, unique=1, user=0.0, system=0.0, fds=1, threads=1, voluntary=0, involuntary=0, cpu_wait=None
+)
+
+
+@pytest.fixture
+def busy() -> Iterator[subprocess.Popen[str]]:
+    """A process with memory, threads, descriptors and CPU time to be seen."""
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def test_figures_are_those_of_the_process(busy: subprocess.Popen[str]) -> None:
+    figures = ProcessFigures().read(busy.pid)
+    assert figures is not None
+    mib = 1 << 20
+    assert 24 * mib < figures.resident < 150 * mib
+    assert figures.unique is not None
+    assert 24 * mib < figures.unique <= figures.resident
+    assert figures.user + figures.system >= 0.15
+    assert figures.threads == 4
+    assert figures.fds == len(os.listdir(f"/proc/{busy.pid}/fd")) >= 23
+    assert figures.voluntary > 0
+    assert figures.cpu_wait is not None
+    assert figures.cpu_wait >= 0
+
+
+def test_a_process_that_is_gone_has_none(busy: subprocess.Popen[str]) -> None:
+    read = ProcessFigures()
+    assert read.read(busy.pid) is not None
+    busy.kill()
+    busy.wait()
+    assert read.read(busy.pid) is None
+    assert read.read(0) is None or psutil.pid_exists(0)
+
+
+def test_a_number_taken_by_another_process_is_another_process(
+    busy: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ProcessFigures()
+    assert read.read(busy.pid) is not None
+    first = read._processes[busy.pid]
+    monkeypatch.setattr(psutil.Process, "is_running", lambda _: False)
+    assert read.read(busy.pid) is not None
+    assert read._processes[busy.pid] is not first
+
+
+def test_only_the_living_are_remembered(busy: subprocess.Popen[str]) -> None:
+    read = ProcessFigures()
+    read.read(busy.pid)
+    read.read(os.getpid())
+    read.keep([busy.pid])
+    assert list(read._processes) == [busy.pid]
+
+
+def test_what_the_kernel_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise psutil.AccessDenied(1)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
+    monkeypatch.setattr(psutil.Process, "num_fds", denied)
+    figures = ProcessFigures().read(os.getpid())
+    assert figures is not None
+    assert (figures.unique, figures.fds) == (None, None)
+    monkeypatch.setattr(psutil.Process, "num_ctx_switches", denied)
+    assert ProcessFigures().read(os.getpid()) is None
+
+
+def test_cpu_time_grows() -> None:
+    read = ProcessFigures()
+    first = read.read(os.getpid())
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    second = read.read(os.getpid())
+    assert first is not None
+    assert second is not None
+    assert second.user + second.system > first.user + first.system
+
+
+# ---- totals by slot
+
+
+def user(total: dict[str, float]) -> float:
+    return total["user"]
+
+
+def test_the_next_owner_goes_on_where_the_last_one_ended() -> None:
+    rising = RisingFigures()
+    assert user(rising.update(1, 100, replace(FIGURES, user=10.0), {})) == 10.0
+    assert user(rising.update(1, 100, replace(FIGURES, user=12.0), {})) == 12.0
+    assert user(rising.update(1, 0, None, {})) == 12.0
+    assert user(rising.update(1, 200, replace(FIGURES, user=0.5), {})) == 12.5
+    assert user(rising.update(1, 300, replace(FIGURES, user=0.25), {})) == 12.75
+
+
+def test_what_the_master_books_is_not_counted_twice() -> None:
+    """The master learns what a worker used from wait4, sooner or later than we see it gone."""
+    sooner, later = RisingFigures(), RisingFigures()
+    for rising in (sooner, later):
+        rising.update(1, 100, replace(FIGURES, user=10.0), {})
+    booked = {"user": 10.5}
+    assert user(sooner.update(1, 0, None, booked)) == 10.5
+    assert user(sooner.update(1, 200, replace(FIGURES, user=1.0), booked)) == 11.5
+    assert user(later.update(1, 200, replace(FIGURES, user=1.0), {})) == 11.0
+    assert user(later.update(1, 200, replace(FIGURES, user=1.0), booked)) == 11.5
+    assert user(later.update(1, 200, replace(FIGURES, user=2.0), booked)) == 12.5
+
+
+def test_a_reader_that_begins_late_takes_what_is_booked() -> None:
+    assert user(RisingFigures().update(1, 200, replace(FIGURES, user=1.0), {"user": 50.0})) == 51.0
+
+
+def test_totals_never_sink() -> None:
+    rising = RisingFigures()
+    last = dict.fromkeys(COUNTERS, 0.0)
+    story = [
+        (100, 5.0, 0.0),
+        (100, 9.0, 0.0),
+        (0, None, 0.0),
+        (200, 0.1, 0.0),
+        (200, 0.2, 9.5),
+        (0, None, 9.5),
+        (0, None, 9.8),
+        (300, 0.0, 9.8),
+    ]
+    for pid, now, booked in story:
+        figures = None if now is None else replace(FIGURES, user=now, system=now, voluntary=int(now * 10), cpu_wait=now)
+        totals = rising.update(1, pid, figures, {"user": booked, "system": booked})
+        assert all(totals[name] >= last[name] for name in COUNTERS)
+        last = totals
+    assert last["user"] == pytest.approx(9.8)
+
+
+def test_slots_are_apart() -> None:
+    rising = RisingFigures()
+    rising.update(1, 100, replace(FIGURES, user=10.0), {})
+    assert user(rising.update(2, 101, replace(FIGURES, user=1.0), {})) == 1.0
+
+
+def test_what_is_not_told_is_nothing() -> None:
+    assert RisingFigures().update(1, 100, FIGURES, {})["cpu_wait"] == 0.0
+    assert set(RisingFigures().update(1, 0, None, {}).values()) == {0.0}
+
+
+def test_other_figures_are_kept_from_sinking_too() -> None:
+    rising = RisingFigures()
+    assert [rising.clamp(1, "busy", value) for value in (1.0, 5.0, -7.0, 6.0)] == [1.0, 5.0, 5.0, 6.0]
+    assert rising.clamp(2, "busy", 0.5) == 0.5
