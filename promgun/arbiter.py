@@ -60,7 +60,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
         self.store.warn = self.log.warning
         oom = OomWatch(control_group_events(self.cfg.cgroup_dir))
         self.ends = WorkerEnds(self.instruments.counters, oom, self.log, lambda slot: self.store.forget([slot]))
-        self._waiting_os = WaitRecorder(self.ends.seen)
+        self._waiting_os = WaitRecorder(self.ends.ended, self.ends.reaped)
         self.instruments.histograms.touch("gunicorn_worker_boot_seconds")
         for source in ("kernel", "proxy"):
             self.instruments.histograms.touch("gunicorn_request_queue_seconds", (source,))

@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from promgun.metrics.catalog import BY_NAME, CATALOG, FREE_LABELS, OVERFLOW, STORE_ERRORS, WORKER_STATES, MetricSpec
-from promgun.processes import Figures, ProcessFigures, RisingFigures
+from promgun.processes import Figures, ProcessFigures, RisingFigures, boards_with_figures
 from promgun.queues import AcceptQueues, read_overflows
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.facts import MasterFacts, read_facts
@@ -64,7 +64,8 @@ class Collector:
     def collect(self) -> list[Metric]:
         """Return every family: ours in catalogue order, then the application's by name."""
         begin = time.perf_counter()
-        boards = list(read_boards(self.store))
+        owners = boards_with_figures(self.store, self._figures.read)
+        boards = [(view, alive) for view, alive, _ in owners]
         self._alive = {view.slot: alive for view, alive in boards}
         reading = self._reader.read()
         for complaint in reading.complaints:
@@ -73,7 +74,7 @@ class Collector:
         stored = families_of(reading.series)
         facts = list(read_facts(self.store))
         cap = max((fact.max_label_sets for fact in facts), default=DEFAULT_CAP)
-        rows = self._live_rows(boards, facts)
+        rows = self._live_rows(owners, facts)
         self._add_store_rows(rows, boards, reading)
         families = [_own_family(spec, rows.get(spec.name, []), stored.pop(spec.family, []), cap) for spec in CATALOG]
         scrape = next(family for family in families if family.name == "promgun_scrape_duration_seconds")
@@ -92,16 +93,15 @@ class Collector:
                 self._log(f"The family {name!r} cannot be shown: {error}")
             return []
 
-    def _live_rows(self, boards: list[tuple[BoardView, bool]], known: list[MasterFacts]) -> Rows:
+    def _live_rows(self, owners: list[tuple[BoardView, bool, Figures | None]], known: list[MasterFacts]) -> Rows:
         rows: Rows = {}
         now = time.monotonic_ns()
         facts = {(fact.slot, fact.pid): fact for fact in known}
-        self._figures.keep(view[Cell.PID] for view, alive in boards if alive)
+        self._figures.keep(view[Cell.PID] for view, alive, _ in owners if alive)
         masters = []
         states = dict.fromkeys(("target", "alive", "booted"), 0)
-        for view, alive in boards:
+        for view, alive, figures in owners:
             role = view[Cell.ROLE]
-            figures = self._figures.read(view[Cell.PID]) if alive else None
             totals = self._rising.update(view.slot, view[Cell.PID], figures, _lasting(view))
             if role == Role.MASTER and alive:
                 masters.append((view, facts.get((view.slot, view[Cell.PID])), figures))
@@ -198,7 +198,7 @@ def _slot_rows(view: BoardView, busy: float, totals: dict[str, float]) -> Iterat
     for kind in ("voluntary", "involuntary"):
         yield "context_switches_total", (kind,), totals[kind]
     if sys.platform == "linux":
-        yield "cpu_wait_seconds_total", (), totals["cpu_wait"]
+        yield "cpu_wait_seconds_total", (), view[Cell.CPU_WAIT] / _NS
     for generation, cell in enumerate((Cell.GC_COLLECTIONS_0, Cell.GC_COLLECTIONS_1, Cell.GC_COLLECTIONS_2)):
         yield "gc_collections_total", (str(generation),), float(view[cell])
     yield "gc_pause_seconds_total", (), view[Cell.GC_PAUSE] / _NS

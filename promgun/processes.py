@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+from promgun.store.board import BoardView, Cell, is_alive
+from promgun.store.slots import read_board_of, read_boards
+from promgun.store.usage import read_usage
+
+_NS = 1e9
+
 #: What grows for as long as a process lives, and must go on growing when the next owner of a slot begins at 0.
-COUNTERS = ("user", "system", "voluntary", "involuntary", "cpu_wait")
+COUNTERS = ("user", "system", "voluntary", "involuntary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +30,6 @@ class Figures:
     threads: int
     voluntary: int
     involuntary: int
-    cpu_wait: float | None
 
 
 class ProcessFigures:
@@ -51,7 +56,6 @@ class ProcessFigures:
                     threads=process.num_threads(),
                     voluntary=switches.voluntary,
                     involuntary=switches.involuntary,
-                    cpu_wait=_cpu_wait(pid),
                 )
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             self._processes.pop(pid, None)
@@ -64,6 +68,46 @@ class ProcessFigures:
             del self._processes[pid]
 
 
+def figures_of_owner(view: BoardView, live: Callable[[int], Figures | None]) -> Figures | None:
+    """Return the figures of a board's owner: by ``live`` while it runs, what it used while it waits to be reaped.
+
+    ``None`` when there is no owner, and when it went since the board was copied: then a new copy tells.
+    """
+    usage = read_usage(view[Cell.PID]) if view[Cell.PID] > 0 else None
+    if usage is None or usage.start != view[Cell.PROCESS_START]:
+        return None
+    return live(view[Cell.PID]) or Figures(
+        resident=0,
+        unique=None,
+        user=usage.user / _NS,
+        system=usage.system / _NS,
+        fds=None,
+        threads=0,
+        voluntary=usage.voluntary,
+        involuntary=usage.involuntary,
+    )
+
+
+def boards_with_figures(
+    store: Path, live: Callable[[int], Figures | None]
+) -> list[tuple[BoardView, bool, Figures | None]]:
+    """Return the boards of a store, whether their owners live, and their figures, all of one moment.
+
+    A worker that went between the copy of its board and the look at its process is looked up again: its master books
+    what it used before it is reaped.
+    """
+    found = []
+    for view, alive in read_boards(store):
+        figures = figures_of_owner(view, live)
+        if figures is None and view[Cell.PID] > 0 and view[Cell.WORKED]:
+            again = read_board_of(store, view.slot)
+            if again is not None and again[Cell.PID] != view[Cell.PID]:
+                found.append((again, is_alive(again), figures_of_owner(again, live)))
+                continue
+        found.append((view, alive, figures))
+    return found
+
+
 def _unique(process: psutil.Process) -> int | None:
     # A process that changed user is not dumpable, and its maps are closed to others of that user (proc(5)).
     try:
@@ -71,21 +115,6 @@ def _unique(process: psutil.Process) -> int | None:
     except psutil.AccessDenied:
         return None
     return int(full.uss)
-
-
-def _cpu_wait(pid: int) -> float | None:
-    """Return the seconds that the threads of a process were ready but given no CPU; ``None`` where nobody counts.
-
-    Second field of /proc/PID/task/TID/schedstat, nanoseconds (Linux, Documentation/scheduler/sched-stats).
-    """
-    total = 0
-    try:
-        for task in os.scandir(f"/proc/{pid}/task"):
-            with open(f"{task.path}/schedstat", "rb") as schedstat:
-                total += int(schedstat.read().split()[1])
-    except (OSError, IndexError, ValueError):
-        return None
-    return total / 1e9
 
 
 def _fds(process: psutil.Process) -> int | None:

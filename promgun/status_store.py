@@ -15,14 +15,13 @@ from pathlib import Path
 
 from promgun.collect import worker_state
 from promgun.metrics.catalog import EXIT_CAUSES
-from promgun.processes import Figures, ProcessFigures, RisingFigures
+from promgun.processes import Figures, ProcessFigures, RisingFigures, boards_with_figures
 from promgun.queues import AcceptQueues
 from promgun.status import Details, OpenRequest, Queue, SlotTotals, Snapshot, Worker
 from promgun.status_page import DURATIONS, EXITS, REQUESTS, WORKER_REQUESTS
 from promgun.status_sums import StoredSums
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.facts import MasterFacts, read_facts
-from promgun.store.slots import read_boards
 
 _NS = 1e9
 _LINUX = sys.platform == "linux"
@@ -82,12 +81,13 @@ class StoreStatus:
 
     def snapshot(self) -> Snapshot:
         """Read the boards and add up the value files; ``up`` is false when no master lives. Never raises."""
-        boards = list(read_boards(self._store))
+        owners = boards_with_figures(self._store, self._figures.read)
+        boards = [(view, alive) for view, alive, _ in owners]
         now = time.monotonic_ns()
         facts = living_facts(self._store, boards)
         masters = [view for view, alive in boards if alive and view[Cell.ROLE] == Role.MASTER]
         sums = self._sums.read()
-        slots, memory = self._slots(boards, now, sums[WORKER_REQUESTS])
+        slots, memory = self._slots(owners, sums[WORKER_REQUESTS])
         details = details_of(boards, facts, now)
         return Snapshot(
             taken=now / _NS,
@@ -110,22 +110,21 @@ class StoreStatus:
         )
 
     def _slots(
-        self, boards: Boards, now: int, requests: dict[str, float]
+        self, owners: Sequence[tuple[BoardView, bool, Figures | None]], requests: dict[str, float]
     ) -> tuple[dict[int, SlotTotals], dict[int, int]]:
         """Return what rises by slot, and the memory of living workers."""
         slots, memory = {}, {}
-        self._figures.keep(view[Cell.PID] for view, alive in boards if alive)
-        for view, alive in boards:
+        self._figures.keep(view[Cell.PID] for view, alive, _ in owners if alive)
+        for view, alive, figures in owners:
             if view[Cell.ROLE] != Role.WORKER:
                 continue
-            figures = self._figures.read(view[Cell.PID]) if alive else None
-            if figures is not None:
+            if figures is not None and alive:
                 memory[view.slot] = figures.resident
             lasting = {"user": view[Cell.CPU_USER_BASE] / _NS, "system": view[Cell.CPU_SYSTEM_BASE] / _NS}
             totals = self._rising.update(view.slot, view[Cell.PID], figures, lasting)
             slots[view.slot] = SlotTotals(
                 requests=requests.get(str(view.slot), 0.0),
-                busy=self._rising.clamp(view.slot, "busy", view.busy_ns(now) / _NS),
+                busy=self._rising.clamp(view.slot, "busy", view.busy_ns(view.taken) / _NS),
                 cpu=totals["user"] + totals["system"],
             )
         return slots, memory
@@ -194,5 +193,4 @@ class _StatFigures(ProcessFigures):
             threads=int(fields[17]),
             voluntary=0,
             involuntary=0,
-            cpu_wait=None,
         )

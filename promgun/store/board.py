@@ -17,6 +17,7 @@ from typing import Any
 from promgun.store import running
 from promgun.store.files import Owner, reserve
 from promgun.store.running import RunningRequest, RunningRequests, read_running
+from promgun.store.usage import Usage
 
 VERSION = 2
 #: The cells, then the regions of running requests.
@@ -80,6 +81,8 @@ class Cell(IntEnum):
     LAST_RELOAD = 44
     #: 1 once a worker has owned the slot: its counters are shown from then on
     WORKED = 45
+    #: nanoseconds that the slot's owners were ready to run but given no CPU, by their own word
+    CPU_WAIT = 46
 
 
 class ExitHint(IntEnum):
@@ -209,6 +212,17 @@ class Board:
     def view(self, slot: int) -> BoardView:
         """Return a copy, as a reader would make it."""
         return BoardView(slot, tuple(self.cells[:_CELLS]), bytes(self.cells))
+
+    def book(self, usage: Usage) -> None:
+        """Add what an owner that has ended used to its slot, in one change: its process is looked at no more."""
+        cells = self.cells
+        cells[_BEGUN] = cells[_ENDED] + 1
+        cells[Cell.CPU_USER_BASE] += usage.user
+        cells[Cell.CPU_SYSTEM_BASE] += usage.system
+        cells[Cell.SWITCHES_VOLUNTARY_BASE] += usage.voluntary
+        cells[Cell.SWITCHES_INVOLUNTARY_BASE] += usage.involuntary
+        cells[Cell.PID] = 0
+        cells[_ENDED] = cells[_BEGUN]
 
     def occupy(self, role: Role, now_ns: int) -> None:
         """Write down that this process owns the slot."""

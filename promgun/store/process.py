@@ -268,7 +268,7 @@ class ProcessStore:
         """Release claims made for children that are gone."""
         for slot in slots:
             self._claims.discard(slot)
-            slot.release()
+            slot.free()
 
 
 #: The store of this process. prometheus_client's value class is process-wide, so its store has to be as well.

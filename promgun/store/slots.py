@@ -53,9 +53,11 @@ class Slot:
 
     def clear(self) -> None:
         """Remove what speaks of a running process: live gauges and the live half of the board."""
-        for path in self.directory.glob(f"gauge_live*_{slot_name(self.number)}.db"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        ending = f"_{slot_name(self.number)}.db"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.directory):
+                if name.startswith("gauge_live") and name.endswith(ending):
+                    os.unlink(self.directory / name)
         self.board.settle(monotonic_ns())
 
     def share_board(self) -> None:
@@ -81,6 +83,15 @@ class Slot:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def free(self) -> None:
+        """Let go of the slot for everybody: its owner is gone, and whoever else holds the claim was forked a moment ago
+        and has not come to close it yet.
+        """
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self.release()
 
     def __del__(self) -> None:
         self.release()
@@ -158,5 +169,17 @@ def read_boards(directory: Path) -> Iterator[tuple[BoardView, bool]]:
             view = read_board(directory_fd, number)
             if view is not None:
                 yield view, is_alive(view)
+    finally:
+        os.close(directory_fd)
+
+
+def read_board_of(directory: Path, number: int) -> BoardView | None:
+    """Return a copy of one board of a store; ``None`` when there is none."""
+    try:
+        directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        return read_board(directory_fd, number)
     finally:
         os.close(directory_fd)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.store.board import Cell, ExitHint, Role
 from promgun.store.process import STORE
+from promgun.store.usage import cpu_wait_ns
 from promgun.workers.arrival import TrustedPeers
 from promgun.workers.garbage import count_collections
 from promgun.workers.requests import RequestFollower
@@ -82,6 +83,7 @@ class PrometheusMixin(RequestFollower):
         self._trusted = TrustedPeers(self.cfg)
         self._tended = 0
         self._reported = 0
+        self._waited = 0
         self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
         count_log(self.instruments.counters)
         self._board = STORE.board
@@ -159,6 +161,10 @@ class PrometheusMixin(RequestFollower):
         self._board.cells[_DRAINING] = not self.alive
         self._collections.cells = self._board.cells
         self._stacks.install()
+        waited = cpu_wait_ns()
+        if waited is not None:
+            self._board.cells[Cell.CPU_WAIT] += waited - self._waited
+            self._waited = waited
         self.instruments.retry()
         if self._changes_user and now - self._reported > _SELF_REPORT:
             self._reported = now

@@ -59,7 +59,7 @@ def assert_one_line(ran: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 def test_no_application(sandbox: Sandbox) -> None:
-    ran = fail(sandbox, *FREE, code=APP_LOAD)
+    ran = fail(sandbox, *FREE, code=2)
     assert_one_line(ran, "No application", "promgun run ")
 
 

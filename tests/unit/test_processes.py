@@ -26,9 +26,7 @@ while time.process_time() < end:
 print("ready", flush=True)
 sys.stdin.read()
 """
-FIGURES = Figures(
-    resident=1, unique=1, user=0.0, system=0.0, fds=1, threads=1, voluntary=0, involuntary=0, cpu_wait=None
-)
+FIGURES = Figures(resident=1, unique=1, user=0.0, system=0.0, fds=1, threads=1, voluntary=0, involuntary=0)
 
 
 @pytest.fixture
@@ -54,8 +52,6 @@ def test_figures_are_those_of_the_process(busy: subprocess.Popen[str]) -> None:
     assert figures.threads == 4
     assert figures.fds == len(os.listdir(f"/proc/{busy.pid}/fd")) >= 23
     assert figures.voluntary > 0
-    assert figures.cpu_wait is not None
-    assert figures.cpu_wait >= 0
 
 
 def test_a_process_that_is_gone_has_none(busy: subprocess.Popen[str]) -> None:
@@ -158,7 +154,7 @@ def test_totals_never_sink() -> None:
         (300, 0.0, 9.8),
     ]
     for pid, now, booked in story:
-        figures = None if now is None else replace(FIGURES, user=now, system=now, voluntary=int(now * 10), cpu_wait=now)
+        figures = None if now is None else replace(FIGURES, user=now, system=now, voluntary=int(now * 10))
         totals = rising.update(1, pid, figures, {"user": booked, "system": booked})
         assert all(totals[name] >= last[name] for name in COUNTERS)
         last = totals
@@ -172,7 +168,6 @@ def test_slots_are_apart() -> None:
 
 
 def test_what_is_not_told_is_nothing() -> None:
-    assert RisingFigures().update(1, 100, FIGURES, {})["cpu_wait"] == 0.0
     assert set(RisingFigures().update(1, 0, None, {}).values()) == {0.0}
 
 

@@ -1,0 +1,61 @@
+"""What a process has used, read from /proc: of a living one, and of one that has ended and waits to be reaped.
+
+A zombie keeps its times, so whoever looks between its end and the booking by its master sees no less than before.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+_NS = 1_000_000_000
+_TICK = _NS // os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU nanoseconds and context switches; ``start`` as in ``board.process_start``, whatever state it is in."""
+
+    start: int
+    user: int
+    system: int
+    voluntary: int
+    involuntary: int
+
+
+def read_usage(pid: int) -> Usage | None:
+    """Return what a process has used; ``None`` when there is none of that pid, or no /proc (proc(5): stat, status)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/status", "rb") as status:
+            switches = {
+                name: int(value)
+                for name, _, value in (line.partition(b":") for line in status)
+                if name.endswith(b"switches")
+            }
+        return Usage(
+            start=int(fields[19]),
+            user=int(fields[11]) * _TICK,
+            system=int(fields[12]) * _TICK,
+            voluntary=switches.get(b"voluntary_ctxt_switches", 0),
+            involuntary=switches.get(b"nonvoluntary_ctxt_switches", 0),
+        )
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def cpu_wait_ns() -> int | None:
+    """Return the nanoseconds for which the threads of this process were ready but given no CPU; ``None`` where nobody
+    counts.
+
+    Second field of /proc/self/task/TID/schedstat (Linux, Documentation/scheduler/sched-stats).
+    """
+    total = 0
+    try:
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/schedstat", "rb") as schedstat:
+                total += int(schedstat.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+    return total
