@@ -96,6 +96,10 @@ class Server:
             time.sleep(0.005)
         raise SystemExit(f"{self.url} does not answer:\n{self._log.read_text(errors='replace')}")
 
+    def last_lines(self, number: int = 15) -> str:
+        """Return the end of the server's log."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-number:])
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the master."""
         self._process.send_signal(number)

@@ -60,6 +60,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process with all its threads, and of the children that it has reaped; 0 when it is gone."""
+    if not pid:
+        return 0.0
     try:
         own = time.clock_gettime((~pid << 3) | _CLOCK_OF_PROCESS)
         with open(f"/proc/{pid}/stat", "rb") as stat:

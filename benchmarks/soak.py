@@ -24,6 +24,7 @@ from http.client import HTTPConnection, HTTPException
 from itertools import pairwise
 from pathlib import Path
 
+from psutil import Error
 from servers import Server, promgun
 from shared import Report, Value, arguments, cpu_seconds, fast_folder, mib, resident_bytes
 
@@ -196,7 +197,7 @@ def serve(report: Report, minutes: float) -> None:
         for client in clients:
             client.start()
         try:
-            figures = _watch(server, folder / "store", minutes * 60)
+            figures = _watch(report, server, folder / "store", minutes * 60)
         finally:
             ended.set()
             for client in clients:
@@ -218,7 +219,7 @@ def _ask(url: str, ended: threading.Event) -> None:
         time.sleep(0.001)
 
 
-def _watch(server: Server, store: Path, seconds: float) -> list[ServerFigures]:
+def _watch(report: Report, server: Server, store: Path, seconds: float) -> list[ServerFigures]:
     """Kill, reload and look, once a second."""
     figures: list[ServerFigures] = []
     begin = time.monotonic()
@@ -231,23 +232,31 @@ def _watch(server: Server, store: Path, seconds: float) -> list[ServerFigures]:
         if tick % 5 == 0:
             server.signal(signal.SIGHUP)
         time.sleep(1.0)
-        before = cpu_seconds(tree.metrics)
-        with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
-            page = answer.read().decode()
-        files = _sizes(store)
-        figures.append(
-            ServerFigures(
-                seconds=time.monotonic() - begin,
-                spawned=total_of(page, "gunicorn_worker_spawns_total"),
-                requests=total_of(page, "gunicorn_requests_total"),
-                files=len(files),
-                size=sum(files),
-                master=resident_bytes(tree.master),
-                metrics=resident_bytes(tree.metrics),
-                scrape_ms=(cpu_seconds(tree.metrics) - before) * 1e3,
-            )
-        )
+        try:
+            figures.append(_look_at(server, store, time.monotonic() - begin))
+        except (OSError, Error) as error:
+            report.check(f"a scrape after {time.monotonic() - begin:.0f} s: {error}", fine=False)
+            report.say(server.last_lines())
     return figures
+
+
+def _look_at(server: Server, store: Path, seconds: float) -> ServerFigures:
+    tree = server.tree()
+    before = cpu_seconds(tree.metrics)
+    with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
+        page = answer.read().decode()
+    used = cpu_seconds(tree.metrics) - before
+    files = _sizes(store)
+    return ServerFigures(
+        seconds=seconds,
+        spawned=total_of(page, "gunicorn_worker_spawns_total"),
+        requests=total_of(page, "gunicorn_requests_total"),
+        files=len(files),
+        size=sum(files),
+        master=resident_bytes(tree.master),
+        metrics=resident_bytes(tree.metrics),
+        scrape_ms=used * 1e3,
+    )
 
 
 def _sizes(store: Path) -> list[int]:

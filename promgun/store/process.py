@@ -89,8 +89,9 @@ class ProcessStore:
         """Return the slot of this process, taking one if need be; ``None`` while that is impossible."""
         if role is not None:
             self.role = role
-            if self.slot is not None:
-                self.slot.board.cells[Cell.ROLE] = role
+            board = self.slot.board if self.slot is not None else self._private_board
+            if board is not None:
+                board.cells[Cell.ROLE] = role
         try:
             return self._claimed()
         except OSError as error:

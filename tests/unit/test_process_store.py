@@ -254,8 +254,8 @@ def test_what_finds_no_space_waits_and_moves(place: Opened, disk: Disk, tmp_path
 def test_there_may_be_no_space_for_anything_at_first(place: Opened, disk: Disk, tmp_path: Path) -> None:
     disk.fill(inodes=True)
     store = place.store
-    assert store.own_slot(Role.WORKER) is None
     board = store.board
+    assert store.own_slot(Role.WORKER) is None
     board.cells[Cell.BOOTED] = 5
     board.enter(1000)
     counted = value(store)
