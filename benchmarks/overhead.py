@@ -261,9 +261,9 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     mixes = {"one": (False,), "many": (True,), "both": (False, True)}[options.label_sets]
     return [
         Case(worker_type, keep, mix)
-        for worker_type, keep, mix in product(options.worker_types.split(","), keep_alive, mixes)
+        for worker_type in options.worker_types.split(",")
         # the sync worker ends every connection
-        if worker_type != "sync" or keep == keep_alive[-1]
+        for keep, mix in product((False,) if worker_type == "sync" else keep_alive, mixes)
     ]
 
 

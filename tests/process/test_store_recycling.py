@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,13 @@ def _state(path: Path) -> list[Any]:
     return [sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path)), len(reading.series), reading.size]
 
 
+def bury(store: ProcessStore, slot: Slot | None) -> None:
+    """Do what a master does when a worker has ended."""
+    assert slot is not None
+    slot.clear()
+    store.forget([slot])
+
+
 def _recycle(path: str, count: int, early: int) -> list[Any]:
     """Fork processes that count and end, several at once; a few are killed, which must cost nothing they counted."""
     store = ProcessStore()
@@ -93,19 +101,15 @@ def _recycle(path: str, count: int, early: int) -> list[Any]:
     for number in range(count):
         while len(living) >= ALIVE_AT_ONCE:
             pid, _ = os.wait()
-            slot = living.pop(pid)
-            slot.clear()
-            store.forget([slot])
+            bury(store, living.pop(pid))
         slot = store.reserve()
         assert slot is not None
         living[fork(work)] = slot
         if number == early:
             states.append(_state(Path(path)))
-    for pid, slot in living.items():
+    for pid in list(living):
         os.waitpid(pid, 0)
-        slot.clear()
-        store.forget([slot])
-    living.clear()
+        bury(store, living.pop(pid))
     states.append(_state(Path(path)))
     return states
 
@@ -163,16 +167,13 @@ def _storm(path: str, seconds: float, seed: int) -> list[int]:
         while len(living) < 4:
             slot = store.reserve()
             assert slot is not None
-            number = born
-            living[fork(lambda number=number: work(number))] = slot
+            living[fork(partial(work, born))] = slot
             born += 1
         time.sleep(random_.uniform(0.005, 0.06))
         victim = random_.choice(list(living))
         os.kill(victim, signal.SIGKILL)
         os.waitpid(victim, 0)
-        slot = living.pop(victim)
-        slot.clear()
-        store.forget([slot])
+        bury(store, living.pop(victim))
     for pid in living:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -244,9 +245,7 @@ def _files_come_and_go(path: str, seconds: float) -> int:
         pids.append(fork(work))
         for pid, slot in zip(pids, slots, strict=True):
             os.waitpid(pid, 0)
-            assert slot is not None
-            slot.clear()
-            store.forget([slot])
+            bury(store, slot)
         rounds += 2
     return rounds
 

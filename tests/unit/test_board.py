@@ -171,14 +171,14 @@ def test_a_private_board_moves_into_the_file(slot: Slot, tmp_path: Path) -> None
     slot.board.cells[Cell.BUSY_BASE] = 4 * SECOND
     slot.release()
     board = Board(-1, Owner())
-    assert not board.shared
+    shared = [board.shared]
     board.occupy(Role.WORKER, 5)
     board.enter(1000)
     board.cells[Cell.BOOTED] = 77
     board.cells[Cell.ERRORS_CORRUPT] += 3
     heir = claim(tmp_path, Owner())
     heir.put_board(board)
-    assert board.shared
+    assert [*shared, board.shared] == [False, True]
     view = board_of(tmp_path)
     assert [view[cell] for cell in (Cell.PID, Cell.IN_PROGRESS, Cell.BOOTED, Cell.ERRORS_CORRUPT)] == [
         os.getpid(),

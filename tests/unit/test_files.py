@@ -207,6 +207,27 @@ def test_a_handler_that_raises_while_an_entry_is_added_spoils_nothing(
     file.close()
 
 
+def test_an_entry_is_whole_before_it_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = ValueFile(path, Owner())
+    real = os.pwrite
+    seen = []
+
+    def watched(fd: int, data: bytes, offset: int) -> int:
+        before = fmt.read_used(path.read_bytes())
+        written = real(fd, data, offset)
+        # Every write is behind what counts, and what counts stays as it was until after it.
+        assert offset == before == fmt.read_used(path.read_bytes())
+        seen.append(offset)
+        return written
+
+    monkeypatch.setattr(os, "pwrite", watched)
+    for number in range(300):
+        file.indexes([key_of(number)])
+        assert fmt.read_used(path.read_bytes()) > seen[-1]
+    assert len(set(seen)) == 300
+    file.close()
+
+
 def test_a_kill_at_any_byte_of_an_append_costs_nothing(path: Path) -> None:
     write_file(path, THREE)
     before = path.read_bytes()

@@ -139,7 +139,12 @@ def test_nothing_is_parsed_twice(store: Path, victim: Path, monkeypatch: pytest.
     before = totals(store, reader)
     parsed: list[int] = []
     real = fmt.scan
-    monkeypatch.setattr(fmt, "scan", lambda *arguments: parsed.append(1) or real(*arguments))
+
+    def scan(*arguments: Any) -> fmt.Scan:
+        parsed.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(fmt, "scan", scan)
     for _ in range(3):
         assert totals(store, reader) == before
     assert parsed == []

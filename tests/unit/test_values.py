@@ -35,7 +35,7 @@ from tests.store_fixtures import (
     wait_for,
 )
 
-MODES = sorted(Gauge._MULTIPROC_MODES)
+MODES: list[Any] = sorted(Gauge._MULTIPROC_MODES)
 
 
 @pytest.fixture(params=["with the GIL", "free-threaded"])
@@ -104,7 +104,7 @@ EXPECTED = {"min": (1.0, -2.0), "max": (3.0, 0.0), "sum": (6.0, -3.0), "mostrece
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_gauges_in_every_mode(place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_gauges_in_every_mode(place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any) -> None:
     """Three processes set the same gauge; then the third leaves, which has the least and the most."""
     with opened(tmp_path) as second, opened(tmp_path) as third:
         for position, process in enumerate((place, second, third)):
@@ -450,7 +450,7 @@ def _interrupted_by_signals(path: str, seconds: float) -> list[float]:
     signal.setitimer(signal.ITIMER_REAL, 0.0001)
     end = time.monotonic() + seconds
     rounds = 0
-    while time.monotonic() < end or handled < 3000 or not refused:
+    while time.monotonic() < end or handled < 2000 or not refused:
         rounds += 1
         plain.inc()
         histogram.observe(0.5)
@@ -462,8 +462,8 @@ def _interrupted_by_signals(path: str, seconds: float) -> list[float]:
 
 
 def test_a_signal_handler_that_counts_neither_hangs_nor_loses(tmp_path: Path) -> None:
-    rounds, handled, refused = in_fresh_interpreter(_interrupted_by_signals, tmp_path, 2.0)
-    assert handled >= 3000
+    rounds, handled, refused = in_fresh_interpreter(_interrupted_by_signals, tmp_path, 1.0)
+    assert handled >= 2000
     assert refused > 0
     page = page_totals(tmp_path)
     assert page["c_total{}"] == page["h_count{}"] == rounds + handled
@@ -487,7 +487,7 @@ def _interrupted_by_collections(path: str) -> list[float]:
 
     gc.callbacks.append(callback)
     gc.set_threshold(3)
-    keep = []
+    keep: list[list[int]] = []
     for n in range(3000):
         keep.append([])
         plain.inc()

@@ -110,11 +110,11 @@ def test_a_room_moves_what_finds_a_place() -> None:
 
     room.move_in(only_gauges, threading.RLock())
     assert asked == ["counter", "gauge_all"]
-    assert not room.empty
+    empty = [room.empty]
     assert file[0] == 1.0
     counters = a_file(0, 0)
     room.move_in(lambda *_: (counters, [0]), threading.RLock())
-    assert room.empty
+    assert [*empty, room.empty] == [False, True]
     assert counters[0] == 2.0
 
 
@@ -138,9 +138,9 @@ def test_a_room_takes_in_while_it_moves() -> None:
         return a_file(0, 0), [0]
 
     room.move_in(places, threading.RLock())
-    assert not room.empty
+    empty = [room.empty]
     room.clear()
-    assert room.empty
+    assert [*empty, room.empty] == [False, True]
 
 
 def test_threads_lose_nothing_to_a_move() -> None:
