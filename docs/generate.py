@@ -33,20 +33,27 @@ SIGNALS = (
     ("INT, QUIT", "Quick stop."),
     (
         "HUP",
-        "Reload: the configuration is read again, new workers start, old ones drain. Counters go on, scrapes answer "
-        "throughout. A configuration with an error is refused with a log line and the server goes on; "
-        "`gunicorn_reloads_total{result}` counts both.",
+        (
+            "Reload: the configuration is read again, new workers start, old ones drain. Counters go on, scrapes answer "
+            "throughout. A configuration with an error is refused with a log line and the server goes on; "
+            "`gunicorn_reloads_total{result}` counts both."
+        ),
     ),
     ("TTIN, TTOU", "One worker more, one less."),
     ("USR1", "Log files are reopened."),
     (
         "USR2",
-        "Upgrade: a new master starts beside the old one, on the same sockets and the same store. TERM to the old one "
-        "ends the upgrade, TERM to the new one takes it back. The metrics address answers without a gap, totals go on.",
+        (
+            "Upgrade: a new master starts beside the old one, on the same sockets and the same store. TERM to the old one "
+            "ends the upgrade, TERM to the new one takes it back. The metrics address answers without a gap, totals go on."
+        ),
     ),
     ("WINCH", "With `--daemon`: workers stop gracefully, the master stays."),
     ("KILL of a worker", "It is replaced; the requests it was serving are logged and counted as lost."),
-    ("KILL of the metrics process", "It is replaced within two seconds; nothing is lost, it holds no numbers of its own."),
+    (
+        "KILL of the metrics process",
+        "It is replaced within two seconds; nothing is lost, it holds no numbers of its own.",
+    ),
     (
         "KILL of the master",
         "Workers and metrics process leave by themselves within seconds; the next start sweeps what they left.",
@@ -79,7 +86,7 @@ def commands_page() -> str:
 
 
 def options_page() -> str:
-    """promgun's own options in full. Gunicorn's are generated from the installed version, so they are not listed here."""
+    """Promgun's own options in full. Gunicorn's are generated from the installed version, so they are not listed here."""
     rows = [
         NOTE,
         "# Options and variables\n",
@@ -99,12 +106,16 @@ def options_page() -> str:
                 default = ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in default)
             rows.append(f"| `{setting.cli[0]}` | `{option.envvar}` | `{setting.name}` | {default} | {meaning} |")
     rows += [
-        "| `-k`, `--worker-type`, `--worker-class` | `PROMGUN_WORKER_TYPE` | `worker_class` | sync | sync, gthread, gevent,"
-        " eventlet, or the dotted path of a worker class, which is instrumented. |",
+        (
+            "| `-k`, `--worker-type`, `--worker-class` | `PROMGUN_WORKER_TYPE` | `worker_class` | sync | sync, gthread, gevent,"
+            " eventlet, or the dotted path of a worker class, which is instrumented. |"
+        ),
         "",
-        "Other variables: `PROMETHEUS_MULTIPROC_DIR` names the store when `--metrics-dir` does not;"
-        " `PROMGUN_RUNTIME_DIR` is where runs are registered (default: `$XDG_RUNTIME_DIR/promgun`, `/run/promgun` for root,"
-        " else a private folder in the temporary directory); `NO_COLOR` is honoured.",
+        (
+            "Other variables: `PROMETHEUS_MULTIPROC_DIR` names the store when `--metrics-dir` does not;"
+            " `PROMGUN_RUNTIME_DIR` is where runs are registered (default: `$XDG_RUNTIME_DIR/promgun`, `/run/promgun` for root,"
+            " else a private folder in the temporary directory); `NO_COLOR` is honoured."
+        ),
         "",
     ]
     return "\n".join(rows)
@@ -120,8 +131,10 @@ def metrics_page() -> str:
         "`worker_id` is the number of the worker's slot: small, reused, bounded. `method` is one of RFC 9110's and PATCH, else",
         "`_OTHER`. `route` is the framework's template, empty when unknown, never the raw path. Beyond `--metrics-max-label-sets`",
         "label sets of a family are folded into one whose `route` or `error_type` reads `_OVERFLOW`.\n",
-        f"Buckets of durations: {', '.join(f'{bound:g}' for bound in DURATION_BUCKETS)} seconds. "
-        f"Of sizes: {', '.join(f'{bound:.0f}' for bound in SIZE_BUCKETS)} bytes.\n",
+        (
+            f"Buckets of durations: {', '.join(f'{bound:g}' for bound in DURATION_BUCKETS)} seconds. "
+            f"Of sizes: {', '.join(f'{bound:.0f}' for bound in SIZE_BUCKETS)} bytes.\n"
+        ),
     ]
     for group in dict.fromkeys(spec.group for spec in CATALOG):
         parts += [f"## {group}\n", "| family | type | labels | meaning |", "|---|---|---|---|"]
