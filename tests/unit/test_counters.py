@@ -16,6 +16,7 @@ from promgun.metrics import histograms as histograms_module
 from promgun.metrics.catalog import BY_NAME, CATALOG, FREE_LABELS, OVERFLOW, SIZE_BUCKETS
 from promgun.metrics.counters import FOLDED, Counters, counter_key, histogram_keys
 from promgun.metrics.histograms import Histograms
+from promgun.metrics.recorder import Recorder
 from tests.store_fixtures import Opened, opened, page_totals, release, stock_totals, sum_of
 
 FAILED = "gunicorn_failed_requests_total"
@@ -162,6 +163,54 @@ def test_what_finds_no_space_waits(place: Opened, tmp_path: Path, monkeypatch: p
         }
     counters.inc(LOGGED, ("info",))
     assert page_totals(tmp_path)[f"{LOGGED}{{level=info}}"] == 4.0
+
+
+def test_new_label_sets_do_not_read_the_file_again(place: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = Counters(place.store, 100)
+    read = []
+    real = place.store.keys
+    monkeypatch.setattr(place.store, "keys", lambda prefix: read.append(prefix) or real(prefix))  # type: ignore[func-returns-value] # to count
+    for n in range(50):
+        counters.inc(FAILED, ("GET", f"/{n}", "E"))
+    assert read == ["counter"]
+
+
+def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
+    place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Space returns just when a thread has got private memory for a series and has not noted it yet."""
+    counters = Counters(place.store, 1000)
+    histograms = Histograms(place.store, (0.1, 1.0))
+    recorder = Recorder(place.store, counters, (0.1, 1.0), (10.0,))
+    real = place.store.house
+    retries = []
+
+    def house(*arguments: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr("os.posix_fallocate", full)
+            patched.setattr("promgun.store.process.claim", full)
+            found = real(*arguments)
+        retries.append(threading.Thread(target=place.retry))
+        retries[-1].start()
+        retries[-1].join(0.1)
+        return found
+
+    monkeypatch.setattr(place.store, "house", house)
+    for step in (
+        lambda: counters.inc(LOGGED, ("info",)),
+        lambda: histograms.observe(BOOT, (), 0.5),
+        lambda: recorder.record("GET", "", 200, 0.5, 1, 1),
+    ):
+        step()
+        for retry in retries:
+            retry.join()
+        step()
+    for _ in range(2):
+        place.retry()
+    page = page_totals(tmp_path)
+    assert page[f"{LOGGED}{{level=info}}"] == page[f"{BOOT}_count{{}}"] == 2.0
+    assert sum_of(page, "gunicorn_requests_total") == sum_of(page, "gunicorn_response_size_bytes_count") == 2.0
+    assert len(retries) >= 4
 
 
 def test_threads_lose_nothing(place: Opened, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +16,6 @@ from promgun.listeners import Address, bind, close_and_unlink, describe, parse_a
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -219,8 +221,24 @@ def test_socket_file_gets_its_owner(path: Path) -> None:
     close_and_unlink(sock)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may do anything")
-def test_missing_rights_are_told_and_nothing_is_left(path: Path) -> None:
-    with pytest.raises(MetricsAddressError, match="no permission"):
-        bind(parse_address(f"unix:{path}"), uid=0)
-    assert not path.exists()
+@contextmanager
+def without_rights() -> Iterator[Path]:
+    """Give a folder, and be nobody in it: root may do anything."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_missing_rights_are_told_and_nothing_is_left() -> None:
+    with without_rights() as folder:
+        path = folder / "socket"
+        with pytest.raises(MetricsAddressError, match="no permission"):
+            bind(parse_address(f"unix:{path}"), uid=0)
+        assert not path.exists()

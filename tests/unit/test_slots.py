@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -162,6 +163,34 @@ def _younger_siblings(path: str) -> list[int]:
 
 def test_siblings_do_not_hold_each_others_slots(tmp_path: Path) -> None:
     assert in_fresh_interpreter(_younger_siblings, tmp_path) == [1, 2, 3]
+
+
+def _inherited(path: str) -> list[list[str]]:
+    """Each child tells which lock files it has open, itself or through a mapping: a lock hangs on them all."""
+    store = ProcessStore()
+    store.open(open_directory(path))
+    store.own_slot(Role.MASTER)
+    reading, writing = os.pipe()
+    kept, told = [], []
+
+    def tell() -> None:
+        links = (os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path))
+        held = sorted(Path(link).name for link in links if link.startswith(path) and "slot-" in link)
+        os.write(writing, json.dumps(held).encode())
+
+    for reserve in (True, True, False):
+        kept.append(store.reserve() if reserve else None)
+        wait_for(fork(tell))
+        told.append(json.loads(os.read(reading, 4096)))
+    return told
+
+
+def test_a_child_has_no_lock_file_open_but_its_own(tmp_path: Path) -> None:
+    first, second, third = in_fresh_interpreter(_inherited, tmp_path)
+    assert set(first) == {"slot-1.lock"}
+    assert set(second) == {"slot-2.lock"}
+    # The mappings of boards are inherited, through descriptions that no lock hangs on.
+    assert third == []
 
 
 def _family(path: str) -> list[int]:
