@@ -9,115 +9,22 @@ from __future__ import annotations
 import argparse
 import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 from load import Load
-from servers import Command, Server, gunicorn, promgun
+from servers import Server
 from shared import Report, Value, arguments, mib, pinned, spread, two_cores, unique_bytes
+from variants import PEERS, VARIANTS, Ground, Variant, peers_python
 
 _TYPES = ("sync", "gthread", "gevent", "eventlet")
-_PEER_PACKAGES = ("gunicorn==23.0.0", "gunicorn-prometheus-exporter==0.2.4", "gevent", "eventlet", "packaging")
-_PEER_CLASSES = {
-    "sync": "PrometheusWorker",
-    "gthread": "PrometheusThreadWorker",
-    "gevent": "PrometheusGeventWorker",
-    "eventlet": "PrometheusEventletWorker",
-}
-_PEER_CONFIG = """\
-from gunicorn_prometheus_exporter.hooks import (  # as its documentation has it
-    default_on_exit as on_exit, default_on_starting as on_starting, default_post_fork as post_fork,
-    default_when_ready as when_ready, default_worker_int as worker_int)
-"""
 TARGET_RATIO = 1.02
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What the servers of one benchmark share."""
-
-    folder: Path
-    statsd_port: int
-    peers_python: str
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One way to run the application: ``against`` is what its figures are compared with."""
-
-    name: str
-    command: Callable[[str, Ground], Command]
-    against: str = "plain"
-
-
-def _options(worker_class: str, worker_type: str, app: str = "apps:plain") -> list[str]:
-    threads = ["--threads", "4"] if worker_type == "gthread" else []
-    return ["--bind", "127.0.0.1:0", "--workers", "1", "--worker-class", worker_class, *threads, app]
-
-
-def _plain_class(worker_type: str) -> str:
-    # Gunicorn has had no eventlet worker since 26.0: ours, unmeasured
-    return "promgun.workers.eventlet_base.EventletWorker" if worker_type == "eventlet" else worker_type
-
-
-def _plain(worker_type: str, _: Ground) -> Command:
-    return gunicorn(sys.executable, _options(_plain_class(worker_type), worker_type))
-
-
-def _promgun(worker_type: str, _: Ground) -> Command:
-    return promgun(_options(worker_type, worker_type))
-
-
-def _naive(worker_type: str, ground: Ground) -> Command:
-    store = tempfile.mkdtemp(dir=ground.folder)
-    options = _options(_plain_class(worker_type), worker_type, "apps:naive()")
-    return gunicorn(sys.executable, options, {"PROMETHEUS_MULTIPROC_DIR": store})
-
-
-def _statsd(worker_type: str, ground: Ground) -> Command:
-    options = ["--statsd-host", f"127.0.0.1:{ground.statsd_port}", *_options(_plain_class(worker_type), worker_type)]
-    return gunicorn(sys.executable, options)
-
-
-def _plain23(worker_type: str, ground: Ground) -> Command:
-    return gunicorn(ground.peers_python, _options(worker_type, worker_type))
-
-
-def _exporter(worker_type: str, ground: Ground) -> Command:
-    store = Path(tempfile.mkdtemp(dir=ground.folder))
-    config = store / "exporter_conf.py"
-    config.write_text(_PEER_CONFIG)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    env = {
-        "PROMETHEUS_MULTIPROC_DIR": str(store),
-        "PROMETHEUS_METRICS_PORT": str(port),
-        "PROMETHEUS_BIND_ADDRESS": "127.0.0.1",
-        "GUNICORN_WORKERS": "1",
-    }
-    worker_class = f"gunicorn_prometheus_exporter.{_PEER_CLASSES[worker_type]}"
-    return gunicorn(ground.peers_python, ["-c", str(config), *_options(worker_class, worker_type)], env)
-
-
-VARIANTS = (
-    Variant("plain", _plain),
-    Variant("plain-again", _plain),  # what differs from plain is noise
-    Variant("promgun", _promgun),
-    Variant("naive", _naive),
-    Variant("statsd", _statsd),
-)
-PEERS = (
-    Variant("plain, gunicorn 23", _plain23, against="plain, gunicorn 23"),
-    Variant("gunicorn-prometheus-exporter", _exporter, against="plain, gunicorn 23"),
-)
 
 
 # ---- measuring
@@ -230,16 +137,6 @@ def _beside(mine: Figures, base: Figures) -> dict[str, Value]:
 
 
 # ---- ground
-
-
-def peers_python(folder: Path) -> str:
-    """Return the interpreter of an environment with the peer, made in ``folder`` unless it is there."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        print(f"Installing {', '.join(_PEER_PACKAGES)} into {folder}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *_PEER_PACKAGES], check=True)
-    return str(python)
 
 
 def statsd_sink(stack: ExitStack) -> int:

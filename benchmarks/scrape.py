@@ -10,32 +10,36 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from shared import Report, Value, arguments, fast_folder, high_water, mib, pinned, two_cores
+from stores import Population, fill_stock, workers
 
 from promgun.collect import Collector
 from promgun.exposition.formats import Page
-from promgun.store.board import Cell, Role
-from promgun.store.directory import StoreDirectory, take_over
+from promgun.store.directory import take_over
 from promgun.store.families import build_family
 from promgun.store.files import Owner
 from promgun.store.process import STORE
 from promgun.store.reader import StoreReader, families_of
 
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # and +Inf: 12 buckets
-CASES = ((4, 20, 0), (8, 20, 0), (8, 20, 1000), (32, 20, 0), (8, 200, 0))
-QUICK_CASES = ((8, 20, 0), (8, 20, 100))
-TARGET_CASE = (8, 20, 0)
+TARGET_CASE = Population(8, 20, 0)
+CASES = (
+    Population(4, 20, 0),
+    TARGET_CASE,
+    Population(8, 20, 1000),
+    Population(32, 20, 0),
+    Population(8, 200, 0),
+)
+QUICK_CASES = (TARGET_CASE, Population(8, 20, 100))
 TARGET_MS = 4.0
 TARGET_GROWTH = 1.10
 _STOCK_BUDGET = 6.0  # seconds a case: a scrape after 1,000 dead workers takes more than one
@@ -45,18 +49,11 @@ _STOCK_BUDGET = 6.0  # seconds a case: a scrape after 1,000 dead workers takes m
 class Case:
     """One pair of stores and what was measured on it, in milliseconds."""
 
-    processes: int
-    sets: int
-    recycled: int
+    population: Population
     ours: Path
     stock: Path
     collector: Collector
     figures: dict[str, list[float]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Spell the case."""
-        return f"{self.processes} x {self.sets}, {self.recycled} recycled"
 
     def note(self, what: str, seconds: float) -> None:
         """Keep a figure."""
@@ -65,79 +62,6 @@ class Case:
     def median(self, what: str) -> float:
         """Return the median of what was noted."""
         return statistics.median(self.figures[what])
-
-
-# ---- content
-
-
-def count(sets: int) -> None:
-    """Make the metrics of an application and use each label set, with whatever values prometheus_client has."""
-    from prometheus_client import CollectorRegistry, Histogram  # noqa: PLC0415 - after our values are published
-
-    histogram = Histogram("app_seconds", "Time.", ["view"], buckets=BOUNDS, registry=CollectorRegistry())
-    for number in range(sets):
-        histogram.labels(f"view_{number}").observe(number % 12)
-
-
-@contextmanager
-def _workers(directory: StoreDirectory, case: Case) -> Iterator[None]:
-    """Recycle workers on a store, then keep as many alive as the case says."""
-    STORE.open(directory)
-    for first in range(0, case.recycled, case.processes):
-        number = min(case.processes, case.recycled - first)
-        _release([_worker(case.sets) for _ in range(number)])
-    alive = [_worker(case.sets) for _ in range(case.processes)]
-    try:
-        yield
-    finally:
-        _release(alive)
-
-
-def _worker(sets: int) -> tuple[int, int]:
-    """Fork a worker that has counted and now waits; return its pid and the descriptor that ends it when closed."""
-    end_read, end_write = os.pipe()
-    ready_read, ready_write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.close(end_write)
-            STORE.own_slot(Role.WORKER)
-            STORE.board.cells[Cell.BOOTED] = time.monotonic_ns()
-            count(sets)
-            os.write(ready_write, b"!")
-            os.read(end_read, 1)
-        finally:
-            os._exit(0)
-    for fd in (end_read, ready_write):
-        os.close(fd)
-    if os.read(ready_read, 1) != b"!":
-        raise SystemExit("A worker failed")
-    os.close(ready_read)
-    return pid, end_write
-
-
-def _release(workers: list[tuple[int, int]]) -> None:
-    for _, end in workers:
-        os.close(end)
-    for pid, _ in workers:
-        os.waitpid(pid, 0)
-
-
-def _fill_stock(folder: Path, case: Case) -> None:
-    """Write what the same processes would have left behind with prometheus_client's own values."""
-    from prometheus_client import values  # noqa: PLC0415 - after our values are published
-
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    mine = values.ValueClass
-    values.ValueClass = values.MultiProcessValue(lambda: 0)  # type: ignore[no-untyped-call]
-    count(case.sets)
-    values.ValueClass = mine
-    template = folder / "histogram_0.db"
-    content = template.read_bytes()
-    used = int.from_bytes(content[:4], "little")
-    template.unlink()
-    for pid in range(case.processes + case.recycled):
-        (folder / f"histogram_{pid + 1}.db").write_bytes(content[:used])
 
 
 # ---- scrapes
@@ -211,7 +135,7 @@ def _check_equal(case: Case) -> None:
     pages = scrape_ours(case.collector), scrape_same(StoreReader(case.ours)), scrape_stock(case.stock)
     lines = {line for page in pages for line in page.decode().splitlines() if line.startswith(series)}
     if len(lines) != 1:
-        raise SystemExit(f"{case.name}: promgun and prometheus_client differ: {lines}")
+        raise SystemExit(f"{case.population}: promgun and prometheus_client differ: {lines}")
 
 
 def show(report: Report, cases: list[Case]) -> None:
@@ -222,7 +146,7 @@ def show(report: Report, cases: list[Case]) -> None:
         _check_equal(case)
         times.append(
             {
-                "processes x label sets": case.name,
+                "processes x label sets": str(case.population),
                 "stock": case.median("stock"),
                 "same, cold": case.median("cold"),
                 "same, warm": case.median("warm"),
@@ -236,7 +160,7 @@ def show(report: Report, cases: list[Case]) -> None:
         )
         sizes.append(
             {
-                "processes x label sets": case.name,
+                "processes x label sets": str(case.population),
                 "files": _files(case.ours)[0],
                 "stock files": _files(case.stock)[0],
                 "store KiB": _files(case.ours)[1] / 1024,
@@ -271,7 +195,7 @@ def _files(folder: Path) -> tuple[int, int]:
 
 
 def _show_targets(report: Report, cases: list[Case]) -> None:
-    base = next((case for case in cases if (case.processes, case.sets, case.recycled) == TARGET_CASE), None)
+    base = next((case for case in cases if case.population == TARGET_CASE), None)
     if base is None:
         return
     rows: list[dict[str, Value]] = []
@@ -281,18 +205,22 @@ def _show_targets(report: Report, cases: list[Case]) -> None:
         rows.append({"target": what, "figure": figure, "to reach": limit, "reached": reached})
 
     for name, what in (("warm", "same content as stock"), ("page", "whole page")):
-        row(f"{base.name}: {what}, warm, ms", base.median(name), TARGET_MS)
+        row(f"{base.population}: {what}, warm, ms", base.median(name), TARGET_MS)
         for case in cases:
-            if case.recycled and (case.processes, case.sets) == TARGET_CASE[:2]:
-                row(f"{case.name}: {what}, against none recycled", case.median(name) / base.median(name), TARGET_GROWTH)
+            if case.population.recycled and case.population[:2] == TARGET_CASE[:2]:
+                row(
+                    f"{case.population}: {what}, against none recycled",
+                    case.median(name) / base.median(name),
+                    TARGET_GROWTH,
+                )
     report.table("Targets", rows)
 
 
-def _parse_cases(text: str) -> tuple[tuple[int, ...], ...]:
-    cases = tuple(tuple(map(int, case.split("x"))) for case in text.split(","))
-    if any(len(case) != 3 or case[0] < 1 for case in cases):
-        raise argparse.ArgumentTypeError("PROCESSESxSETSxRECYCLED, e.g. 8x20x0,8x20x1000")
-    return cases
+def _parse_cases(text: str) -> tuple[Population, ...]:
+    try:
+        return tuple(Population(*map(int, case.split("x"))) for case in text.split(","))
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError("PROCESSESxSETSxRECYCLED, e.g. 8x20x0,8x20x1000") from error
 
 
 def main() -> None:
@@ -311,15 +239,15 @@ def main() -> None:
     with ExitStack() as stack:
         cases = []
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scrape-", dir=fast_folder())))
-        for processes, sets, recycled in options.cases or (QUICK_CASES if options.quick else CASES):
-            folder = root / f"{processes}x{sets}x{recycled}"
+        for number, population in enumerate(options.cases or (QUICK_CASES if options.quick else CASES)):
+            folder = root / str(number)
             directory = take_over(folder / "ours", Owner())
             stack.callback(directory.close)
             stock = folder / "stock"
             stock.mkdir()
-            case = Case(processes, sets, recycled, directory.path, stock, Collector(directory.path))
-            stack.enter_context(_workers(directory, case))
-            _fill_stock(stock, case)
+            case = Case(population, directory.path, stock, Collector(directory.path))
+            stack.enter_context(workers(directory, population))
+            fill_stock(stock, population)
             cases.append(case)
         with pinned(measured):
             measure(cases, options.rounds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,17 +196,18 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
         return found
 
     monkeypatch.setattr(place.store, "house", house)
-    for step in (
+    steps: list[Callable[[], None]] = [
         lambda: counters.inc(LOGGED, ("info",)),
         lambda: histograms.observe(BOOT, (), 0.5),
         lambda: recorder.record("GET", "", 200, 0.5, 1, 1),
-    ):
+    ]
+    for step in steps:
         step()
         for retry in retries:
             retry.join()
+        for _ in range(2):
+            place.retry()
         step()
-    for _ in range(2):
-        place.retry()
     page = page_totals(tmp_path)
     assert page[f"{LOGGED}{{level=info}}"] == page[f"{BOOT}_count{{}}"] == 2.0
     assert sum_of(page, "gunicorn_requests_total") == sum_of(page, "gunicorn_response_size_bytes_count") == 2.0

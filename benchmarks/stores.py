@@ -1,0 +1,97 @@
+"""Stores for the scrape benchmark: processes that live, after others that counted and died, on both sides."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from promgun.store.board import Cell, Role
+from promgun.store.directory import StoreDirectory
+from promgun.store.process import STORE
+
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # and +Inf: 12 buckets
+
+
+class Population(NamedTuple):
+    """How many processes live, how many label sets each has used, how many have died before them."""
+
+    processes: int
+    sets: int
+    recycled: int
+
+    def __str__(self) -> str:
+        return f"{self.processes} x {self.sets}, {self.recycled} recycled"
+
+
+def count(sets: int) -> None:
+    """Make the metrics of an application and use each label set, with whatever values prometheus_client has."""
+    from prometheus_client import CollectorRegistry, Histogram  # noqa: PLC0415 - after our values are published
+
+    histogram = Histogram("app_seconds", "Time.", ["view"], buckets=BOUNDS, registry=CollectorRegistry())
+    for number in range(sets):
+        histogram.labels(f"view_{number}").observe(number % 12)
+
+
+@contextmanager
+def workers(directory: StoreDirectory, population: Population) -> Iterator[None]:
+    """Recycle workers on a store, then keep as many alive as the population says."""
+    STORE.open(directory)
+    for first in range(0, population.recycled, population.processes):
+        number = min(population.processes, population.recycled - first)
+        _release([_worker(population.sets) for _ in range(number)])
+    alive = [_worker(population.sets) for _ in range(population.processes)]
+    try:
+        yield
+    finally:
+        _release(alive)
+
+
+def _worker(sets: int) -> tuple[int, int]:
+    """Fork a worker that has counted and now waits; return its pid and the descriptor that ends it when closed."""
+    end_read, end_write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(end_write)
+            STORE.own_slot(Role.WORKER)
+            STORE.board.cells[Cell.BOOTED] = time.monotonic_ns()
+            count(sets)
+            os.write(ready_write, b"!")
+            os.read(end_read, 1)
+        finally:
+            os._exit(0)
+    for fd in (end_read, ready_write):
+        os.close(fd)
+    if os.read(ready_read, 1) != b"!":
+        raise SystemExit("A worker failed")
+    os.close(ready_read)
+    return pid, end_write
+
+
+def _release(workers: list[tuple[int, int]]) -> None:
+    for _, end in workers:
+        os.close(end)
+    for pid, _ in workers:
+        os.waitpid(pid, 0)
+
+
+def fill_stock(folder: Path, population: Population) -> None:
+    """Write what the same processes would have left behind with prometheus_client's own values."""
+    from prometheus_client import values  # noqa: PLC0415 - after our values are published
+
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    mine = values.ValueClass
+    values.ValueClass = values.MultiProcessValue(lambda: 0)  # type: ignore[no-untyped-call]
+    count(population.sets)
+    values.ValueClass = mine
+    template = folder / "histogram_0.db"
+    content = template.read_bytes()
+    used = int.from_bytes(content[:4], "little")
+    template.unlink()
+    for pid in range(population.processes + population.recycled):
+        (folder / f"histogram_{pid + 1}.db").write_bytes(content[:used])
