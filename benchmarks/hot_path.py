@@ -200,7 +200,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--worker-types", default=",".join(twins.CLASSES))
     parser.add_argument("--variants", default=",".join(twins.VARIANTS), help="plain has to be one of them")
-    parser.add_argument("--batches", type=int, default=200, help="of requests, a repetition")
+    parser.add_argument("--batches", type=int, default=120, help="of requests, a repetition")
     parser.add_argument("--size", type=int, default=40, help="requests in a batch")
     parser.add_argument("--repeat", type=int, default=3, help="fresh interpreters a case")
     parser.add_argument("--only", choices=("operations", "requests"))

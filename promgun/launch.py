@@ -11,6 +11,7 @@ from typing import Any
 from promgun.activation import take_metrics_sockets
 from promgun.errors import AppLoadError
 from promgun.handover import GUNICORN_PID, Handover
+from promgun.interrupts import interrupts_wait
 from promgun.listeners import bind, close_and_unlink, parse_address
 from promgun.settings import RunSettings
 from promgun.store.directory import StoreDirectory, attach, create_private, take_over
@@ -32,10 +33,11 @@ def launch(settings: RunSettings) -> None:
     environment_at_start.pop("PROMGUN_HANDOVER", None)
     STORE.publish()
 
-    from gunicorn.errors import AppImportError  # noqa: PLC0415 - after the value class is published
+    with interrupts_wait():
+        from gunicorn.errors import AppImportError  # noqa: PLC0415 - after the value class is published
 
-    from promgun.application import PromgunApplication, own_traceback  # noqa: PLC0415 - same
-    from promgun.context import RunContext  # noqa: PLC0415 - same
+        from promgun.application import PromgunApplication, own_traceback  # noqa: PLC0415 - same
+        from promgun.context import RunContext  # noqa: PLC0415 - same
 
     activated = take_metrics_sockets(os.environ, os.getpid()) if handover is None else []
     application = PromgunApplication(settings, environment_at_start)

@@ -19,9 +19,12 @@ class RunCommand(click.Command):
 
     @cached_property
     def _setting_options(self) -> list[SettingOption]:
-        from promgun.cli.gunicorn_options import gunicorn_options  # noqa: PLC0415 - imports gunicorn.config
+        from promgun.interrupts import interrupts_wait  # noqa: PLC0415 - for this command only
 
-        return gunicorn_options()
+        with interrupts_wait():
+            from promgun.cli.gunicorn_options import gunicorn_options  # noqa: PLC0415 - imports gunicorn.config
+
+            return gunicorn_options()
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Give the generated options, then the declared parameters."""

@@ -93,20 +93,23 @@ class WaitingRoom:
         """Move what finds a place now; of a file that gave none, nothing more is tried in this call."""
         for moved in list(self._moved):
             moved.sweep()
-            del self._moved[moved]
+            self._moved.pop(moved, None)
         full = set()
         for waiting in list(self._waiting):
             if waiting.prefix in full:
                 continue
             with lock:
+                if waiting not in self._waiting:
+                    # another thread was faster
+                    continue
                 try:
                     cells, indexes = places(waiting.prefix, waiting.keys)
                 except OSError:
                     full.add(waiting.prefix)
                     continue
                 waiting.move(cells, indexes)
-            self._moved[waiting] = None
-            del self._waiting[waiting]
+                self._moved[waiting] = None
+                self._waiting.pop(waiting, None)
 
 
 class Trouble:

@@ -187,8 +187,7 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
 
     def house(*arguments: Any) -> Any:
         with monkeypatch.context() as patched:
-            patched.setattr("os.posix_fallocate", full)
-            patched.setattr("promgun.store.process.claim", full)
+            patched.setattr(place.store, "places", full)
             found = real(*arguments)
         retries.append(threading.Thread(target=place.retry))
         retries[-1].start()

@@ -143,6 +143,28 @@ def test_a_room_takes_in_while_it_moves() -> None:
     assert [*empty, room.empty] == [False, True]
 
 
+def test_two_who_move_do_it_once() -> None:
+    room = WaitingRoom()
+    owner, other = Owner("gauge_max"), Owner("counter")
+    owner.cells[0] = 5.0
+    for item in (other, owner):
+        room.add(item.waiting)
+    file = a_file(0, 0, 0, 0)
+
+    def places(prefix: str, _: Any) -> tuple[Any, list[int]]:
+        if prefix == "counter":
+            # Meanwhile another thread moves all of it, and the gauge goes on.
+            room.move_in(lambda prefix, _: (file, [2] if prefix == "counter" else [0]), threading.RLock())
+            owner.cells[owner.indexes[0]] = 7.0
+        return file, [2] if prefix == "counter" else [0]
+
+    lock = threading.RLock()
+    other.inc(1)
+    room.move_in(places, lock)
+    assert room.empty
+    assert (file[0], file[2]) == (7.0, 1.0)
+
+
 def test_threads_lose_nothing_to_a_move() -> None:
     for _ in range(20):
         owner = Owner("counter")
