@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MARKDOWN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-GENERATE = "run python docs/generate.py"
 
 
 def test_reference_pages_are_what_the_code_says() -> None:
-    differing = runpy.run_path(str(ROOT / "docs" / "generate.py"))["differing"]()
-    assert not differing, GENERATE
+    # In an interpreter of its own: what other tests did to Click or the environment is not the program's doing.
+    command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.relative_to(ROOT).as_posix())
