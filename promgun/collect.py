@@ -163,11 +163,11 @@ def worker_state(view: BoardView, now_ns: int) -> str:
         return "hung"
     if view[Cell.DRAINING]:
         return "draining"
-    return "busy" if view[Cell.IN_PROGRESS] > 0 else "idle"
+    return "busy" if view.in_progress > 0 else "idle"
 
 
 def _worker_rows(view: BoardView, now: int, figures: Figures | None) -> Iterator[tuple[str, tuple[str, ...], float]]:
-    yield "requests_in_progress", (), float(view[Cell.IN_PROGRESS])
+    yield "requests_in_progress", (), float(view.in_progress)
     yield "capacity", (), float(view[Cell.CAPACITY])
     oldest = next((request for request in view.running() if request.phase >= Phase.APPLICATION), None)
     yield "oldest_request_seconds", (), oldest.age(now) if oldest is not None else 0.0

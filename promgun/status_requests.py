@@ -37,6 +37,6 @@ def workers_now(runs: Iterable[Run]) -> Iterator[WorkerNow]:
                     worker_id=view.slot,
                     pid=view[Cell.PID],
                     state=worker_state(view, now),
-                    in_progress=view[Cell.IN_PROGRESS],
+                    in_progress=view.in_progress,
                     running=open_requests(view, now),
                 )

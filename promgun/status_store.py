@@ -152,7 +152,7 @@ def _worker(view: BoardView, now: int, memory: int | None, details: Details) -> 
         worker_id=view.slot,
         state=worker_state(view, now),
         pid=view[Cell.PID],
-        in_progress=view[Cell.IN_PROGRESS],
+        in_progress=view.in_progress,
         capacity=view[Cell.CAPACITY],
         oldest_request=next((request.age for request in running if request.phase in _SERVED), 0.0),
         heartbeat_age=max(0, now - view[Cell.HEARTBEAT]) / _NS,

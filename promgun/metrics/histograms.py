@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from promgun.metrics.catalog import BY_NAME
@@ -22,10 +22,7 @@ class Histograms:
         self._bounds = tuple(bounds)
         self._rows: dict[tuple[str, tuple[str, ...]], Row] = {}
         self._locked = not has_gil()
-        store.on_detach(self._detach)
-
-    def _detach(self) -> None:
-        self._rows = {}
+        store.on_detach(self._rows.clear)
 
     def observe(self, name: str, values: tuple[str, ...], amount: float) -> None:
         """Count one observation; label values stand in the catalogue's order."""
@@ -42,6 +39,23 @@ class Histograms:
             return
         cells[bucket] += 1.0
         cells[total] += amount
+
+    def observer(self, name: str, values: tuple[str, ...]) -> Callable[[float], None]:
+        """Return a function that counts one observation of a series, for paths where that has to be quick."""
+        if self._locked:
+            return lambda amount: self.observe(name, values, amount)
+        identity, rows, bounds = (name, values), self._rows, self._bounds
+        touch = self.touch
+
+        def observe(amount: float) -> None:
+            cells, indexes = rows.get(identity) or touch(name, values)
+            bucket = indexes[bisect_left(bounds, amount) if amount else 0]
+            cells[bucket] += 1.0
+            if amount:
+                total = indexes[-1]
+                cells[total] += amount
+
+        return observe
 
     def touch(self, name: str, values: tuple[str, ...] = ()) -> Row:
         """Make a series, so that it is there with 0."""

@@ -16,10 +16,10 @@ from typing import Any
 
 from promgun.store import running
 from promgun.store.files import Owner, reserve
-from promgun.store.running import RunningRequest, RunningRequests, read_running
+from promgun.store.running import BUSY, FIRST, LAST, STEP, RunningRequest, RunningRequests, busy_cells, read_running
 from promgun.store.usage import Usage
 
-VERSION = 2
+VERSION = 3
 #: The cells, then the regions of running requests.
 SIZE = -(-running.END // mmap.PAGESIZE) * mmap.PAGESIZE
 _CELL = 8
@@ -52,11 +52,12 @@ class Cell(IntEnum):
     SERVED = 11
     MAX_REQUESTS = 12
     TARGET = 13
-    IN_PROGRESS = 14
-    #: sum of the ends minus sum of the starts of all requests since the slot was taken: with IN_PROGRESS and
-    #: the time it gives the busy nanoseconds, running requests included, for any concurrency
-    BUSY_BALANCE = 15
-    #: counted up before and after each change of the two above: unequal means a change is under way
+    #: running requests for which there was no region (``running``): beyond the 64th of a worker
+    UNLISTED = 14
+    #: sum of the ends minus sum of the starts of such requests since the slot was taken: with UNLISTED and
+    #: the time it gives their busy nanoseconds, running ones included
+    UNLISTED_BALANCE = 15
+    #: counted up before and after each change of the two above, or of the books: unequal means a change is under way
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
     #: why the worker ends, by its own word
@@ -98,8 +99,8 @@ class ExitHint(IntEnum):
 # Plain integers: an enum member costs a class attribute look-up in the request path.
 _BEGUN = int(Cell.WRITES_BEGUN)
 _ENDED = int(Cell.WRITES_ENDED)
-_BALANCE = int(Cell.BUSY_BALANCE)
-_IN_PROGRESS = int(Cell.IN_PROGRESS)
+_BALANCE = int(Cell.UNLISTED_BALANCE)
+_UNLISTED = int(Cell.UNLISTED)
 _FIRST_LASTING = Cell.BUSY_BASE
 _CELLS = 64
 _MAGIC = int.from_bytes(b"promgun" + bytes([VERSION]), "little")
@@ -129,8 +130,14 @@ class BoardView:
 
     def busy_ns(self, now_ns: int) -> int:
         """Busy nanoseconds of the slot up to ``now_ns``, earlier owners and running requests included."""
-        running = self.cells[Cell.IN_PROGRESS] * now_ns
-        return self.cells[Cell.BUSY_BASE] + self.cells[Cell.BUSY_BALANCE] + running
+        unlisted = self.cells[_BALANCE] + self.cells[_UNLISTED] * now_ns
+        listed = sum(busy if busy >= 0 else busy + now_ns for busy in busy_cells(self.data))
+        return self.cells[Cell.BUSY_BASE] + unlisted + listed
+
+    @property
+    def in_progress(self) -> int:
+        """How many requests were running."""
+        return self.cells[_UNLISTED] + sum(busy < 0 for busy in busy_cells(self.data))
 
 
 def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:
@@ -178,10 +185,13 @@ class Board:
         for cell in range(_FIRST_LASTING, _CELLS):
             cells[cell] += copied[cell]
         self.cells = cells
-        self.requests.move(cells)
+        if copied[Cell.PID]:
+            self.requests.move(cells)
+        else:
+            self.requests.adopt(cells)
         self.shared = True
         # What threads wrote to the private board while it was being copied.
-        for cell in (_BALANCE, _IN_PROGRESS, _BEGUN, _ENDED):
+        for cell in (_BALANCE, _UNLISTED, _BEGUN, _ENDED):
             late = private[cell] - copied[cell]
             cells[cell] += late
 
@@ -189,18 +199,18 @@ class Board:
     # high.
 
     def enter(self, now_ns: int) -> None:
-        """Write down that a request begins."""
+        """Write down that a request begins for which there is no region."""
         cells = self.cells
         cells[_BEGUN] += 1
         cells[_BALANCE] -= now_ns
-        cells[_IN_PROGRESS] += 1
+        cells[_UNLISTED] += 1
         cells[_ENDED] += 1
 
     def leave(self, now_ns: int) -> None:
-        """Write down that a request ends."""
+        """Write down that such a request ends."""
         cells = self.cells
         cells[_BEGUN] += 1
-        cells[_IN_PROGRESS] -= 1
+        cells[_UNLISTED] -= 1
         cells[_BALANCE] += now_ns
         cells[_ENDED] += 1
 
@@ -240,7 +250,9 @@ class Board:
 def _close_books(cells: Any, now_ns: int) -> None:
     # A copy made while this runs is of a change under way; whoever is killed in it leaves books that read too low.
     cells[_BEGUN] = cells[_ENDED] + 1
-    busy = max(BoardView(0, tuple(cells[:_CELLS])).busy_ns(now_ns), cells[Cell.BUSY_BASE])
+    busy = max(BoardView(0, tuple(cells[:_CELLS]), bytes(cells)).busy_ns(now_ns), cells[Cell.BUSY_BASE])
+    for region in range(FIRST, LAST, STEP):
+        cells[region + BUSY] = 0
     for cell in range(Cell.PID, _FIRST_LASTING):
         if cell not in {_BEGUN, _ENDED}:
             cells[cell] = 0

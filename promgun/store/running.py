@@ -1,9 +1,12 @@
 """Running requests on the scoreboard: up to 64 a slot, each in a region of fixed size behind the board's cells.
 
-A region is 256 bytes: int64 start (nanoseconds of ``CLOCK_MONOTONIC``, 0 when free), int64 phase, then text: method,
-route, client, request id and path in
-UTF-8, apart by NUL, cut to the bound. The start is written last and cleared first, so what a reader or a master finds
-after SIGKILL is whole.
+A region is 256 bytes: text (method, route, client, request id and path in UTF-8, apart by NUL, cut to the bound), then
+three int64: phase, start (nanoseconds of ``CLOCK_MONOTONIC``, 0 when free) and busy. Text is looked at only when the
+phase says that there is some, and it is written before the phase is: what a reader or a master finds after SIGKILL is
+whole.
+
+Busy is what the requests of this region took together, less the clock while one is running: one store begins a request
+and one ends it, so a copy of the cell is right at any instant. It is negative exactly while a request is running.
 """
 
 from __future__ import annotations
@@ -11,13 +14,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from struct import Struct
 from typing import Any
 
 OFFSET = 1024
 REGIONS = 64
 REGION_SIZE = 256
-TEXT_SIZE = REGION_SIZE - 16
+TEXT_SIZE = REGION_SIZE - 24
 END = OFFSET + REGIONS * REGION_SIZE
+
+#: The same in cells; a region is known by its first cell.
+FIRST = OFFSET // 8
+STEP = REGION_SIZE // 8
+LAST = END // 8
+PHASE, START, BUSY = TEXT_SIZE // 8, TEXT_SIZE // 8 + 1, TEXT_SIZE // 8 + 2
+#: No region: all were taken.
+NOWHERE = -1
+
+#: ``describe(cells, 8 * region, text, phase, start)`` writes down what a request is, in this order: the text stands
+#: there before the phase says so.
+describe = Struct(f"={TEXT_SIZE}sqq").pack_into
 
 
 class Phase(IntEnum):
@@ -56,82 +72,84 @@ class RunningRequest:
         return " ".join(parts)
 
 
-_APPLICATION = int(Phase.APPLICATION)
-
-
 class RunningRequests:
-    """The regions as their one writer, the worker, sees them; ``memory`` is the whole mapped file."""
+    """The regions as their one writer, the worker, sees them; ``cells`` is the whole mapped file as int64.
+
+    ``cells`` changes when the board moves into its file: look it up again after anything that may switch threads.
+    """
 
     def __init__(self, memory: Any) -> None:
-        self._bytes = memoryview(memory).cast("B")
-        self._cells = self._bytes.cast("q")
-        self.clear()
+        self.cells = memoryview(memory).cast("B").cast("q")
+        self._fill()
+
+    def _fill(self) -> None:
+        # A list's pop and append are atomic: threads need no lock. The lowest region is handed out first.
+        self._free = list(range(LAST - STEP, FIRST - STEP, -STEP))
 
     def clear(self) -> None:
         """Free every region."""
-        for region in range(REGIONS):
-            self._cells[(OFFSET + region * REGION_SIZE) // 8] = 0
-        # A list's pop and append are atomic: threads need no lock. The lowest region is handed out first.
-        self._free = list(range(REGIONS - 1, -1, -1))
+        for region in range(FIRST, LAST, STEP):
+            self.cells[region + START] = 0
+        self._fill()
+
+    def adopt(self, memory: Any) -> None:
+        """Look at other memory from now on, and leave it as it is."""
+        self.cells = memoryview(memory).cast("B").cast("q")
 
     def move(self, memory: Any) -> None:
-        """Go on in other memory; what is written down now goes along."""
-        target = memoryview(memory).cast("B")
-        target[OFFSET:END] = self._bytes[OFFSET:END]
-        self._bytes = target
-        self._cells = target.cast("q")
+        """Go on in other memory; what is written down now goes along, and what threads still write meanwhile."""
+        source, target = self.cells, memoryview(memory).cast("B").cast("q")
+        copied = memoryview(bytes(source[FIRST:LAST])).cast("q")
+        target[FIRST:LAST] = copied
+        self.cells = target
+        for cell, before in enumerate(copied, FIRST):
+            late = source[cell]
+            if late == before:
+                continue
+            if cell % STEP == BUSY:
+                late -= before
+                target[cell] += late
+            elif target[cell] == before:
+                target[cell] = late
 
     def take(self, start: int, phase: int) -> int:
-        """Write down that somebody is reading or queued; return the region, -1 when all are taken."""
+        """Write down that somebody is reading or queued; return the region, ``NOWHERE`` when all are taken."""
         try:
             region = self._free.pop()
         except IndexError:
-            return -1
-        cell = (OFFSET + region * REGION_SIZE) // 8
-        self._cells[cell + 1] = phase
-        self._cells[cell] = start
+            return NOWHERE
+        cells = self.cells
+        cells[region + PHASE] = phase
+        cells[region + START] = start
         return region
-
-    def describe(self, region: int, start: int, text: str) -> None:
-        """Write down what the request is, once it is with the application."""
-        if region < 0:
-            return
-        at = OFFSET + region * REGION_SIZE
-        cell = at // 8
-        cells = self._cells
-        cells[cell] = 0
-        self._bytes[at + 16 : at + REGION_SIZE] = text.encode("utf-8", "replace")[:TEXT_SIZE].ljust(TEXT_SIZE, b"\0")
-        cells[cell + 1] = _APPLICATION
-        cells[cell] = start
-
-    def phase(self, region: int, phase: int) -> None:
-        """Note that a request has come further."""
-        if region >= 0:
-            self._cells[(OFFSET + region * REGION_SIZE) // 8 + 1] = phase
 
     def leave(self, region: int) -> None:
         """Free a region."""
         if region >= 0:
-            self._cells[(OFFSET + region * REGION_SIZE) // 8] = 0
+            self.cells[region + START] = 0
             self._free.append(region)
+
+
+def busy_cells(data: bytes | bytearray | memoryview) -> list[int]:
+    """Return the busy cells of all regions in the content of a lock file; none of content that is too short."""
+    if len(data) < END:
+        return []
+    return memoryview(data)[:END].cast("B").cast("q")[FIRST + BUSY :: STEP].tolist()
 
 
 def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
     """Yield the requests written down in the content of a lock file; what cannot be right is left out."""
-    whole = memoryview(data)[: len(data) - len(data) % 8]
-    cells = whole.cast("B").cast("q")
-    for region in range(REGIONS):
-        at = OFFSET + region * REGION_SIZE
-        if at + REGION_SIZE > len(whole):
-            return
-        start, phase = cells[at // 8], cells[at // 8 + 1]
+    whole = memoryview(data)[: len(data) - len(data) % 8].cast("B")
+    cells = whole.cast("q")
+    for region in range(FIRST, min(LAST, len(cells) - STEP + 1), STEP):
+        start, phase = cells[region + START], cells[region + PHASE]
         if start <= 0 or not Phase.READING <= phase <= Phase.WRITING:
             continue
         if phase <= Phase.QUEUED:
             # nothing is known of it yet: what stands there is the last request's
             yield RunningRequest(start, Phase(phase))
             continue
-        text = bytes(whole[at + 16 : at + REGION_SIZE]).rstrip(b"\0").decode("utf-8", "replace")
+        text = bytes(whole[region * 8 : region * 8 + TEXT_SIZE]).rstrip(b"\0").decode("utf-8", "replace")
         method, route, client, request_id, path = (*text.split("\0", 4), "", "", "", "", "")[:5]
         yield RunningRequest(
             start, Phase(phase), *(harmless(item) for item in (method, route, client, request_id, path))

@@ -7,13 +7,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from struct import Struct
 from typing import Any
 
-#: Bytes of struct tcp_info up to tcpi_bytes_received (linux/tcp.h), and where the two fields stand.
+#: Bytes of struct tcp_info up to tcpi_bytes_received (linux/tcp.h), and the two fields that are looked at.
 _TCP_INFO_SIZE = 136
-_LAST_DATA_RECEIVED = slice(52, 56)
-_BYTES_RECEIVED = slice(128, 136)
-_NOTHING = bytes(8)
+_LAST_DATA_AND_BYTES_RECEIVED = Struct("=52xI72xQ").unpack
+#: No wait, and no word about those behind it in the queue.
+NOTHING_SENT = -1.0
+_GRAIN = 1_000_000
 ON_LINUX = sys.platform == "linux"
 _HEADERS = ("HTTP_X_REQUEST_START", "HTTP_X_QUEUE_START")
 #: A stamp older than this is no wait but a clock that is wrong.
@@ -25,18 +27,46 @@ _MICROSECONDS = 1e14
 def kernel_wait(client: Any) -> float | None:
     """Return the seconds for which the first bytes of a connection lay in the kernel, asked right after accept.
 
-    For TCP connections, on Linux only (tcp(7): TCP_INFO, milliseconds); 0 when the client has sent nothing yet, for
-    then nobody waits for us; ``None`` when it cannot be told.
+    For TCP connections, on Linux only (tcp(7): TCP_INFO, milliseconds); ``NOTHING_SENT`` when the client has sent
+    nothing yet, for then nobody waits for us; ``None`` when it cannot be told.
     """
+    if not ON_LINUX:
+        return None
     try:
         info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
     except OSError:
         return None
     if len(info) < _TCP_INFO_SIZE:
         return None
-    if info[_BYTES_RECEIVED] == _NOTHING:
-        return 0.0
-    return int.from_bytes(info[_LAST_DATA_RECEIVED], sys.byteorder) / 1000
+    waited, received = _LAST_DATA_AND_BYTES_RECEIVED(info)
+    return waited / 1000 if received else NOTHING_SENT
+
+
+def arrival_observer(
+    observe: Callable[[float], None], listeners: int, ask: Callable[[Any], float | None] = kernel_wait
+) -> Callable[[Any, int], None]:
+    """Return what tells ``observe`` how long a connection had waited; call it right after accept, with the clock.
+
+    The kernel is asked as rarely as that takes: an accept queue is first in, first out, so who comes within a
+    millisecond (the kernel's own grain) behind a connection that had not waited has not waited either, as far as the
+    kernel could say. That holds for one listener only.
+    """
+    grain = _GRAIN if listeners == 1 else 0
+    nobody_waits_until = 0
+
+    def observe_arrival(client: Any, now_ns: int) -> None:
+        nonlocal nobody_waits_until
+        if now_ns < nobody_waits_until:
+            observe(0.0)
+            return
+        wait = ask(client)
+        if wait is None:
+            return
+        if wait == 0.0:
+            nobody_waits_until = now_ns + grain
+        observe(wait if wait > 0 else 0.0)
+
+    return observe_arrival
 
 
 def proxy_wait(environ: Mapping[str, Any], clock: Callable[[], float] = time.time) -> float | None:

@@ -8,6 +8,8 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import NoMoreData
 
+from promgun.store.running import NOWHERE
+
 
 class CountingReader:
     """Counts the bytes of a request body, and notices when the client left before its end.
@@ -34,49 +36,26 @@ class CountingReader:
         return data
 
 
+ANSWERED = object()
+
+
 class Exchange:
     """What is known of a request while it is served; hangs on Gunicorn's request as ``req.promgun``.
 
-    ``start`` is nanoseconds of the monotonic clock; ``reached`` tells that the application was called, ``recorded``
-    that the
-    answer has been counted.
+    ``start`` is nanoseconds of the monotonic clock; ``response`` is there once the application was called, and
+    ``ANSWERED`` when that is over; ``recorded`` tells that the answer has been counted.
     """
 
-    __slots__ = (
-        "body",
-        "client_left",
-        "error_type",
-        "file_size",
-        "reached",
-        "recorded",
-        "region",
-        "response",
-        "route",
-        "start",
-    )
-
-    def __init__(self, start: int, body: CountingReader | None, region: int = -1) -> None:
-        self.start = start
-        self.region = region
-        self.body = body
-        self.response: Any = None
-        self.reached = False
-        self.recorded = False
-        self.client_left = False
-        self.error_type = ""
-        self.file_size = 0
-        self.route = ""
-
-
-def watch_body(req: Any) -> CountingReader | None:
-    """Count the body of a request, if it can have one."""
-    body = getattr(req, "body", None)
-    reader = getattr(body, "reader", None)
-    if reader is None or (reader.__class__ is LengthReader and reader.length == 0):
-        return None
-    counting = CountingReader(reader)
-    body.reader = counting  # type: ignore[union-attr] # it has a reader, so it is there
-    return counting
+    # Defaults stand on the class, so that a request costs two assignments.
+    start = 0
+    region = NOWHERE
+    body: CountingReader | None = None
+    response: Any = None
+    recorded = False
+    client_left = False
+    error_type = ""
+    file_size = 0
+    route = ""
 
 
 def file_size(result: Any) -> int:

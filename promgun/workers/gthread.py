@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from promgun.store.running import Phase
+from promgun.store.running import NOWHERE, PHASE, Phase
 from promgun.workers.mixin import PrometheusMixin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _QUEUED = int(Phase.QUEUED)
 _READING = int(Phase.READING)
@@ -18,29 +21,34 @@ class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[mis
     """Gunicorn's threaded worker, measured."""
 
     request_at = 0
+    region_of_connection = True
 
     def capacity(self) -> int:
         """Return the size of the thread pool."""
         return int(self.cfg.threads)
 
-    def region_of(self, args: tuple[Any, ...]) -> int:
-        """Return the region of the connection."""
-        return int(getattr(args[1], "promgun", -1))
+    def follow(self) -> None:
+        """Get ready to follow connections as well."""
+        super().follow()
+        self._handle_behind: Callable[[Any], Any] = super().handle
+        self._enqueue_behind: Callable[[Any], None] = super().enqueue_req
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to the pool; until a thread takes it, it shows as ``queued``."""
-        if not hasattr(conn, "promgun"):
-            self.observe_arrival(conn.sock, conn.client)
-        conn.promgun = self._board.requests.take(monotonic_ns(), _QUEUED)
-        super().enqueue_req(conn)
+        now = monotonic_ns()
+        if not hasattr(conn, "promgun") and conn.client.__class__ is tuple:
+            self.observe_arrival(conn.sock, now)
+        conn.promgun = self._requests.take(now, _QUEUED)
+        self._enqueue_behind(conn)
 
     def handle(self, conn: Any) -> Any:
         """Serve what a connection has sent, in a thread of the pool."""
-        requests = self._board.requests
+        requests = self._requests
         region = conn.promgun
-        requests.phase(region, _READING)
+        if region >= 0:
+            requests.cells[region + PHASE] = _READING
         try:
-            return super().handle(conn)
+            return self._handle_behind(conn)
         finally:
-            conn.promgun = -1
+            conn.promgun = NOWHERE
             requests.leave(region)

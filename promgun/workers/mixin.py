@@ -16,9 +16,12 @@ from promgun.store.usage import cpu_wait_ns
 from promgun.workers.arrival import TrustedPeers
 from promgun.workers.garbage import count_collections
 from promgun.workers.requests import RequestFollower
+from promgun.workers.settled import settle
 from promgun.workers.stacks import StackDump
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from promgun.plain import PlainRun
 
 #: Signals that must not be lost between the fork and the worker's own handlers.
@@ -42,7 +45,6 @@ class PrometheusMixin(RequestFollower):
     alive: bool
     age: int
     ppid: int
-    max_requests: int
 
     @classmethod
     def setup(cls) -> None:
@@ -66,6 +68,11 @@ class PrometheusMixin(RequestFollower):
         self.start_time = time.time()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
 
+    def follow(self) -> None:
+        """Get ready to follow requests and signs of life."""
+        super().follow()
+        self._notify_behind: Callable[[], None] = super().notify  # type: ignore[misc] # the worker class behind us
+
     def capacity(self) -> int:
         """Return how many requests the worker can serve at once."""
         return 1
@@ -79,14 +86,14 @@ class PrometheusMixin(RequestFollower):
         if slot is not None:
             self.worker_id = str(slot.number)
         self.instruments = Instruments(STORE, self.cfg)
-        self._record = self.instruments.recorder.record
-        self._trusted = TrustedPeers(self.cfg)
-        self._tended = 0
+        self._tend_at = 0
         self._reported = 0
         self._waited = 0
         self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
         count_log(self.instruments.counters)
         self._board = STORE.board
+        self._trusted = TrustedPeers(self.cfg)
+        self.follow()
         cells = self._board.cells
         cells[Cell.AGE] = self.age
         cells[Cell.CAPACITY] = self.capacity()
@@ -107,8 +114,7 @@ class PrometheusMixin(RequestFollower):
     def load_wsgi(self) -> None:
         """Load the application and stand in front of it."""
         super().load_wsgi()  # type: ignore[misc] # the worker class behind us
-        self._application = self.wsgi
-        self.wsgi = self._call_application
+        self.wsgi = self.follow_application(self.wsgi)
 
     def run(self) -> None:
         """Note that the worker is ready, serve, and leave word why it ends."""
@@ -117,6 +123,7 @@ class PrometheusMixin(RequestFollower):
         cells[Cell.BOOTED] = now
         boot = (now - cells[Cell.CLAIMED]) / _SECOND
         self.instruments.histograms.observe("gunicorn_worker_boot_seconds", (), boot)
+        settle(self.cfg)
         try:
             super().run()  # type: ignore[misc] # the worker class behind us
         finally:
@@ -146,16 +153,17 @@ class PrometheusMixin(RequestFollower):
 
     def notify(self) -> None:
         """Tell the master, and the scoreboard, that the worker is alive."""
-        super().notify()  # type: ignore[misc] # the worker class behind us
-        self.update_worker_metrics()
-
-    def update_worker_metrics(self) -> None:
-        """Write the worker's own state to the scoreboard; once a second tend to what cannot be done in a request."""
+        self._notify_behind()
         now = monotonic_ns()
         self._board.cells[_HEARTBEAT] = now
-        if now - self._tended > _SECOND:
-            self._tended = now
-            self._tend(now)
+        if now > self._tend_at:
+            self.update_worker_metrics()
+
+    def update_worker_metrics(self) -> None:
+        """Tend, once a second, to what cannot be done in a request: the worker's own state, what waits for space."""
+        now = monotonic_ns()
+        self._tend_at = now + _SECOND
+        self._tend(now)
 
     def _tend(self, now: int) -> None:
         self._board.cells[_DRAINING] = not self.alive

@@ -1,39 +1,46 @@
 """How a worker follows its requests.
 
 A request is followed at three places: around ``handle_request`` (it begins, it is over), around the application (it
-was reached, it failed), and at
-``Response.close`` (the last byte was handed to the socket: here it is counted). The application's iterable is not
-touched, so ``sendfile`` stays on,
-and no hook of the user's is replaced. What Gunicorn refuses, or the application fails, is answered and counted in
-``handle_error``.
+was reached, it failed), and around the response's ``close`` (the last byte was handed to the socket: here it is
+counted). The application's iterable is not touched, so ``sendfile`` stays on, and no hook of the user's is replaced.
+What Gunicorn refuses, or the application fails, is answered and counted in ``handle_error``.
+
+The methods of the class behind us are bound once, and the response's class, not each response, gets our ``close``: a
+look-up through ``super()`` costs as much as a whole counter, an attribute put on each response four times that.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import sys
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.http.wsgi import FileWrapper
+from gunicorn.http.body import LengthReader
+from gunicorn.http.wsgi import FileWrapper, Response
 
 from promgun.store.board import Board, Cell
-from promgun.store.running import Phase
-from promgun.workers.arrival import ON_LINUX, TrustedPeers, kernel_wait, proxy_wait
+from promgun.store.running import BUSY, PHASE, Phase, RunningRequests, describe
+from promgun.workers.arrival import TrustedPeers, arrival_observer, proxy_wait
 from promgun.workers.exchange import (
+    ANSWERED,
+    CountingReader,
     Exchange,
     StatusTap,
     came_from_application,
     file_size,
     response_has_no_body,
-    watch_body,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from promgun.metrics.instruments import Instruments
+    from promgun.metrics.recorder import Record
 
 _SECOND = 1_000_000_000
 _SERVED = int(Cell.SERVED)
 _READING = int(Phase.READING)
+_APPLICATION = int(Phase.APPLICATION)
 _WRITING = int(Phase.WRITING)
 _QUEUE_SECONDS = "gunicorn_request_queue_seconds"
 
@@ -41,100 +48,177 @@ _QUEUE_SECONDS = "gunicorn_request_queue_seconds"
 class RequestFollower:
     """The part of :class:`~promgun.workers.mixin.PrometheusMixin` that is in the path of every request.
 
-    ``request_at`` is the place of the request in the arguments of the class's ``handle_request``.
+    ``request_at`` is the place of the request in the arguments of the class's ``handle_request``. A request has a
+    region of the board to itself, unless the class serves one at a time, and names its ``only_region``, or has given
+    each connection one, as ``conn.promgun`` (``region_of_connection``).
     """
 
     request_at = 1
+    only_region: int | None = None
+    region_of_connection = False
 
     nr: int
+    max_requests: int
     log: Any
+    cfg: Any
     wsgi: Any
+    sockets: list[Any]
     instruments: Instruments
     _board: Board
-    _record: Any
-    _application: Any
     _trusted: TrustedPeers
 
-    def region_of(self, args: tuple[Any, ...]) -> int:  # noqa: ARG002 - what a subclass goes by
-        """Return the board's region that the connection of a request has already; -1 when the request takes its own."""
-        return -1
+    def follow(self) -> None:
+        """Get ready to follow requests, in the process that serves them; the instruments are there."""
+        self._record: Record = self.instruments.recorder.record
+        self._requests: RunningRequests = self._board.requests
+        self._follow_request = self._generic_handle_request(super().handle_request)  # type: ignore[misc] # the class
+        self.observe_arrival = arrival_observer(
+            self.instruments.histograms.observer(_QUEUE_SECONDS, ("kernel",)), listeners=len(self.sockets)
+        )
+        if type(self).handle_request is RequestFollower.handle_request:
+            # Nobody stands in front of it.
+            self.handle_request = self._follow_request  # type: ignore[method-assign]
+        self._measure(Response)
 
     def handle_request(self, *args: Any) -> Any:
         """Serve a request of HTTP/1."""
-        return self._generic_handle_request(super().handle_request, args)  # type: ignore[misc] # the worker class
+        return self._follow_request(*args)
 
     def handle_http2_request(self, *args: Any) -> Any:
         """Serve a request of HTTP/2, whose failures the caller answers with 500 and no call of ``handle_error``."""
-        req = args[self.request_at]
+        req, behind = args[self.request_at], super().handle_http2_request  # type: ignore[misc] # same
+        *most, connection = args
+        follow = self._generic_handle_request(lambda *usual: behind(*usual, connection))
         try:
-            return self._generic_handle_request(super().handle_http2_request, args)  # type: ignore[misc] # same
+            return follow(*most)
         except Exception:
             if req.promgun.error_type and not req.promgun.recorded:
                 self._handle_request_metrics(req, req.promgun, 500, 0)
             raise
 
-    def _generic_handle_request(self, handle: Any, args: tuple[Any, ...]) -> Any:
-        start = monotonic_ns()
-        req = args[self.request_at]
-        board = self._board
-        board.enter(start)
-        region = self.region_of(args)
-        own = board.requests.take(start, _READING) if region < 0 else -1
-        exchange = req.promgun = Exchange(start, watch_body(req), region if own < 0 else own)
-        try:
-            result = handle(*args)
-        except BaseException as error:
-            self._exchange_broke(req, exchange, error)
-            raise
-        else:
-            if not exchange.recorded:
-                self._exchange_unfinished(req, exchange)
-            return result
-        finally:
-            response = exchange.response
-            if response is not None:
-                # Both point back at us: without this every request would wait for the garbage collector.
-                exchange.response = None
-                response.__dict__.pop("close", None)
-            board.requests.leave(own)
-            board.leave(monotonic_ns())
-            board.cells[_SERVED] = self.nr
+    def _generic_handle_request(self, handle: Callable[..., Any]) -> Callable[..., Any]:  # noqa: C901 - see below
+        """Return ``handle``, the method of the class behind us, with the following of a request around it."""
+        board, requests, request_first = self._board, self._requests, self.request_at == 0
+        only_region, region_of_connection = self.only_region, self.region_of_connection
+        take, leave, recycled = requests.take, requests.leave, self.max_requests != sys.maxsize
 
-    def _call_application(self, environ: Any, start_response: Any) -> Any:
-        response = start_response.__self__
-        req = response.req
-        exchange = req.promgun
-        exchange.response = response
-        exchange.reached = True
-        requests = self._board.requests
-        request_id = environ.get("HTTP_X_REQUEST_ID", "")
-        address = environ.get("REMOTE_ADDR", "")
-        text = f"{req.method}\0{exchange.route}\0{address}\0{request_id}\0{req.path}"
-        requests.describe(exchange.region, exchange.start, text)
-        if ("HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ) and req.peer_addr in self._trusted:
+        # One frame, and two shapes of call spelled out, because every request pays for it: CPython 3.11 enters its
+        # evaluation loop anew for handle(*args).
+        def follow_request(  # noqa: C901, PLR0912 - same
+            first: Any, second: Any, third: Any = None, fourth: Any = None
+        ) -> Any:
+            start = monotonic_ns()
+            req = first if request_first else second
+            if only_region is not None:
+                region = only_region
+            elif region_of_connection:
+                region = second.promgun
+            else:
+                region = take(start, _READING)
+            exchange = req.promgun = Exchange()
+            exchange.start = start
+            exchange.region = region
+            if region >= 0:
+                requests.cells[region + BUSY] -= start
+            else:
+                board.enter(start)
+            try:
+                reader = req.body.reader
+                if reader.__class__ is not LengthReader or reader.length:
+                    exchange.body = req.body.reader = CountingReader(reader)
+                result = handle(req, second) if request_first else handle(first, req, third, fourth)
+            except BaseException as error:
+                self._exchange_broke(req, exchange, error)
+                raise
+            else:
+                if not exchange.recorded:
+                    self._exchange_unfinished(req, exchange)
+                return result
+            finally:
+                if exchange.response is not None:
+                    # It points back at us: without this every request would wait for the garbage collector.
+                    exchange.response = ANSWERED
+                now = monotonic_ns()
+                if region >= 0:
+                    requests.cells[region + BUSY] += now
+                    if only_region is None and not region_of_connection:
+                        leave(region)
+                else:
+                    board.leave(now)
+                if recycled:
+                    board.cells[_SERVED] = self.nr
+
+        return follow_request
+
+    def follow_application(self, application: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``application`` with us in front of it."""
+        requests, joined = self._requests, "\0".join
+
+        def call_application(environ: Any, start_response: Any) -> Any:
+            response = start_response.__self__
+            req = response.req
+            exchange = req.promgun
+            exchange.response = response
+            region = exchange.region
+            if region >= 0:
+                get = environ.get
+                text = joined(
+                    (req.method, exchange.route, get("REMOTE_ADDR", ""), get("HTTP_X_REQUEST_ID", ""), req.path)
+                )
+                try:
+                    data = text.encode()
+                except UnicodeEncodeError:
+                    data = text.encode("utf-8", "replace")
+                describe(requests.cells, region * 8, data, _APPLICATION, exchange.start)
+            if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:
+                self._observe_proxy(req, environ)
+            try:
+                result = application(environ, start_response)
+            except BaseException as error:
+                exchange.error_type = type(error).__name__
+                raise
+            if region >= 0:
+                requests.cells[region + PHASE] = _WRITING
+            if result.__class__ is FileWrapper:
+                exchange.file_size = file_size(result)
+            return result
+
+        return call_application
+
+    def _observe_proxy(self, req: Any, environ: Any) -> None:
+        if req.peer_addr in self._trusted:
             wait = proxy_wait(environ)
             if wait is not None:
                 self.instruments.histograms.observe(_QUEUE_SECONDS, ("proxy",), wait)
-        response.close = partial(self._close_response, response, exchange)
-        try:
-            result = self._application(environ, start_response)
-        except BaseException as error:
-            exchange.error_type = type(error).__name__
-            raise
-        requests.phase(exchange.region, _WRITING)
-        if result.__class__ is FileWrapper:
-            exchange.file_size = file_size(result)
-        return result
 
-    def _close_response(self, response: Any, exchange: Exchange) -> None:
-        type(response).close(response)
-        sent = response.sent
-        if not sent and exchange.file_size and not response_has_no_body(response):
-            sent = exchange.file_size if response.response_length is None else response.response_length
-        self._handle_request_metrics(response.req, exchange, response.status_code, sent)
+    def _measure(self, response_class: Any) -> None:
+        """Count what responses of this class answered when they are closed, in this process."""
+        close = response_class.close
+        if getattr(close, "by_promgun", False):
+            return
+        count = self._handle_request_metrics
+
+        def measured_close(response: Any) -> None:
+            close(response)
+            req = response.req
+            try:
+                exchange = req.promgun
+            except AttributeError:
+                return
+            if exchange.recorded:
+                return
+            sent = response.sent
+            if not sent and exchange.file_size and not response_has_no_body(response):
+                length = response.response_length
+                sent = exchange.file_size if length is None else length
+            count(req, exchange, response.status_code, sent)
+
+        measured_close.by_promgun = True  # type: ignore[attr-defined] # found again by a class that inherits it
+        response_class.close = measured_close
 
     def _handle_request_metrics(self, req: Any, exchange: Exchange, status: int, sent: int) -> None:
         """Count an answered request."""
+        seconds = (monotonic_ns() - exchange.start) / _SECOND
         exchange.recorded = True
         body = exchange.body
         received = 0
@@ -142,7 +226,7 @@ class RequestFollower:
             received = body.received
             if body.cut:
                 self._disconnected(exchange, "request")
-        self._record(req.method, exchange.route, status, (monotonic_ns() - exchange.start) / _SECOND, received, sent)
+        self._record(req.method, exchange.route, status, seconds, received, sent)
 
     def _handle_request_error_metrics(self, req: Any, exchange: Exchange, error_type: str) -> None:
         """Count an exception that left the application."""
@@ -161,21 +245,26 @@ class RequestFollower:
         Behind a StopIteration that Gunicorn raises over a failure stands the failure itself, as its context.
         """
         cause = error.__context__ if isinstance(error, StopIteration) else error
-        if cause is None or exchange.response is None:
+        if exchange.response is None:
             return
-        if came_from_application(cause, exchange):
-            self._handle_request_error_metrics(req, exchange, exchange.error_type or type(cause).__name__)
-        else:
-            cut = exchange.body is not None and exchange.body.cut
-            self._disconnected(exchange, "request" if cut else "response")
-        if not exchange.recorded and (exchange.response.headers_sent or isinstance(cause, OSError)):
+        if cause is not None:
+            if came_from_application(cause, exchange):
+                self._handle_request_error_metrics(req, exchange, exchange.error_type or type(cause).__name__)
+            else:
+                cut = exchange.body is not None and exchange.body.cut
+                self._disconnected(exchange, "request" if cut else "response")
+        if not exchange.recorded and (cause is None or exchange.response.headers_sent or isinstance(cause, OSError)):
             self._exchange_unfinished(req, exchange)
 
     def _exchange_unfinished(self, req: Any, exchange: Exchange) -> None:
-        """Count a request whose answer was begun but not closed; one that got no status got no answer."""
+        """Count a request whose answer was begun but not closed, or whose response is of a class not seen before; one
+        that got no status got no answer.
+        """
         response = exchange.response
-        if response is not None and response.status is not None:
-            self._handle_request_metrics(req, exchange, response.status_code, response.sent)
+        if response is not None:
+            self._measure(type(response))
+            if response.status is not None:
+                self._handle_request_metrics(req, exchange, response.status_code, response.sent)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that Gunicorn refused or the application failed."""
@@ -188,8 +277,9 @@ class RequestFollower:
         request = req if req is not None else getattr(exc, "req", None)
         exchange = getattr(request, "promgun", None)
         if exchange is None:
-            exchange = Exchange(start, None)
-        if not exchange.reached:
+            exchange = Exchange()
+            exchange.start = start
+        if exchange.response is None:
             self.instruments.counters.inc("gunicorn_invalid_requests_total", (type(exc).__name__,))
         if tap.status and not exchange.recorded:
             method = getattr(request, "method", None) or ""
@@ -198,20 +288,17 @@ class RequestFollower:
             exchange.recorded = True
             self._record(method, exchange.route, tap.status, seconds, received, tap.body)
 
-    # ---- before a request
-
-    def observe_arrival(self, client: Any, addr: Any) -> None:
-        """Note how long a connection that was just accepted had waited for us; TCP on Linux."""
-        if ON_LINUX and addr.__class__ is tuple:
-            wait = kernel_wait(client)
-            if wait is not None:
-                self.instruments.histograms.observe(_QUEUE_SECONDS, ("kernel",), wait)
-
 
 class ConnectionFollower(RequestFollower):
     """For classes that serve a whole connection in ``handle(listener, client, addr)``."""
 
+    def follow(self) -> None:
+        """Get ready to follow connections as well."""
+        super().follow()
+        self._handle_behind: Callable[..., None] = super().handle  # type: ignore[misc] # the worker class
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection."""
-        self.observe_arrival(client, addr)
-        super().handle(listener, client, addr)  # type: ignore[misc] # the worker class
+        if addr.__class__ is tuple:
+            self.observe_arrival(client, monotonic_ns())
+        self._handle_behind(listener, client, addr)

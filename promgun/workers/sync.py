@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.sync import SyncWorker
 
-from promgun.store.running import Phase
+from promgun.store.running import FIRST, PHASE, START, Phase
 from promgun.workers.mixin import PrometheusMixin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _IDLE = 1.0
 _READING = int(Phase.READING)
+_PHASE, _START = FIRST + PHASE, FIRST + START
 
 
 class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gunicorn is untyped
@@ -21,7 +25,12 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
     one.
     """
 
-    _region = -1
+    only_region = FIRST
+
+    def follow(self) -> None:
+        """Get ready to follow connections as well."""
+        super().follow()
+        self._handle_behind: Callable[..., None] = super().handle
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -36,17 +45,16 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
         """
         return super().wait(min(timeout, _IDLE))
 
-    def region_of(self, args: tuple[Any, ...]) -> int:  # noqa: ARG002 - there is one connection at a time
-        """Return the region of the one connection."""
-        return self._region
-
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection; a client that is slow to send its head holds the worker, and shows as ``reading``."""
-        self.observe_arrival(client, addr)
-        requests = self._board.requests
-        region = self._region = requests.take(monotonic_ns(), _READING)
+        now = monotonic_ns()
+        requests = self._requests
+        cells = requests.cells
+        cells[_PHASE] = _READING
+        cells[_START] = now
         try:
-            super().handle(listener, client, addr)
+            if addr.__class__ is tuple:
+                self.observe_arrival(client, now)
+            self._handle_behind(listener, client, addr)
         finally:
-            self._region = -1
-            requests.leave(region)
+            requests.cells[_START] = 0

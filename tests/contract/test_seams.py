@@ -105,6 +105,15 @@ def test_settings_join_the_table_when_they_are_declared() -> None:
     assert inspect.isclass(Setting)
 
 
+def test_a_setting_is_looked_up_anew_each_time_unless_the_worker_has_settled() -> None:
+    # What workers/settled.py stands on; once Gunicorn keeps values itself, that module can go.
+    assert "self.settings[name].get()" in inspect.getsource(Config.__getattr__)
+    assert list(inspect.signature(Config.set).parameters) == ["self", "name", "value"]
+    cfg = Config()
+    assert "timeout" not in vars(cfg)
+    assert "timeout" in cfg.settings
+
+
 def test_a_response_knows_its_request_and_what_it_sent() -> None:
     source = inspect.getsource(Response.__init__)
     for attribute in ("self.req", "self.status = None", "self.headers_sent", "self.sent = 0", "self.response_length"):

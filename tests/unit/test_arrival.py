@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from promgun.workers.arrival import TrustedPeers, kernel_wait, proxy_wait
+from promgun.workers.arrival import NOTHING_SENT, TrustedPeers, arrival_observer, kernel_wait, proxy_wait
 from tests.sandbox import wait_until
 
 NOW = 1_700_000_000.0
@@ -62,10 +62,50 @@ def test_the_kernel_tells_how_long_the_first_bytes_lay_there() -> None:
     with listener, socket.create_connection(listener.getsockname()) as client:
         early, _ = listener.accept()
         with early:
-            assert kernel_wait(early) == 0.0, "nothing was sent: nobody waits for us"
+            assert kernel_wait(early) == NOTHING_SENT, "nobody waits for us"
             client.sendall(b"x")
-            waited = wait_until(lambda: kernel_wait(early))
+            waited = wait_until(lambda: max(kernel_wait(early) or 0.0, 0.0))
             assert 0 < waited < 10
     left, right = socket.socketpair()
     with left, right:
         assert kernel_wait(left) is None
+
+
+MILLISECOND = 1_000_000
+
+
+def arrivals(answers: list[float | None], listeners: int, *times: float) -> tuple[list[float], int]:
+    """Return what was observed of connections accepted at ``times`` (milliseconds), and how often the kernel was
+    asked.
+    """
+    seen: list[float] = []
+    asked: list[object] = []
+
+    def ask(client: object) -> float | None:
+        asked.append(client)
+        return answers.pop(0)
+
+    observe = arrival_observer(seen.append, listeners, ask)
+    for at in times:
+        observe(object(), int(at * MILLISECOND))
+    return seen, len(asked)
+
+
+def test_who_comes_right_behind_one_that_had_not_waited_is_not_asked_about() -> None:
+    assert arrivals([0.0, 0.0], 1, 10, 10.2, 10.9, 11.1) == ([0.0, 0.0, 0.0, 0.0], 2)
+
+
+def test_while_connections_wait_the_kernel_is_asked_about_each() -> None:
+    assert arrivals([0.7, 0.7, 0.004, 0.0], 1, 10, 10.2, 10.4, 10.6, 10.8) == ([0.7, 0.7, 0.004, 0.0, 0.0], 4)
+
+
+def test_a_client_that_has_sent_nothing_says_nothing_about_those_behind_it() -> None:
+    assert arrivals([NOTHING_SENT, 0.5], 1, 10, 10.1) == ([0.0, 0.5], 2)
+
+
+def test_another_listener_s_queue_says_nothing() -> None:
+    assert arrivals([0.0, 0.5], 2, 10, 10.1) == ([0.0, 0.5], 2)
+
+
+def test_what_cannot_be_told_is_not_observed() -> None:
+    assert arrivals([None, 0.0], 1, 10, 10.1) == ([0.0], 2)

@@ -16,7 +16,9 @@ import pytest
 
 from promgun.store.board import SIZE, Board, BoardView, Cell, Role, is_alive, parse_board, process_start
 from promgun.store.files import Owner
+from promgun.store.running import REGIONS, Phase
 from promgun.store.slots import Slot, claim
+from tests.boards import begin, finish
 
 SECOND = 1_000_000_000
 
@@ -31,9 +33,12 @@ class Watched:
     def __getitem__(self, at: Any) -> Any:
         return self._cells[at]
 
+    def __bytes__(self) -> bytes:
+        return bytes(self._cells)
+
     def __setitem__(self, at: Any, value: Any) -> None:
         self._cells[at] = value
-        self._watch(BoardView(0, tuple(self._cells[:64])))
+        self._watch(BoardView(0, tuple(self._cells[:64]), bytes(self._cells)))
 
 
 @pytest.fixture
@@ -59,27 +64,39 @@ def test_a_board_says_who_owns_the_slot(slot: Slot, tmp_path: Path) -> None:
     assert (tmp_path / "slot-0.lock").stat().st_size == SIZE
 
 
-def test_busy_time_is_exact_for_any_overlap(slot: Slot) -> None:
+def crowd(board: Board) -> None:
+    """Take every region: the next requests are unlisted."""
+    for _ in range(REGIONS):
+        board.requests.take(1, Phase.READING)
+
+
+@pytest.mark.parametrize("kind", ["listed", "unlisted"])
+def test_busy_time_is_exact_for_any_overlap(slot: Slot, kind: str) -> None:
     board = slot.board
-    begin = 10 * SECOND
-    for start in (0, 1, 3):
-        board.enter(begin + start * SECOND)
-    assert board.cells[Cell.IN_PROGRESS] == 3
-    assert board.view(0).busy_ns(begin + 5 * SECOND) == (5 + 4 + 2) * SECOND
-    board.leave(begin + 6 * SECOND)
-    board.leave(begin + 6 * SECOND)
-    assert board.view(0).busy_ns(begin + 7 * SECOND) == (6 + 5 + 4) * SECOND
-    board.leave(begin + 8 * SECOND)
-    assert board.view(0).busy_ns(begin + 99 * SECOND) == (6 + 5 + 5) * SECOND
+    if kind == "unlisted":
+        crowd(board)
+    at = 10 * SECOND
+    first, second, third = (begin(board, at + start * SECOND) for start in (0, 1, 3))
+    assert board.view(0).in_progress == 3
+    assert board.cells[Cell.UNLISTED] == (0 if kind == "listed" else 3)
+    assert board.view(0).busy_ns(at + 5 * SECOND) == (5 + 4 + 2) * SECOND
+    finish(board, third, at + 6 * SECOND)
+    finish(board, first, at + 6 * SECOND)
+    assert board.view(0).busy_ns(at + 7 * SECOND) == (6 + 6 + 3) * SECOND
+    finish(board, second, at + 8 * SECOND)
+    assert board.view(0).busy_ns(at + 99 * SECOND) == (6 + 7 + 3) * SECOND
+    assert board.view(0).in_progress == 0
     assert board.view(0).consistent
 
 
-def test_the_books_of_a_dead_owner_are_closed(slot: Slot, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["listed", "unlisted"])
+def test_the_books_of_a_dead_owner_are_closed(slot: Slot, tmp_path: Path, kind: str) -> None:
     board = slot.board
+    if kind == "unlisted":
+        crowd(board)
     now = time.monotonic_ns()
-    board.enter(now - 5 * SECOND)
-    board.leave(now - 3 * SECOND)
-    board.enter(now - SECOND)
+    finish(board, begin(board, now - 5 * SECOND), now - 3 * SECOND)
+    begin(board, now - SECOND)
     board.cells[Cell.BOOTED] = board.cells[Cell.SERVED] = 7
     board.cells[Cell.ERRORS_NO_SPACE] += 3
     slot.release()
@@ -88,14 +105,19 @@ def test_the_books_of_a_dead_owner_are_closed(slot: Slot, tmp_path: Path) -> Non
     view = board_of(tmp_path)
     assert 3 * SECOND <= view[Cell.BUSY_BASE] < 60 * SECOND
     assert view.busy_ns(time.monotonic_ns()) == view[Cell.BUSY_BASE]
-    assert [view[cell] for cell in (Cell.BOOTED, Cell.SERVED, Cell.IN_PROGRESS, Cell.BUSY_BALANCE)] == [0] * 4
+    assert view.in_progress == 0
+    assert [view[cell] for cell in (Cell.BOOTED, Cell.SERVED, Cell.UNLISTED, Cell.UNLISTED_BALANCE)] == [0] * 4
+    assert not view.running()
     assert view[Cell.ERRORS_NO_SPACE] == 3
     assert view[Cell.ROLE] == Role.OTHER
     heir.release()
 
 
-def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot) -> None:
+@pytest.mark.parametrize("kind", ["listed", "unlisted"])
+def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot, kind: str) -> None:
     board = slot.board
+    if kind == "unlisted":
+        crowd(board)
     cells: Any = board.cells
     now = time.monotonic_ns()
     seen: list[BoardView] = []
@@ -104,21 +126,41 @@ def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot) -> None
     def die_here(view: BoardView) -> None:
         seen.append(view)
         heir = Board(-1, Owner())
-        heir.cells[:64] = memoryview(b"".join(cell.to_bytes(8, "little", signed=True) for cell in view.cells)).cast("q")
+        heir.cells[:] = memoryview(view.data).cast("q")
         heir.settle(now)
         assert heir.view(0).busy_ns(now) <= truth + SECOND
-        assert heir.cells[Cell.IN_PROGRESS] == 0
+        assert heir.view(0).in_progress == 0
 
-    board.cells = Watched(cells, die_here)  # type: ignore[assignment] # what cells are for
+    watched: Any = Watched(cells, die_here)
+    board.cells = board.requests.cells = watched
     for start in range(5):
-        board.enter(now - SECOND)
+        region = begin(board, now - SECOND)
         truth += SECOND
         if start % 2:
-            board.leave(now)
+            finish(board, region, now)
     board.settle(now)
-    assert len(seen) > 40
+    assert len(seen) > 30
     board.cells = cells
     assert board.view(0).busy_ns(now) == truth
+
+
+def test_a_copy_made_between_two_stores_of_a_listed_request_is_right(slot: Slot) -> None:
+    board = slot.board
+    now = time.monotonic_ns()
+    first, _ = begin(board, now - 3 * SECOND), begin(board, now - 2 * SECOND)
+    seen: list[int] = []
+
+    def compare(view: BoardView) -> None:
+        assert view.consistent
+        seen.append(view.busy_ns(now))
+
+    watched: Any = Watched(board.requests.cells, compare)
+    board.requests.cells = watched
+    third = begin(board, now - SECOND)
+    finish(board, first, now)
+    finish(board, third, now)
+    assert set(seen) == {5 * SECOND, 6 * SECOND}
+    assert seen == sorted(seen)
 
 
 def test_a_copy_made_between_two_stores_is_known_to_be_one(slot: Slot) -> None:
@@ -158,7 +200,7 @@ def test_threads_lose_nothing(slot: Slot) -> None:
     for thread in threads:
         thread.join()
     view = board.view(0)
-    assert view[Cell.IN_PROGRESS] == 0
+    assert view[Cell.UNLISTED] == 0
     assert view.busy_ns(5000) == 8 * rounds * 3
     assert view.consistent
 
@@ -180,7 +222,7 @@ def test_a_private_board_moves_into_the_file(slot: Slot, tmp_path: Path) -> None
     heir.put_board(board)
     assert [*shared, board.shared] == [False, True]
     view = board_of(tmp_path)
-    assert [view[cell] for cell in (Cell.PID, Cell.IN_PROGRESS, Cell.BOOTED, Cell.ERRORS_CORRUPT)] == [
+    assert [view[cell] for cell in (Cell.PID, Cell.UNLISTED, Cell.BOOTED, Cell.ERRORS_CORRUPT)] == [
         os.getpid(),
         1,
         77,
@@ -196,7 +238,7 @@ def test_sharing_a_board_that_nobody_signed_leaves_the_books_open(slot: Slot, tm
     slot.board.enter(now - 2 * SECOND)
     slot.release()
     heir = claim(tmp_path, Owner())
-    assert heir.board.cells[Cell.IN_PROGRESS] == 1
+    assert heir.board.cells[Cell.UNLISTED] == 1
     heir.take_over(Role.WORKER)
     assert heir.board.cells[Cell.BUSY_BASE] >= 2 * SECOND
     heir.release()
@@ -214,17 +256,45 @@ def test_requests_that_end_while_the_board_moves_are_not_lost(slot: Slot, tmp_pa
     def move_meanwhile(memory: Any) -> None:
         # A thread that looked the cells up before the move.
         private[Cell.WRITES_BEGUN] += 1
-        private[Cell.IN_PROGRESS] -= 1
-        private[Cell.BUSY_BALANCE] += 4000
+        private[Cell.UNLISTED] -= 1
+        private[Cell.UNLISTED_BALANCE] += 4000
         private[Cell.WRITES_ENDED] += 1
         moved(memory)
 
     board.requests.move = move_meanwhile  # type: ignore[method-assign] # to be in the middle of it
     heir.put_board(board)
     view = board_of(tmp_path)
-    assert view[Cell.IN_PROGRESS] == 0
+    assert view[Cell.UNLISTED] == 0
     assert view.busy_ns(9000) == 3000
     assert view.consistent
+    heir.release()
+
+
+def test_a_listed_request_goes_on_when_the_board_moves(slot: Slot, tmp_path: Path) -> None:
+    slot.release()
+    board = Board(-1, Owner())
+    board.occupy(Role.WORKER, 5)
+    region = begin(board, 1000, "GET\0\0\0\0/slow")
+    heir = claim(tmp_path, Owner())
+    heir.put_board(board)
+    assert [request.path for request in board_of(tmp_path).running()] == ["/slow"]
+    assert board_of(tmp_path).busy_ns(4000) == 3000
+    finish(board, region, 5000)
+    assert board_of(tmp_path).busy_ns(9000) == 4000
+    assert not board_of(tmp_path).running()
+    heir.release()
+
+
+def test_what_an_unclaimed_slot_s_last_owner_was_doing_is_left_to_be_read(slot: Slot, tmp_path: Path) -> None:
+    now = time.monotonic_ns()
+    begin(slot.board, now - 2 * SECOND, "GET\0\0\0\0/killed")
+    slot.release()
+    heir = claim(tmp_path, Owner())
+    assert heir.board.view(0).in_progress == 1
+    assert [request.path for request in heir.board.view(0).running()] == ["/killed"]
+    heir.take_over(Role.WORKER)
+    assert heir.board.cells[Cell.BUSY_BASE] >= 2 * SECOND
+    assert not heir.board.view(0).running()
     heir.release()
 
 

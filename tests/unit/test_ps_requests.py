@@ -18,8 +18,9 @@ from promgun.status import OpenRequest
 from promgun.status_requests import WorkerNow, workers_now
 from promgun.store.board import Cell, Role
 from promgun.store.files import Owner
-from promgun.store.running import REGIONS, Phase
+from promgun.store.running import REGIONS
 from promgun.store.slots import Slot, claim
+from tests.boards import begin
 
 SLOW = OpenRequest(phase="application", age=2.04, method="GET", route="/slow", path="/slow", client="10.0.0.1")
 
@@ -97,9 +98,7 @@ def test_scoreboard_is_read_at_any_moment(run: tuple[Run, Slot]) -> None:
     entry, slot = run
     start = time.monotonic_ns()
     for number in range(REGIONS + 2):
-        slot.board.enter(start)
-        region = slot.board.requests.take(start, Phase.READING)
-        slot.board.requests.describe(region, start, f"GET\0\x0010.0.0.1\0\0/{number}?secret")
+        begin(slot.board, start, f"GET\0\x0010.0.0.1\0\0/{number}?secret")
     # as if the worker were killed in the middle of a change
     slot.board.cells[Cell.WRITES_BEGUN] += 1
     (seen,) = workers_now([entry])

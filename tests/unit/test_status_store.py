@@ -18,8 +18,8 @@ from promgun.status_sums import StoredSums
 from promgun.store import format as fmt
 from promgun.store.board import Cell, Role
 from promgun.store.files import Owner
-from promgun.store.running import Phase
 from promgun.store.slots import Slot, claim
+from tests import boards
 
 REQUESTS = "gunicorn_requests_total"
 DURATIONS = "gunicorn_request_duration_seconds_bucket"
@@ -105,10 +105,7 @@ def worker(tmp_path: Path) -> Iterator[Slot]:
 def begin(slot: Slot, path: str, seconds_ago: float = 0.0) -> None:
     """Write down that the worker serves a request."""
     start = time.monotonic_ns() - int(seconds_ago * 1e9)
-    slot.board.enter(start)
-    region = slot.board.requests.take(start, Phase.READING)
-    if path:
-        slot.board.requests.describe(region, start, f"GET\0/users/<id>\x0010.0.0.1\0\0{path}")
+    boards.begin(slot.board, start, f"GET\0/users/<id>\x0010.0.0.1\0\0{path}" if path else "")
 
 
 def test_snapshot_tells_of_running_requests_without_their_query(tmp_path: Path, worker: Slot) -> None:
