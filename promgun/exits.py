@@ -47,7 +47,7 @@ def classify(end: End) -> str:
     if end.aborted:
         return "timeout"
     if os.WIFSIGNALED(end.status):
-        return _by_signal(end, signal.Signals(os.WTERMSIG(end.status)))
+        return _by_signal(end, os.WTERMSIG(end.status))
     code = os.waitstatus_to_exitcode(end.status)
     if not end.booted and code == APP_LOAD_ERROR:
         return "app_load_error"
@@ -57,7 +57,8 @@ def classify(end: End) -> str:
     return end.intent or hinted
 
 
-def _by_signal(end: End, number: signal.Signals) -> str:
+def _by_signal(end: End, number: int) -> str:
+    # A plain number: signal.Signals has no member for most real-time signals.
     if number == signal.SIGKILL:
         if end.killed_by_us:
             return "graceful_timeout" if end.intent else "killed"

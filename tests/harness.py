@@ -199,7 +199,7 @@ class PromgunProcess:
         page = self.scrape()
         return page if holds(page) else None
 
-    def send_signal(self, number: signal.Signals, pid: int | None = None) -> None:
+    def send_signal(self, number: int, pid: int | None = None) -> None:
         """Send a signal to the last master, or to another process."""
         os.kill(pid or self.master_pid, number)
 

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.seam
 
 EXITS = "gunicorn_worker_exits_total"
 LOST = "gunicorn_requests_lost_total"
+#: A real-time signal that Python has no name for.
+NAMELESS = 40
 
 
 def probe(worker_type: str, *args: str, **options: object) -> PromgunProcess:
@@ -79,11 +81,10 @@ def holder(server: PromgunProcess) -> int:
         (signal.SIGSEGV, "segfault"),
         (signal.SIGBUS, "segfault"),
         (signal.SIGUSR2, "other_signal"),
+        (NAMELESS, "other_signal"),
     ],
 )
-def test_a_worker_ended_by_a_signal_leaves_last_words(
-    hold: Hold, worker_type: str, number: signal.Signals, cause: str
-) -> None:
+def test_a_worker_ended_by_a_signal_leaves_last_words(hold: Hold, worker_type: str, number: int, cause: str) -> None:
     with Sandbox() as sandbox, probe(worker_type, workers=1, sandbox=sandbox) as server:
         hold(server, sandbox)
         (worker,) = server.workers()

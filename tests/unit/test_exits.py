@@ -34,6 +34,9 @@ def exited(code: int) -> int:
         (End(status=signal.SIGTERM, booted=True), "other_signal"),
         (End(status=signal.SIGTERM, booted=True, intent="reload"), "reload"),
         (End(status=signal.SIGILL, booted=True, intent="reload"), "other_signal"),
+        # Numbers without a name: 33 is glibc's own, 40 one of the real-time signals.
+        (End(status=33, booted=True), "other_signal"),
+        (End(status=40, booted=True, intent="shutdown"), "other_signal"),
         (End(status=exited(3), booted=False), "boot_error"),
         (End(status=exited(9), booted=False), "boot_error"),
         (End(status=exited(3), booted=True), "app_exit"),
