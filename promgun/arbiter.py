@@ -185,7 +185,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
 
     def kill_worker(self, pid: int, sig: int) -> None:
         """Signal a worker, and remember why."""
-        self.ends.signalled(pid, sig, self._intent)
+        self.ends.signalled(pid, sig, self._intent, self.cfg.graceful_timeout)
         if sig == signal.SIGABRT:
             self.ask_for_stacks(pid, self.WORKERS.get(pid))
             self.ends.timing_out(pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,8 @@ class _Ward:
     worker: Any
     slot: Slot | None
     intent: str = ""
+    #: on the monotonic clock; 0 while nobody wants it gone
+    deadline: float = 0.0
     killed_by_us: bool = False
     told: bool = False
 
@@ -73,12 +76,16 @@ class WorkerEnds:
         """Take in a worker that was just forked."""
         self._wards[pid] = _Ward(worker, getattr(worker, "slot", None))
 
-    def signalled(self, pid: int, number: int, intent: str) -> None:
-        """Note a signal that the master sends; the first reason to end a worker is the one that counts."""
+    def signalled(self, pid: int, number: int, intent: str, patience: float) -> None:
+        """Note a signal that the master sends; the first reason to end a worker is the one that counts.
+
+        ``patience`` is the graceful timeout.
+        """
         ward = self._wards.get(pid)
         if ward is None or number not in _ENDING:
             return
-        ward.intent = ward.intent or intent
+        if not ward.intent:
+            ward.intent, ward.deadline = intent, time.monotonic() + patience
         if number == signal.SIGKILL:
             ward.killed_by_us = True
         elif ward.slot is not None:
@@ -117,6 +124,7 @@ class WorkerEnds:
                 booted=view is None or view[Cell.BOOTED] > 0,
                 intent=ward.intent,
                 killed_by_us=ward.killed_by_us,
+                overdue=ward.deadline > 0 and time.monotonic() >= ward.deadline,
                 aborted=bool(ward.worker.aborted),
                 hint=_hint(view),
                 oom=unexplained_kill and self._oom.claim(),

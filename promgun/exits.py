@@ -28,14 +28,15 @@ class End:
     """All that is known of the end of a worker.
 
     ``intent`` is why the master wanted it gone (empty: it did not), ``killed_by_us`` whether it sent SIGKILL,
-    ``aborted`` Gunicorn's mark of a worker
-    that timed out, ``oom`` whether the kernel's count of OOM kills rose.
+    ``overdue`` whether the graceful timeout was over by then, ``aborted`` Gunicorn's mark of a worker that timed out,
+    ``oom`` whether the kernel's count of OOM kills rose.
     """
 
     status: int
     booted: bool
     intent: str = ""
     killed_by_us: bool = False
+    overdue: bool = False
     aborted: bool = False
     hint: ExitHint = ExitHint.NONE
     oom: bool = False
@@ -53,6 +54,9 @@ def classify(end: End) -> str:
         return "app_load_error"
     if not end.booted and code != 0 and not end.intent:
         return "boot_error"
+    # A green worker cuts its requests off itself, at about the time at which the master would have killed it.
+    if end.intent == "shutdown" and end.overdue:
+        return "graceful_timeout"
     hinted = _HINTED.get(end.hint, "app_exit") if code == 0 else "app_exit"
     return end.intent or hinted
 

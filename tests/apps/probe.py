@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -98,12 +99,31 @@ def sleep(environ: WSGIEnvironment, start_response: StartResponse, seconds: str)
     return ok(environ, start_response)
 
 
+def timed(_environ: WSGIEnvironment, start_response: StartResponse, seconds: str) -> Iterable[bytes]:
+    """Answer after that time with when the call began and ended, on the monotonic clock that all processes share."""
+    begin = time.monotonic()
+    time.sleep(float(seconds))
+    answer = f"{begin} {time.monotonic()}".encode()
+    start_response("200 OK", [("Content-Length", str(len(answer)))])
+    return [answer]
+
+
 def gate(environ: WSGIEnvironment, start_response: StartResponse, name: str) -> Iterable[bytes]:
     """Leave a file ``name.waiting``, and answer when the test has written a file ``name``."""
     Path(f"{name}.waiting").touch()
     end = time.monotonic() + PATIENCE
     while not Path(name).exists() and time.monotonic() < end:
         time.sleep(0.02)
+    return ok(environ, start_response)
+
+
+def stuck(environ: WSGIEnvironment, start_response: StartResponse, name: str) -> Iterable[bytes]:
+    """Leave a file ``name.waiting``, then stop every thread of the worker: no other runs while an expression matches.
+
+    It would take for ever; a signal's handler can end it where it runs in the main thread.
+    """
+    Path(f"{name}.waiting").touch()
+    re.fullmatch("(a+)+b", "a" * 60)
     return ok(environ, start_response)
 
 
@@ -144,7 +164,9 @@ ROUTES: dict[str, Callable[..., Iterable[bytes]]] = {
         fail,
         failing_stream,
         sleep,
+        timed,
         gate,
+        stuck,
         endless,
         facts,
         leave,

@@ -43,6 +43,8 @@ def exited(code: int) -> int:
         (End(status=exited(4), booted=False), "app_load_error"),
         (End(status=exited(4), booted=False, intent="shutdown"), "app_load_error"),
         (End(status=0, booted=True, intent="scale_in", hint=ExitHint.SIGNALLED), "scale_in"),
+        (End(status=0, booted=True, intent="shutdown", overdue=True), "graceful_timeout"),
+        (End(status=0, booted=True, intent="reload", overdue=True), "reload"),
         (End(status=0, booted=True, hint=ExitHint.MAX_REQUESTS), "max_requests"),
         (End(status=0, booted=True, hint=ExitHint.PARENT_LOST), "parent_lost"),
         (End(status=0, booted=True, hint=ExitHint.SIGNALLED), "other_signal"),
