@@ -113,6 +113,7 @@ class WorkerEnds:
         # Gone from the arbiter's table without a status: its process was reaped by somebody else.
         for pid in [pid for pid in self._wards if pid not in living]:
             self._settle(pid, self._wards.pop(pid), 0)
+        self._oom.forget_old(time.monotonic())
 
     def _settle(self, pid: int, ward: _Ward, status: int) -> None:
         slot = ward.slot

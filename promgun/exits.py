@@ -19,6 +19,8 @@ _HINTED = {
 }
 #: Signals by which the kernel ends a process that touched memory it may not.
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
+#: Seconds that a process may take to be gone after the kernel chose it: it gives back its memory first.
+_LATEST_DEATH = 60.0
 #: Ends after which the requests that were running are lost and worth a word each.
 UNCLEAN = frozenset({"timeout", "graceful_timeout", "oom", "segfault", "killed", "other_signal", "app_exit"})
 
@@ -85,6 +87,7 @@ class OomWatch:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._seen = self._read()
+        self._open_since: float | None = None
 
     def _read(self) -> int:
         if self._path is None:
@@ -100,7 +103,22 @@ class OomWatch:
         if self._read() <= self._seen:
             return False
         self._seen += 1
+        self._open_since = None
         return True
+
+    def forget_old(self, now: float) -> None:
+        """Give up OOM kills that no death of a worker has followed: they hit something else in the group.
+
+        To be called every second or so; ``now`` is on any clock of seconds.
+        """
+        count = self._read()
+        if count <= self._seen:
+            self._open_since = None
+        elif self._open_since is None:
+            self._open_since = now
+        elif now - self._open_since > _LATEST_DEATH:
+            self._seen = count
+            self._open_since = None
 
 
 def control_group_events(named: str | None) -> Path | None:

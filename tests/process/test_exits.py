@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,8 +27,8 @@ NAMELESS = 40
 def probe(worker_type: str, *args: str, **options: object) -> PromgunProcess:
     """Return a server of the probe application with two workers."""
     threads = ("--threads", "4") if worker_type == "gthread" else ()
-    options = {"workers": 2} | options
-    return PromgunProcess("-k", worker_type, *threads, *args, app="probe:app", **options)  # type: ignore[arg-type]
+    options = {"workers": 2, "app": "probe:app"} | options
+    return PromgunProcess("-k", worker_type, *threads, *args, **options)  # type: ignore[arg-type]
 
 
 def settled(server: PromgunProcess, workers: int = 2) -> None:
@@ -181,21 +180,41 @@ def test_shutdown_and_a_worker_that_does_not_finish_in_time(hold: Hold, worker_t
     assert ends == {"shutdown": 1, "graceful_timeout": 1}
 
 
-def test_boot_errors_and_load_errors(sandbox: Sandbox) -> None:
-    sandbox.write("fails.py", "import os\ndef make():\n    raise ValueError('no database')\n")
+@pytest.mark.parametrize(
+    ("source", "config", "code", "cause"),
+    [
+        ("import a_module_that_nobody_has\ndef app(e, s): ...\n", "", 4, "app_load_error"),
+        ("def app(e, s): ...\nraise ValueError('no database')\n", "", 4, "app_load_error"),
+        ("def app(e, s): ...\n", "def post_worker_init(worker):\n    raise ValueError('no')\n", 3, "boot_error"),
+    ],
+    ids=["no module", "raises", "hook"],
+)
+def test_a_worker_that_cannot_boot_ends_the_server(
+    sandbox: Sandbox, worker_type: str, source: str, config: str, code: int, cause: str
+) -> None:
+    sandbox.write("cannot.py", source)
+    store = sandbox.directory / "store"
+    options = ("--metrics-dir", str(store))
+    server = probe(worker_type, *options, app="cannot:app", config=config, workers=1, sandbox=sandbox)
+    server.start()
+    assert server.wait() == code, server.log
+    page = server.dump("--dir", str(store))
+    assert page.by("cause", EXITS) == {cause: 1}
+    assert page.sum("gunicorn_worker_spawns_total") == 1
+
+
+def test_a_worker_that_dies_while_it_boots_is_replaced(sandbox: Sandbox, worker_type: str) -> None:
+    store = sandbox.directory / "store"
     sandbox.write("dies.py", "import os\nos._exit(9)\ndef app(e, s): ...\n")
-    for app, code, cause in (("fails:make()", 4, "app_load_error"), ("dies:app", None, "boot_error")):
-        store = sandbox.directory / f"store-{cause}"
-        server = PromgunProcess("--metrics-dir", str(store), app=app, sandbox=sandbox)
-        server.start()
-        if code is None:
-            wait_until(store.exists)
-            wait_until(partial(has_cause, server, store, "boot_error"))
-            server.process.send_signal(signal.SIGTERM)
-            server.wait()
-        else:
-            assert server.wait() == code, server.log
-            assert cause_in(server, store, cause) == 1
+    server = probe(worker_type, "--metrics-dir", str(store), app="dies:app", workers=1, sandbox=sandbox)
+    server.start()
+    wait_until(store.exists)
+    wait_until(lambda: cause_in(server, store, "boot_error") >= 2)
+    assert server.stop() == 0, server.log
+    page = server.dump("--dir", str(store))
+    ends = page.by("cause", EXITS)
+    assert ends.keys() <= {"boot_error", "shutdown"}
+    assert sum(ends.values()) == page.sum("gunicorn_worker_spawns_total")
 
 
 def cause_in(server: PromgunProcess, store: Path, cause: str) -> float:
@@ -240,11 +259,6 @@ def test_orphans_count_themselves(worker_type: str, alone_with_stores: None) -> 
         wait_until(lambda: not any(is_running(pid) for pid in workers), deadline=30)
         assert server.wait() == -signal.SIGKILL
         assert server.dump("--dir", str(store)).sum(EXITS, cause="parent_lost") == 2
-
-
-def has_cause(server: PromgunProcess, store: Path, cause: str) -> bool:
-    """Whether a store holds a cause."""
-    return cause_in(server, store, cause) >= 1
 
 
 def is_running(pid: int) -> bool:

@@ -70,6 +70,23 @@ def test_every_oom_kill_is_claimed_once(tmp_path: Path, name: str) -> None:
     assert [watch.claim() for _ in range(3)] == [True, True, False]
 
 
+def test_an_oom_kill_that_hit_no_worker_is_forgotten_after_a_while(tmp_path: Path) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("oom_kill 0\n")
+    watch = OomWatch(events)
+    events.write_text("oom_kill 1\n")
+    for now in (100.0, 159.0):
+        watch.forget_old(now)
+    assert watch.claim()
+    events.write_text("oom_kill 2\n")
+    for now in (200.0, 261.0):
+        watch.forget_old(now)
+    assert not watch.claim()
+    events.write_text("oom_kill 3\n")
+    watch.forget_old(262.0)
+    assert watch.claim()
+
+
 def test_without_a_control_group_nothing_is_called_oom(tmp_path: Path) -> None:
     assert control_group_events(str(tmp_path)) is None
     assert not OomWatch(None).claim()
