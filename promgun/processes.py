@@ -1,7 +1,9 @@
-"""Figures of processes, read from outside with psutil when somebody asks, never in the request path."""
+"""Figures of processes, read from outside when somebody asks, never in the request path."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,8 @@ from pathlib import Path
 import psutil
 
 from promgun.store.board import BoardView, Cell, is_alive
-from promgun.store.slots import read_board_of, read_boards
-from promgun.store.usage import read_usage
+from promgun.store.slots import read_board_of, read_views
+from promgun.store.usage import HAS_PROC, Usage, read_usage
 
 _NS = 1e9
 
@@ -33,94 +35,125 @@ class Figures:
 
 
 class ProcessFigures:
-    """Reads figures by pid, keeping psutil's objects between readings."""
+    """Reads figures by pid, and keeps for ``unique_age`` seconds what takes long: memory that nobody shares.
 
-    def __init__(self) -> None:
-        self._processes: dict[int, psutil.Process] = {}
+    For that the kernel walks through all of a process' pages, and holds it up meanwhile.
+    """
 
-    def read(self, pid: int) -> Figures | None:
-        """Return the figures of a process, ``None`` when it is gone."""
+    unique_age = 10.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._unique: dict[int, _Unique] = {}
+
+    def read(self, pid: int, usage: Usage | None) -> Figures | None:
+        """Return the figures of a process, ``None`` when it is gone; ``usage`` is what /proc says, where there is one.
+
+        What it used is there also of one that waits to be reaped.
+        """
+        if usage is None:
+            return self._ask(pid)
+        return Figures(
+            resident=usage.resident,
+            unique=None if usage.ended else self._unique_of(pid, usage.start),
+            user=usage.user / _NS,
+            system=usage.system / _NS,
+            fds=None if usage.ended else _fds(pid),
+            threads=usage.threads,
+            voluntary=usage.voluntary,
+            involuntary=usage.involuntary,
+        )
+
+    def _ask(self, pid: int) -> Figures | None:
+        """Return the figures where only psutil knows them: on systems without /proc."""
         try:
-            process = self._processes.get(pid)
-            if process is None or not process.is_running():
-                process = self._processes[pid] = psutil.Process(pid)
+            process = psutil.Process(pid)
             with process.oneshot():
                 times = process.cpu_times()
                 switches = process.num_ctx_switches()
                 return Figures(
                     resident=process.memory_info().rss,
-                    unique=_unique(process),
+                    unique=self._unique_of(pid, process.create_time()),
                     user=times.user,
                     system=times.system,
-                    fds=_fds(process),
+                    fds=process.num_fds(),
                     threads=process.num_threads(),
                     voluntary=switches.voluntary,
                     involuntary=switches.involuntary,
                 )
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            self._processes.pop(pid, None)
             return None
+
+    def _unique_of(self, pid: int, start: float) -> int | None:
+        known = self._unique.get(pid)
+        now = self._clock()
+        if known is None or known.start != start or now - known.read_at >= self.unique_age:
+            known = self._unique[pid] = _Unique(start, now, _unique(pid))
+        return known.size
 
     def keep(self, pids: Iterable[int]) -> None:
         """Forget every process but these."""
         wanted = set(pids)
-        for pid in self._processes.keys() - wanted:
-            del self._processes[pid]
+        for pid in self._unique.keys() - wanted:
+            del self._unique[pid]
 
 
-def figures_of_owner(view: BoardView, live: Callable[[int], Figures | None]) -> Figures | None:
-    """Return the figures of a board's owner: by ``live`` while it runs, what it used while it waits to be reaped.
+@dataclass(frozen=True, slots=True)
+class _Unique:
+    """The memory that a process shared with nobody at one moment; ``start`` tells it from another of the same pid."""
 
-    ``None`` when there is no owner, and when it went since the board was copied: then a new copy tells.
-    """
-    usage = read_usage(view[Cell.PID]) if view[Cell.PID] > 0 else None
-    if usage is None or usage.start != view[Cell.PROCESS_START]:
-        return None
-    return live(view[Cell.PID]) or Figures(
-        resident=0,
-        unique=None,
-        user=usage.user / _NS,
-        system=usage.system / _NS,
-        fds=None,
-        threads=0,
-        voluntary=usage.voluntary,
-        involuntary=usage.involuntary,
-    )
+    start: float
+    read_at: float
+    size: int | None
 
 
-def boards_with_figures(
-    store: Path, live: Callable[[int], Figures | None]
-) -> list[tuple[BoardView, bool, Figures | None]]:
+Live = Callable[[int, Usage | None], Figures | None]
+
+
+def boards_with_figures(store: Path, live: Live) -> list[tuple[BoardView, bool, Figures | None]]:
     """Return the boards of a store, whether their owners live, and their figures, all of one moment.
 
     A worker that went between the copy of its board and the look at its process is looked up again: its master books
     what it used before it is reaped.
     """
     found = []
-    for view, alive in read_boards(store):
-        figures = figures_of_owner(view, live)
+    for view in read_views(store):
+        alive, figures = _look_at(view, live)
         if figures is None and view[Cell.PID] > 0 and view[Cell.WORKED]:
             again = read_board_of(store, view.slot)
             if again is not None and again[Cell.PID] != view[Cell.PID]:
-                found.append((again, is_alive(again), figures_of_owner(again, live)))
+                found.append((again, *_look_at(again, live)))
                 continue
         found.append((view, alive, figures))
     return found
 
 
-def _unique(process: psutil.Process) -> int | None:
+def _look_at(view: BoardView, live: Live) -> tuple[bool, Figures | None]:
+    """Return whether a board's owner lives, and its figures: those by ``live``, ``None`` when it is gone."""
+    pid = view[Cell.PID]
+    if pid <= 0:
+        return False, None
+    if not HAS_PROC:
+        return is_alive(view), live(pid, None)
+    usage = read_usage(pid)
+    if usage is None or usage.start != view[Cell.PROCESS_START]:
+        return False, None
+    return not usage.ended, live(pid, usage)
+
+
+def _unique(pid: int) -> int | None:
     # A process that changed user is not dumpable, and its maps are closed to others of that user (proc(5)).
     try:
-        full = process.memory_full_info()
-    except psutil.AccessDenied:
+        # /proc/PID/smaps_rollup where there is one (psutil 5.9.6 and 7.2)
+        return int(psutil.Process(pid).memory_full_info().uss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
-    return int(full.uss)
 
 
-def _fds(process: psutil.Process) -> int | None:
+def _fds(pid: int) -> int | None:
     try:
-        return int(process.num_fds())
-    except psutil.AccessDenied:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
         return None
 
 

@@ -1,13 +1,11 @@
 """Snapshots of the instance whose store is at hand: cheap enough to take one every second beside a busy server.
 
 The whole page costs more than a view needs: a histogram a route, the memory maps of every worker (reading those also
-holds up the worker). Here stored values are added up without labels, and a process costs one read of /proc/PID/stat.
+holds up the worker). Here stored values are added up without labels, and a process costs two small reads of /proc.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from itertools import accumulate
@@ -22,11 +20,9 @@ from promgun.status_page import DURATIONS, EXITS, REQUESTS, WORKER_REQUESTS
 from promgun.status_sums import StoredSums
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.facts import MasterFacts, read_facts
+from promgun.store.usage import Usage
 
 _NS = 1e9
-_LINUX = sys.platform == "linux"
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_TICKS = os.sysconf("SC_CLK_TCK")
 #: A request counts from here on as one that the application has.
 _SERVED = ("application", "writing")
 Boards = Sequence[tuple[BoardView, bool]]
@@ -75,7 +71,7 @@ class StoreStatus:
         self._sums = StoredSums(
             store, {REQUESTS: "status", DURATIONS: "le", WORKER_REQUESTS: "worker_id", EXITS: "cause"}
         )
-        self._figures = _StatFigures()
+        self._figures = _PlainFigures()
         self._rising = RisingFigures()
         self._queues = AcceptQueues()
 
@@ -169,28 +165,20 @@ def _cumulative(buckets: dict[str, float]) -> dict[float, float]:
     return dict(zip((bound for bound, _ in counts), accumulate(count for _, count in counts), strict=True))
 
 
-class _StatFigures(ProcessFigures):
-    """CPU and memory of a process from one file; what else there is would cost more than all the rest of a view."""
+class _PlainFigures(ProcessFigures):
+    """Figures without what would cost more than all the rest of a view."""
 
-    def read(self, pid: int) -> Figures | None:
-        """Return CPU times and resident memory, nothing else; ``None`` when the process is gone.
-
-        proc(5): of /proc/PID/stat fields 14, 15 (clock ticks) and 24 (pages), counted behind the last parenthesis.
-        """
-        if not _LINUX:
-            return super().read(pid)
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as stat:
-                fields = stat.read().rpartition(b")")[2].split()
-        except OSError:
-            return None
+    def read(self, pid: int, usage: Usage | None) -> Figures | None:
+        """Return CPU times and resident memory; ``None`` when the process is gone."""
+        if usage is None:
+            return super().read(pid, usage)
         return Figures(
-            resident=int(fields[21]) * _PAGE,
+            resident=usage.resident,
             unique=None,
-            user=int(fields[11]) / _TICKS,
-            system=int(fields[12]) / _TICKS,
+            user=usage.user / _NS,
+            system=usage.system / _NS,
             fds=None,
-            threads=int(fields[17]),
-            voluntary=0,
-            involuntary=0,
+            threads=usage.threads,
+            voluntary=usage.voluntary,
+            involuntary=usage.involuntary,
         )

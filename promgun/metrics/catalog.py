@@ -167,7 +167,11 @@ def _workers() -> tuple[MetricSpec, ...]:
         _worker("uptime_seconds", "gauge", "Time since the worker was started."),
         _worker("requests_left", "gauge", "Requests until --max-requests recycles it; absent without the option."),
         _worker("resident_memory_bytes", "gauge", "Resident memory."),
-        _worker("unique_memory_bytes", "gauge", "Memory that no other process shares (unique set size)."),
+        _worker(
+            "unique_memory_bytes",
+            "gauge",
+            "Memory that no other process shares (unique set size), at most 10 seconds old.",
+        ),
         _worker("cpu_seconds_total", "counter", "CPU time used.", {"mode": ("user", "system")}),
         _worker("cpu_wait_seconds_total", "counter", "Time ready to run but given no CPU (Linux)."),
         _worker("open_fds", "gauge", "Open file descriptors."),

@@ -159,6 +159,12 @@ def read_board(directory_fd: int, number: int, attempts: int = 5) -> BoardView |
 
 def read_boards(directory: Path) -> Iterator[tuple[BoardView, bool]]:
     """Yield every board of a store in slot order, with whether its owner lives."""
+    for view in read_views(directory):
+        yield view, is_alive(view)
+
+
+def read_views(directory: Path) -> Iterator[BoardView]:
+    """Yield every board of a store in slot order."""
     try:
         directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     except OSError:
@@ -168,7 +174,7 @@ def read_boards(directory: Path) -> Iterator[tuple[BoardView, bool]]:
         for number in sorted(int(match[1]) for match in matches if match):
             view = read_board(directory_fd, number)
             if view is not None:
-                yield view, is_alive(view)
+                yield view
     finally:
         os.close(directory_fd)
 

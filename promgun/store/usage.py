@@ -6,21 +6,30 @@ A zombie keeps its times, so whoever looks between its end and the booking by it
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 _NS = 1_000_000_000
 _TICK = _NS // os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_SWITCHES = re.compile(rb"^((?:non)?voluntary_ctxt_switches):\s*(\d+)$", re.MULTILINE)
+HAS_PROC = os.path.exists("/proc/self/stat")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU nanoseconds and context switches; ``start`` as in ``board.process_start``, whatever state it is in."""
+    """CPU nanoseconds, context switches, threads, resident bytes; ``start`` as in ``board.process_start``, whatever
+    state it is in. One that has ``ended`` waits to be reaped.
+    """
 
     start: int
     user: int
     system: int
     voluntary: int
     involuntary: int
+    threads: int
+    resident: int
+    ended: bool
 
 
 def read_usage(pid: int) -> Usage | None:
@@ -29,17 +38,16 @@ def read_usage(pid: int) -> Usage | None:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rpartition(b")")[2].split()
         with open(f"/proc/{pid}/status", "rb") as status:
-            switches = {
-                name: int(value)
-                for name, _, value in (line.partition(b":") for line in status)
-                if name.endswith(b"switches")
-            }
+            switches = {name: int(value) for name, value in _SWITCHES.findall(status.read())}
         return Usage(
             start=int(fields[19]),
             user=int(fields[11]) * _TICK,
             system=int(fields[12]) * _TICK,
             voluntary=switches.get(b"voluntary_ctxt_switches", 0),
             involuntary=switches.get(b"nonvoluntary_ctxt_switches", 0),
+            threads=int(fields[17]),
+            resident=int(fields[21]) * _PAGE,
+            ended=fields[0] in (b"Z", b"X"),
         )
     except (OSError, IndexError, ValueError):
         return None

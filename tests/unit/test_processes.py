@@ -8,11 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
-from promgun.processes import COUNTERS, Figures, ProcessFigures, RisingFigures
+from promgun.processes import COUNTERS, Figures, ProcessFigures, RisingFigures, boards_with_figures
+from promgun.store.board import Cell, Role
+from promgun.store.files import Owner
+from promgun.store.slots import claim
+from promgun.store.usage import read_usage
 
 BUSY = """
 import os, sys, threading, time
@@ -41,8 +46,14 @@ def busy() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_figures_are_those_of_the_process(busy: subprocess.Popen[str]) -> None:
-    figures = ProcessFigures().read(busy.pid)
+def figures_of(pid: int, read: ProcessFigures | None = None) -> Figures | None:
+    """Return the figures of a process as a page shows them."""
+    return (read or ProcessFigures()).read(pid, read_usage(pid))
+
+
+@pytest.mark.parametrize("by_proc", [True, False], ids=["proc", "psutil"])
+def test_figures_are_those_of_the_process(busy: subprocess.Popen[str], *, by_proc: bool) -> None:
+    figures = ProcessFigures().read(busy.pid, read_usage(busy.pid) if by_proc else None)
     assert figures is not None
     mib = 1 << 20
     assert 24 * mib < figures.resident < 150 * mib
@@ -54,57 +65,118 @@ def test_figures_are_those_of_the_process(busy: subprocess.Popen[str]) -> None:
     assert figures.voluntary > 0
 
 
+def test_a_process_that_waits_to_be_reaped_shows_only_what_it_used(busy: subprocess.Popen[str]) -> None:
+    busy.kill()
+    os.waitid(os.P_PID, busy.pid, os.WEXITED | os.WNOWAIT)
+    figures = figures_of(busy.pid)
+    assert figures is not None
+    assert figures.user + figures.system >= 0.15
+    assert (figures.resident, figures.unique, figures.fds) == (0, None, None)
+
+
 def test_a_process_that_is_gone_has_none(busy: subprocess.Popen[str]) -> None:
     read = ProcessFigures()
-    assert read.read(busy.pid) is not None
+    assert figures_of(busy.pid, read) is not None
     busy.kill()
     busy.wait()
-    assert read.read(busy.pid) is None
-    assert read.read(0) is None or psutil.pid_exists(0)
+    assert read_usage(busy.pid) is None
+    assert read.read(busy.pid, None) is None
 
 
-def test_a_number_taken_by_another_process_is_another_process(
-    busy: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = ProcessFigures()
-    assert read.read(busy.pid) is not None
-    first = read._processes[busy.pid]
-    monkeypatch.setattr(psutil.Process, "is_running", lambda _: False)
-    assert read.read(busy.pid) is not None
-    assert read._processes[busy.pid] is not first
+class Counted:
+    """Counts how often the memory maps of a process are gone through; time is what the test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads = 0
+        self.now = 1000.0
+        self.figures = ProcessFigures(lambda: self.now)
+        real = psutil.Process.memory_full_info
+
+        def counted(process: psutil.Process) -> object:
+            self.reads += 1
+            return real(process)
+
+        monkeypatch.setattr(psutil.Process, "memory_full_info", counted)
 
 
-def test_only_the_living_are_remembered(busy: subprocess.Popen[str]) -> None:
-    read = ProcessFigures()
-    read.read(busy.pid)
-    read.read(os.getpid())
-    read.keep([busy.pid])
-    assert list(read._processes) == [busy.pid]
+def test_memory_maps_are_gone_through_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    sizes = []
+    for later in (0.0, 5.0, 4.9, 0.1, 9.9):
+        counted.now += later
+        figures = figures_of(os.getpid(), counted.figures)
+        assert figures is not None
+        sizes.append(figures.unique)
+    assert counted.reads == 2
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert sizes[3] == sizes[4]
+    assert all(sizes)
+
+
+def test_a_number_taken_by_another_process_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    usage = read_usage(os.getpid())
+    assert usage is not None
+    counted.figures.read(os.getpid(), usage)
+    counted.figures.read(os.getpid(), replace(usage, start=usage.start + 1))
+    assert counted.reads == 2
+
+
+def test_only_the_living_are_remembered(busy: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    for pid in (busy.pid, os.getpid()):
+        figures_of(pid, counted.figures)
+    counted.figures.keep([busy.pid])
+    for pid in (busy.pid, os.getpid()):
+        figures_of(pid, counted.figures)
+    assert counted.reads == 3
 
 
 def test_what_the_kernel_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object) -> None:
         raise psutil.AccessDenied(1)
 
+    def forbidden(*_: object) -> None:
+        raise PermissionError
+
     monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
-    monkeypatch.setattr(psutil.Process, "num_fds", denied)
-    figures = ProcessFigures().read(os.getpid())
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", forbidden)
+        figures = figures_of(os.getpid())
     assert figures is not None
     assert (figures.unique, figures.fds) == (None, None)
     monkeypatch.setattr(psutil.Process, "num_ctx_switches", denied)
-    assert ProcessFigures().read(os.getpid()) is None
+    assert ProcessFigures().read(os.getpid(), None) is None
 
 
 def test_cpu_time_grows() -> None:
-    read = ProcessFigures()
-    first = read.read(os.getpid())
+    first = figures_of(os.getpid())
     end = time.process_time() + 0.1
     while time.process_time() < end:
         pass
-    second = read.read(os.getpid())
+    second = figures_of(os.getpid())
     assert first is not None
     assert second is not None
     assert second.user + second.system > first.user + first.system
+
+
+@pytest.mark.parametrize("has_proc", [True, False], ids=["proc", "psutil"])
+def test_boards_come_with_the_figures_of_living_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_proc: bool
+) -> None:
+    monkeypatch.setattr("promgun.processes.HAS_PROC", has_proc)
+    ours, nobodys, reused = (claim(tmp_path, Owner()) for _ in range(3))
+    ours.take_over(Role.WORKER)
+    reused.take_over(Role.WORKER)
+    reused.board.cells[Cell.PROCESS_START] += 1
+    found = boards_with_figures(tmp_path, ProcessFigures().read)
+    assert [(view.slot, alive) for view, alive, _ in found] == [(0, True), (1, False), (2, False)]
+    (_, _, figures), (_, _, none), _ = found
+    assert figures is not None
+    assert figures.resident > 1 << 20
+    assert none is None
+    for slot in (ours, nobodys, reused):
+        slot.release()
 
 
 # ---- totals by slot
