@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -11,6 +12,10 @@ import click
 from promgun.cli.gunicorn_options import gunicorn_options
 from promgun.cli.main import LazyGroup, main
 from promgun.errors import ExitCode
+from promgun.export.alerts import ALERTS, Alert
+from promgun.export.grafana import FILTERS, ROWS
+from promgun.export.rules import RulesOptions, placeholders
+from promgun.export.text import fill
 from promgun.metrics.catalog import CATALOG, DURATION_BUCKETS, SIZE_BUCKETS
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -164,7 +169,53 @@ def signals_page() -> str:
     return "\n".join([*rows, ""])
 
 
+def dashboard_page() -> str:
+    """Every panel of the dashboard: what it shows, and the queries that it asks."""
+    parts = [
+        NOTE,
+        "# The dashboard\n",
+        "What `promgun export grafana` prints, panel by panel. How to load it: [Alerts and dashboards](../how-to/alerts.md).\n",
+        "At the top one chooses the data source, jobs, instances and routes; a blue line marks a reload of the configuration.",
+        "`$__rate_interval` and `$__range` are Grafana's: what rates look back for, and the time shown.\n",
+    ]
+    for row in ROWS:
+        parts.append(f"## {row.title}\n")
+        for panel in row.panels:
+            queries = "\n".join(fill(query.expr, FILTERS) for query in panel.queries)
+            parts.append(f"### {panel.title}\n\n{panel.text}\n\n```text\n{queries}\n```\n")
+    return "\n".join(parts)
+
+
+def alerts_page() -> str:
+    """Every alert: when it fires as long as no threshold is changed, what it means, what to do."""
+    values = placeholders(RulesOptions())
+    parts = [
+        NOTE,
+        "# The alerts\n",
+        "What `promgun export rules` prints, with the thresholds that hold when none is given (`promgun export rules --help`).",
+        "The same text is in the annotations of each alert. How to load them: [Alerts and dashboards](../how-to/alerts.md).\n",
+    ]
+    for name, group in groupby(ALERTS, key=lambda alert: alert.name):
+        first, *others = alerts = list(group)
+        wait = f", when it has lasted {fill(first.wait, values)}" if first.wait else ""
+        condition = fill(first.expr, values)
+        parts.append(f"## {name}\n\nSeverity {first.severity}{wait}.\n\n```text\n{condition}\n```\n")
+        if not others:
+            parts.append(f"{fill(first.meaning, values)}\n\n**What to do.** {fill(first.action, values)}\n")
+            continue
+        parts.append("One alert for each cause:\n\n| cause | what it means | what to do |\n|---|---|---|")
+        parts += [_cause_row(alert) for alert in alerts]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cause_row(alert: Alert) -> str:
+    return f"| {alert.labels['cause']} | {alert.meaning} | {alert.action} |"
+
+
 PAGES = {
+    "alerts.md": alerts_page,
+    "dashboard.md": dashboard_page,
     "commands.md": commands_page,
     "options.md": options_page,
     "metrics.md": metrics_page,

@@ -6,8 +6,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
+
+from promgun.exposition import instances, requests
+from promgun.exposition.top_table import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 MARKDOWN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,3 +56,48 @@ def test_metric_names_in_the_documentation_exist() -> None:
             r"\b(?:gunicorn|promgun)_[a-z_]+_(?:total|seconds|bytes|info|left|connections)\b", page.read_text()
         ):
             assert name in known, f"{name} in {page.name}"
+
+
+PICTURES = sorted((ROOT / "docs" / "pictures").iterdir())
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+def test_every_picture_is_shown_with_a_text_for_those_who_do_not_see_it(picture: Path) -> None:
+    shown = [
+        text
+        for page in MARKDOWN
+        for text, target in re.findall(r"!\[([^]]*)\]\(([^)#\s]+)\)", page.read_text())
+        if (page.parent / target).resolve() == picture
+    ]
+    assert shown
+    assert all(len(text) > 10 for text in shown)
+
+
+DRAWN = {
+    "ps.svg": instances._COLUMNS,
+    "requests.svg": requests._COLUMNS,
+    "dump.svg": ("METRIC", "LABELS", "VALUE"),
+    "top.svg": tuple(column.heading for column in COLUMNS),
+    "top-once.svg": tuple(column.heading for column in COLUMNS),
+}
+
+
+def test_every_drawing_is_known() -> None:
+    assert {picture.name for picture in PICTURES if picture.suffix == ".svg"} == set(DRAWN)
+
+
+@pytest.mark.parametrize(("name", "headings"), DRAWN.items(), ids=DRAWN)
+def test_drawings_need_nothing_from_elsewhere_and_show_what_the_program_prints(
+    name: str, headings: tuple[str, ...]
+) -> None:
+    text = (ROOT / "docs" / "pictures" / name).read_text()
+    tree = ET.fromstring(text)  # noqa: S314 - our own file
+    references = re.findall(r"url\(([^)]*)\)|href=\"([^\"]*)\"|@import|@font-face|<script|<image", text)
+    assert all(url.startswith("#") for url, _ in references), references
+    assert set(re.findall(r"https?://[^\s\"<&]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        *re.findall(r"http://127\.0\.0\.1:\d+(?:/metrics)?", text),
+    }
+    words = " ".join("".join(element.itertext()) for element in tree.iter(f"{SVG}text")).replace("\xa0", " ").split()
+    assert set(" ".join(headings).split()) <= set(words)

@@ -20,6 +20,7 @@ from promgun.metrics.catalog import CATALOG, EXIT_CAUSES, MetricSpec
 from tests.promql import Mismatch, Series, check
 from tests.yamls import parse
 
+ROOT = Path(__file__).parents[2]
 TARGET = ("job", "instance")
 #: Ends of workers that somebody asked for.
 WANTED = {"max_requests", "reload", "scale_in", "shutdown"}
@@ -119,6 +120,25 @@ def test_autoscaling() -> None:
     assert check(rule["seriesQuery"], SERIES, pods).labels is not None
     assert check(keda_query(Scaling(), "web", "shop"), SERIES, pods).labels == frozenset()
     assert check(keda_query(Scaling(), "web", None), SERIES, pods).labels == frozenset()
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """Give every query in the text of the pages that people write, with the page's name."""
+    for page in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs/how-to").glob("*.md")),
+    ]:
+        text = page.read_text()
+        spans = [span for line in text.splitlines() for span in re.findall(r"`([^`]+)`", line)]
+        blocks = re.findall(r"```promql\n(.*?)```", text, re.DOTALL)
+        lines = [line for block in blocks for line in block.splitlines() if not line.startswith("#")]
+        yield from ((page.name, one) for one in (*spans, *lines) if "gunicorn_" in one and "(" in one)
+
+
+@pytest.mark.parametrize(("page", "query"), tuple(documented()))
+def test_queries_of_the_documentation(page: str, query: str) -> None:
+    assert check(query, SERIES, (*TARGET, "pod")).labels is not None, page
 
 
 @pytest.mark.needs("promtool")
