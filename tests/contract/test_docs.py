@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from click.testing import CliRunner
 
+from promgun.cli.main import main
 from promgun.exposition import instances, requests
 from promgun.exposition.top_table import COLUMNS
 
@@ -56,6 +60,26 @@ def test_metric_names_in_the_documentation_exist() -> None:
             r"\b(?:gunicorn|promgun)_[a-z_]+_(?:total|seconds|bytes|info|left|connections)\b", page.read_text()
         ):
             assert name in known, f"{name} in {page.name}"
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Give every promgun command that a page tells to type, with the page's name."""
+    for page in MARKDOWN:
+        if page.parent.name != "reference":
+            blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL)
+            for line in "".join(blocks).replace("\\\n", " ").splitlines():
+                for part in re.split(r"&&|\||\$\(|;", line.split(" #")[0]):
+                    if match := re.search(r"(?:^|[\s/])promgun (?=[a-z])(.*)", part):
+                        yield page.name, re.split(r"[>&)…]", match[1])[0].strip()
+
+
+@pytest.mark.parametrize(("page", "command"), tuple(dict.fromkeys(commands())))
+def test_commands_in_the_documentation_are_ones_that_the_program_takes(page: str, command: str) -> None:
+    words = shlex.split(command)
+    # With --help nothing is done, but every option before it must exist. What follows a lone -- is not looked at.
+    result = CliRunner().invoke(main, [*words, "--help"])
+    assert result.exit_code == 0, (page, result.output)
+    assert result.output.startswith(f"Usage: promgun {words[0]}")
 
 
 PICTURES = sorted((ROOT / "docs" / "pictures").iterdir())

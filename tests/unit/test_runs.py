@@ -235,6 +235,17 @@ def test_foreign_directory_is_refused(runtime: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_root_reads_the_directory_of_a_service_that_it_names(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of the unit that ``promgun export systemd`` makes: it belongs to the unit's user."""
+    register(a_run())
+    os.chown(runtime, 12345, -1)
+    assert live_runs() == (a_run(),)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(ConfigurationError, match="cannot be trusted: it belongs to uid 12345"):
+        live_runs()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_foreign_session_directory_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with ``sudo -E``: the caller's XDG_RUNTIME_DIR is not ours to write in."""
     session = tmp_path / "session"
