@@ -44,11 +44,14 @@ class Browser:
         self._session = ""
 
     def __enter__(self) -> Self:
+        home = self._sandbox.directory / "browser"
+        home.mkdir()
         with self._log.open("wb") as log:
             self._driver = subprocess.Popen(
                 ["chromedriver", "--port=0"],
                 cwd=self._sandbox.directory,
-                env=self._sandbox.environment({"HOME": str(self._sandbox.directory)}),
+                # Chromium may leave a scoped_dir behind; a test looks at what the server leaves.
+                env=self._sandbox.environment({"HOME": str(home), "TMPDIR": str(home)}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,6 +110,24 @@ def test_it_says_so_when_nobody_answers_and_goes_on_by_itself(browser: Browser) 
         wait_until(lambda: browser.text("h1") == "second")
         assert browser.text("#banner") == ""
         assert browser.run("return document.title").startswith("second")
+
+
+@needs_browser
+def test_a_server_that_hangs_is_missed_from_its_last_answer_on(browser: Browser) -> None:
+    """The page waits some seconds for an answer: that wait is a part of the silence."""
+    with PromgunProcess("--name", "shop", app="probe:app") as server:
+        browser.open(url(server.metrics_address))
+        wait_until(lambda: browser.text("h1") == "shop")
+        hung = wait_until(server.metrics_pid)
+        server.send_signal(signal.SIGSTOP, hung)
+        try:
+            wait_until(lambda: browser.text("#banner"))
+            (since,) = re.findall(r"since (\d+:\d+:\d+)", browser.text("#banner"))
+            (last,) = re.findall(r"\d+:\d+:\d+", browser.text("#clock"))
+        finally:
+            server.send_signal(signal.SIGCONT, hung)
+        assert (datetime.strptime(since, "%H:%M:%S") - datetime.strptime(last, "%H:%M:%S")).seconds <= 1  # noqa: DTZ007
+        wait_until(lambda: browser.text("#banner") == "")
 
 
 def worker(slot: int) -> dict[str, Any]:

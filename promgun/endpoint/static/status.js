@@ -258,7 +258,7 @@
   let timer = 0;
   let asking = false;
   let begun = -PERIOD;
-  let since = "";
+  let answered = Date.now() / 1000;
 
   function askLater() {
     clearTimeout(timer);
@@ -273,10 +273,9 @@
       const response = await fetch("status.json", { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" });
       if (!response.ok) throw new Error("no status");
       draw(await response.json());
-      since = "";
+      answered = Date.now() / 1000;
     } catch {
-      since = since || clock(Date.now() / 1000);
-      say(`No answer from the server since ${since}. What is shown is its last one; it is asked again every second.`);
+      say(`No answer from the server since ${clock(answered)}. What is shown is its last one; it is asked again every second.`);
     }
     asking = false;
     askLater();
