@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -59,6 +60,7 @@ class PromgunProcess:
         self._owns_sandbox = sandbox is None
         self._env = env
         self._serves_metrics = metrics is not None
+        self._workers = workers or 1
         self._output = self.sandbox.directory / f"output-{uuid.uuid4().hex[:8]}"
         if config is not None:
             self.sandbox.write("gunicorn.conf.py", config)
@@ -112,7 +114,7 @@ class PromgunProcess:
         if not self.listening():
             return False
         if not self._serves_metrics:
-            return "Booting worker" in self.log
+            return len(self.obedient()) >= self._workers
         page = self.scrape() if _METRICS.search(self.log) else Page("")
         return 0 < page.sum("gunicorn_workers", state="target") == page.sum("gunicorn_workers", state="booted")
 
@@ -157,6 +159,14 @@ class PromgunProcess:
         return [
             child.pid for child in self._children(master) if child.pid not in masters and not _is_metrics_process(child)
         ]
+
+    def obedient(self) -> list[int]:
+        """Return the pids of the workers that a signal reaches.
+
+        Under plain Gunicorn (25.3 to 27.0) a signal that comes between the fork and the worker's own handlers goes to
+        the copy of the master's queue and is lost: a stop or a reload then takes the whole graceful timeout.
+        """
+        return [pid for pid in self.workers() if _has_own_handlers(pid)]
 
     def _children(self, master: int | None) -> list[psutil.Process]:
         try:
@@ -251,6 +261,18 @@ def _is_metrics_process(process: psutil.Process) -> bool:
         return any("promgun.endpoint" in word or "promgun/endpoint" in word for word in process.cmdline())
     except psutil.Error:
         return False
+
+
+def _has_own_handlers(pid: int) -> bool:
+    """Tell whether a worker has set its handlers: SIGABRT is the last, and the master has none to inherit."""
+    if not psutil.LINUX:
+        return True
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGABRT - 1) & 1)
 
 
 def parse_address(url: str) -> Address:

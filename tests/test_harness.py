@@ -172,6 +172,13 @@ def test_addresses_of_a_log_are_understood(url: str, address: Address) -> None:
 # -- processes ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which signals a process handles")
+def test_server_is_ready_when_its_workers_hear_signals() -> None:
+    config = "import time\ndef post_fork(server, worker): time.sleep(1)\n"
+    with plain_gunicorn("--graceful-timeout", "60", config=config) as server:
+        assert server.stop() == 0
+
+
 def test_server_is_ready_and_stopped() -> None:
     with plain_gunicorn("--workers", "2") as server:
         assert send(server.address, path="/fast").status == 200

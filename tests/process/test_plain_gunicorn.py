@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.harness import GUNICORN, PromgunProcess, Sandbox, is_alive, wait_until
 from tests.http_client import Request, load, send
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 pytestmark = pytest.mark.seam
 
@@ -47,6 +51,11 @@ def expect_dump(server: PromgunProcess, name: str, value: float) -> None:
     wait_until(lambda: server.dump().sum(name) == value, message=lambda: f"{name} {server.dump().sum(name)}")
 
 
+def obedient(server: PromgunProcess, without: Sequence[int] = ()) -> list[int]:
+    """Return the pids of two workers that a signal reaches, once there are two and none of those."""
+    return wait_until(lambda: pids if len(pids := server.obedient()) == 2 and not {*pids} & {*without} else None)
+
+
 def test_metrics_are_collected_without_any_configuration(worker_type: str) -> None:
     with Sandbox() as sandbox, plain(worker_type, sandbox=sandbox) as server:
         assert load(server.address, MIXED * 10) == Counter({200: 10, 404: 10, 500: 10})
@@ -69,10 +78,12 @@ def test_counts_survive_workers_and_reloads(worker_type: str) -> None:
     with plain(worker_type) as server:
         assert load(server.address, 10, path="/ok") == {200: 10}
         expect_dump(server, REQUESTS, 10)
-        before = wait_until(lambda: pids if len(pids := server.workers()) == 2 else None)
+        before = obedient(server)
         server.send_signal(signal.SIGKILL, before[0])
+        before = obedient(server, without=before[:1])
         server.send_signal(signal.SIGHUP)
         wait_until(lambda: not any(map(is_alive, before)))
+        obedient(server, without=before)
         assert load(server.address, 10, path="/ok") == {200: 10}
         expect_dump(server, REQUESTS, 20)
         assert server.dump().sum("gunicorn_worker_requests_in_progress") == 0
