@@ -151,22 +151,21 @@ def test_a_silent_worker_is_hung_before_it_is_killed() -> None:
         wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state") == {"idle": 1})
 
 
-@pytest.mark.parametrize(
-    ("form", "unit"), [("t={:.3f}", 1.0), ("{:.3f}", 1.0), ("t={:.0f}", 1e3), ("{:.0f}", 1e6)], ids=str
-)
-def test_the_proxy_says_since_when_a_request_waits(form: str, unit: float) -> None:
+@pytest.mark.parametrize("form", ["t={}.500", "{}.500", "t={}500", "{}500000"])
+def test_the_proxy_says_since_when_a_request_waits(form: str) -> None:
     with PromgunProcess(app="probe:app") as server:
-        since = time.time() - 2
-        stamp = form.format(since * unit)
-        for header in (("X-Request-Start", stamp), ("X-Queue-Start", stamp)):
-            send(server.address, "GET", "/ok", headers=[header])
-        longest = time.time() - since
+        second = int(time.time()) - 2
+        shortest = longest = 0.0
+        for header in ("X-Request-Start", "X-Queue-Start"):
+            shortest += time.time() - (second + 0.5)
+            send(server.address, "GET", "/ok", headers=[(header, form.format(second))])
+            longest += time.time() - (second + 0.5)
         for nonsense in ("tomorrow", f"t={time.time() + 60}", "0", "-5", ""):
             send(server.address, "GET", "/ok", headers=[("X-Request-Start", nonsense)])
         server.expect("gunicorn_requests_total", 7)
         page = server.scrape()
         assert page.sum("gunicorn_request_queue_seconds_count", source="proxy") == 2
-        assert 3.99 < page.sum("gunicorn_request_queue_seconds_sum", source="proxy") < 2 * longest + 0.01
+        assert shortest <= page.sum("gunicorn_request_queue_seconds_sum", source="proxy") <= longest
 
 
 def test_a_stranger_s_stamp_is_not_believed() -> None:
