@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 WORKER_TYPES = ("sync", "gthread", "gevent", "eventlet")
 #: Seconds that one test may take, set-up and tear-down included.
 TIME_LIMIT = 120
-#: Where even the interpreter does not answer any more, the process is ended after this many seconds.
-HARD_LIMIT = TIME_LIMIT + 60
+#: Where even the interpreter does not answer any more, the process is ended that many seconds later.
+GRACE = 60
+
+
+def pytest_configure() -> None:
+    """Have the servers hear Ctrl-C: a shell that runs the tests in the background has them ignore it, and pass it on
+    (POSIX shell, 2.11).
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -40,16 +48,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """End a test that takes too long: by an exception, so that its processes are ended too, else by force."""
+    marker = item.get_closest_marker("time_limit")
+    limit = int(marker.args[0]) if marker else TIME_LIMIT
 
     def too_long(_number: int, _frame: FrameType | None) -> None:
         faulthandler.dump_traceback(sys.__stderr__ or 2)
-        raise TimeoutError(f"the test took more than {TIME_LIMIT} s")
+        raise TimeoutError(f"the test took more than {limit} s")
 
     previous = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(TIME_LIMIT)
-    faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=sys.__stderr__ or 2)
+    signal.alarm(limit)
+    faulthandler.dump_traceback_later(limit + GRACE, exit=True, file=sys.__stderr__ or 2)
     try:
         return (yield)
     finally:

@@ -247,13 +247,15 @@ def test_surroundings_do_not_decide(sandbox: Sandbox, monkeypatch: pytest.Monkey
 # -- limits of a test ---------------------------------------------------------------------------------------
 
 
-def run_pytest(tmp_path: Path, text: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run one test under this suite's conftest, in a process of its own."""
+def run_pytest(
+    tmp_path: Path, text: str, *, command: str = 'exec "$@"', **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one test under this suite's conftest, in a process of its own that a shell starts."""
     (tmp_path / "test_one.py").write_text(text)
     (tmp_path / "conftest.py").write_text("from tests import conftest\nconftest.TIME_LIMIT = 1\n")
     arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-rs", "-W", "ignore", str(tmp_path)]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments],
+        ["sh", "-c", command, "sh", sys.executable, "-m", "pytest", *arguments],
         env={**os.environ, **env},
         capture_output=True,
         text=True,
@@ -266,6 +268,18 @@ def test_test_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, "import time\ndef test_one():\n    time.sleep(30)\n")
     assert "TimeoutError: the test took more than 1 s" in ended.stdout
     assert "1 failed" in ended.stdout
+
+
+def test_test_that_may_take_longer_does(tmp_path: Path) -> None:
+    text = "import pytest, time\n@pytest.mark.time_limit(30)\ndef test_one():\n    time.sleep(1.5)\n"
+    assert "1 passed" in run_pytest(tmp_path, text).stdout
+
+
+def test_servers_hear_an_interrupt_where_the_tests_run_in_the_background(tmp_path: Path) -> None:
+    """A shell without job control has a command with ``&`` ignore SIGINT."""
+    text = "import signal\ndef test_one():\n    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN\n"
+    ran = run_pytest(tmp_path, text, command="trap '' INT; exec \"$@\"")
+    assert "1 passed" in ran.stdout
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 failed")])
