@@ -177,8 +177,8 @@ def requests(report: Report, cases: list[twins.Case], options: argparse.Namespac
                 }
                 if variant != "plain":
                     row |= _added(runs, variant, floors)
-                if variant == "promgun":
-                    what = f"{case.worker_type}: at most {ADDED_TARGET:g} µs a request"
+                if variant in twins.OURS:
+                    what = f"{case.worker_type}, {variant}: at most {ADDED_TARGET:g} µs a request"
                     row |= {"target": ADDED_TARGET}
                     row |= {"reached": report.check(what, fine=float(str(row["added"])) <= ADDED_TARGET)}
                 rows.append(row)

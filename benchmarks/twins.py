@@ -32,7 +32,9 @@ CLASSES = {
     "gevent": ("gunicorn.workers.ggevent:GeventWorker", "promgun.workers.gevent:PrometheusGeventWorker"),
     "eventlet": ("promgun.workers.eventlet_base:EventletWorker", "promgun.workers.eventlet:PrometheusEventletWorker"),
 }
-VARIANTS = ("plain", "promgun", "naive")
+#: ``measuring`` is promgun without what it gives back: the configuration stays as Gunicorn has it.
+VARIANTS = ("plain", "promgun", "measuring", "naive")
+OURS = frozenset({"promgun", "measuring"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def drive(case: Case, variants: tuple[str, ...], batches: int, size: int) -> dic
 @contextlib.contextmanager
 def _twin(case: Case, variant: str, size: int) -> Iterator[Callable[[], float]]:
     """Fork a process that runs a batch each time the function is called, which returns its microseconds a request."""
-    worker_class = _load(CLASSES[case.worker_type][variant == "promgun"])
+    worker_class = _load(CLASSES[case.worker_type][variant in OURS])
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if not pid:
@@ -117,9 +119,10 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     from promgun.store.directory import create_private  # noqa: PLC0415 - same
     from promgun.store.files import Owner  # noqa: PLC0415 - same
     from promgun.store.process import STORE  # noqa: PLC0415 - same
+    from promgun.workers.settled import settle  # noqa: PLC0415 - same
 
     application: Application = plain
-    if variant == "promgun":
+    if variant in OURS:
         directory = create_private(Owner())
         stack.callback(directory.close)
         STORE.open(directory)
@@ -147,6 +150,8 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
 
     worker = Idle(1, os.getppid(), [], App(), 30, cfg, Logger(cfg))
     worker.init_process()
+    if variant == "promgun":
+        settle(cfg)
     return worker
 
 

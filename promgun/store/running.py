@@ -28,6 +28,7 @@ FIRST = OFFSET // 8
 STEP = REGION_SIZE // 8
 LAST = END // 8
 PHASE, START, BUSY = TEXT_SIZE // 8, TEXT_SIZE // 8 + 1, TEXT_SIZE // 8 + 2
+_ALL = range(LAST - STEP, FIRST - STEP, -STEP)
 #: No region: all were taken.
 NOWHERE = -1
 
@@ -80,17 +81,14 @@ class RunningRequests:
 
     def __init__(self, memory: Any) -> None:
         self.cells = memoryview(memory).cast("B").cast("q")
-        self._fill()
-
-    def _fill(self) -> None:
-        # A list's pop and append are atomic: threads need no lock. The lowest region is handed out first.
-        self._free = list(range(LAST - STEP, FIRST - STEP, -STEP))
+        #: regions that nobody has, the lowest last: pop and append are atomic, so threads need no lock
+        self.free = list(_ALL)
 
     def clear(self) -> None:
         """Free every region."""
         for region in range(FIRST, LAST, STEP):
             self.cells[region + START] = 0
-        self._fill()
+        self.free[:] = _ALL
 
     def adopt(self, memory: Any) -> None:
         """Look at other memory from now on, and leave it as it is."""
@@ -115,7 +113,7 @@ class RunningRequests:
     def take(self, start: int, phase: int) -> int:
         """Write down that somebody is reading or queued; return the region, ``NOWHERE`` when all are taken."""
         try:
-            region = self._free.pop()
+            region = self.free.pop()
         except IndexError:
             return NOWHERE
         cells = self.cells
@@ -127,7 +125,7 @@ class RunningRequests:
         """Free a region."""
         if region >= 0:
             self.cells[region + START] = 0
-            self._free.append(region)
+            self.free.append(region)
 
 
 def busy_cells(data: bytes | bytearray | memoryview) -> list[int]:

@@ -15,7 +15,10 @@ _TCP_INFO_SIZE = 136
 _LAST_DATA_AND_BYTES_RECEIVED = Struct("=52xI72xQ").unpack
 #: No wait, and no word about those behind it in the queue.
 NOTHING_SENT = -1.0
-_GRAIN = 1_000_000
+#: Seconds that TCP_INFO cannot tell apart from none with 250 ticks a second, as most kernels have; below the first
+#: bucket's bound.
+_GRAIN = 0.004
+_MOMENT = 1_000_000
 ON_LINUX = sys.platform == "linux"
 _HEADERS = ("HTTP_X_REQUEST_START", "HTTP_X_QUEUE_START")
 #: A stamp older than this is no wait but a clock that is wrong.
@@ -47,23 +50,23 @@ def arrival_observer(
 ) -> Callable[[Any, int], None]:
     """Return what tells ``observe`` how long a connection had waited; call it right after accept, with the clock.
 
-    The kernel is asked as rarely as that takes: an accept queue is first in, first out, so who comes within a
-    millisecond (the kernel's own grain) behind a connection that had not waited has not waited either, as far as the
-    kernel could say. That holds for one listener only.
+    The kernel is asked as rarely as that takes. An accept queue is first in, first out: a connection that is taken a
+    moment after another can hardly have waited longer than that one and the moment. So an answer within the kernel's
+    own grain (a tick, 1 to 10 ms) stands for what is accepted within a millisecond. That holds for one listener only.
     """
-    grain = _GRAIN if listeners == 1 else 0
-    nobody_waits_until = 0
+    hold = _MOMENT if listeners == 1 else 0
+    answer, answer_holds_until = 0.0, 0
 
     def observe_arrival(client: Any, now_ns: int) -> None:
-        nonlocal nobody_waits_until
-        if now_ns < nobody_waits_until:
-            observe(0.0)
+        nonlocal answer, answer_holds_until
+        if now_ns < answer_holds_until:
+            observe(answer)
             return
         wait = ask(client)
         if wait is None:
             return
-        if wait == 0.0:
-            nobody_waits_until = now_ns + grain
+        if 0.0 <= wait <= _GRAIN:
+            answer, answer_holds_until = wait, now_ns + hold
         observe(wait if wait > 0 else 0.0)
 
     return observe_arrival

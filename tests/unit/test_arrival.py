@@ -91,12 +91,12 @@ def arrivals(answers: list[float | None], listeners: int, *times: float) -> tupl
     return seen, len(asked)
 
 
-def test_who_comes_right_behind_one_that_had_not_waited_is_not_asked_about() -> None:
-    assert arrivals([0.0, 0.0], 1, 10, 10.2, 10.9, 11.1) == ([0.0, 0.0, 0.0, 0.0], 2)
+def test_who_comes_right_behind_one_that_had_hardly_waited_is_not_asked_about() -> None:
+    assert arrivals([0.0, 0.004], 1, 10, 10.2, 10.9, 11.1, 11.2) == ([0.0, 0.0, 0.0, 0.004, 0.004], 2)
 
 
 def test_while_connections_wait_the_kernel_is_asked_about_each() -> None:
-    assert arrivals([0.7, 0.7, 0.004, 0.0], 1, 10, 10.2, 10.4, 10.6, 10.8) == ([0.7, 0.7, 0.004, 0.0, 0.0], 4)
+    assert arrivals([0.7, 0.7, 0.005, 0.0], 1, 10, 10.2, 10.4, 10.6, 10.8) == ([0.7, 0.7, 0.005, 0.0, 0.0], 4)
 
 
 def test_a_client_that_has_sent_nothing_says_nothing_about_those_behind_it() -> None:
