@@ -11,6 +11,7 @@ import argparse
 import os
 import statistics
 import tempfile
+import time
 import timeit
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from promgun.store.board import Role
 from promgun.store.directory import create_private
 from promgun.store.files import Owner
 from promgun.store.process import STORE
+from promgun.store.running import BUSY
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)  # and +Inf: 15
 _BATCH_SECONDS = 0.001
@@ -48,17 +50,18 @@ _STOCK_REQUEST = (
     's["running"].inc(); s["requests"].labels("GET", "200").inc(); '
     's["seconds"].labels("GET").observe(0.0004); s["running"].dec()'
 )
+_BEGIN = "region = take(); requests.cells[region + BUSY] -= now"
+_END = "requests.cells[region + BUSY] += now; leave(region)"
+_RECORD = 'record("GET", "", 200, 0.0004, 0, 14)'
 OPERATIONS = (
     Operation("nothing", "pass", "pass"),
-    Operation(
-        "accounting of one request", 'enter(1); record("GET", "", 200, 0.0004, 0, 14); leave(2)', _STOCK_REQUEST, 1500
-    ),
+    Operation("accounting of one request", f"{_BEGIN}; {_RECORD}; {_END}", _STOCK_REQUEST, 1500),
     Operation(
         "… Recorder.record",
-        'record("GET", "", 200, 0.0004, 0, 14)',
+        _RECORD,
         's["requests"].labels("GET", "200").inc(); s["seconds"].labels("GET").observe(0.0004)',
     ),
-    Operation("… board enter, leave", "enter(1); leave(2)", 's["running"].inc(); s["running"].dec()'),
+    Operation("… board: begins, ends", f"{_BEGIN}; {_END}", 's["running"].inc(); s["running"].dec()'),
     Operation("Counter.inc, bound", 'p["counter"].inc()', 's["counter"].inc()', 500),
     Operation("Counter.labels().inc", 'p["requests"].labels("GET", "200").inc()', _STOCK_REQUEST.split("; ")[1]),
     Operation("Gauge.inc, bound", 'p["running"].inc()', 's["running"].inc()'),
@@ -90,7 +93,9 @@ def _names() -> Iterator[dict[str, Any]]:
             values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
             names["s"] = _metrics()
             names["record"] = Instruments(STORE, Config()).recorder.record
-            names["enter"], names["leave"] = STORE.board.enter, STORE.board.leave
+            requests = names["requests"] = STORE.board.requests
+            names["take"], names["leave"] = requests.free.pop, requests.free.append
+            names["BUSY"], names["now"] = BUSY, time.monotonic_ns()
             yield names
         finally:
             directory.close()
