@@ -127,8 +127,9 @@ class RequestFollower:
             else:
                 board.enter(start)
             try:
-                reader = req.body.reader
-                if reader.__class__ is not LengthReader or reader.length:
+                reader = getattr(req.body, "reader", None)
+                # A body of HTTP/2 has none.
+                if reader is not None and (reader.__class__ is not LengthReader or reader.length):
                     exchange.body = req.body.reader = CountingReader(reader)
                 result = handle(req, second) if request_first else handle(first, req, third, fourth)
             except BaseException as error:
