@@ -16,8 +16,9 @@ from promgun.queues import AcceptQueues, read_overflows
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.facts import MasterFacts, read_facts
 from promgun.store.families import build_family, cap_label_sets
-from promgun.store.reader import Reading, Series, StoreReader, families_of
+from promgun.store.reader import Reading, StoreReader, families_of
 from promgun.store.running import Phase
+from promgun.store.series import Series
 from promgun.store.slots import read_boards
 
 _NS = 1e9

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from promgun.store.format import go_string
-from promgun.store.reader import Series, merge_gauge
+from promgun.store.series import Series, merge_gauge
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -40,7 +40,7 @@ def cap_label_sets(series: list[Series], free: frozenset[str], cap: int, overflo
     """
     by_set: dict[Labels, list[Series]] = {}
     for item in series:
-        by_set.setdefault(tuple(pair for pair in item.labels if pair[0] != "le"), []).append(item)
+        by_set.setdefault(item.group, []).append(item)
     if len(by_set) <= cap:
         return series
     kept: list[Series] = []
@@ -75,24 +75,26 @@ def _without_duplicates(series: list[Series]) -> Iterable[Series]:
 def _histogram_samples(name: str, series: list[Series]) -> Iterable[Sample]:
     groups: dict[Labels, tuple[dict[float, float], list[float]]] = {}
     for item in series:
-        bound = next((value for label, value in item.labels if label == "le"), None)
-        labels = item.labels if bound is None else tuple(pair for pair in item.labels if pair[0] != "le")
-        buckets, total = groups.setdefault(labels, ({}, [0.0]))
-        if bound is None:
-            total[0] += item.value
-            continue
-        with contextlib.suppress(ValueError):
-            upper = float(bound)
+        found = groups.get(item.group)
+        if found is None:
+            found = groups[item.group] = ({}, [0.0])
+        upper = item.upper
+        if upper is None:
+            found[1][0] += item.value
+        elif not math.isnan(upper):
             # NaN has no place in any order
-            if not math.isnan(upper):
-                buckets[upper] = buckets.get(upper, 0.0) + item.value
-    for labels, (buckets, total) in groups.items():
+            found[0][upper] = found[0].get(upper, 0.0) + item.value
+    bucket, count, total = (f"{name}_{part}" for part in ("bucket", "count", "sum"))
+    for labels, (buckets, summed) in groups.items():
         shared = dict(labels)
         # No histogram is without it, unless its key was damaged.
         buckets.setdefault(math.inf, 0.0)
         running = 0.0
         for upper in sorted(buckets):
             running += buckets[upper]
-            yield Sample(f"{name}_bucket", {**shared, "le": go_string(upper)}, running)
-        yield Sample(f"{name}_count", shared, running)
-        yield Sample(f"{name}_sum", shared, total[0])
+            yield Sample(bucket, {**shared, "le": _spell(upper)}, running)
+        yield Sample(count, shared, running)
+        yield Sample(total, shared, summed[0])
+
+
+_spell = lru_cache(maxsize=1024)(go_string)

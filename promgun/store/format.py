@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 HEADER_SIZE = 8
 _INT = struct.Struct("i")
@@ -23,6 +24,18 @@ _KEY_START = b'["'
 MAX_KEY = 1 << 20
 #: Damage in more places than this is no damage but another kind of file, not worth the time.
 _MOST_DAMAGES = 1000
+
+
+class SeriesKey(NamedTuple):
+    """What a key says of its series."""
+
+    family: str
+    sample: str
+    labels: Mapping[str, str]
+    documentation: str
+
+
+Parse = Callable[[str], SeriesKey | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +89,19 @@ def header_error(used: int, size: int) -> str:
     return "header is out of step" if used % 8 else ""
 
 
-def scan(data: bytes, used: int, start: int = HEADER_SIZE) -> Scan:
+def scan(data: bytes, used: int, start: int = HEADER_SIZE, parse: Parse | None = None) -> Scan:
     """Walk the entries in ``data`` from ``start`` to ``used``; never raises.
 
-    What cannot be right is stepped over to the next whole entry: all of them begin at multiples of 8.
+    What cannot be right is stepped over to the next whole entry: all of them begin at multiples of 8. ``parse`` stands
+    for :func:`parse_series_key` where somebody remembers what it said.
     """
+    parse = parse or parse_series_key
     entries: list[tuple[str, int]] = []
     position = end = start
     limit = min(used, len(data))
     error, damages = "", 0
     while position < limit and damages < _MOST_DAMAGES:
-        found = _entry_at(data, position, limit)
+        found = _entry_at(data, position, limit, parse)
         if isinstance(found, str):
             error, damages = error or found, damages + 1
             position = _next_start(data, position + 8, limit)
@@ -96,7 +111,7 @@ def scan(data: bytes, used: int, start: int = HEADER_SIZE) -> Scan:
     return Scan(entries, end, error)
 
 
-def _entry_at(data: bytes, position: int, limit: int) -> tuple[str, int] | str:
+def _entry_at(data: bytes, position: int, limit: int, parse: Parse) -> tuple[str, int] | str:
     """Return key and value offset of the entry at ``position``, or what is wrong there."""
     if position + 4 > limit:
         return "entry cut short"
@@ -108,7 +123,7 @@ def _entry_at(data: bytes, position: int, limit: int) -> tuple[str, int] | str:
         key = data[position + 4 : position + 4 + length].decode()
     except UnicodeDecodeError:
         return "key is not UTF-8"
-    return (key, value_at) if is_series_key(key) else "key is not a series"
+    return (key, value_at) if parse(key) is not None else "key is not a series"
 
 
 def _next_start(data: bytes, position: int, limit: int) -> int:
@@ -127,22 +142,28 @@ def salvage(data: bytes) -> bytes:
     )
 
 
-def is_series_key(key: str) -> bool:
-    """Tell whether ``key`` parses as a series: ``[family, sample, {label: value}, help]``."""
+def parse_series_key(key: str) -> SeriesKey | None:
+    """Return what ``key`` says, ``[family, sample, {label: value}, help]``; ``None`` when it is no series."""
     # Spaces follow an entry's key; a key that takes them in has a wrong length.
     if key[-1:] != "]":
-        return False
+        return None
     try:
         parsed = json.loads(key)
     except (ValueError, RecursionError):
-        return False
-    return (
+        return None
+    whole = (
         isinstance(parsed, list)
         and len(parsed) == 4  # noqa: PLR2004 - the four fields of the format
         and all(isinstance(parsed[i], str) for i in (0, 1, 3))
         and isinstance(parsed[2], dict)
         and all(isinstance(value, str) for value in parsed[2].values())
     )
+    return SeriesKey(*parsed) if whole else None
+
+
+def is_series_key(key: str) -> bool:
+    """Tell whether ``key`` parses as a series."""
+    return parse_series_key(key) is not None
 
 
 def go_string(bound: float) -> str:

@@ -7,7 +7,6 @@ no total ever sinks by a rounding error.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from typing import Any
 
 from promgun.store import format as fmt
 from promgun.store.files import MAX_SIZE
+from promgun.store.series import Series, merge_gauge
 from promgun.store.slots import VALUE_FILE
 
 #: Families of another kind sort behind: counters are summed before gauges of the same name are looked at.
@@ -29,27 +29,6 @@ _SUFFIXES = {
     "summary": frozenset({"_sum", "_count", "_created", ""}),
     "gauge": frozenset({""}),
 }
-_SUMMED = frozenset({"sum", "livesum"})
-_FIRST = {"min": min, "livemin": min, "max": max, "livemax": max}
-
-
-@dataclass(slots=True)
-class Series:
-    """One series of the page: its family, sample name and labels, and where its total is gathered.
-
-    ``names`` are those of the labels, in order, without ``le``.
-    """
-
-    family: str
-    kind: str
-    mode: str
-    sample: str
-    labels: tuple[tuple[str, str], ...]
-    documentation: str
-    names: tuple[str, ...] = ()
-    value: float = 0.0
-    seen: int = 0
-    stamp: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,6 +71,8 @@ class StoreReader:
         self._alive = alive
         self._known: dict[str, _Known] = {}
         self._series: dict[tuple[str, str, str], Series] = {}
+        #: keys that were new in this reading: every slot has about the same ones
+        self._parsed: dict[str, fmt.SeriesKey | None] = {}
         self._round = 0
         self._corrupt = 0
         self._complaints: list[str] = []
@@ -123,6 +104,7 @@ class StoreReader:
                 del self._known[gone]
         finally:
             os.close(directory_fd)
+            self._parsed.clear()
         current = self._round
         series = [item for item in self._series.values() if item.seen == current]
         return Reading(series, files, size, self._corrupt, tuple(self._complaints))
@@ -159,13 +141,13 @@ class StoreReader:
         damage = known.damage
         if end != known.end:
             known.end = end
-            found = fmt.scan(data, end, known.parsed)
+            found = fmt.scan(data, end, known.parsed, self._parse)
             damage = fmt.header_error(end, status.st_size) or found.error
             if damage or end < known.parsed:
                 # Whatever the header says: entries are entries, and the owner of a file takes none away.
                 damage = damage or "header points before the end"
                 data = os.pread(fd, status.st_size, 0)
-                found = fmt.scan(data, len(data), known.parsed)
+                found = fmt.scan(data, len(data), known.parsed, self._parse)
             damage = self._add(known, found, kind, slot) or damage
         if len(data) >= known.parsed:
             known.data = data
@@ -191,18 +173,28 @@ class StoreReader:
         known.pick = _picker(known.offsets)
         return damage
 
+    def _parse(self, key: str) -> fmt.SeriesKey | None:
+        try:
+            return self._parsed[key]
+        except KeyError:
+            parsed = self._parsed[key] = fmt.parse_series_key(key)
+            return parsed
+
     def _intern(self, key: str, kind: str, slot: int) -> Series | None:
         """Return the series that a key spells, ``None`` when no metric of that kind is called so."""
         per_slot = kind in ("gauge_all", "gauge_liveall")
         identity = (kind, key, str(slot) if per_slot else "")
         series = self._series.get(identity)
         if series is None:
-            family, sample, labels, documentation = json.loads(key)
+            parsed = self._parse(key)
+            if parsed is None:
+                return None
+            family, sample, labels, documentation = parsed
             name, _, mode = kind.partition("_")
             if not family or not sample.startswith(family) or sample[len(family) :] not in _SUFFIXES[name]:
                 return None
             if per_slot:
-                labels["pid"] = f"slot{slot}"
+                labels = {**labels, "pid": f"slot{slot}"}
             pairs = tuple(sorted((_printable(label), _printable(value)) for label, value in labels.items()))
             series = self._series[identity] = Series(
                 family=_printable(family),
@@ -250,20 +242,6 @@ def _printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def merge_gauge(series: Series, value: float, stamp: float) -> None:
-    """Merge another value of a gauge into ``series``, as its mode says."""
-    pick = _FIRST.get(series.mode)
-    if series.mode in _SUMMED:
-        series.value += value
-    elif pick is not None:
-        series.value = pick(series.value, value)
-    elif series.mode.endswith("mostrecent"):
-        if stamp > series.stamp:
-            series.value, series.stamp = value, stamp
-    else:
-        series.value = value
-
-
 def _picker(offsets: list[int]) -> Callable[[Any], tuple[float, ...]] | None:
     if not offsets:
         return None
@@ -286,7 +264,9 @@ def families_of(series: Iterable[Series]) -> dict[str, list[Series]]:
     """Group series by family; of two kinds under one name the first read is kept: a page may type a family once."""
     families: dict[str, list[Series]] = {}
     for item in series:
-        group = families.setdefault(item.family, [])
-        if not group or (group[0].kind, group[0].mode) == (item.kind, item.mode):
+        group = families.get(item.family)
+        if group is None:
+            families[item.family] = [item]
+        elif group[0].kind == item.kind and group[0].mode == item.mode:
             group.append(item)
     return families

@@ -11,7 +11,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.parser import text_string_to_metric_families
 
 from promgun.store.families import build_family
-from promgun.store.reader import Series, families_of
+from promgun.store.reader import families_of
+from promgun.store.series import Series
 from tests.store_fixtures import samples
 
 

@@ -150,6 +150,23 @@ def test_nothing_is_parsed_twice(store: Path, victim: Path, monkeypatch: pytest.
     assert parsed == []
 
 
+def test_a_key_that_many_slots_have_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for slot in range(5):
+        write_file(tmp_path / f"counter_slot{slot}.db", THREE)
+    parsed: list[str] = []
+    real = fmt.parse_series_key
+
+    def parse(key: str) -> fmt.SeriesKey | None:
+        parsed.append(key)
+        return real(key)
+
+    monkeypatch.setattr(fmt, "parse_series_key", parse)
+    reader = StoreReader(tmp_path)
+    assert totals(tmp_path, reader) == {name: 5 * value for name, value in THREE_TOTALS.items()}
+    assert sorted(parsed) == sorted(THREE)
+    assert not reader._parsed, "kept for one reading"
+
+
 def test_a_recreated_file_is_another_one_even_with_the_same_inode(tmp_path: Path) -> None:
     """File systems give a freed inode number to the next file; the size can be the same as well."""
     path = tmp_path / "gauge_livesum_slot0.db"

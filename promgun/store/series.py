@@ -1,0 +1,57 @@
+"""A series of the page while it is put together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+_SUMMED = frozenset({"sum", "livesum"})
+_FIRST = {"min": min, "livemin": min, "max": max, "livemax": max}
+
+
+@dataclass(slots=True)
+class Series:
+    """One series of the page: its family, sample name and labels, and where its total is gathered.
+
+    ``names`` are those of the labels, in order, without ``le``. ``group`` is the labels without ``le``, ``upper`` the
+    bucket's bound: ``None`` without one, NaN for one that is no number.
+    """
+
+    family: str
+    kind: str
+    mode: str
+    sample: str
+    labels: tuple[tuple[str, str], ...]
+    documentation: str
+    names: tuple[str, ...] = ()
+    value: float = 0.0
+    seen: int = 0
+    stamp: float = 0.0
+    group: tuple[tuple[str, str], ...] = field(init=False)
+    upper: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        bound = next((value for label, value in self.labels if label == "le"), None)
+        self.upper = None if bound is None else _number(bound)
+        self.group = self.labels if bound is None else tuple(pair for pair in self.labels if pair[0] != "le")
+
+
+def merge_gauge(series: Series, value: float, stamp: float) -> None:
+    """Merge another value of a gauge into ``series``, as its mode says."""
+    pick = _FIRST.get(series.mode)
+    if series.mode in _SUMMED:
+        series.value += value
+    elif pick is not None:
+        series.value = pick(series.value, value)
+    elif series.mode.endswith("mostrecent"):
+        if stamp > series.stamp:
+            series.value, series.stamp = value, stamp
+    else:
+        series.value = value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
