@@ -108,7 +108,7 @@ class Collector:
                 masters.append((view, facts.get((view.slot, view[Cell.PID])), figures))
                 states["target"] += view[Cell.TARGET]
             if view[Cell.WORKED]:
-                busy = self._rising.clamp(view.slot, "busy", view.busy_ns(view.taken) / _NS)
+                busy = self._rising.clamp(view.slot, "busy", view.busy_ns(view.taken))
                 for name, labels, value in _slot_rows(view, busy, totals):
                     rows.setdefault(f"gunicorn_worker_{name}", []).append(((str(view.slot), *labels), value))
             if role == Role.WORKER and alive:
@@ -146,12 +146,12 @@ class Collector:
         rows["promgun_store_slots"] = [((), float(len(boards)))]
 
 
-def _lasting(view: BoardView) -> dict[str, float]:
+def _lasting(view: BoardView) -> dict[str, int]:
     return {
-        "user": view[Cell.CPU_USER_BASE] / _NS,
-        "system": view[Cell.CPU_SYSTEM_BASE] / _NS,
-        "voluntary": float(view[Cell.SWITCHES_VOLUNTARY_BASE]),
-        "involuntary": float(view[Cell.SWITCHES_INVOLUNTARY_BASE]),
+        "user": view[Cell.CPU_USER_BASE],
+        "system": view[Cell.CPU_SYSTEM_BASE],
+        "voluntary": view[Cell.SWITCHES_VOLUNTARY_BASE],
+        "involuntary": view[Cell.SWITCHES_INVOLUNTARY_BASE],
     }
 
 
@@ -191,13 +191,13 @@ def _worker_rows(view: BoardView, now: int, figures: Figures | None) -> Iterator
         yield "open_fds", (), float(fds)
 
 
-def _slot_rows(view: BoardView, busy: float, totals: dict[str, float]) -> Iterator[tuple[str, tuple[str, ...], float]]:
+def _slot_rows(view: BoardView, busy: int, totals: dict[str, int]) -> Iterator[tuple[str, tuple[str, ...], float]]:
     """Yield what belongs to the slot and goes on rising from owner to owner."""
-    yield "busy_seconds_total", (), busy
+    yield "busy_seconds_total", (), busy / _NS
     for mode in ("user", "system"):
-        yield "cpu_seconds_total", (mode,), totals[mode]
+        yield "cpu_seconds_total", (mode,), totals[mode] / _NS
     for kind in ("voluntary", "involuntary"):
-        yield "context_switches_total", (kind,), totals[kind]
+        yield "context_switches_total", (kind,), float(totals[kind])
     if sys.platform == "linux":
         yield "cpu_wait_seconds_total", (), view[Cell.CPU_WAIT] / _NS
     for generation, cell in enumerate((Cell.GC_COLLECTIONS_0, Cell.GC_COLLECTIONS_1, Cell.GC_COLLECTIONS_2)):
@@ -215,8 +215,8 @@ def _master_rows(
     yield "master_uptime_seconds", (), (now - view[Cell.CLAIMED]) / _NS
     if figures is not None:
         yield "master_resident_memory_bytes", (), float(figures.resident)
-        yield "master_cpu_seconds_total", ("user",), figures.user
-        yield "master_cpu_seconds_total", ("system",), figures.system
+        yield "master_cpu_seconds_total", ("user",), figures.user / _NS
+        yield "master_cpu_seconds_total", ("system",), figures.system / _NS
 
 
 def _own_family(spec: MetricSpec, rows: list[tuple[tuple[str, ...], float]], stored: list[Series], cap: int) -> Metric:

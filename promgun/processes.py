@@ -14,7 +14,7 @@ from promgun.store.board import BoardView, Cell, is_alive
 from promgun.store.slots import read_board_of, read_views
 from promgun.store.usage import HAS_PROC, Usage, read_usage
 
-_NS = 1e9
+_NS = 1_000_000_000
 
 #: What grows for as long as a process lives, and must go on growing when the next owner of a slot begins at 0.
 COUNTERS = ("user", "system", "voluntary", "involuntary")
@@ -22,12 +22,12 @@ COUNTERS = ("user", "system", "voluntary", "involuntary")
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A process at one moment: bytes, seconds, counts. ``None`` is what the kernel would not tell."""
+    """A process at one moment: bytes, nanoseconds, counts. ``None`` is what the kernel would not tell."""
 
     resident: int
     unique: int | None
-    user: float
-    system: float
+    user: int
+    system: int
     fds: int | None
     threads: int
     voluntary: int
@@ -56,8 +56,8 @@ class ProcessFigures:
         return Figures(
             resident=usage.resident,
             unique=None if usage.ended else self._unique_of(pid, usage.start),
-            user=usage.user / _NS,
-            system=usage.system / _NS,
+            user=usage.user,
+            system=usage.system,
             fds=None if usage.ended else _fds(pid),
             threads=usage.threads,
             voluntary=usage.voluntary,
@@ -74,8 +74,8 @@ class ProcessFigures:
                 return Figures(
                     resident=process.memory_info().rss,
                     unique=self._unique_of(pid, process.create_time()),
-                    user=times.user,
-                    system=times.system,
+                    user=round(times.user * _NS),
+                    system=round(times.system * _NS),
                     fds=process.num_fds(),
                     threads=process.num_threads(),
                     voluntary=switches.voluntary,
@@ -158,15 +158,19 @@ def _fds(pid: int) -> int | None:
 
 
 class RisingFigures:
-    """Makes figures that begin at 0 with every process rise for ever by slot: what the last owner had is added."""
+    """Makes figures that begin at 0 with every process rise for ever by slot: what the last owner had is added.
+
+    All are whole numbers (nanoseconds, counts): sums of floats would come out a rounding error apart from reader to
+    reader, and Prometheus takes any decrease for a reset.
+    """
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
-        self._booked: dict[tuple[int, str], float] = {}
-        self._unbooked: dict[tuple[int, str], float] = {}
-        self._last: dict[tuple[int, str], float] = {}
+        self._booked: dict[tuple[int, str], int] = {}
+        self._unbooked: dict[tuple[int, str], int] = {}
+        self._last: dict[tuple[int, str], int] = {}
 
-    def update(self, slot: int, pid: int, figures: Figures | None, lasting: dict[str, float]) -> dict[str, float]:
+    def update(self, slot: int, pid: int, figures: Figures | None, lasting: dict[str, int]) -> dict[str, int]:
         """Return the totals of a slot; ``lasting`` is what the master booked for owners that are gone.
 
         What nobody books at the end of a process, or not yet, is carried on from what was last seen of it.
@@ -176,18 +180,18 @@ class RisingFigures:
         totals = {}
         for name in COUNTERS:
             key = slot, name
-            booked = lasting.get(name, 0.0)
-            unbooked = max(0.0, self._unbooked.get(key, 0.0) - (booked - self._booked.get(key, booked)))
+            booked = lasting.get(name, 0)
+            unbooked = max(0, self._unbooked.get(key, 0) - (booked - self._booked.get(key, booked)))
             if changed:
-                unbooked = max(unbooked, self._last.get(key, 0.0) - booked)
+                unbooked = max(unbooked, self._last.get(key, 0) - booked)
             self._booked[key], self._unbooked[key] = booked, unbooked
-            now = (getattr(figures, name) if figures is not None else 0.0) or 0.0
+            now = getattr(figures, name) if figures is not None else 0
             totals[name] = self.clamp(slot, name, booked + unbooked + now)
         return totals
 
-    def clamp(self, slot: int, name: str, value: float) -> float:
+    def clamp(self, slot: int, name: str, value: int) -> int:
         """Return ``value``, or the last one of that name where it was higher: between a death and the master's booking
         of it, and while a board was copied in the middle of a change.
         """
-        value = self._last[slot, name] = max(value, self._last.get((slot, name), 0.0))
+        value = self._last[slot, name] = max(value, self._last.get((slot, name), 0))
         return value

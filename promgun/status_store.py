@@ -116,12 +116,12 @@ class StoreStatus:
                 continue
             if figures is not None and alive:
                 memory[view.slot] = figures.resident
-            lasting = {"user": view[Cell.CPU_USER_BASE] / _NS, "system": view[Cell.CPU_SYSTEM_BASE] / _NS}
+            lasting = {"user": view[Cell.CPU_USER_BASE], "system": view[Cell.CPU_SYSTEM_BASE]}
             totals = self._rising.update(view.slot, view[Cell.PID], figures, lasting)
             slots[view.slot] = SlotTotals(
                 requests=requests.get(str(view.slot), 0.0),
-                busy=self._rising.clamp(view.slot, "busy", view.busy_ns(view.taken) / _NS),
-                cpu=totals["user"] + totals["system"],
+                busy=self._rising.clamp(view.slot, "busy", view.busy_ns(view.taken)) / _NS,
+                cpu=(totals["user"] + totals["system"]) / _NS,
             )
         return slots, memory
 
@@ -175,8 +175,8 @@ class _PlainFigures(ProcessFigures):
         return Figures(
             resident=usage.resident,
             unique=None,
-            user=usage.user / _NS,
-            system=usage.system / _NS,
+            user=usage.user,
+            system=usage.system,
             fds=None,
             threads=usage.threads,
             voluntary=usage.voluntary,
