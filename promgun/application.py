@@ -26,6 +26,7 @@ from promgun.appcheck import suggest
 from promgun.arbiter import PrometheusArbiter
 from promgun.context import RunContext
 from promgun.errors import ConfigurationError, PromgunError, UsageError
+from promgun.folders import SHARED_MEMORY, temporary_folder
 from promgun.settings import RunSettings
 from promgun.worker_types import check_available, resolve
 from promgun.worker_types import suggest as suggest_worker_type
@@ -117,6 +118,9 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             )
         self._choose_worker_class()
         self.use_control_socket()
+        if self.cfg.worker_tmp_dir is None and temporary_folder() == SHARED_MEMORY:
+            # Gunicorn's heartbeat files would go where nothing can be written.
+            self.cfg.set("worker_tmp_dir", str(SHARED_MEMORY))
 
     def use_control_socket(self) -> None:
         """Give the run a control socket of its own: Gunicorn (since 25.1) opens one path per user."""

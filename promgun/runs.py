@@ -11,7 +11,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from promgun.errors import ConfigurationError, InstanceError
 from promgun.exposition.output import write_atomically
+from promgun.folders import temporary_folder
 
 VARIABLE = "PROMGUN_RUNTIME_DIR"
 NAME_LIMIT = 64
@@ -120,7 +120,7 @@ def _candidates(environ: Mapping[str, str]) -> list[Path]:
         places.append(session / "promgun")
     if os.geteuid() == 0:
         places.append(Path("/run/promgun"))
-    places.append(Path(tempfile.gettempdir(), f"promgun-{os.geteuid()}"))
+    places.append(temporary_folder() / f"promgun-{os.geteuid()}")
     return places
 
 
@@ -130,6 +130,8 @@ def _writable_directory() -> Path:
         with _told(place, reasons):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_private(place)
+            if not os.access(place, os.W_OK):
+                raise PermissionError(None, "it cannot be written to")
             return place
     raise ConfigurationError(
         f"no private directory for the list of running instances ({'; '.join(reasons)})",

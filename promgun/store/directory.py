@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from promgun.errors import StoreError
+from promgun.folders import SHARED_MEMORY, temporary_folder
 from promgun.store.files import Owner
 
 LOCK_NAME = "store.lock"
@@ -27,7 +28,6 @@ _UNFINISHED = ".promgun-"
 _UNFINISHED_AGE = 3600.0
 #: Room that shared memory must have before we choose it: a container's default /dev/shm is 64 MiB.
 _LEAST_FREE = 8 << 20
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - shared memory is the point; the directory in it is private
 
 
 class StoreDirectory:
@@ -93,7 +93,7 @@ def _lock(path: Path, *, exclusive: bool) -> int | None:
 
 def _candidates() -> list[Path]:
     places = [SHARED_MEMORY] if SHARED_MEMORY.is_dir() else []
-    return [*places, Path(tempfile.gettempdir())]
+    return list(dict.fromkeys([*places, temporary_folder()]))
 
 
 def _has_room(place: Path) -> bool:

@@ -1,0 +1,48 @@
+"""A container with a read-only root file system: only shared memory can be written to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from promgun.folders import SHARED_MEMORY
+from tests.harness import PromgunProcess, Sandbox
+from tests.http_client import load
+from tests.unit_sandbox import may_confine
+
+ROOT = Path(__file__).parents[2]
+LAUNCHER = ("-m", "tests.read_only", "-m", "promgun")
+
+
+@pytest.fixture
+def list_of_runs(alone_with_stores: None) -> Iterator[Path]:  # noqa: ARG001 - others would take it for a store
+    """Give the list of runs, which lies beside the stores here, and remove it at the end."""
+    path = SHARED_MEMORY / f"promgun-{os.geteuid()}"
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.skipif(not may_confine(), reason="only root may mount")
+def test_it_serves_is_found_and_reloads(sandbox: Sandbox, list_of_runs: Path) -> None:
+    environment = {"PYTHONPATH": str(ROOT)}
+    name = f"read-only-{sandbox.mark[:8]}"
+    command = (*LAUNCHER, "run")
+    with PromgunProcess(
+        "--name", name, command=command, sandbox=sandbox, env=environment, metrics="127.0.0.1:0", workers=2
+    ) as server:
+        assert load(server.address, 20, path="/fast") == {200: 20}
+        server.expect("gunicorn_requests_total", 20)
+        inside = sandbox.run(*LAUNCHER, "metrics", "dump", "--instance", name, env=environment)
+        assert inside.returncode == 0, inside.stderr
+        assert 'gunicorn_requests_total{method="GET",route="",status="200"} 20.0' in inside.stdout
+        server.send_signal(signal.SIGHUP)
+        server.expect("gunicorn_worker_exits_total", 2, cause="reload")
+        assert "cannot be registered" not in server.log
+        assert "Traceback" not in server.log
+        assert [path.name for path in list_of_runs.glob("*.json")] == [f"{server.master_pid}.json"]
+    assert [path.name for path in list_of_runs.iterdir()] == ["lock"]
