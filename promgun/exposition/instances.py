@@ -29,9 +29,9 @@ def render_runs(
     if form == "json":
         page = [asdict(run) | {"store": str(run.store), "uptime_seconds": round(run.uptime(now), 3)} for run in runs]
         return json.dumps(page, indent=2, ensure_ascii=False) + "\n"
-    from promgun.exposition.tables import draw  # noqa: PLC0415 - rich is for tables only
+    from promgun.exposition.tables import draw_records  # noqa: PLC0415 - rich is for tables only
 
-    return draw(_COLUMNS, (_row(run, now) for run in runs), terminal)
+    return draw_records(_COLUMNS, (_row(run, now) for run in runs), terminal)
 
 
 def _row(run: Run, now: float) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Headings of columns of numbers, which stand to the right.
 _NUMBERS = frozenset({"PID", "VALUE"})
+#: Columns between two cells of a table on a terminal.
+_GAP = 3
 
 
 def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Terminal | None = None) -> str:
@@ -30,6 +33,27 @@ def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Termin
     for row in rows:
         # Text, not str: rich would read [brackets] in a label as its markup.
         table.add_row(*(Text(printable(cell)) for cell in row))
+    return _print(table, terminal)
+
+
+def draw_records(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Terminal | None = None) -> str:
+    """As :func:`draw`; where a table would fold its cells, a line a cell, so that each can be copied in one piece."""
+    found = [[printable(cell) for cell in row] for row in rows]
+    widths = (max(map(cell_len, cells)) for cells in zip(columns, *found, strict=True))
+    if terminal is None or not terminal.interactive or sum(width + _GAP for width in widths) <= terminal.width:
+        return draw(columns, found, terminal)
+    heading = max(map(cell_len, columns))
+    records = (
+        Text("\n").join(
+            Text.assemble((column, "bold"), " " * (heading + 2 - len(column)), cell)
+            for column, cell in zip(columns, row, strict=True)
+        )
+        for row in found
+    )
+    return _print(Text("\n\n").join(records), terminal)
+
+
+def _print(drawn: Table | Text, terminal: Terminal) -> str:
     stream = io.StringIO()
     console = Console(
         file=stream,
@@ -38,7 +62,7 @@ def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Termin
         no_color=not terminal.color,
         legacy_windows=False,
     )
-    console.print(table)
+    console.print(drawn, soft_wrap=isinstance(drawn, Text))
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 

@@ -212,6 +212,37 @@ def test_instances_as_table_and_json() -> None:
     assert read["uptime_seconds"] == 130.0
 
 
+def test_instances_on_a_narrow_terminal_are_records_with_addresses_in_one_piece() -> None:
+    addresses = ("http://127.0.0.1:8000", "unix:/run/shop/a-socket-with-a-rather-long-name.sock")
+    run = Run(
+        name="shop",
+        pid=4711,
+        started=1000.0,
+        application="shop.web.application:create",
+        worker_type="gthread",
+        addresses=addresses,
+        metrics_addresses=("http://127.0.0.1:9164/metrics",),
+        store=Path("store"),
+    )
+    narrow = render_runs((run, run), terminal=Terminal(interactive=True, width=80), now=1065.0)
+    records = narrow.split("\n\n")
+    assert len(records) == 2
+    assert records[0].splitlines() == [
+        "NAME         shop",
+        "PID          4711",
+        "APPLICATION  shop.web.application:create",
+        "WORKER TYPE  gthread",
+        "ADDRESSES    http://127.0.0.1:8000, unix:/run/shop/a-socket-with-a-rather-long-name.sock",
+        "METRICS      http://127.0.0.1:9164/metrics",
+        "UPTIME       1m 5s",
+    ]
+    wide = render_runs((run,), terminal=Terminal(interactive=True, width=200), now=1065.0)
+    assert wide.split()[0] == "NAME"
+    assert len(wide.strip().splitlines()) == 3
+    in_colour = render_runs((run,), terminal=Terminal(interactive=True, width=80, color=True), now=1065.0)
+    assert "\x1b[1mNAME\x1b[0m" in in_colour
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0s"), (59.9, "59s"), (60, "1m 0s"), (3661, "1h 1m"), (90000, "1d 1h"), (86400 * 400 + 5, "400d 0h")],
