@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
 import time
 from typing import Any
 
@@ -29,6 +31,56 @@ _ADVICE = {
 }
 
 
+#: Bytes of a path that fit into sockaddr_un (unix(7)), without the end of the text.
+_LONGEST_PATH = 107
+_LAST_PORT = 65_535
+
+
+def check_address(address: Any) -> None:
+    """Raise :class:`ConfigurationError` when nobody could serve there: a tuple, a path or a descriptor, as Gunicorn
+    parses it.
+    """
+    trouble: str | None = None
+    if isinstance(address, tuple):
+        if not 0 <= address[1] <= _LAST_PORT:
+            trouble = "a port is a number from 0 (any free one) to 65535"
+    elif isinstance(address, int):
+        trouble = _descriptor_trouble(address)
+    else:
+        trouble = _path_trouble(os.fspath(address))
+    if trouble is not None:
+        raise ConfigurationError(
+            f"Cannot serve the application on {_text(address)}: {trouble}", "Choose another address with --bind"
+        )
+
+
+def _text(address: Any) -> str:
+    if isinstance(address, tuple):
+        return f"{address[0]}:{address[1]}"
+    return f"fd://{address}" if isinstance(address, int) else f"unix:{address}"
+
+
+def _descriptor_trouble(descriptor: int) -> str | None:
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        return "the descriptor is not open"
+    return None if stat.S_ISSOCK(mode) else "the descriptor is not a socket"
+
+
+def _path_trouble(path: str) -> str | None:
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        return f"the path has more than the {_LONGEST_PATH} bytes that a socket's name may have"
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        return f"{folder} is not a folder" if os.path.exists(folder) else "the folder does not exist"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"no permission to write into {folder}"
+    if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        return "the file is not a socket"
+    return None
+
+
 def check_free(address: Any, patience: float = PATIENCE) -> None:
     """Raise :class:`ConfigurationError` when a TCP address (a tuple, as Gunicorn parses it) cannot be bound.
 
@@ -45,7 +97,7 @@ def check_free(address: Any, patience: float = PATIENCE) -> None:
             break
         time.sleep(_PAUSE)
     reason, hint = _ADVICE.get(error.errno or 0, (error.strerror or str(error), "Choose another address with --bind"))
-    raise ConfigurationError(f"Cannot serve the application on {address[0]}:{address[1]}: {reason}", hint) from error
+    raise ConfigurationError(f"Cannot serve the application on {_text(address)}: {reason}", hint) from error
 
 
 def _try(address: tuple[str, int]) -> OSError | None:

@@ -7,19 +7,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import get_default_config_file
 from gunicorn.errors import AppImportError, ConfigError
-from gunicorn.workers.base_async import AsyncWorker
-from gunicorn.workers.gthread import ThreadWorker
-from gunicorn.workers.sync import SyncWorker
 
 import promgun.options  # noqa: F401 - our settings must exist before a Config is built
 from promgun.appcheck import suggest
@@ -27,11 +22,10 @@ from promgun.arbiter import PrometheusArbiter
 from promgun.context import RunContext
 from promgun.errors import ConfigurationError, PromgunError, UsageError
 from promgun.folders import SHARED_MEMORY, temporary_folder
+from promgun.preflight import check_configuration, inherits_sockets
 from promgun.settings import RunSettings
-from promgun.worker_types import check_available, resolve
-from promgun.worker_types import suggest as suggest_worker_type
-from promgun.workers.mixin import PrometheusMixin
-from promgun.workers.requests import ConnectionFollower
+from promgun.tracebacks import is_own_exit, own_traceback
+from promgun.worker_class import choose_worker_class, last_line
 
 
 class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
@@ -47,7 +41,8 @@ class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
         try:
             PrometheusArbiter(self, self.context).run()
         except RuntimeError as error:
-            raise ConfigurationError(str(error)) from error
+            # Gunicorn's own texts on log files begin with "Error: " (27.0 ``glogging``).
+            raise ConfigurationError(str(error).removeprefix("Error: ")) from error
 
 
 class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # gunicorn is untyped
@@ -117,6 +112,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
                 "Give one, e.g. promgun run app:wsgi for the object wsgi in app.py; try promgun run promgun.demo:app",
             )
         self._choose_worker_class()
+        self._load_logger_class()
         self.use_control_socket()
         if self.cfg.worker_tmp_dir is None and temporary_folder() == SHARED_MEMORY:
             # Gunicorn's heartbeat files would go where nothing can be written.
@@ -169,13 +165,24 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
     def load_config_from_module_name_or_filename(self, location: str) -> Any:
         """Apply a configuration file or ``python:`` module; names that are no settings are ignored, as in Gunicorn."""
         if location.startswith("python:"):
-            values = self.get_config_from_module_name(location.removeprefix("python:"))
+            values = self._module_values(location)
         else:
             values = self.get_config_from_filename(location.removeprefix("file:"))
         for name, value in values.items():
             if name in self.cfg.settings:
                 self._set(name, value, location)
         return values
+
+    def _module_values(self, location: str) -> Any:
+        name = location.removeprefix("python:")
+        try:
+            return self.get_config_from_module_name(name)
+        except ModuleNotFoundError as error:
+            if f"{name}.".startswith(f"{error.name}."):
+                raise ConfigurationError(
+                    f"Configuration {location} cannot be imported: {error}", "Check the name given with --config"
+                ) from error
+            raise
 
     def get_config_from_filename(self, filename: str) -> Any:
         """Read a configuration file; a missing or unreadable one is one clear line, one with an error shows its own
@@ -192,23 +199,15 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
 
     def _choose_worker_class(self) -> None:
         """Put the instrumented class in place of the one that was asked for."""
-        wanted = self.cfg.settings["worker_class"].get()
-        known = resolve(wanted, self.cfg.threads)
-        if known is not None:
-            check_available(known)
-            self.cfg.set("worker_class", known.target)
-            self.worker_type = known.name
-            return
-        if isinstance(wanted, str) and "." not in wanted and ":" not in wanted:
-            close = suggest_worker_type(wanted)
-            raise ConfigurationError(f"Unknown worker type {wanted!r}", close or "promgun run --help lists them")
+        chosen, self.worker_type = choose_worker_class(self.cfg.settings["worker_class"].get(), self.cfg.threads)
+        self.cfg.set("worker_class", chosen)
+
+    def _load_logger_class(self) -> None:
         try:
-            loaded = util.load_class(wanted)
+            self.cfg.logger_class  # noqa: B018 - Gunicorn loads it when it is asked for
         except (RuntimeError, AttributeError, ImportError) as error:
-            last = [line for line in str(error).splitlines() if line.strip("[] ")][-1].strip("[] ")
-            raise ConfigurationError(f"Worker class {wanted!r} cannot be loaded: {last}") from error
-        self.cfg.set("worker_class", instrument(loaded))
-        self.worker_type = wanted if isinstance(wanted, str) else f"{wanted.__module__}.{wanted.__qualname__}"
+            wanted = self.cfg.settings["logger_class"].get()
+            raise ConfigurationError(f"Logger class {wanted!r} cannot be loaded: {last_line(error)}") from error
 
     def reload(self) -> None:
         """Read the configuration again (SIGHUP); when it is bad, keep the old one and raise
@@ -217,6 +216,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         kept = self.cfg, self.app_uri, self.worker_type
         try:
             super().reload()
+            check_configuration(self.cfg, kept[0].address, inherited=inherits_sockets(os.environ, os.getpid()))
         except (PromgunError, SystemExit) as error:
             self.cfg, self.app_uri, self.worker_type = kept
             if isinstance(error, PromgunError):
@@ -247,6 +247,12 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
                 raise
             self._speak_first()
             raise AppImportError(own_traceback(error)) from error
+        except SystemExit as error:
+            # ``sys.exit("no database")`` in the module: Gunicorn would start such workers again and again, for ever.
+            if self.cfg.reload or not is_own_exit(error):
+                raise
+            self._speak_first()
+            raise AppImportError(own_traceback(error)) from error
 
     def _speak_first(self) -> None:
         """End quietly, unless this is the first worker of its master to find that the application cannot be loaded."""
@@ -268,34 +274,3 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         candidates = [name for name, value in vars(module).items() if callable(value)]
         wanted = str(self.app_uri).partition(":")[2].partition("(")[0] or "application"
         return f"promgun: error: {self.app_uri}: {error} {suggest(wanted, candidates, module_name)}"
-
-
-def instrument(worker_class: type) -> type:
-    """Return ``worker_class`` with :class:`PrometheusMixin` in front, unless it has it already."""
-    if issubclass(worker_class, PrometheusMixin):
-        return worker_class
-    bases: tuple[type, ...] = (PrometheusMixin, worker_class)
-    if issubclass(worker_class, SyncWorker | AsyncWorker):
-        bases = (PrometheusMixin, ConnectionFollower, worker_class)
-    namespace = {
-        "__module__": worker_class.__module__,
-        "__doc__": worker_class.__doc__,
-        "request_at": 0 if issubclass(worker_class, ThreadWorker) else 1,
-    }
-    return type(f"Prometheus{worker_class.__name__}", bases, namespace)
-
-
-def own_traceback(error: BaseException) -> str:
-    """Format an exception without the frames of promgun, Gunicorn and the import system above the user's own."""
-    frame = error.__traceback__
-    while frame is not None and _is_foreign(frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    shown = error.with_traceback(frame) if frame is not None else error.with_traceback(None)
-    return "".join(traceback.format_exception(type(error), shown, frame)).rstrip()
-
-
-_FOREIGN = (os.path.dirname(os.path.abspath(util.__file__)), os.path.dirname(os.path.abspath(__file__)))
-
-
-def _is_foreign(filename: str) -> bool:
-    return filename.startswith(_FOREIGN) or "importlib" in filename

@@ -176,6 +176,12 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
         before = signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED_SIGNALS)
         try:
             pid = super().spawn_worker()
+        except KeyboardInterrupt:
+            if os.getpid() == self.pid:
+                raise
+            # Raised by the application; Gunicorn (25.3 to 27.0) would have this worker go on as a second master.
+            self.log.exception("Exception in worker process")
+            raise SystemExit(-1) from None
         finally:
             if os.getpid() == self.pid:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)

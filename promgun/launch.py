@@ -36,8 +36,10 @@ def launch(settings: RunSettings) -> None:
     with interrupts_wait():
         from gunicorn.errors import AppImportError  # noqa: PLC0415 - after the value class is published
 
-        from promgun.application import PromgunApplication, own_traceback  # noqa: PLC0415 - same
+        from promgun.application import PromgunApplication  # noqa: PLC0415 - same
         from promgun.context import RunContext  # noqa: PLC0415 - same
+        from promgun.preflight import check_configuration, inherits_sockets  # noqa: PLC0415 - same
+        from promgun.tracebacks import own_traceback  # noqa: PLC0415 - same
 
     activated = take_metrics_sockets(os.environ, os.getpid()) if handover is None else []
     application = PromgunApplication(settings, environment_at_start)
@@ -46,7 +48,7 @@ def launch(settings: RunSettings) -> None:
         application.run()
     if cfg.paste is None:
         _check_application(application)
-    _check_addresses(cfg)
+    check_configuration(cfg, inherited=inherits_sockets(os.environ, os.getpid()))
     owner = Owner(cfg.uid, cfg.gid) if os.geteuid() == 0 else Owner()
     with contextlib.ExitStack() as undo:
         directory = _open_directory(cfg, owner, handover)
@@ -110,15 +112,3 @@ def _listen(cfg: Any, handover: Handover | None, activated: list[socket.socket])
             close_and_unlink(listener)
         raise
     return listeners
-
-
-def _check_addresses(cfg: Any) -> None:
-    """Raise :class:`ConfigurationError` when an address of the application is taken, in one line and before anything
-    starts.
-    """
-    if cfg.reuse_port or GUNICORN_PID in os.environ or os.environ.get("LISTEN_PID") == str(os.getpid()):
-        return
-    from promgun.addresses import check_free  # noqa: PLC0415 - only here
-
-    for address in cfg.address:
-        check_free(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import warnings
 from typing import Any
@@ -104,6 +105,7 @@ class SettingOption(click.Option):
 
 def gunicorn_options() -> list[SettingOption]:
     """One option a setting, section by section: ours, then Gunicorn's in its own order."""
+    _check_web_concurrency(os.environ.get("WEB_CONCURRENCY", "1"))
     from gunicorn.config import make_settings  # noqa: PLC0415 - 60 ms that only ``run`` needs
 
     from promgun.options import SECTION  # noqa: PLC0415 - same; importing it adds our settings to Gunicorn's
@@ -112,6 +114,16 @@ def gunicorn_options() -> list[SettingOption]:
     sections = list(dict.fromkeys([SECTION, *(setting.section for setting in settings)]))
     settings.sort(key=lambda setting: (sections.index(setting.section), setting.order))
     return [SettingOption(setting) for setting in settings]
+
+
+def _check_web_concurrency(value: str) -> None:
+    """Refuse what Gunicorn (25.3 to 27.0) would stumble over while it is imported."""
+    try:
+        int(value)
+    except ValueError:
+        raise click.UsageError(
+            f"Invalid value for the variable WEB_CONCURRENCY: {value!r} is not a whole number"
+        ) from None
 
 
 def overrides(ctx: click.Context) -> dict[str, object]:

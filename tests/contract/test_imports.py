@@ -21,6 +21,8 @@ SEAMS = {
     "gunicorn": (
         "options.py",
         "application.py",
+        "worker_class.py",
+        "foreign.py",
         "arbiter.py",
         "plain.py",
         "launch.py",

@@ -6,22 +6,26 @@ import os
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
+from tests.refusals import (
+    APP_LOAD,
+    CONFIGURATION,
+    DEMO,
+    FREE,
+    METRICS_ADDRESS,
+    STORE,
+    USAGE,
+    WORKER_BOOT,
+    assert_one_line,
+    fail,
+)
 from tests.sandbox import free_stores
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Mapping
 
 pytestmark = [pytest.mark.seam, pytest.mark.usefixtures("alone_with_stores")]
 
-CONFIGURATION, USAGE, WORKER_BOOT, APP_LOAD, NO_INSTANCE, STORE, METRICS_ADDRESS = range(1, 8)
-DEMO = "promgun.demo:app"
-FREE = ("--bind", "127.0.0.1:0", "--metrics-bind", "127.0.0.1:0")
 #: A module of this name is imported by Python itself at its start; it hides the libraries that it names.
 HIDING = """
 import sys
@@ -32,27 +36,6 @@ class Hiding(PathFinder):
         return None if name.partition(".")[0] in {names} else PathFinder.find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 """
-
-
-def fail(
-    sandbox: Sandbox, *args: str, code: int, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run ``promgun run``, which must end by itself with this code and leave nothing behind."""
-    before = free_stores()
-    ran = sandbox.run(*PROMGUN, *args, env=env)
-    assert ran.returncode == code, f"{ran.returncode}: {ran.stderr}"
-    assert not sandbox.left_behind()
-    wait_until(lambda: not free_stores() - before, message=lambda: f"left behind: {free_stores() - before}")
-    return ran
-
-
-def assert_one_line(ran: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Assert that the error is told in one line with these words in it, and nothing else is said."""
-    assert not ran.stdout
-    (line,) = ran.stderr.splitlines()
-    assert line.startswith("promgun: error: ")
-    for word in words:
-        assert word in line, (word, line)
 
 
 # -- the application --

@@ -1,0 +1,43 @@
+"""The user's own part of a traceback."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+from importlib.util import find_spec
+from types import TracebackType
+
+_OURS = tuple(
+    folder + os.sep
+    for name in ("gunicorn", "promgun")
+    if (spec := find_spec(name)) is not None
+    for folder in spec.submodule_search_locations or ()
+)
+
+
+def own_traceback(error: BaseException) -> str:
+    """Format an exception without the frames of promgun, Gunicorn and the import system above the user's own."""
+    shown = error.with_traceback(next(_own_frames(error), None))
+    return "".join(traceback.format_exception(type(error), shown, shown.__traceback__)).rstrip()
+
+
+def is_own_exit(error: SystemExit) -> bool:
+    """Tell whether the user's code ended the program by itself, and not a signal handler of the server's, above it on
+    the stack.
+    """
+    own = [frame.tb_frame.f_code.co_filename for frame in _own_frames(error)]
+    return bool(own) and not any(filename.startswith(_OURS) for filename in own)
+
+
+def _own_frames(error: BaseException) -> Iterator[TracebackType]:
+    frame = error.__traceback__
+    while frame is not None and _is_foreign(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    while frame is not None:
+        yield frame
+        frame = frame.tb_next
+
+
+def _is_foreign(filename: str) -> bool:
+    return filename.startswith(_OURS) or "importlib" in filename
