@@ -5,6 +5,7 @@ arbiter.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -240,19 +241,23 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         try:
             return super().load()
         except AppImportError as error:
-            self._speak_first()
-            raise AppImportError(self._explain(error)) from error
+            raise self._refusal(self._explain(error)) from error
         except Exception as error:
             if self.cfg.reload:
                 raise
-            self._speak_first()
-            raise AppImportError(own_traceback(error)) from error
+            raise self._refusal(own_traceback(error)) from error
         except SystemExit as error:
             # ``sys.exit("no database")`` in the module: Gunicorn would start such workers again and again, for ever.
             if self.cfg.reload or not is_own_exit(error):
                 raise
-            self._speak_first()
-            raise AppImportError(own_traceback(error)) from error
+            raise self._refusal(own_traceback(error)) from error
+
+    def _refusal(self, text: str) -> AppImportError:
+        self._speak_first()
+        if self.cfg.daemon and not self.cfg.capture_output:
+            # Gunicorn prints the text, and a daemon's standard error is nowhere.
+            logging.getLogger("gunicorn.error").error(text)
+        return AppImportError(text)
 
     def _speak_first(self) -> None:
         """End quietly, unless this is the first worker of its master to find that the application cannot be loaded."""

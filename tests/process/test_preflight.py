@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PromgunProcess, Sandbox, wait_until
+from tests.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
 from tests.http_client import Request, load, send
 from tests.refusals import APP_LOAD, CONFIGURATION, DEMO, FREE, USAGE, assert_one_line, fail
 
@@ -178,6 +178,17 @@ def test_application_that_ends_the_program(
     assert words in ran.stderr
     assert "ending.py" in ran.stderr
     assert ran.stderr.count("Booting worker") <= 2
+
+
+@pytest.mark.parametrize("worker", [(), ("--preload",)], ids=["worker", "preload"])
+def test_daemon_whose_application_cannot_be_loaded_says_so_in_its_log(
+    sandbox: Sandbox, worker: tuple[str, ...]
+) -> None:
+    log = sandbox.directory / "error.log"
+    ran = sandbox.run(*PROMGUN, "broken_import:app", *FREE, *worker, "--daemon", "--error-logfile", str(log))
+    assert ran.returncode == 0
+    wait_until(lambda: "No module named 'a_module_that_nobody_has'" in log.read_text(), message=log.read_text)
+    wait_until(lambda: not sandbox.left_behind())
 
 
 def test_signal_that_ends_a_worker_while_it_loads_is_not_the_application_s_doing(sandbox: Sandbox) -> None:
