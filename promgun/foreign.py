@@ -17,21 +17,26 @@ class ForeignServer:
     Calls that come from Gunicorn's own response object are followed as everywhere else.
     """
 
-    _application: Callable[[Any, Any], Iterable[bytes]]
     _board: Any
     _record: Any
     instruments: Any
 
-    def _call_application(self, environ: Any, start_response: Any) -> Any:
-        if isinstance(getattr(start_response, "__self__", None), Response):
-            return super()._call_application(environ, start_response)  # type: ignore[misc] # the mixin behind us
-        call = ForeignCall(self, environ)
-        try:
-            result = self._application(environ, call.begin(start_response))
-            return ForeignList(result, call) if isinstance(result, list | tuple) else ForeignBody(result, call)
-        except BaseException as error:
-            call.fail(error)
-            raise
+    def follow_application(self, application: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Return ``application`` with us in front of it, and the mixin behind us for its own calls."""
+        follow_own: Callable[[Any, Any], Any] = super().follow_application(application)  # type: ignore[misc] # the mixin
+
+        def call_application(environ: Any, start_response: Any) -> Any:
+            if isinstance(getattr(start_response, "__self__", None), Response):
+                return follow_own(environ, start_response)
+            call = ForeignCall(self, environ)
+            try:
+                result = application(environ, call.begin(start_response))
+                return ForeignList(result, call) if isinstance(result, list | tuple) else ForeignBody(result, call)
+            except BaseException as error:
+                call.fail(error)
+                raise
+
+        return call_application
 
     def enter_foreign(self) -> int:
         """Note that a request runs; return its start."""

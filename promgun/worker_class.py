@@ -69,5 +69,6 @@ def instrument(worker_class: type) -> type:
         "__module__": worker_class.__module__,
         "__doc__": worker_class.__doc__,
         "request_at": 0 if issubclass(worker_class, ThreadWorker) else 1,
+        "gives_requests": issubclass(worker_class, SyncWorker | AsyncWorker | ThreadWorker),
     }
     return type(f"Prometheus{worker_class.__name__}", bases, namespace)

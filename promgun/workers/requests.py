@@ -44,6 +44,10 @@ _WRITING = int(Phase.WRITING)
 _QUEUE_SECONDS = "gunicorn_request_queue_seconds"
 
 
+def _no_request(*_: Any) -> None:
+    """Stand in for what the class behind us does not have, and so does not call."""
+
+
 class RequestFollower:
     """The part of :class:`~promgun.workers.mixin.PrometheusMixin` that is in the path of every request.
 
@@ -55,6 +59,8 @@ class RequestFollower:
     request_at = 1
     only_region: int | None = None
     region_of_connection = False
+    #: Whether the class calls ``handle_request`` with a request at all (Gunicorn's on Tornado does not).
+    gives_requests = True
 
     nr: int
     max_requests: int
@@ -70,7 +76,8 @@ class RequestFollower:
         """Get ready to follow requests, in the process that serves them; the instruments are there."""
         self._record: Record = self.instruments.recorder.record
         self._requests: RunningRequests = self._board.requests
-        self._follow_request = self._generic_handle_request(super().handle_request)  # type: ignore[misc] # the class
+        behind: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
+        self._follow_request = self._generic_handle_request(behind) if self.gives_requests else behind
         self.observe_arrival = arrival_observer(
             self.instruments.histograms.observer(_QUEUE_SECONDS, ("kernel",)), listeners=len(self.sockets)
         )
