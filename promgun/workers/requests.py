@@ -3,7 +3,7 @@
 A request is followed at three places: around ``handle_request`` (it begins, it is over), around the application (it
 was reached, it failed), and around the response's ``close`` (the last byte was handed to the socket: here it is
 counted). The application's iterable is not touched, so ``sendfile`` stays on, and no hook of the user's is replaced.
-What Gunicorn refuses, or the application fails, is answered and counted in ``handle_error``.
+What Gunicorn refuses, or the application fails, is answered and counted in ``handle_error`` (``answers``).
 
 The methods of the class behind us are bound once, and the response's class, not each response, gets our ``close``: a
 look-up through ``super()`` costs as much as a whole counter, an attribute put on each response four times that.
@@ -20,24 +20,13 @@ from gunicorn.http.wsgi import FileWrapper, Response
 
 from promgun.store.board import Board, Cell
 from promgun.store.running import BUSY, NOWHERE, PHASE, START, Phase, RunningRequests, describe
+from promgun.workers.answers import AnswerCounter
 from promgun.workers.arrival import TrustedPeers, arrival_observer, proxy_wait
-from promgun.workers.exchange import (
-    ANSWERED,
-    CountingReader,
-    Exchange,
-    StatusTap,
-    came_from_application,
-    file_size,
-    response_has_no_body,
-)
+from promgun.workers.exchange import ANSWERED, CountingReader, Exchange, file_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from promgun.metrics.instruments import Instruments
-    from promgun.metrics.recorder import Record
-
-_SECOND = 1_000_000_000
 _SERVED = int(Cell.SERVED)
 _APPLICATION = int(Phase.APPLICATION)
 _WRITING = int(Phase.WRITING)
@@ -48,7 +37,7 @@ def _no_request(*_: Any) -> None:
     """Stand in for what the class behind us does not have, and so does not call."""
 
 
-class RequestFollower:
+class RequestFollower(AnswerCounter):
     """The part of :class:`~promgun.workers.mixin.PrometheusMixin` that is in the path of every request.
 
     ``request_at`` is the place of the request in the arguments of the class's ``handle_request``. A request has a
@@ -68,13 +57,12 @@ class RequestFollower:
     cfg: Any
     wsgi: Any
     sockets: list[Any]
-    instruments: Instruments
     _board: Board
     _trusted: TrustedPeers
 
     def follow(self) -> None:
         """Get ready to follow requests, in the process that serves them; the instruments are there."""
-        self._record: Record = self.instruments.recorder.record
+        self._record = self.instruments.recorder.record
         self._requests: RunningRequests = self._board.requests
         behind: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self._follow_request = self._generic_handle_request(behind) if self.gives_requests else behind
@@ -84,7 +72,7 @@ class RequestFollower:
         if type(self).handle_request is RequestFollower.handle_request:
             # Nobody stands in front of it.
             self.handle_request = self._follow_request  # type: ignore[method-assign]
-        self._measure(Response)
+        self.measure(Response)
 
     def handle_request(self, *args: Any) -> Any:
         """Serve a request of HTTP/1."""
@@ -204,103 +192,6 @@ class RequestFollower:
             wait = proxy_wait(environ)
             if wait is not None:
                 self.instruments.histograms.observe(_QUEUE_SECONDS, ("proxy",), wait)
-
-    def _measure(self, response_class: Any) -> None:
-        """Count what responses of this class answered when they are closed, in this process."""
-        close = response_class.close
-        if getattr(close, "by_promgun", False):
-            return
-        count = self._handle_request_metrics
-
-        def measured_close(response: Any) -> None:
-            close(response)
-            req = response.req
-            try:
-                exchange = req.promgun
-            except AttributeError:
-                return
-            if exchange.recorded:
-                return
-            sent = response.sent
-            if not sent and exchange.file_size and not response_has_no_body(response):
-                length = response.response_length
-                sent = exchange.file_size if length is None else length
-            count(req, exchange, response.status_code, sent)
-
-        measured_close.by_promgun = True  # type: ignore[attr-defined] # found again by a class that inherits it
-        response_class.close = measured_close
-
-    def _handle_request_metrics(self, req: Any, exchange: Exchange, status: int, sent: int) -> None:
-        """Count an answered request."""
-        seconds = (monotonic_ns() - exchange.start) / _SECOND
-        exchange.recorded = True
-        body = exchange.body
-        received = 0
-        if body is not None:
-            received = body.received
-            if body.cut:
-                self._disconnected(exchange, "request")
-        self._record(req.method, exchange.route, status, seconds, received, sent)
-
-    def _handle_request_error_metrics(self, req: Any, exchange: Exchange, error_type: str) -> None:
-        """Count an exception that left the application."""
-        method = self.instruments.recorder.known_method(req.method)
-        self.instruments.counters.inc("gunicorn_failed_requests_total", (method, exchange.route, error_type))
-
-    def _disconnected(self, exchange: Exchange, phase: str) -> None:
-        """Count a client that left; who was gone before the body's end is not there for the answer either."""
-        if not exchange.client_left:
-            exchange.client_left = True
-            self.instruments.counters.inc("gunicorn_client_disconnects_total", (phase,))
-
-    def _exchange_broke(self, req: Any, exchange: Exchange, error: BaseException) -> None:
-        """Judge an exception by what was answered: async workers leave by StopIteration after a success as well.
-
-        Behind a StopIteration that Gunicorn raises over a failure stands the failure itself, as its context.
-        """
-        cause = error.__context__ if isinstance(error, StopIteration) else error
-        if exchange.response is None:
-            return
-        if cause is not None:
-            if came_from_application(cause, exchange):
-                self._handle_request_error_metrics(req, exchange, exchange.error_type or type(cause).__name__)
-            else:
-                cut = exchange.body is not None and exchange.body.cut
-                self._disconnected(exchange, "request" if cut else "response")
-        if not exchange.recorded and (cause is None or exchange.response.headers_sent or isinstance(cause, OSError)):
-            self._exchange_unfinished(req, exchange)
-
-    def _exchange_unfinished(self, req: Any, exchange: Exchange) -> None:
-        """Count a request whose answer was begun but not closed, or whose response is of a class not seen before; one
-        that got no status got no answer.
-        """
-        response = exchange.response
-        if response is not None:
-            self._measure(type(response))
-            if response.status is not None:
-                self._handle_request_metrics(req, exchange, response.status_code, response.sent)
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer a request that Gunicorn refused or the application failed."""
-        self._generic_handle_error(super().handle_error, req, client, addr, exc)  # type: ignore[misc] # the worker class
-
-    def _generic_handle_error(self, handle: Any, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        tap = StatusTap(client)
-        start = monotonic_ns()
-        handle(req, tap, addr, exc)
-        request = req if req is not None else getattr(exc, "req", None)
-        exchange = getattr(request, "promgun", None)
-        if exchange is None:
-            exchange = Exchange()
-            exchange.start = start
-        if exchange.response is None:
-            self.instruments.counters.inc("gunicorn_invalid_requests_total", (type(exc).__name__,))
-        if tap.status and not exchange.recorded:
-            method = getattr(request, "method", None) or ""
-            seconds = (monotonic_ns() - exchange.start) / _SECOND
-            received = exchange.body.received if exchange.body is not None else 0
-            exchange.recorded = True
-            self._record(method, exchange.route, tap.status, seconds, received, tap.body)
 
 
 class ConnectionFollower(RequestFollower):
