@@ -1,19 +1,19 @@
-"""Metric families to bytes, through prometheus_client's own encoders."""
+"""Metric families to bytes, as prometheus_client's own encoders write them."""
 
 from __future__ import annotations
 
 import copy
 import gzip
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from promgun.endpoint.negotiation import Form, Format
+from promgun.exposition.lines import LineWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from prometheus_client.core import Metric
 
@@ -21,32 +21,21 @@ if TYPE_CHECKING:
 _GZIP_LEVEL = 4
 
 
-class _Registry(Protocol):
-    def collect(self) -> Sequence[Metric]: ...
+class Renderer:
+    """Renders pages; keep it between them, and use it from one thread at a time."""
 
+    def __init__(self) -> None:
+        self._writers = {
+            Format.TEXT: LineWriter(generate_text),
+            Format.OPENMETRICS: LineWriter(generate_openmetrics),
+        }
 
-_ENCODERS: dict[Format, Callable[[_Registry], bytes]] = {
-    Format.TEXT: generate_text,
-    Format.OPENMETRICS: generate_openmetrics,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Families:
-    """The one method of a registry that the encoders call."""
-
-    families: Sequence[Metric]
-
-    def collect(self) -> Sequence[Metric]:
-        return self.families
-
-
-def render(families: Sequence[Metric], form: Form) -> bytes:
-    """Return the page in one form; raises what prometheus_client raises for a family it cannot write."""
-    if form.names:
-        families = list(restrict(families, form.names))
-    page = _ENCODERS[form.format](_Families(families))
-    return gzip.compress(page, compresslevel=_GZIP_LEVEL, mtime=0) if form.gzip else page
+    def render(self, families: Sequence[Metric], form: Form) -> bytes:
+        """Return the page in one form; raises what prometheus_client raises for a family it cannot write."""
+        if form.names:
+            families = list(restrict(families, form.names))
+        page = self._writers[form.format].write(families)
+        return gzip.compress(page, compresslevel=_GZIP_LEVEL, mtime=0) if form.gzip else page
 
 
 def restrict(families: Sequence[Metric], names: frozenset[str]) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from promgun.endpoint import answers, status_page
 from promgun.endpoint.answers import REFUSALS, Answer
 from promgun.endpoint.negotiation import Form, choose_form
-from promgun.endpoint.rendering import render
+from promgun.endpoint.rendering import Renderer
 from promgun.endpoint.rounds import Rounds
 
 if TYPE_CHECKING:
@@ -133,13 +133,14 @@ def build_site(
     limits: Limits,
 ) -> tuple[Site, tuple[Pages, Statuses]]:
     """Put together what answers; to be called within a running event loop."""
-    rounds = Rounds(collect, _page, answers.UNAVAILABLE, faults, limits)
+    renderer = Renderer()
+
+    def page(families: Sequence[Metric], form: Form) -> Answer:
+        return answers.metrics(renderer.render(families, form), form)
+
+    rounds = Rounds(collect, page, answers.UNAVAILABLE, faults, limits)
     statuses = Rounds(status, _status, answers.UNAVAILABLE, faults, limits, thread=rounds.thread)
     return Site(rounds, statuses, healthy, ready, faults, limits), (rounds, statuses)
-
-
-def _page(families: Sequence[Metric], form: Form) -> Answer:
-    return answers.metrics(render(families, form), form)
 
 
 def _status(text: str, _form: Form) -> Answer:

@@ -1,0 +1,116 @@
+"""Pages line by line, as prometheus_client's encoders write them, from heads of lines that they wrote before.
+
+Of a line only the value changes between two pages; name, labels and escapes are two thirds of an encoder's work. The
+head of every line is cut from what the encoder itself wrote for that sample, so there is nothing that could drift from
+it; what is more than a name, labels and a value goes through the encoder each time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
+
+from promgun.exposition.formats import Page
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+_spell: Callable[[float], str] = floatToGoString
+#: Time stamp, exemplar and what else a sample can have, where it has none.
+_NOTHING_MORE = Sample("", {}, 0.0)[3:]
+_ZERO = "0.0"
+#: Beside twice the lines of the largest page, how many heads are kept of series that are gone.
+_SPARE = 1000
+
+
+class Registry(Protocol):
+    """What an encoder takes."""
+
+    def collect(self) -> Sequence[Metric]:
+        """Give the families, in order."""
+        ...
+
+
+@dataclass(slots=True)
+class _Known:
+    """The lines of a family that are the same on every page: those above its samples, and the heads of theirs."""
+
+    top: str
+    heads: dict[tuple[object, ...], str] = field(default_factory=dict)
+
+
+class LineWriter:
+    """Writes pages as ``encode``, one of prometheus_client's encoders, would; keep it between pages.
+
+    It remembers at most about two lines for each of the largest page. Used from one thread at a time.
+    """
+
+    def __init__(self, encode: Callable[[Registry], bytes]) -> None:
+        self._encode = encode
+        self._end = encode(Page([]))
+        self._families: dict[tuple[str, ...], _Known] = {}
+        self._heads = 0
+        self._most = 0
+
+    def write(self, families: Iterable[Metric]) -> bytes:
+        """Return the page; raises what the encoder raises for a family it cannot write."""
+        parts = []
+        lines = 0
+        for family in families:
+            identity = (family.name, family.type, family.documentation, family.unit)
+            known = self._families.get(identity)
+            if known is None:
+                known = self._families[identity] = _Known(self._encoded(_with(family, [])))
+            parts += self._lines(family, known) or [self._encoded(family)]
+            lines += len(family.samples)
+        self._most = max(self._most, lines)
+        if self._heads > 2 * self._most + _SPARE:
+            self._families.clear()
+            self._heads = 0
+        return "".join(parts).encode() + self._end
+
+    def _encoded(self, family: Metric) -> str:
+        return self._encode(Page([family])).removesuffix(self._end).decode()
+
+    def _lines(self, family: Metric, known: _Known) -> list[str] | None:
+        """Return the family's lines; ``None`` when any is of a kind that only the encoder can write."""
+        heads = known.heads
+        lines = [known.top]
+        missing = []
+        for sample in family.samples:
+            if sample[3:] != _NOTHING_MORE:
+                return None
+            head = heads.get((sample.name, *sample.labels.items()))
+            if head is None:
+                missing.append(sample)
+            else:
+                lines.append(f"{head}{_spell(sample.value)}\n")
+        if not missing:
+            return lines
+        return self._lines(family, known) if self._learn(family, known, missing) else None
+
+    def _learn(self, family: Metric, known: _Known, missing: list[Sample]) -> bool:
+        """Take in the heads of these samples' lines; false when the encoder does not write one line for each.
+
+        The text format moves ``_created`` behind the others, under a heading of its own (prometheus_client 0.26).
+        """
+        text = self._encoded(_with(family, [sample._replace(value=0.0) for sample in missing]))
+        *lines, _ = text[len(known.top) :].split("\n")
+        if len(lines) != len(missing) or not all(line.endswith(f" {_ZERO}") for line in lines):
+            return False
+        for sample, line in zip(missing, lines, strict=True):
+            key = (sample.name, *sample.labels.items())
+            known.heads[key] = line.removesuffix(_ZERO)
+        self._heads += len(lines)
+        return True
+
+
+def _with(family: Metric, samples: list[Sample]) -> Metric:
+    part = copy.copy(family)
+    part.samples = samples
+    return part
