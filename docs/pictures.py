@@ -36,7 +36,8 @@ QUICK = tuple(
 SLOW = tuple(Request(f"/slow?seconds={seconds}") for seconds in (0.2, 0.7, 0.3, 0.1, 0.5, 0.4, 0.2, 0.3))
 #: Slow requests at a time, turn by turn: few, many, few.
 TIDE = (2, 3, 4, 6, 8, 6, 4, 3)
-#: As rich's own format (15.0), without its fonts, which it would have the reader fetch from elsewhere.
+#: As rich's own format (15.0), without its fonts, which it would have the reader fetch from elsewhere, and without its
+#: outer clipping, which cuts underscores off the last line.
 SVG = """\
 <svg viewBox="0 0 {width} {height}" width="{width}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -49,11 +50,10 @@ SVG = """\
 {styles}
 </style>
 <defs>
-<clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/></clipPath>
 {lines}
 </defs>
 {chrome}
-<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+<g transform="translate({terminal_x}, {terminal_y})">
 {backgrounds}
 <g class="{unique_id}-matrix">
 {matrix}

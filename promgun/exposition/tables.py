@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -28,11 +28,15 @@ def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Termin
     """Rows under their headings, for ``terminal`` (a pipe, if none is given)."""
     terminal = terminal or Terminal()
     table = Table(box=box.SIMPLE_HEAD if terminal.interactive else None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
-    for row in rows:
-        # Text, not str: rich would read [brackets] in a label as its markup.
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    # Text, not str: rich would read [brackets] in a label as its markup.
+    cells = [[Text(printable(cell)) for cell in row] for row in rows]
+    for index, column in enumerate(columns):
+        # Names, which come first, stay in one piece if that leaves room; rich cuts off what may not wrap.
+        whole = index == 0 and all(2 * row[0].cell_len <= terminal.width for row in cells)
+        justify: JustifyMethod = "right" if column in _NUMBERS else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*row)
     return _print(table, terminal)
 
 

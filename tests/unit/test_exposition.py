@@ -132,6 +132,18 @@ def test_table_on_a_terminal_has_colour_and_keeps_its_width() -> None:
     assert max(map(len, plain.splitlines())) <= 40
 
 
+def test_names_on_a_narrow_terminal_stay_in_one_piece_and_nothing_is_lost() -> None:
+    name, labels = "gunicorn_worker_requests_in_progress", "listener=http://127.0.0.1:8000 " * 3
+    lines = draw(
+        ("METRIC", "LABELS", "VALUE"), [(name, labels, "7")], Terminal(interactive=True, width=80)
+    ).splitlines()
+    assert sum(name in line for line in lines) == 1
+    assert "".join("".join(lines).split()).count("8000") == 3
+    assert max(map(len, lines)) <= 80
+    long = draw(("METRIC", "VALUE"), [("a_long_name_" * 9, "7")], Terminal(interactive=True, width=80))
+    assert "".join(long.replace("7", "").split()).count("long_name_") == 9
+
+
 def test_control_characters_of_a_label_do_not_reach_the_terminal() -> None:
     text = draw(("A",), [("\x1b[31mred\r\x9b2J",)], Terminal(interactive=True, width=80))
     assert r"\x1b[31mred\r\x9b2J" in text
