@@ -31,8 +31,7 @@ from promgun.worker_class import choose_worker_class, last_line
 
 class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
     """Stands between Gunicorn's ``Application`` and ``BaseApplication``, so that what the former does in ``run``
-    (print-config,
-    check-config, daemon, pythonpath) stays and only the arbiter is ours.
+    (print-config, check-config, daemon, pythonpath) stays and only the arbiter is ours.
     """
 
     context: RunContext
@@ -73,15 +72,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             getattr(self.cfg, "validate", lambda: None)()
         except PromgunError:
             raise
-        except (
-            ConfigError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            ImportError,
-            OSError,
-        ) as error:
+        except (ConfigError, RuntimeError, ValueError, TypeError, AttributeError, ImportError, OSError) as error:
             raise ConfigurationError(str(error)) from error
 
     def load_default_config(self) -> None:
