@@ -30,7 +30,7 @@ expected = [port for (_, port), name in zip(kept, names) if name != "metrics"]
 print(json.dumps({
     "ours": [sock.getsockname()[1] for sock in ours] == [p for (_, p), n in zip(kept, names) if n == "metrics"],
     "count": len(ours), "others": ports == expected, "inheritable": [sock.get_inheritable() for sock in ours],
-    "names": environment.get("LISTEN_FDNAMES"), "fds": environment.get("LISTEN_FDS")}))
+    "names": environment.get("LISTEN_FDNAMES"), "fds": environment.get("LISTEN_FDS")}), flush=True)
 os._exit(0)
 """
 
