@@ -24,6 +24,7 @@ from promgun.ends import WaitRecorder, WorkerEnds
 from promgun.errors import MetricsAddressError, PromgunError
 from promgun.exits import OomWatch, control_group_events
 from promgun.handover import Handover
+from promgun.held_signals import HELD_SIGNALS
 from promgun.listeners import bind, close_and_unlink, metrics_url, parse_address
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics_process import MetricsProcess
@@ -33,7 +34,6 @@ from promgun.signals import CountsSignals
 from promgun.silence import AsksSilentWorkers
 from promgun.store.board import Cell, Role
 from promgun.store.facts import MasterFacts
-from promgun.workers.mixin import AWAITED_SIGNALS
 
 _KILLED_END = 1.0
 _PAUSE = 0.01
@@ -55,6 +55,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
         self._intent = "scale_in"
         self._executing = False
         os.register_at_fork(after_in_child=self._close_metrics_listeners)
+        HELD_SIGNALS.install()
         self._started = time.time()
         super().__init__(app)
         self.store.warn = self.log.warning
@@ -167,13 +168,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
     # ---- workers
 
     def spawn_worker(self) -> Any:
-        """Fork a worker, and count it.
-
-        Signals wait while it is forked, and in the child until its handlers are set
-        (``PrometheusMixin.init_signals``): before that they
-        would go to the copy of our own queue and be lost, and a stop would take the whole graceful timeout.
-        """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED_SIGNALS)
+        """Fork a worker, and count it."""
         try:
             pid = super().spawn_worker()
         except KeyboardInterrupt:
@@ -182,9 +177,6 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
             # Raised by the application; Gunicorn (25.3 to 27.0) would have this worker go on as a second master.
             self.log.exception("Exception in worker process")
             raise SystemExit(-1) from None
-        finally:
-            if os.getpid() == self.pid:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.instruments.counters.inc("gunicorn_worker_spawns_total")
         self.ends.born(pid, self.WORKERS.get(pid))
         return pid

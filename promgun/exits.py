@@ -12,6 +12,7 @@ from promgun.store.board import ExitHint
 WORKER_BOOT_ERROR = 3
 APP_LOAD_ERROR = 4
 _HINTED = {
+    ExitHint.ABORTED: "other_signal",
     ExitHint.MAX_REQUESTS: "max_requests",
     ExitHint.PARENT_LOST: "parent_lost",
     ExitHint.CODE_CHANGED: "reload",
@@ -59,7 +60,8 @@ def classify(end: End) -> str:
     # A green worker cuts its requests off itself, at about the time at which the master would have killed it.
     if end.intent == "shutdown" and end.overdue:
         return "graceful_timeout"
-    hinted = _HINTED.get(end.hint, "app_exit") if code == 0 else "app_exit"
+    # Gunicorn's handler of SIGABRT exits with 1; here it was not the master who sent that.
+    hinted = _HINTED.get(end.hint, "app_exit") if code == 0 or end.hint == ExitHint.ABORTED else "app_exit"
     return end.intent or hinted
 
 

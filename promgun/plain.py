@@ -15,6 +15,7 @@ from typing import Any
 from gunicorn import __version__ as gunicorn_version
 
 from promgun.endpoint.process import EndpointConfig
+from promgun.held_signals import HELD_SIGNALS
 from promgun.listeners import close_and_unlink, metrics_url
 from promgun.metrics_process import MetricsProcess
 from promgun.registration import Registration
@@ -48,6 +49,7 @@ class PlainRun:
         if self._private:
             os.environ[_PUBLISHED] = str(self._directory.path)
         atexit.register(self.close)
+        HELD_SIGNALS.install()
 
     def endpoint_config(self, cfg: Any, listeners: Sequence[socket.socket]) -> EndpointConfig:
         """Return what a metrics process of this run must know."""

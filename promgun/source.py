@@ -43,6 +43,7 @@ class StoreSource:
     def families(self) -> list[Metric]:
         """Raises ``StoreError`` if there is no such directory or it may not be read."""
         from promgun.collect import Collector  # noqa: PLC0415 - the reader is not needed for --url
+        from promgun.store.slots import SLOT_FILE, VALUE_FILE  # noqa: PLC0415 - same
 
         try:
             names = [entry.name for entry in self.path.iterdir()]
@@ -51,7 +52,7 @@ class StoreSource:
                 f"cannot read the store {self.path}: {error.strerror or error}",
                 "Is the instance still running? See: promgun ps",
             ) from error
-        if not any(name.endswith((".db", ".lock")) for name in names):
+        if not any(VALUE_FILE.fullmatch(name) or SLOT_FILE.fullmatch(name) for name in names):
             raise StoreError(f"{self.path} holds no metrics", "Name the directory that was given to --metrics-dir")
         return list(Collector(self.path).collect())
 

@@ -94,6 +94,7 @@ class ExitHint(IntEnum):
     PARENT_LOST = 2
     SIGNALLED = 3
     CODE_CHANGED = 4
+    ABORTED = 5
 
 
 # Plain integers: an enum member costs a class attribute look-up in the request path.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from promgun.store.board import Board, Cell, ExitHint
+from promgun.store.running import PHASE, Phase
 from promgun.workers.exchange import Exchange, StatusTap, came_from_application, response_has_no_body
 
 if TYPE_CHECKING:
@@ -12,12 +14,15 @@ if TYPE_CHECKING:
     from promgun.metrics.recorder import Record
 
 _SECOND = 1_000_000_000
+_HINT = int(Cell.EXIT_HINT)
+_READING = int(Phase.READING)
 
 
 class AnswerCounter:
     """The part of :class:`~promgun.workers.mixin.PrometheusMixin` that counts what was answered."""
 
     instruments: Instruments
+    _board: Board
     _record: Record
 
     def measure(self, response_class: Any) -> None:
@@ -73,6 +78,8 @@ class AnswerCounter:
 
         Behind a StopIteration that Gunicorn raises over a failure stands the failure itself, as its context.
         """
+        if SystemExit in (type(error), type(error.__context__)):
+            self._count_cut_off(exchange)
         cause = error.__context__ if isinstance(error, StopIteration) else error
         if exchange.response is None:
             return
@@ -89,11 +96,21 @@ class AnswerCounter:
         """Count a request whose answer was begun but not closed, or whose response is of a class not seen before; one
         that got no status got no answer.
         """
+        # Also where the gevent worker lets SystemExit go no further (gunicorn 27.0 ggevent.handle_request).
+        self._count_cut_off(exchange)
         response = exchange.response
         if response is not None:
             self.measure(type(response))
             if response.status is not None:
                 self._handle_request_metrics(req, exchange, response.status_code, response.sent)
+
+    def _count_cut_off(self, exchange: Exchange) -> None:
+        """Count a request that the worker's own handler of SIGABRT ended: the master will not find it on the board."""
+        if self._board.cells[_HINT] == ExitHint.ABORTED and not exchange.cut_off:
+            exchange.cut_off = True
+            self.instruments.counters.inc("gunicorn_requests_lost_total", ("timeout", exchange.route))
+            if exchange.region >= 0:
+                self._board.requests.cells[exchange.region + PHASE] = _READING
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that Gunicorn refused or the application failed."""

@@ -53,6 +53,7 @@ class Exchange:
     response: Any = None
     recorded = False
     client_left = False
+    cut_off = False
     error_type = ""
     file_size = 0
     route = ""

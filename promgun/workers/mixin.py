@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from promgun.held_signals import HELD_SIGNALS
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.store.board import Cell, ExitHint, Role
 from promgun.store.process import STORE
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from promgun.plain import PlainRun
 
-#: Signals that must not be lost between the fork and the worker's own handlers.
-AWAITED_SIGNALS = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT, signal.SIGUSR1})
 _SECOND = 1_000_000_000
 _SELF_REPORT = 10 * _SECOND
 _HEARTBEAT = int(Cell.HEARTBEAT)
@@ -86,6 +84,9 @@ class PrometheusMixin(RequestFollower):
         if slot is not None:
             self.worker_id = str(slot.number)
         self.instruments = Instruments(STORE, self.cfg)
+        if slot is not None:
+            # It is there with 0 before the first request.
+            self.instruments.counters.inc("gunicorn_worker_requests_total", (self.worker_id,), 0.0)
         self._tend_at = 0
         self._reported = 0
         self._waited = 0
@@ -108,8 +109,8 @@ class PrometheusMixin(RequestFollower):
         stacks.
         """
         super().init_signals()  # type: ignore[misc] # the worker class behind us
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED_SIGNALS)
         self._stacks.install()
+        HELD_SIGNALS.release()
 
     def load_wsgi(self) -> None:
         """Load the application and stand in front of it."""
@@ -150,6 +151,11 @@ class PrometheusMixin(RequestFollower):
         """Quit; only cells are touched, for this is a signal handler."""
         self._board.cells[_HINT] = ExitHint.SIGNALLED
         super().handle_quit(sig, frame)  # type: ignore[misc] # the worker class behind us
+
+    def handle_abort(self, sig: int, frame: Any) -> None:
+        """Note that the master has given the worker up; only a cell is touched, for this is a signal handler."""
+        self._board.cells[_HINT] = ExitHint.ABORTED
+        super().handle_abort(sig, frame)  # type: ignore[misc] # the worker class behind us
 
     def notify(self) -> None:
         """Tell the master, and the scoreboard, that the worker is alive."""

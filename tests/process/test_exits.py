@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 from contextlib import ExitStack
@@ -151,6 +152,20 @@ def test_a_stuck_worker_shows_its_stacks_once_and_what_it_served(hold: Hold, wor
         if worker_type == "gthread":
             # No thread ran again before the master's SIGKILL.
             assert server.scrape().by("cause", LOST) == {"timeout": 3}
+
+
+def test_a_request_that_times_out_is_lost_once(hold: Hold, worker_type: str) -> None:
+    with Sandbox() as sandbox, probe(worker_type, "--timeout", "3", workers=1, sandbox=sandbox) as server:
+        connection = hold(server, sandbox, "/stuck/stuck")
+        # The worker may answer 500 before it goes, and then waits for the client to leave, as a proxy would at once.
+        connection.socket.settimeout(20)
+        with contextlib.suppress(ConnectionError):
+            while connection.socket.recv(1 << 16):
+                pass
+        connection.close()
+        expect_exits(server, timeout=1)
+        settled(server, 1)
+        assert server.fresh().by("cause", LOST) == {"timeout": 1}
 
 
 def test_stack_dumps_can_be_turned_off(hold: Hold) -> None:

@@ -49,6 +49,8 @@ def exited(code: int) -> int:
         (End(status=0, booted=True, hint=ExitHint.PARENT_LOST), "parent_lost"),
         (End(status=0, booted=True, hint=ExitHint.SIGNALLED), "other_signal"),
         (End(status=0, booted=True, hint=ExitHint.CODE_CHANGED), "reload"),
+        (End(status=exited(1), booted=True, hint=ExitHint.ABORTED), "other_signal"),
+        (End(status=exited(1), booted=True, hint=ExitHint.ABORTED, aborted=True), "timeout"),
         (End(status=0, booted=True), "app_exit"),
         (End(status=exited(7), booted=True, hint=ExitHint.MAX_REQUESTS), "app_exit"),
     ],

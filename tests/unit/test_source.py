@@ -214,6 +214,7 @@ def test_store_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_directory_without_metrics(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
+    for name in ("notes.txt", "app.db", "apt.lock"):
+        (tmp_path / name).touch()
     with pytest.raises(StoreError, match=r"holds no metrics.*--metrics-dir"):
         StoreSource(tmp_path).families()
