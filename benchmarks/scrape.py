@@ -45,6 +45,22 @@ TARGET_GROWTH = 1.10
 _STOCK_BUDGET = 6.0  # seconds a case: a scrape after 1,000 dead workers takes more than one
 
 
+class Server:
+    """What the metrics process keeps between pages."""
+
+    def __init__(self, store: Path) -> None:
+        from promgun.endpoint.negotiation import Form  # noqa: PLC0415 - after our values are published
+        from promgun.endpoint.rendering import Renderer  # noqa: PLC0415 - same
+
+        self.collector = Collector(store)
+        self._renderer = Renderer()
+        self._form = Form()
+
+    def render(self, families: Any) -> bytes:
+        """Return the page of these families."""
+        return self._renderer.render(families, self._form)
+
+
 @dataclass(slots=True)
 class Case:
     """One pair of stores and what was measured on it, in milliseconds."""
@@ -52,7 +68,7 @@ class Case:
     population: Population
     ours: Path
     stock: Path
-    collector: Collector
+    server: Server
     figures: dict[str, list[float]] = field(default_factory=dict)
 
     def note(self, what: str, seconds: float) -> None:
@@ -67,11 +83,9 @@ class Case:
 # ---- scrapes
 
 
-def scrape_ours(collector: Collector) -> bytes:
+def scrape_ours(server: Server) -> bytes:
     """Return the page of the metrics process."""
-    from prometheus_client import generate_latest  # noqa: PLC0415 - after our values are published
-
-    return generate_latest(Page(collector.collect()))
+    return server.render(server.collector.collect())
 
 
 def scrape_same(reader: StoreReader) -> bytes:
@@ -100,17 +114,15 @@ def _timed(function: Callable[[Any], Any], argument: Any) -> tuple[float, Any]:
 
 
 def _round(case: Case, reader: StoreReader, *, cold: bool) -> None:
-    from prometheus_client import generate_latest  # noqa: PLC0415 - after our values are published
-
     if cold:
         case.note("cold", _timed(scrape_same, StoreReader(case.ours))[0])
-        case.note("page cold", _timed(scrape_ours, Collector(case.ours))[0])
+        case.note("page cold", _timed(scrape_ours, Server(case.ours))[0])
     case.note("warm", _timed(scrape_same, reader)[0])
     case.note("read", _timed(lambda it: it.read(), reader)[0])
-    case.note("page", _timed(scrape_ours, case.collector)[0])
-    seconds, families = _timed(lambda it: it.collect(), case.collector)
+    case.note("page", _timed(scrape_ours, case.server)[0])
+    seconds, families = _timed(lambda it: it.collect(), case.server.collector)
     case.note("collect", seconds)
-    case.note("encode", _timed(generate_latest, Page(families))[0])
+    case.note("encode", _timed(case.server.render, families)[0])
     if sum(case.figures.get("stock", [])) < _STOCK_BUDGET * 1e3:
         case.note("stock", _timed(scrape_stock, case.stock)[0])
 
@@ -119,7 +131,7 @@ def measure(cases: list[Case], rounds: int) -> None:
     """Scrape every store in turns."""
     readers = [StoreReader(case.ours) for case in cases]
     for case, reader in zip(cases, readers, strict=True):
-        scrape_ours(case.collector)
+        scrape_ours(case.server)
         scrape_same(reader)
     for number in range(rounds):
         for case, reader in zip(cases, readers, strict=True):
@@ -132,7 +144,7 @@ def measure(cases: list[Case], rounds: int) -> None:
 def _check_equal(case: Case) -> None:
     """End the benchmark if the sides do not show the same: what was recycled counts on all."""
     series = 'app_seconds_count{view="view_0"} '
-    pages = scrape_ours(case.collector), scrape_same(StoreReader(case.ours)), scrape_stock(case.stock)
+    pages = scrape_ours(case.server), scrape_same(StoreReader(case.ours)), scrape_stock(case.stock)
     lines = {line for page in pages for line in page.decode().splitlines() if line.startswith(series)}
     if len(lines) != 1:
         raise SystemExit(f"{case.population}: promgun and prometheus_client differ: {lines}")
@@ -165,7 +177,7 @@ def show(report: Report, cases: list[Case]) -> None:
                 "stock files": _files(case.stock)[0],
                 "store KiB": _files(case.ours)[1] / 1024,
                 "stock KiB": _files(case.stock)[1] / 1024,
-                "page KiB": len(scrape_ours(case.collector)) / 1024,
+                "page KiB": len(scrape_ours(case.server)) / 1024,
                 "peak MiB": mib(_peak(_peak_ours, case.ours)),
                 "stock peak MiB": mib(_peak(_peak_stock, case.stock)),
             }
@@ -182,7 +194,7 @@ def _peak(measure: Callable[[Path], int], folder: Path) -> int:
 
 
 def _peak_ours(folder: Path) -> int:
-    return high_water(lambda: scrape_ours(Collector(folder)))
+    return high_water(lambda: scrape_ours(Server(folder)))
 
 
 def _peak_stock(folder: Path) -> int:
@@ -245,7 +257,7 @@ def main() -> None:
             stack.callback(directory.close)
             stock = folder / "stock"
             stock.mkdir()
-            case = Case(population, directory.path, stock, Collector(directory.path))
+            case = Case(population, directory.path, stock, Server(directory.path))
             stack.enter_context(workers(directory, population))
             fill_stock(stock, population)
             cases.append(case)
