@@ -107,7 +107,7 @@ class RequestFollower(AnswerCounter):
             if only_region is not None:
                 region = only_region
             elif region_of_connection:
-                region = second.promgun
+                region = getattr(second, "promgun", NOWHERE)
             else:
                 # It shows once it is with the application, some 30 µs from here.
                 try:
@@ -164,13 +164,12 @@ class RequestFollower(AnswerCounter):
             region = exchange.region
             if region >= 0:
                 get = environ.get
-                text = joined(
-                    (req.method, exchange.route, get("REMOTE_ADDR", ""), get("HTTP_X_REQUEST_ID", ""), req.path)
-                )
+                texts = req.method, exchange.route, get("REMOTE_ADDR", ""), get("HTTP_X_REQUEST_ID", ""), req.path
                 try:
-                    data = text.encode()
-                except UnicodeEncodeError:
-                    data = text.encode("utf-8", "replace")
+                    data = joined(texts).encode()
+                except (TypeError, UnicodeEncodeError):
+                    # Something of a middleware's, or of a request class of another's.
+                    data = joined(map(str, texts)).encode("utf-8", "replace")
                 describe(requests.cells, region * 8, data, _APPLICATION, exchange.start)
             if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:
                 self._observe_proxy(req, environ)

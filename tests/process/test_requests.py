@@ -297,3 +297,19 @@ def test_requests_of_wrk_are_counted(worker_type: str) -> None:
         assert answered <= page.sum(REQUESTS) <= answered + 8
         assert page.sum(REQUESTS, status=200) == page.sum(REQUESTS)
         assert page.sum("gunicorn_worker_requests_total") == page.sum(REQUESTS)
+
+
+def test_an_odd_environ_costs_no_request(worker_type: str) -> None:
+    config = (
+        "def post_worker_init(worker):\n"
+        "    serve = worker.wsgi\n"
+        "    def odd(environ, start_response):\n"
+        "        environ['HTTP_X_REQUEST_ID'] = {'/ok': 5, '/status/204': '\\udcff'}[environ['PATH_INFO']]\n"
+        "        return serve(environ, start_response)\n"
+        "    worker.wsgi = odd\n"
+    )
+    with Sandbox() as sandbox:
+        sandbox.write("odd.py", config)
+        with probe(worker_type, "-c", "odd.py", sandbox=sandbox) as server:
+            assert [send(server.address, "GET", path).status for path in ("/ok", "/status/204")] == [200, 204]
+            expect_statuses(server, Counter({200: 1, 204: 1}))
