@@ -187,7 +187,13 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
                 f"Configuration file {filename} cannot be read: {error.strerror}",
                 "Check the path given with --config",
             ) from error
-        return super().get_config_from_filename(filename)
+        # Bytecode goes by seconds and size: a file that is changed within a second of its last reading, "50" to "60",
+        # would be read as it was.
+        before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            return super().get_config_from_filename(filename)
+        finally:
+            sys.dont_write_bytecode = before
 
     def _choose_worker_class(self) -> None:
         """Put the instrumented class in place of the one that was asked for."""

@@ -28,11 +28,12 @@ GRACE = 60
 
 
 def pytest_configure() -> None:
-    """Have the servers hear Ctrl-C: a shell that runs the tests in the background has them ignore it, and pass it on
-    (POSIX shell, 2.11).
+    """Have the programs that are tested hear what ends them: a shell that runs the tests in the background has them
+    ignore Ctrl-C, and nohup a hang-up, and both are passed on (POSIX, shell 2.11 and nohup).
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

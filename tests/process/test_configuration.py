@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections import Counter
@@ -66,6 +67,16 @@ def test_precedence_holds_in_a_server_and_across_hup() -> None:
             wait_until(lambda: not any(map(is_alive, before)))
             wait_until(lambda: server.scrape().value("gunicorn_workers", state="booted") == 2)
             wait_until(lambda: server.scrape().value("gunicorn_workers", state="alive") == 2)
+
+
+def test_a_configuration_file_is_read_as_it_is_now(sandbox: Sandbox) -> None:
+    """Python's bytecode would be taken for current: the same size, and the same time of change."""
+    path = sandbox.directory / "gunicorn.conf.py"
+    for number in ("50", "60"):
+        sandbox.write("gunicorn.conf.py", f"max_requests = {number}\n")
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        assert printed(sandbox, env={"PYTHONDONTWRITEBYTECODE": ""})["max_requests"] == number
+    assert not (sandbox.directory / "__pycache__").exists()
 
 
 def test_configuration_files_that_are_named(sandbox: Sandbox) -> None:
