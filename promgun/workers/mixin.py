@@ -153,8 +153,10 @@ class PrometheusMixin(RequestFollower):
         super().handle_quit(sig, frame)  # type: ignore[misc] # the worker class behind us
 
     def handle_abort(self, sig: int, frame: Any) -> None:
-        """Note that the master has given the worker up; only a cell is touched, for this is a signal handler."""
+        """Note that the master has given the worker up, and show the stacks that it asked for a moment ago."""
         self._board.cells[_HINT] = ExitHint.ABORTED
+        if self.plain is None and self.cfg.stack_dump_at:
+            self._stacks.last_words()
         super().handle_abort(sig, frame)  # type: ignore[misc] # the worker class behind us
 
     def notify(self) -> None:

@@ -27,9 +27,11 @@ class StackDump:
     def __init__(self, log: Any) -> None:
         self._log = log
         self._fd = -1
+        self._answered = False
 
     def install(self) -> None:
-        """Begin to answer; again whenever the error log may have been reopened."""
+        """Begin to answer; again whenever the error log may have been reopened, and once a second while all is well."""
+        self._answered = False
         fd = self._error_fd()
         if fd == self._fd:
             return
@@ -42,9 +44,16 @@ class StackDump:
         handlers = getattr(getattr(self._log, "error_log", None), "handlers", [])
         return next((fd for fd in map(_descriptor, handlers) if fd >= 0), 2)
 
+    def last_words(self) -> None:
+        """Show what was asked for and has not been shown whole: SIGABRT, which ends the worker, may come before Python
+        gets to the master's question, or into the middle of the answer.
+        """
+        if self._fd >= 0:
+            self._show_greenlets(STACK_SIGNAL, None)
+
     def _show_greenlets(self, _signal: int, _frame: Any) -> None:
         module = sys.modules.get("greenlet")
-        if module is None:
+        if module is None or self._answered:
             return
         out = io.StringIO()
         shown = 0
@@ -58,6 +67,7 @@ class StackDump:
                 traceback.print_stack(item.gr_frame, file=out)
         if shown:
             os.write(self._fd, out.getvalue().encode("utf-8", "replace"))
+        self._answered = True
 
 
 def _descriptor(handler: Any) -> int:

@@ -168,6 +168,22 @@ def test_a_request_that_times_out_is_lost_once(hold: Hold, worker_type: str) -> 
         assert server.fresh().by("cause", LOST) == {"timeout": 1}
 
 
+@pytest.mark.parametrize("green", ["gevent", "eventlet"])
+def test_stacks_that_are_asked_for_at_the_last_moment_are_shown_once(hold: Hold, green: str) -> None:
+    """As happens with a short timeout: Gunicorn's loop looks once a second."""
+    with (
+        Sandbox() as sandbox,
+        probe(green, "--timeout", "2", "--stack-dump-at", "1", workers=1, sandbox=sandbox) as server,
+    ):
+        hold(server, sandbox, "/gate/one")
+        hold(server, sandbox, "/stuck/stuck")
+        wait_until(lambda: "WORKER TIMEOUT" in server.log)
+        sandbox.write("one", "")
+        expect_exits(server, timeout=1)
+        assert len(re.findall(r'probe\.py", line \d+ in stuck', server.log)) == 1
+        assert len(re.findall(r'probe\.py", line \d+, in gate', server.log)) == 1
+
+
 def test_stack_dumps_can_be_turned_off(hold: Hold) -> None:
     with Sandbox() as sandbox, probe("sync", "--timeout", "2", "--stack-dump-at", "0", sandbox=sandbox) as server:
         hold(server, sandbox)
