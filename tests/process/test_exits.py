@@ -154,6 +154,26 @@ def test_a_stuck_worker_shows_its_stacks_once_and_what_it_served(hold: Hold, wor
             assert server.scrape().by("cause", LOST) == {"timeout": 3}
 
 
+@pytest.mark.parametrize("keepalive", ["kept", "closed"])
+def test_last_words_do_not_run_out(hold: Hold, worker_type: str, keepalive: str) -> None:
+    """The scoreboard has room for 64 requests at once, however many there were before, served or failed."""
+    requests = [
+        Request("/ok"),
+        Request("/fail/ValueError"),
+        Request("/stream/2/10"),
+        Request("/echo", "POST", body=b"x"),
+    ]
+    with Sandbox() as sandbox, probe(worker_type, workers=1, sandbox=sandbox) as server:
+        answers = load(server.address, requests * 40, concurrency=8, keepalive=keepalive == "kept")
+        assert answers == {200: 120, 500: 40}
+        hold(server, sandbox)
+        (worker,) = server.workers()
+        server.send_signal(signal.SIGKILL, worker)
+        expect_exits(server, killed=1)
+        assert f"(pid:{worker}) ended (killed) while serving: GET /gate/gate from 127" in server.log
+        assert server.scrape().by("cause", LOST) == {"killed": 1}
+
+
 def test_a_request_that_times_out_is_lost_once(hold: Hold, worker_type: str) -> None:
     with Sandbox() as sandbox, probe(worker_type, "--timeout", "3", workers=1, sandbox=sandbox) as server:
         connection = hold(server, sandbox, "/stuck/stuck")
