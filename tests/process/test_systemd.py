@@ -46,6 +46,16 @@ def notifications(sandbox: Sandbox) -> Iterator[tuple[str, Callable[[], str]]]:
     os.unlink(path)
 
 
+def hand_over(server: PromgunProcess, told: Callable[[], str], old: int, workers: int) -> None:
+    """Upgrade by USR2 and end the old master; systemd is told of each step. ``workers`` are those of both masters."""
+    server.send_signal(signal.SIGUSR2)
+    assert told().startswith("READY=1")
+    server.expect("gunicorn_workers", workers, state="booted")
+    server.send_signal(signal.SIGTERM, old)
+    assert told() == f"MAINPID={server.master_pid}"
+    assert server.wait() == 0
+
+
 @pytest.mark.seam
 def test_main_process_is_handed_over_in_an_upgrade(sandbox: Sandbox) -> None:
     with (
@@ -54,12 +64,7 @@ def test_main_process_is_handed_over_in_an_upgrade(sandbox: Sandbox) -> None:
     ):
         old = server.master_pid
         assert told().startswith("READY=1")
-        server.send_signal(signal.SIGUSR2)
-        assert told().startswith("READY=1")
-        server.expect("gunicorn_workers", 2, state="booted")
-        server.send_signal(signal.SIGTERM, old)
-        assert told() == f"MAINPID={server.master_pid}"
-        assert server.wait() == 0
+        hand_over(server, told, old, workers=2)
         assert server.master_pid != old
 
 
@@ -213,12 +218,7 @@ def check_confined_server(server: AsUnit, told: Callable[[], str]) -> None:
 
     server.send_signal(signal.SIGHUP)
     server.expect("gunicorn_worker_exits_total", 2, cause="reload")
-    server.send_signal(signal.SIGUSR2)
-    assert told().startswith("READY=1")
-    server.expect("gunicorn_workers", 4, state="booted")
-    server.send_signal(signal.SIGTERM, old)
-    assert told() == f"MAINPID={server.master_pid}"
-    assert server.wait() == 0
+    hand_over(server, told, old, workers=4)
     assert server.ask("/status")
     server.expect(REQUESTS, 10)
     assert "Traceback" not in server.log
