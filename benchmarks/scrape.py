@@ -23,10 +23,10 @@ from typing import Any
 from shared import Report, Value, arguments, fast_folder, high_water, mib, pinned, two_cores
 from stores import Population, fill_stock, workers
 
-from promgun.collect import Collector
+from promgun.collect.families import build_family
+from promgun.collect.page import Collector
 from promgun.exposition.formats import Page
 from promgun.store.directory import take_over
-from promgun.store.families import build_family
 from promgun.store.files import Owner
 from promgun.store.process import STORE
 from promgun.store.reader import StoreReader, families_of

@@ -29,7 +29,7 @@ from psutil import Error
 from servers import Server, promgun
 from shared import Report, Value, arguments, cpu_seconds, fast_folder, mib, resident_bytes
 
-from promgun.collect import Collector
+from promgun.collect.page import Collector
 from promgun.exposition.formats import Page
 from promgun.store.board import Role
 from promgun.store.directory import take_over

@@ -30,7 +30,10 @@ CLASSES = {
     "sync": ("gunicorn.workers.sync:SyncWorker", "promgun.workers.sync:PrometheusWorker"),
     "gthread": ("gunicorn.workers.gthread:ThreadWorker", "promgun.workers.gthread:PrometheusThreadWorker"),
     "gevent": ("gunicorn.workers.ggevent:GeventWorker", "promgun.workers.gevent:PrometheusGeventWorker"),
-    "eventlet": ("promgun.workers.eventlet_base:EventletWorker", "promgun.workers.eventlet:PrometheusEventletWorker"),
+    "eventlet": (
+        "promgun.workers._eventlet_server:EventletWorker",
+        "promgun.workers.eventlet:PrometheusEventletWorker",
+    ),
 }
 #: ``measuring`` is promgun without what it gives back: the configuration stays as Gunicorn has it.
 VARIANTS = ("plain", "promgun", "measuring", "naive")
@@ -115,11 +118,11 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     from gunicorn.config import Config  # noqa: PLC0415 - same
     from gunicorn.glogging import Logger  # noqa: PLC0415 - same
 
-    import promgun.options  # noqa: F401, PLC0415 - only in children: makes our settings known
+    import promgun.config.gunicorn_settings  # noqa: F401, PLC0415 - only in children: makes our settings known
     from promgun.store.directory import create_private  # noqa: PLC0415 - same
     from promgun.store.files import Owner  # noqa: PLC0415 - same
     from promgun.store.process import STORE  # noqa: PLC0415 - same
-    from promgun.workers.settled import settle  # noqa: PLC0415 - same
+    from promgun.workers._config_cache import settle  # noqa: PLC0415 - same
 
     application: Application = plain
     if variant in OURS:
@@ -170,7 +173,7 @@ class _Batch:
         if case.worker_type == "gthread":
             worker.tpool = _InlinePool()
         if case.worker_type == "eventlet":
-            self._client_socket = import_module("promgun.workers.eventlet_base").ClientSocket
+            self._client_socket = import_module("promgun.workers._eventlet_server").ClientSocket
         if case.worker_type in ("gevent", "eventlet"):
             sleep = import_module(case.worker_type).sleep
             self._pause = lambda: sleep(0)  # lets the hub drop timers that were cancelled

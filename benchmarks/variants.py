@@ -51,7 +51,7 @@ def _options(worker_class: str, worker_type: str, app: str = "apps:plain") -> li
 
 def _plain_class(worker_type: str) -> str:
     # Gunicorn has had no eventlet worker since 26.0: ours, unmeasured
-    return "promgun.workers.eventlet_base.EventletWorker" if worker_type == "eventlet" else worker_type
+    return "promgun.workers._eventlet_server.EventletWorker" if worker_type == "eventlet" else worker_type
 
 
 def _plain(worker_type: str, _: Ground) -> Command:

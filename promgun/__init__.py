@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
-    "PrometheusMixin": "promgun.workers.mixin",
+    "PrometheusMixin": "promgun.workers._mixin",
     "PrometheusWorker": "promgun.workers.sync",
     "PrometheusThreadWorker": "promgun.workers.gthread",
     "PrometheusGeventWorker": "promgun.workers.gevent",

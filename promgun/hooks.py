@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from promgun.config.listeners import bind, close_and_unlink, parse_address
+from promgun.endpoint.supervisor import MetricsProcess
 from promgun.errors import PromgunError
-from promgun.listeners import bind, close_and_unlink, parse_address
-from promgun.metrics_process import MetricsProcess
 
 DEFAULT_ADDRESS = "127.0.0.1:9164"
 

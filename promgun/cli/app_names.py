@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from promgun.appcheck import callables
+from promgun.config.app_check import callables
 
 #: What an application is usually called.
 _USUAL = frozenset({"app", "application", "wsgi"})

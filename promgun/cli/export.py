@@ -84,7 +84,7 @@ def _command(name: str, make: Callable[[Any], str], defaults: Any, about: str, e
         if output is None or str(output) == "-":
             click.echo(text, nl=False)
             return
-        from promgun.exposition.output import write_atomically  # noqa: PLC0415 - not needed for --help
+        from promgun.system.atomic_file import write_atomically  # noqa: PLC0415 - not needed for --help
 
         write_atomically(output, text)
 

@@ -108,7 +108,7 @@ def gunicorn_options() -> list[SettingOption]:
     _check_web_concurrency(os.environ.get("WEB_CONCURRENCY", "1"))
     from gunicorn.config import make_settings  # noqa: PLC0415 - 60 ms that only ``run`` needs
 
-    from promgun.options import SECTION  # noqa: PLC0415 - same; importing it adds our settings to Gunicorn's
+    from promgun.config.gunicorn_settings import SECTION  # noqa: PLC0415 - same; importing it adds our settings to Gunicorn's
 
     settings = [setting for setting in make_settings().values() if setting.cli]
     sections = list(dict.fromkeys([SECTION, *(setting.section for setting in settings)]))

@@ -10,7 +10,7 @@ import click
 from promgun.cli.main import LazyGroup
 from promgun.cli.types import InstanceType
 from promgun.exposition import contract, formats
-from promgun.exposition.terminal import Terminal
+from promgun.terminal.terminal import Terminal
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -69,8 +69,8 @@ def dump(
     output: Path | None,
 ) -> None:
     """Print the page of metrics of the running instance, or of the one that an option names."""
-    from promgun.exposition.output import write_atomically  # noqa: PLC0415 - not needed for --help
-    from promgun.source import source_for  # noqa: PLC0415 - imports prometheus_client
+    from promgun.instances.page_source import source_for  # noqa: PLC0415 - imports prometheus_client
+    from promgun.system.atomic_file import write_atomically  # noqa: PLC0415 - not needed for --help
 
     families = source_for(instance, directory, url).families()
     page = formats.render(families, form, match, Terminal() if output else Terminal.of())
@@ -124,8 +124,8 @@ def serve(directory: Path, addresses: tuple[str, ...]) -> None:
 
     A store that is not there yet is waited for: until then the page says gunicorn_up 0.
     """
+    from promgun.config.listeners import bind, close_and_unlink, describe, parse_address  # noqa: PLC0415 - not needed for --help
     from promgun.endpoint.main import serve_store  # noqa: PLC0415 - imports asyncio
-    from promgun.listeners import bind, close_and_unlink, describe, parse_address  # noqa: PLC0415 - not needed for --help
 
     with ExitStack() as undo:
         sockets = []

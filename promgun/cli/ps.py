@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from promgun.exposition.instances import FORMATS, render_runs
-from promgun.exposition.requests import render_requests
-from promgun.exposition.terminal import Terminal
+from promgun.terminal.instances import FORMATS, render_runs
+from promgun.terminal.requests import render_requests
+from promgun.terminal.terminal import Terminal
 
 if TYPE_CHECKING:
-    from promgun.runs import Run
+    from promgun.instances.registry import Run
 
 
 @click.command(
@@ -33,7 +33,7 @@ def ps(form: str, *, requests: bool) -> None:
     With --requests a row is a running request: instance, slot, pid and state of its worker, its phase (reading,
     queued, application, writing), method, path, client, age; a worker that has none is a row too.
     """
-    from promgun.runs import instances, live_runs  # noqa: PLC0415 - not needed for --help
+    from promgun.instances.registry import instances, live_runs  # noqa: PLC0415 - not needed for --help
 
     runs = instances() if requests else live_runs()
     if not runs:
@@ -43,6 +43,6 @@ def ps(form: str, *, requests: bool) -> None:
 
 
 def _requests(runs: tuple[Run, ...], form: str) -> str:
-    from promgun.status_requests import workers_now  # noqa: PLC0415 - imports prometheus_client
+    from promgun.status.requests import workers_now  # noqa: PLC0415 - imports prometheus_client
 
     return render_requests(workers_now(runs), form, Terminal.of())

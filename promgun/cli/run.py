@@ -19,7 +19,7 @@ class RunCommand(click.Command):
 
     @cached_property
     def _setting_options(self) -> list[SettingOption]:
-        from promgun.interrupts import interrupts_wait  # noqa: PLC0415 - for this command only
+        from promgun.master.interrupts import interrupts_wait  # noqa: PLC0415 - for this command only
 
         with interrupts_wait():
             from promgun.cli.gunicorn_options import gunicorn_options  # noqa: PLC0415 - imports gunicorn.config
@@ -72,7 +72,7 @@ def run(ctx: click.Context, /, app: str | None, **_options: object) -> None:
     variable, that before GUNICORN_CMD_ARGS, that before gunicorn.conf.py.
     """
     from promgun.cli.gunicorn_options import overrides  # noqa: PLC0415 - imports gunicorn.config
-    from promgun.launch import launch  # noqa: PLC0415 - same
-    from promgun.settings import RunSettings  # noqa: PLC0415 - same
+    from promgun.config.run_settings import RunSettings  # noqa: PLC0415 - same
+    from promgun.master.launch import launch  # noqa: PLC0415 - same
 
     launch(RunSettings(app=app, overrides=overrides(ctx)))

@@ -60,8 +60,8 @@ def top(*, instance: str | None, directory: Path | None, url: str | None, interv
     Keys: q quits, p pauses, s sorts by the next column, + and - change the interval, ? explains. Where standard
     output is no terminal, one frame is printed, as with --once. When the instance goes away it is waited for.
     """
-    from promgun.exposition.top import Watch, can_draw, print_frame  # noqa: PLC0415 - imports rich
-    from promgun.status_source import snapshots_of  # noqa: PLC0415 - imports prometheus_client
+    from promgun.status.source import snapshots_of  # noqa: PLC0415 - imports prometheus_client
+    from promgun.terminal.top.live import Watch, can_draw, print_frame  # noqa: PLC0415 - imports rich
 
     source = snapshots_of(instance, directory, url)
     if once or not can_draw():

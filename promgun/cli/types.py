@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from promgun.worker_types import WORKER_TYPES, suggest
+from promgun.config.worker_types import WORKER_TYPES, suggest
 
 Items = list[CompletionItem]
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class InstanceType(ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
         """Names of the instances that run now."""
-        from promgun.runs import instances  # noqa: PLC0415 - read at a TAB only
+        from promgun.instances.registry import instances  # noqa: PLC0415 - read at a TAB only
 
         return [
             CompletionItem(run.name, help=f"pid {run.pid}, {run.application}")

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from promgun.endpoint.gate import address_of
+from promgun.endpoint.connection_limit import address_of
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from promgun.endpoint.connection import HttpConnection
-    from promgun.endpoint.gate import Gate
+    from promgun.endpoint.connection_limit import Gate
 
 logger = logging.getLogger("promgun.endpoint")
 

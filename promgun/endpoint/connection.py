@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, cast
 import h11
 
 from promgun.endpoint.answers import REFUSALS, UNAVAILABLE, Answer
-from promgun.endpoint.site import has_body, is_last
+from promgun.endpoint.pages import has_body, is_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from promgun.endpoint.gate import Gate
+    from promgun.endpoint.connection_limit import Gate
     from promgun.endpoint.limits import Limits
-    from promgun.endpoint.site import Site
+    from promgun.endpoint.pages import Site
 
 # What of an answer is handed to asyncio at a time. Up to Python 3.11 a transport copies what the kernel does
 # not take at once; all else of a body is shared by the connections it goes to.

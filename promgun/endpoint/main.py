@@ -14,11 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from promgun.endpoint.html import StatusFeed
 from promgun.endpoint.limits import Limits, raise_open_files
 from promgun.endpoint.process import COLLECTOR, EXIT_FAILED, IGNORED_SIGNALS, STOP_SIGNAL, EndpointConfig
 from promgun.endpoint.server import MetricsEndpoint
-from promgun.endpoint.status_page import StatusFeed
-from promgun.status_store import StoreStatus
+from promgun.status.from_store import StoreStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,7 +36,7 @@ _SWITCH_SECONDS = 0.0005
 
 
 class Source(Protocol):
-    """What the endpoint shows; ``promgun.collect.Collector``."""
+    """What the endpoint shows; ``promgun.collect.page.Collector``."""
 
     def collect(self) -> Sequence[Metric]:
         """Return the whole page."""

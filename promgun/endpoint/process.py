@@ -36,7 +36,7 @@ IGNORED_SIGNALS = (
 )
 """What terminals and service managers send to a whole group, and what only the master may act on."""
 
-COLLECTOR = "promgun.collect:Collector"
+COLLECTOR = "promgun.collect.page:Collector"
 """What reads the store, as module:name."""
 
 _PACKAGE_FOLDER = str(Path(__file__).parents[2])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from promgun.endpoint.acceptor import Acceptor
 from promgun.endpoint.connection import HttpConnection
-from promgun.endpoint.faults import Faults
-from promgun.endpoint.gate import Gate
+from promgun.endpoint.connection_limit import Gate
+from promgun.endpoint.error_boundary import Faults
 from promgun.endpoint.limits import Limits
-from promgun.endpoint.site import build_site
+from promgun.endpoint.pages import build_site
 
 if TYPE_CHECKING:
     import socket

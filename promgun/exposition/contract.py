@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from promgun.exposition.terminal import Terminal
+from promgun.terminal.terminal import Terminal
 
 if TYPE_CHECKING:
     from promgun.metrics.catalog import MetricSpec
@@ -23,7 +23,7 @@ def render_catalog(catalog: Iterable[MetricSpec], form: str = "table", terminal:
         return json.dumps([_object(spec) for spec in catalog], indent=2, ensure_ascii=False) + "\n"
     if form == "markdown":
         return _markdown(catalog)
-    from promgun.exposition.tables import draw  # noqa: PLC0415 - rich is for tables only
+    from promgun.terminal.tables import draw  # noqa: PLC0415 - rich is for tables only
 
     rows = ((spec.name, spec.kind, _labels(spec), spec.help) for spec in catalog)
     return draw(("FAMILY", "TYPE", "LABELS", "MEANING"), rows, terminal)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from promgun.exposition.terminal import Terminal
+    from promgun.terminal.terminal import Terminal
 
 Format = Literal["text", "openmetrics", "json", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -39,7 +39,7 @@ def render(
     if form == "json":
         return to_json(chosen)
     if form == "table":
-        from promgun.exposition.tables import metrics_table  # noqa: PLC0415 - rich is for tables only
+        from promgun.terminal.tables import metrics_table  # noqa: PLC0415 - rich is for tables only
 
         return metrics_table(chosen, terminal)
     if form == "openmetrics":

@@ -14,14 +14,23 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from promgun.store import running
+from promgun.store import request_table
 from promgun.store.files import Owner, reserve
-from promgun.store.running import BUSY, FIRST, LAST, STEP, RunningRequest, RunningRequests, busy_cells, read_running
-from promgun.store.usage import Usage
+from promgun.store.request_table import (
+    BUSY,
+    FIRST,
+    LAST,
+    STEP,
+    RunningRequest,
+    RunningRequests,
+    busy_cells,
+    read_running,
+)
+from promgun.system.procfs import Usage
 
 VERSION = 3
 #: The cells, then the regions of running requests.
-SIZE = -(-running.END // mmap.PAGESIZE) * mmap.PAGESIZE
+SIZE = -(-request_table.END // mmap.PAGESIZE) * mmap.PAGESIZE
 _CELL = 8
 
 

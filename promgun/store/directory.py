@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from promgun.errors import StoreError
-from promgun.folders import SHARED_MEMORY, temporary_folder
 from promgun.store.files import Owner
+from promgun.system.folders import SHARED_MEMORY, temporary_folder
 
 LOCK_NAME = "store.lock"
 #: What prometheus_client and promgun name their files; nothing else in a user's directory is ours to remove.

@@ -14,10 +14,10 @@ from typing import Any
 from promgun.store.board import Board, Cell, Role, monotonic_ns
 from promgun.store.directory import StoreDirectory
 from promgun.store.files import Owner, ValueFile
-from promgun.store.publishing import publish
+from promgun.store.pending import Settled, Trouble, Waiting, WaitingRoom
 from promgun.store.slots import Slot, claim, slot_name
+from promgun.store.value_class_hook import publish
 from promgun.store.values import Place, SlotValue, value_class
-from promgun.store.waiting import Settled, Trouble, Waiting, WaitingRoom
 
 _RETRY_AFTER = 1.0
 

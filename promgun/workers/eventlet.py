@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from promgun.workers.eventlet_base import EventletWorker
-from promgun.workers.mixin import PrometheusMixin
-from promgun.workers.requests import ConnectionFollower
+from promgun.workers._eventlet_server import EventletWorker
+from promgun.workers._instrumentation import ConnectionFollower
+from promgun.workers._mixin import PrometheusMixin
 
 
 class PrometheusEventletWorker(PrometheusMixin, ConnectionFollower, EventletWorker):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gunicorn.workers.ggevent import GeventWorker
 
-from promgun.workers.mixin import PrometheusMixin
-from promgun.workers.requests import ConnectionFollower
+from promgun.workers._instrumentation import ConnectionFollower
+from promgun.workers._mixin import PrometheusMixin
 
 
 class PrometheusGeventWorker(PrometheusMixin, ConnectionFollower, GeventWorker):  # type: ignore[misc] # gunicorn is untyped

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.sync import SyncWorker
 
-from promgun.store.running import FIRST, PHASE, START, Phase
-from promgun.workers.mixin import PrometheusMixin
+from promgun.store.request_table import FIRST, PHASE, START, Phase
+from promgun.workers._mixin import PrometheusMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from promgun.cli.completion import SHELLS
 from promgun.cli.main import main
-from promgun.runs import Run, register
+from promgun.instances.registry import Run, register
 
 ROOT = Path(__file__).parents[2]
 FILES = {"bash": "promgun.bash", "zsh": "_promgun", "fish": "promgun.fish"}

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from promgun.cli.main import main
-from promgun.exposition import instances, requests
-from promgun.exposition.top_table import COLUMNS
+from promgun.terminal import instances, requests
+from promgun.terminal.top.table import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 MARKDOWN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -23,7 +23,7 @@ MARKDOWN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 def test_reference_pages_are_what_the_code_says() -> None:
     # In an interpreter of its own: what other tests did to Click or the environment is not the program's doing.
-    command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    command = [sys.executable, str(ROOT / "tools" / "generate_docs.py"), "--check"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert finished.returncode == 0, finished.stderr
 

@@ -17,8 +17,8 @@ from promgun.export.emitter import to_yaml
 from promgun.export.grafana import RELOADS, VARIABLES, GrafanaOptions, grafana
 from promgun.export.rules import RulesOptions, rules
 from promgun.metrics.catalog import CATALOG, EXIT_CAUSES, MetricSpec
-from tests.promql import Mismatch, Series, check
-from tests.yamls import parse
+from tests.support.promql import Mismatch, Series, check
+from tests.support.yamls import parse
 
 ROOT = Path(__file__).parents[2]
 TARGET = ("job", "instance")

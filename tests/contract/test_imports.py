@@ -16,20 +16,9 @@ HEAVY = ("gunicorn", "prometheus_client", "asyncio", "psutil", "rich", "h11", "s
 #: Third-party module to the only places (files or folders of the package) that may name it.
 SEAMS = {
     "click": ("cli/",),
-    "rich": ("exposition/",),
+    "rich": ("terminal/", "exposition/"),
     "eventlet": ("workers/",),
-    "gunicorn": (
-        "options.py",
-        "application.py",
-        "worker_class.py",
-        "foreign.py",
-        "arbiter.py",
-        "plain.py",
-        "launch.py",
-        "workers/",
-        "cli/gunicorn_options.py",
-        "cli/types.py",
-    ),
+    "gunicorn": ("config/", "master/", "workers/", "cli/gunicorn_options.py", "cli/types.py"),
 }
 
 
@@ -44,8 +33,8 @@ def modules_after(code: str) -> set[str]:
     "code",
     [
         "import promgun.cli.entry, promgun.cli.main",
-        "import promgun.worker_types",
-        "import promgun.settings, promgun.errors, promgun.runs",
+        "import promgun.config.worker_types",
+        "import promgun.config.run_settings, promgun.errors, promgun.instances.registry",
         # Naming a command loads its module: each TAB after "promgun" does so with all of them.
         "import promgun.cli.run, promgun.cli.ps, promgun.cli.metrics, promgun.cli.top, promgun.cli.export",
         "import promgun.cli.completion",

@@ -18,8 +18,8 @@ from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
-from promgun.application import ArbiterSeam, PromgunApplication
-from promgun.arbiter import PrometheusArbiter
+from promgun.master.application import ArbiterSeam, PromgunApplication
+from promgun.master.arbiter import PrometheusArbiter
 from promgun.metrics.catalog import MASTER_SIGNALS
 
 pytestmark = pytest.mark.seam

@@ -24,7 +24,7 @@ from promgun.store.files import ValueFile
 from promgun.store.process import ProcessStore
 from promgun.store.slots import Slot
 from promgun.store.values import SlotValue, value_class
-from tests.store_fixtures import ROOT, open_directory, release
+from tests.support.store_fixtures import ROOT, open_directory, release
 
 _LABEL = 'asserts the label pid="123"; the label names the slot (pid="slot0"), which the next owner keeps'
 _FILE = "removes gauge_live*_123.db by its pid; the file is named by the slot, and removed with its owner"

@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from tests.harness import PROMGUN, Page, PromgunProcess, Sandbox, is_alive, wait_until
-from tests.http_client import Connection, Request, load, send
+from tests.support.harness import PROMGUN, Page, PromgunProcess, Sandbox, is_alive, wait_until
+from tests.support.http_client import Connection, Request, load, send
 
 pytestmark = pytest.mark.seam
 

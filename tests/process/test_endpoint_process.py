@@ -15,8 +15,8 @@ import psutil
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tests.harness import PromgunProcess, Sandbox, wait_until
-from tests.http_client import Connection, Request, load, send
+from tests.support.harness import PromgunProcess, Sandbox, wait_until
+from tests.support.http_client import Connection, Request, load, send
 
 REQUESTS = "gunicorn_requests_total"
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from tests.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
-from tests.refusals import (
+from tests.support.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
+from tests.support.refusals import (
     APP_LOAD,
     CONFIGURATION,
     DEMO,
@@ -22,7 +22,7 @@ from tests.refusals import (
     assert_one_line,
     fail,
 )
-from tests.sandbox import free_stores
+from tests.support.sandbox import free_stores
 
 pytestmark = [pytest.mark.seam, pytest.mark.usefixtures("alone_with_stores")]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.seam
 
 APPS = Path(__file__).parents[1] / "apps"
-WORKER = "promgun.workers.eventlet_base.EventletWorker"
+WORKER = "promgun.workers._eventlet_server.EventletWorker"
 DEADLINE = 15.0
 LISTENING = re.compile(r"Listening at: (\S+) ")
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -607,7 +607,7 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
 
 def test_importing_the_module_patches_nothing() -> None:
     program = (
-        "import socket, promgun.workers.eventlet_base\n"
+        "import socket, promgun.workers._eventlet_server\n"
         "from eventlet import patcher\n"
         "assert socket.socket.__module__ == 'socket'\n"
         "assert not patcher.already_patched\n"
@@ -634,7 +634,7 @@ def test_without_a_usable_eventlet_only_the_import_fails(installed: str, message
         "import promgun.workers\n"
         f"{installed}\n"
         "try:\n"
-        "    import promgun.workers.eventlet_base\n"
+        "    import promgun.workers._eventlet_server\n"
         "except ImportError as error:\n"
         "    print(error)\n"
     )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from tests.harness import PromgunProcess, Sandbox, wait_until
-from tests.http_client import Connection, Request, load, send
+from tests.support.harness import PromgunProcess, Sandbox, wait_until
+from tests.support.http_client import Connection, Request, load, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

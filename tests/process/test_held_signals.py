@@ -7,7 +7,7 @@ import signal
 import psutil
 import pytest
 
-from tests.harness import GUNICORN, PROMGUN, PromgunProcess, Sandbox, wait_until
+from tests.support.harness import GUNICORN, PROMGUN, PromgunProcess, Sandbox, wait_until
 
 pytestmark = pytest.mark.seam
 

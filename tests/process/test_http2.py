@@ -9,8 +9,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 
-from tests.harness import PromgunProcess
-from tests.http_client import Address
+from tests.support.harness import PromgunProcess
+from tests.support.http_client import Address
 
 
 def get(address: Address, *paths: str) -> list[tuple[int, bytes]]:

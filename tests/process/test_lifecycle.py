@@ -11,9 +11,9 @@ from threading import Thread
 import psutil
 import pytest
 
-from tests.harness import PromgunProcess, Sandbox, is_alive, wait_until
-from tests.http_client import NO_ANSWER, Connection, Request, load, send
-from tests.watch import Watch
+from tests.support.harness import PromgunProcess, Sandbox, is_alive, wait_until
+from tests.support.http_client import NO_ANSWER, Connection, Request, load, send
+from tests.support.watch import Watch
 
 pytestmark = pytest.mark.seam
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import GUNICORN, PromgunProcess, Sandbox, is_alive, wait_until
-from tests.http_client import Request, load, send
+from tests.support.harness import GUNICORN, PromgunProcess, Sandbox, is_alive, wait_until
+from tests.support.http_client import Request, load, send
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

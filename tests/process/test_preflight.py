@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
-from tests.http_client import Request, load, send
-from tests.refusals import APP_LOAD, CONFIGURATION, DEMO, FREE, USAGE, assert_one_line, fail
+from tests.support.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
+from tests.support.http_client import Request, load, send
+from tests.support.refusals import APP_LOAD, CONFIGURATION, DEMO, FREE, USAGE, assert_one_line, fail
 
 pytestmark = [pytest.mark.seam, pytest.mark.usefixtures("alone_with_stores")]
 

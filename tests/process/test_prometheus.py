@@ -17,10 +17,10 @@ from promgun.export.grafana import GrafanaOptions, grafana
 from promgun.export.kubernetes import KubernetesOptions, kubernetes
 from promgun.export.rules import RulesOptions, Thresholds, rules
 from promgun.export.scrape import ScrapeOptions, scrape
-from tests.harness import PromgunProcess, Sandbox, is_alive, wait_until
-from tests.http_client import Connection, Request, load, send
-from tests.servers import Prometheus, prometheus
-from tests.yamls import parse, parse_all
+from tests.support.harness import PromgunProcess, Sandbox, is_alive, wait_until
+from tests.support.http_client import Connection, Request, load, send
+from tests.support.servers import Prometheus, prometheus
+from tests.support.yamls import parse, parse_all
 
 pytestmark = pytest.mark.needs("prometheus", "promtool")
 

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from tests.harness import PromgunProcess, Sandbox
-from tests.http_client import load, send
-from tests.page import Page
-from tests.servers import pushgateway
+from tests.support.harness import PromgunProcess, Sandbox
+from tests.support.http_client import load, send
+from tests.support.page import Page
+from tests.support.servers import pushgateway
 
 HOST = socket.gethostname()
 PUSHED = "Final metrics pushed to"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from promgun.folders import SHARED_MEMORY
-from tests.harness import PromgunProcess, Sandbox
-from tests.http_client import load
-from tests.unit_sandbox import may_confine
+from promgun.system.folders import SHARED_MEMORY
+from tests.support.harness import PromgunProcess, Sandbox
+from tests.support.http_client import load
+from tests.support.unit_sandbox import may_confine
 
 ROOT = Path(__file__).parents[2]
-LAUNCHER = ("-m", "tests.read_only", "-m", "promgun")
+LAUNCHER = ("-m", "tests.support.read_only", "-m", "promgun")
 
 
 @pytest.fixture

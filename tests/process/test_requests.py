@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from tests.harness import PromgunProcess, Sandbox, wait_until
-from tests.http_client import NO_ANSWER, Connection, Request, load, send
+from tests.support.harness import PromgunProcess, Sandbox, wait_until
+from tests.support.http_client import NO_ANSWER, Connection, Request, load, send
 
 pytestmark = pytest.mark.seam
 

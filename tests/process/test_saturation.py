@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from tests.harness import PromgunProcess, Sandbox, wait_until
-from tests.http_client import Address, Connection, Request, send
+from tests.support.harness import PromgunProcess, Sandbox, wait_until
+from tests.support.http_client import Address, Connection, Request, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

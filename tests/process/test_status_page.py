@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser import Browser
-from tests.endpoint_server import Endpoint
-from tests.harness import PromgunProcess, Sandbox, wait_until
-from tests.http_client import Address, Connection, Request, load, send
+from tests.support.browser import Browser
+from tests.support.endpoint_server import Endpoint
+from tests.support.harness import PromgunProcess, Sandbox, wait_until
+from tests.support.http_client import Address, Connection, Request, load, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PromgunProcess, Sandbox, wait_until
-from tests.http_client import load, send
-from tests.page import Page
+from tests.support.harness import PromgunProcess, Sandbox, wait_until
+from tests.support.http_client import load, send
+from tests.support.page import Page
 
 REQUESTS = "gunicorn_requests_total"
 ERRORS = "promgun_store_errors_total"

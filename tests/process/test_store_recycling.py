@@ -25,8 +25,8 @@ from promgun.store.format import series_key
 from promgun.store.process import ProcessStore
 from promgun.store.reader import StoreReader
 from promgun.store.slots import Slot, read_boards
-from tests.sandbox import wait_until
-from tests.store_fixtures import (
+from tests.support.sandbox import wait_until
+from tests.support.store_fixtures import (
     ROOT,
     fork,
     in_fresh_interpreter,
@@ -40,14 +40,14 @@ from tests.store_fixtures import (
 )
 
 if TYPE_CHECKING:
-    from promgun.collect import Collector
+    from promgun.collect.page import Collector
 
 REQUESTS = "gunicorn_requests_total"
 ALIVE_AT_ONCE = 8
 ENDLESS = 10_000
 GAUGE = series_key("g", "g", {}, "Help.")
 
-RUN = "import sys; sys.argv[1:1] = []; from tests.store_fixtures import run_here; run_here()"
+RUN = "import sys; sys.argv[1:1] = []; from tests.support.store_fixtures import run_here; run_here()"
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def test_ten_thousand_processes_leave_what_a_hundred_leave(tmp_path: Path) -> No
 
 
 def collector_of(path: Path, complaints: list[str]) -> Collector:
-    from promgun.collect import Collector  # noqa: PLC0415 - too heavy for the processes that are forked all the time
+    from promgun.collect.page import Collector  # noqa: PLC0415 - too heavy for the processes that are forked all the time
 
     return Collector(path, complaints.append)
 
@@ -278,8 +278,8 @@ def test_a_scrape_in_the_middle_of_anything_is_a_page(tmp_path: Path) -> None:
 
 
 def test_recycled_workers_of_a_server_leave_nothing() -> None:
-    from tests.harness import PromgunProcess  # noqa: PLC0415 - for this test alone
-    from tests.http_client import load  # noqa: PLC0415 - same
+    from tests.support.harness import PromgunProcess  # noqa: PLC0415 - for this test alone
+    from tests.support.http_client import load  # noqa: PLC0415 - same
 
     with PromgunProcess("--max-requests", "5", app="probe:app", workers=2) as server:
         store = Path(server.sandbox.runs()[0]["store"])

@@ -19,10 +19,10 @@ import pytest
 
 from promgun.export.command import ServerOptions
 from promgun.export.systemd import SystemdOptions, systemd
-from tests.harness import DEADLINE, PromgunProcess, Sandbox
-from tests.http_client import send
-from tests.sandbox import MARK
-from tests.unit_sandbox import may_confine
+from tests.support.harness import DEADLINE, PromgunProcess, Sandbox
+from tests.support.http_client import send
+from tests.support.sandbox import MARK
+from tests.support.unit_sandbox import may_confine
 
 ROOT = Path(__file__).parents[2]
 REQUESTS = "gunicorn_requests_total"
@@ -156,7 +156,7 @@ class AsUnit(PromgunProcess):
             *(str(ROOT / folder) for folder in ("promgun", "tests")),
             str(sandbox.directory),
         }
-        self.argv = [sys.executable, "-m", "tests.unit_sandbox", str(unit), *sorted(kept)]
+        self.argv = [sys.executable, "-m", "tests.support.unit_sandbox", str(unit), *sorted(kept)]
         self._env = {
             "PYTHONPATH": str(ROOT),
             "UNIT_NOTIFY_SOCKET": notify,

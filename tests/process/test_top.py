@@ -25,10 +25,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.cells import cell_len
 
-from promgun.status_page import snapshot_of
-from promgun.status_store import StoreStatus
-from tests.harness import DEADLINE, PromgunProcess, Sandbox, wait_until
-from tests.http_client import NoAnswer, load, send
+from promgun.status.from_page import snapshot_of
+from promgun.status.from_store import StoreStatus
+from tests.support.harness import DEADLINE, PromgunProcess, Sandbox, wait_until
+from tests.support.http_client import NoAnswer, load, send
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -246,7 +246,7 @@ def test_terminal_is_left_as_it_was_found(server: PromgunProcess, name: str) -> 
 
 
 def test_terminal_is_left_as_it_was_found_after_a_crash(sandbox: Sandbox) -> None:
-    code = "from promgun.exposition.top_screen import Screen\nwith Screen() as s: s.show([[('x', 'plain')]]); 1 / 0"
+    code = "from promgun.terminal.top.screen import Screen\nwith Screen() as s: s.show([[('x', 'plain')]]); 1 / 0"
     with OnTerminal(sandbox, "-c", code) as crashed:
         assert crashed.ends() == 1
         wait_until(lambda: "ZeroDivisionError" in crashed.output.split(LEAVE)[-1], message="told on the normal screen")

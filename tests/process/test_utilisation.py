@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import UPTIME, Page, PromgunProcess, wait_until
-from tests.http_client import Address, send
+from tests.support.harness import UPTIME, Page, PromgunProcess, wait_until
+from tests.support.http_client import Address, send
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,0 +1,1 @@
+"""One reading of a store joined with the kernel's figures."""

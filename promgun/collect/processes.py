@@ -1,0 +1,197 @@
+"""Figures of processes, read from outside when somebody asks, never in the request path."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from promgun.store.board import BoardView, Cell, is_alive
+from promgun.store.slots import read_board_of, read_views
+from promgun.system.procfs import HAS_PROC, Usage, read_usage
+
+_NS = 1_000_000_000
+
+#: What grows for as long as a process lives, and must go on growing when the next owner of a slot begins at 0.
+COUNTERS = ("user", "system", "voluntary", "involuntary")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A process at one moment: bytes, nanoseconds, counts. ``None`` is what the kernel would not tell."""
+
+    resident: int
+    unique: int | None
+    user: int
+    system: int
+    fds: int | None
+    threads: int
+    voluntary: int
+    involuntary: int
+
+
+class ProcessFigures:
+    """Reads figures by pid, and keeps for ``unique_age`` seconds what takes long: memory that nobody shares.
+
+    For that the kernel walks through all of a process' pages, and holds it up meanwhile.
+    """
+
+    unique_age = 10.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._unique: dict[int, _Unique] = {}
+
+    def read(self, pid: int, usage: Usage | None) -> Figures | None:
+        """Return the figures of a process, ``None`` when it is gone; ``usage`` is what /proc says, where there is one.
+
+        What it used is there also of one that waits to be reaped.
+        """
+        if usage is None:
+            return self._ask(pid)
+        return Figures(
+            resident=usage.resident,
+            unique=None if usage.ended else self._unique_of(pid, usage.start),
+            user=usage.user,
+            system=usage.system,
+            fds=None if usage.ended else _fds(pid),
+            threads=usage.threads,
+            voluntary=usage.voluntary,
+            involuntary=usage.involuntary,
+        )
+
+    def _ask(self, pid: int) -> Figures | None:
+        """Return the figures where only psutil knows them: on systems without /proc."""
+        try:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                times = process.cpu_times()
+                switches = process.num_ctx_switches()
+                return Figures(
+                    resident=process.memory_info().rss,
+                    unique=self._unique_of(pid, process.create_time()),
+                    user=round(times.user * _NS),
+                    system=round(times.system * _NS),
+                    fds=process.num_fds(),
+                    threads=process.num_threads(),
+                    voluntary=switches.voluntary,
+                    involuntary=switches.involuntary,
+                )
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return None
+
+    def _unique_of(self, pid: int, start: float) -> int | None:
+        known = self._unique.get(pid)
+        now = self._clock()
+        if known is None or known.start != start or now - known.read_at >= self.unique_age:
+            known = self._unique[pid] = _Unique(start, now, _unique(pid))
+        return known.size
+
+    def keep(self, pids: Iterable[int]) -> None:
+        """Forget every process but these."""
+        wanted = set(pids)
+        for pid in self._unique.keys() - wanted:
+            del self._unique[pid]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unique:
+    """The memory that a process shared with nobody at one moment; ``start`` tells it from another of the same pid."""
+
+    start: float
+    read_at: float
+    size: int | None
+
+
+Live = Callable[[int, Usage | None], Figures | None]
+
+
+def boards_with_figures(store: Path, live: Live) -> list[tuple[BoardView, bool, Figures | None]]:
+    """Return the boards of a store, whether their owners live, and their figures, all of one moment.
+
+    A worker that went between the copy of its board and the look at its process is looked up again: its master books
+    what it used before it is reaped.
+    """
+    found = []
+    for view in read_views(store):
+        alive, figures = _look_at(view, live)
+        if figures is None and view[Cell.PID] > 0 and view[Cell.WORKED]:
+            again = read_board_of(store, view.slot)
+            if again is not None and again[Cell.PID] != view[Cell.PID]:
+                found.append((again, *_look_at(again, live)))
+                continue
+        found.append((view, alive, figures))
+    return found
+
+
+def _look_at(view: BoardView, live: Live) -> tuple[bool, Figures | None]:
+    """Return whether a board's owner lives, and its figures: those by ``live``, ``None`` when it is gone."""
+    pid = view[Cell.PID]
+    if pid <= 0:
+        return False, None
+    if not HAS_PROC:
+        return is_alive(view), live(pid, None)
+    usage = read_usage(pid)
+    if usage is None or usage.start != view[Cell.PROCESS_START]:
+        return False, None
+    return not usage.ended, live(pid, usage)
+
+
+def _unique(pid: int) -> int | None:
+    # A process that changed user is not dumpable, and its maps are closed to others of that user (proc(5)).
+    try:
+        # /proc/PID/smaps_rollup where there is one (psutil 5.9.6 and 7.2)
+        return int(psutil.Process(pid).memory_full_info().uss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
+
+
+def _fds(pid: int) -> int | None:
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return None
+
+
+class RisingFigures:
+    """Makes figures that begin at 0 with every process rise for ever by slot: what the last owner had is added.
+
+    All are whole numbers (nanoseconds, counts): sums of floats would come out a rounding error apart from reader to
+    reader, and Prometheus takes any decrease for a reset.
+    """
+
+    def __init__(self) -> None:
+        self._pids: dict[int, int] = {}
+        self._booked: dict[tuple[int, str], int] = {}
+        self._unbooked: dict[tuple[int, str], int] = {}
+        self._last: dict[tuple[int, str], int] = {}
+
+    def update(self, slot: int, pid: int, figures: Figures | None, lasting: dict[str, int]) -> dict[str, int]:
+        """Return the totals of a slot; ``lasting`` is what the master booked for owners that are gone.
+
+        What nobody books at the end of a process, or not yet, is carried on from what was last seen of it.
+        """
+        changed = self._pids.get(slot) != pid
+        self._pids[slot] = pid
+        totals = {}
+        for name in COUNTERS:
+            key = slot, name
+            booked = lasting.get(name, 0)
+            unbooked = max(0, self._unbooked.get(key, 0) - (booked - self._booked.get(key, booked)))
+            if changed:
+                unbooked = max(unbooked, self._last.get(key, 0) - booked)
+            self._booked[key], self._unbooked[key] = booked, unbooked
+            now = getattr(figures, name) if figures is not None else 0
+            totals[name] = self.clamp(slot, name, booked + unbooked + now)
+        return totals
+
+    def clamp(self, slot: int, name: str, value: int) -> int:
+        """Return ``value``, or the last one of that name where it was higher: between a death and the master's booking
+        of it, and while a board was copied in the middle of a change.
+        """
+        value = self._last[slot, name] = max(value, self._last.get((slot, name), 0))
+        return value

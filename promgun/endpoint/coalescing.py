@@ -1,0 +1,100 @@
+"""Collections shared by all who wait for one, each begun after the requests it answers."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from promgun.endpoint.error_boundary import Faults
+    from promgun.endpoint.limits import Limits
+    from promgun.endpoint.negotiation import Form
+
+Collected = TypeVar("Collected")
+Page = TypeVar("Page")
+Result = TypeVar("Result")
+
+
+class Rounds(Generic[Collected, Page]):
+    """One collection at a time, on one thread; to be used within a running event loop.
+
+    Who asks before a round begins gets that round's page; who asks while it runs gets the next one's. So
+    whatever happened before a request was sent is on its page, and any number of scrapes cost one
+    collection. A round that took ``d`` seconds, rendering included, is followed by a pause of ``d``, at most
+    ``limits.pause_seconds``: clients cannot have more than half of one CPU's time, but for very long rounds.
+    Each form of the page is rendered once a round; of the forms that keep only some names, a round takes
+    ``limits.filters`` different ones.
+
+    ``failed`` is the page of those whose collection or rendering raised, was refused, or hangs. Rounds that share a
+    ``thread`` never collect at the same time.
+    """
+
+    def __init__(
+        self,
+        collect: Callable[[], Collected],
+        render: Callable[[Collected, Form], Page],
+        failed: Page,
+        faults: Faults,
+        limits: Limits,
+        *,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self._collect = collect
+        self._render = render
+        self._failed = failed
+        self._faults = faults
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self.thread = thread or ThreadPoolExecutor(1, thread_name_prefix="promgun-collect")
+        self._next: dict[Form, asyncio.Future[Page]] = {}
+        self._runner: asyncio.Task[None] | None = None
+        self._began: float | None = None
+        self._not_before = 0.0
+
+    def page(self, form: Form) -> asyncio.Future[Page]:
+        """Return the page of the next round; others may wait for it too, so it must not be cancelled."""
+        future = self._next.get(form)
+        if future is None:
+            future = self._loop.create_future()
+            if self._hangs() or self._is_full_for(form):
+                future.set_result(self._failed)
+            else:
+                self._next[form] = future
+        if self._runner is None and self._next:
+            self._runner = self._loop.create_task(self._run())
+        return future
+
+    def close(self) -> None:
+        """Begin nothing more; a collection that runs is left to end by itself."""
+        if self._runner is not None:
+            self._runner.cancel()
+        self.thread.shutdown(wait=False, cancel_futures=True)
+
+    def _hangs(self) -> bool:
+        return self._began is not None and self._loop.time() - self._began > self._limits.collect_seconds
+
+    def _is_full_for(self, form: Form) -> bool:
+        return bool(form.names) and sum(bool(other.names) for other in self._next) >= self._limits.filters
+
+    async def _run(self) -> None:
+        while self._next:
+            await asyncio.sleep(self._not_before - self._loop.time())
+            pages, self._next = self._next, {}
+            began = self._began = self._loop.time()
+            await self._round(pages)
+            self._began = None
+            ended = self._loop.time()
+            self._not_before = ended + min(ended - began, self._limits.pause_seconds)
+        self._runner = None
+
+    async def _round(self, pages: dict[Form, asyncio.Future[Page]]) -> None:
+        families = await self._on_thread(self._collect)
+        for form in sorted(pages, key=lambda form: len(form.names)):
+            page = None if families is None else await self._on_thread(self._render, families, form)
+            pages[form].set_result(self._failed if page is None else page)
+
+    async def _on_thread(self, call: Callable[..., Result], *args: object) -> Result | None:
+        return await self._loop.run_in_executor(self.thread, self._faults.guard, call, *args)

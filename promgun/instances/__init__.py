@@ -1,0 +1,1 @@
+"""Which servers run, and how to reach their page."""

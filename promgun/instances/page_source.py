@@ -1,0 +1,166 @@
+"""Where a page of metrics comes from: the store of a running instance, a directory, or an address that serves one."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from promgun.errors import InstanceError, StoreError, UsageError
+from promgun.instances.registry import find
+
+TIMEOUT = 10.0
+PAGE_LIMIT = 256 * 1024 * 1024
+METRICS_PATH = "/metrics"
+_CHUNK = 1024 * 1024
+#: Prometheus text format 0.0.4, the one that ``prometheus_client.parser`` reads.
+_HEADERS = {"Accept": "text/plain;version=0.0.4", "User-Agent": "promgun"}
+
+
+class Source(Protocol):
+    """Something that can be asked for the whole page."""
+
+    def families(self) -> list[Metric]:
+        """The metric families of the page, in its order; raises a ``PromgunError`` when it cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSource:
+    """The page as read from a store directory, by this process."""
+
+    path: Path
+
+    def families(self) -> list[Metric]:
+        """Raises ``StoreError`` if there is no such directory or it may not be read."""
+        from promgun.collect.page import Collector  # noqa: PLC0415 - the reader is not needed for --url
+        from promgun.store.slots import SLOT_FILE, VALUE_FILE  # noqa: PLC0415 - same
+
+        try:
+            names = [entry.name for entry in self.path.iterdir()]
+        except OSError as error:
+            raise StoreError(
+                f"cannot read the store {self.path}: {error.strerror or error}",
+                "Is the instance still running? See: promgun ps",
+            ) from error
+        if not any(VALUE_FILE.fullmatch(name) or SLOT_FILE.fullmatch(name) for name in names):
+            raise StoreError(f"{self.path} holds no metrics", "Name the directory that was given to --metrics-dir")
+        return list(Collector(self.path).collect())
+
+
+@dataclass(frozen=True, slots=True)
+class UrlSource:
+    """The page as served at ``url``: http://, https://, HOST:PORT, or unix:PATH; /metrics if it names no path."""
+
+    url: str
+    timeout: float = TIMEOUT
+
+    def families(self) -> list[Metric]:
+        """Raises ``InstanceError`` if nothing answers in ``timeout`` seconds, or what answers is not a metrics page."""
+        try:
+            status, reason, body = self._fetch()
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise InstanceError(f"{self.url} does not answer: {why}", "Is it running? See: promgun ps") from error
+        if status != http.client.OK:
+            raise InstanceError(
+                f"{self.url} answered {status} {reason}",
+                f"Name the address of the metrics page, e.g. http://127.0.0.1:9164{METRICS_PATH}",
+            )
+        return self._parse(body)
+
+    def _parse(self, body: bytes) -> list[Metric]:
+        try:
+            return list(text_string_to_metric_families(body.decode()))
+        except (ValueError, IndexError, KeyError) as error:
+            raise InstanceError(
+                f"{self.url} did not answer with metrics",
+                f"Name the address of the metrics page, e.g. http://127.0.0.1:9164{METRICS_PATH}",
+            ) from error
+
+    def _fetch(self) -> tuple[int, str, bytes]:
+        deadline = time.monotonic() + self.timeout
+        connection, path = _connect(self.url, self.timeout)
+        with closing(connection):
+            connection.request("GET", path, headers=_HEADERS)
+            response = connection.getresponse()
+            body = bytearray()
+            # The socket's time-out restarts with every byte: a deadline for the whole is kept here.
+            while chunk := response.read1(_CHUNK):
+                body += chunk
+                if time.monotonic() > deadline:
+                    raise TimeoutError(None, f"not finished after {self.timeout:g} s")
+                if len(body) > PAGE_LIMIT:
+                    raise OSError(None, f"the page is larger than {PAGE_LIMIT // 1024**2} MiB")
+            if response.length:
+                # read1() takes an early end for the end (3.10 to 3.13); half a page must not pass for a whole one.
+                raise OSError(None, f"the page ends {response.length} bytes early")
+            return response.status, response.reason, bytes(body)
+
+
+def source_for(instance: str | None, directory: Path | None, url: str | None) -> StoreSource | UrlSource:
+    """The source that the options name; with none of them the only running instance.
+
+    Raises ``UsageError`` if more than one is given and ``InstanceError`` if the instance cannot be found.
+    """
+    given = [
+        flag for flag, value in (("--instance", instance), ("--dir", directory), ("--url", url)) if value is not None
+    ]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} cannot be given together", "Name one source")
+    if url is not None:
+        return UrlSource(url)
+    return StoreSource(find(instance).store if directory is None else directory)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
+    if url.startswith("unix:"):
+        return _UnixConnection(url.removeprefix("unix:").replace("//", "/", 1), timeout), METRICS_PATH
+    with _url_errors(url):
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname, parts.port
+    if parts.scheme not in {"http", "https"} or not host:
+        raise UsageError(
+            f"{url!r} is not an address of metrics", "Use http://HOST:PORT, https://HOST:PORT or unix:PATH"
+        )
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, port, timeout=timeout, context=context), _path(parts)
+    return http.client.HTTPConnection(host, port, timeout=timeout), _path(parts)
+
+
+@contextmanager
+def _url_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(
+            f"{url!r} is not an address: {error}", "Use http://HOST:PORT, https://HOST:PORT or unix:PATH"
+        ) from error
+
+
+def _path(parts: SplitResult) -> str:
+    path = parts.path if parts.path not in {"", "/"} else METRICS_PATH
+    return f"{path}?{parts.query}" if parts.query else path

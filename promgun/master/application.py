@@ -1,0 +1,278 @@
+"""The Gunicorn application that ``promgun run`` builds: configuration in promgun's order, our worker class, our
+arbiter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import get_default_config_file
+from gunicorn.errors import AppImportError, ConfigError
+
+import promgun.config.gunicorn_settings  # noqa: F401 - our settings must exist before a Config is built
+from promgun.config.app_check import suggest
+from promgun.config.preflight import check_configuration, inherits_sockets
+from promgun.config.run_settings import RunSettings
+from promgun.errors import ConfigurationError, PromgunError, UsageError
+from promgun.master.arbiter import PrometheusArbiter
+from promgun.master.context import RunContext
+from promgun.master.tracebacks import is_own_exit, own_traceback
+from promgun.master.worker_class import choose_worker_class, last_line
+from promgun.system.folders import SHARED_MEMORY, temporary_folder
+
+
+class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
+    """Stands between Gunicorn's ``Application`` and ``BaseApplication``, so that what the former does in ``run``
+    (print-config, check-config, daemon, pythonpath) stays and only the arbiter is ours.
+    """
+
+    context: RunContext
+
+    def run(self) -> None:
+        """Run our arbiter."""
+        try:
+            PrometheusArbiter(self, self.context).run()
+        except RuntimeError as error:
+            # Gunicorn's own texts on log files begin with "Error: " (27.0 ``glogging``).
+            raise ConfigurationError(str(error).removeprefix("Error: ")) from error
+
+
+class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # gunicorn is untyped
+    """An application configured by: flag > ``PROMGUN_*`` > ``GUNICORN_CMD_ARGS`` > configuration file > default."""
+
+    cfg: Any
+    app_uri: str | None
+
+    def __init__(self, settings: RunSettings, environment_at_start: dict[str, str] | None = None) -> None:
+        """Load the configuration; raises :class:`ConfigurationError` or another :class:`PromgunError`."""
+        self.run_settings = settings
+        self.environment_at_start = environment_at_start
+        self.control_socket = ""
+        self.worker_type = ""
+        self._given: set[str] = set()
+        self._typed_in = os.getcwd()
+        super().__init__(prog="promgun run")
+
+    # ---- configuration
+
+    def do_load_config(self) -> None:
+        """Load the configuration; unlike Gunicorn's it raises instead of ending the process."""
+        try:
+            self.load_default_config()
+            self.load_config()
+            # 25.3 has no Config.validate
+            getattr(self.cfg, "validate", lambda: None)()
+        except PromgunError:
+            raise
+        except (ConfigError, RuntimeError, ValueError, TypeError, AttributeError, ImportError, OSError) as error:
+            raise ConfigurationError(str(error)) from error
+
+    def load_default_config(self) -> None:
+        """Begin with Gunicorn's defaults; what SIGUSR2 hands on is the environment we were started with."""
+        super().load_default_config()
+        if self.environment_at_start is not None:
+            self.cfg.env_orig = dict(self.environment_at_start)
+
+    def load_config(self) -> None:
+        """Gather the configuration in order of precedence; SIGHUP comes here again."""
+        self._given = set()
+        overrides = self.run_settings.overrides
+        from_environment = self._environment_arguments()
+        entered = self._begin(overrides, from_environment)
+        location = overrides.get("config") or from_environment.get("config") or get_default_config_file()
+        if location:
+            self.load_config_from_file(str(location))
+        self._apply(from_environment, "GUNICORN_CMD_ARGS")
+        self._apply(overrides, "the command line")
+        if entered is not None:
+            # Relative to where the command was typed: it must not be applied again from inside.
+            self.cfg.set("chdir", entered)
+        self.chdir()
+        if self.app_uri is None:
+            self.app_uri = self.cfg.wsgi_app
+        if self.app_uri is None:
+            raise UsageError(
+                "No application was named",
+                "Give one, e.g. promgun run app:wsgi for the object wsgi in app.py; try promgun run promgun.demo:app",
+            )
+        self._choose_worker_class()
+        self._load_logger_class()
+        self.use_control_socket()
+        if self.cfg.worker_tmp_dir is None and temporary_folder() == SHARED_MEMORY:
+            # Gunicorn's heartbeat files would go where nothing can be written.
+            self.cfg.set("worker_tmp_dir", str(SHARED_MEMORY))
+
+    def use_control_socket(self) -> None:
+        """Give the run a control socket of its own: Gunicorn (since 25.1) opens one path per user."""
+        if self.control_socket and "control_socket" in self.cfg.settings and "control_socket" not in self._given:
+            self.cfg.set("control_socket", self.control_socket)
+
+    def _environment_arguments(self) -> dict[str, Any]:
+        parser: argparse.ArgumentParser = self.cfg.parser()
+
+        def refuse(message: str) -> NoReturn:
+            raise ConfigurationError(f"GUNICORN_CMD_ARGS: {message}", "Correct or unset the variable")
+
+        parser.error = refuse  # type: ignore[method-assign] # argparse would end the process
+        given = vars(parser.parse_args(self.cfg.get_cmd_args_from_env()))
+        return {name: value for name, value in given.items() if value is not None and name != "args"}
+
+    def _begin(self, overrides: Any, from_environment: dict[str, Any]) -> str | None:
+        """Let Gunicorn take in the application's name (and Paste's file), then enter the folder it is said to be in.
+
+        Returns that folder, absolute, when a flag or a variable named one.
+        """
+        app = self.run_settings.app
+        paste = overrides.get("paste") or from_environment.get("paste")
+        try:
+            self.init(None, argparse.Namespace(paste=paste), [app] if app else [])
+        except ConfigError as error:
+            raise ConfigurationError(str(error)) from error
+        chdir = overrides.get("chdir") or from_environment.get("chdir")
+        if chdir:
+            self._set("chdir", os.path.join(self._typed_in, chdir), "the command line or a variable")
+        self.chdir()
+        return str(self.cfg.chdir) if chdir else None
+
+    def _apply(self, values: Any, source: str) -> None:
+        for name, value in values.items():
+            if name != "chdir":
+                self._set(name, value, source)
+
+    def _set(self, name: str, value: Any, source: str) -> None:
+        try:
+            self.cfg.set(name.lower(), value)
+        except (ConfigError, ValueError, TypeError, AttributeError, OSError) as error:
+            raise ConfigurationError(f"Invalid value for {name} in {source}: {value!r}: {error}") from error
+        self._given.add(name.lower())
+
+    def load_config_from_module_name_or_filename(self, location: str) -> Any:
+        """Apply a configuration file or ``python:`` module; names that are no settings are ignored, as in Gunicorn."""
+        if location.startswith("python:"):
+            values = self._module_values(location)
+        else:
+            values = self.get_config_from_filename(location.removeprefix("file:"))
+        for name, value in values.items():
+            if name in self.cfg.settings:
+                self._set(name, value, location)
+        return values
+
+    def _module_values(self, location: str) -> Any:
+        name = location.removeprefix("python:")
+        try:
+            return self.get_config_from_module_name(name)
+        except ModuleNotFoundError as error:
+            if f"{name}.".startswith(f"{error.name}."):
+                raise ConfigurationError(
+                    f"Configuration {location} cannot be imported: {error}", "Check the name given with --config"
+                ) from error
+            raise
+
+    def get_config_from_filename(self, filename: str) -> Any:
+        """Read a configuration file; a missing or unreadable one is one clear line, one with an error shows its own
+        traceback.
+        """
+        try:
+            Path(filename).open("rb").close()
+        except OSError as error:
+            raise ConfigurationError(
+                f"Configuration file {filename} cannot be read: {error.strerror}",
+                "Check the path given with --config",
+            ) from error
+        # Bytecode goes by seconds and size: a file that is changed within a second of its last reading, "50" to "60",
+        # would be read as it was.
+        before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            return super().get_config_from_filename(filename)
+        finally:
+            sys.dont_write_bytecode = before
+
+    def _choose_worker_class(self) -> None:
+        """Put the instrumented class in place of the one that was asked for."""
+        chosen, self.worker_type = choose_worker_class(self.cfg.settings["worker_class"].get(), self.cfg.threads)
+        self.cfg.set("worker_class", chosen)
+
+    def _load_logger_class(self) -> None:
+        try:
+            self.cfg.logger_class  # noqa: B018 - Gunicorn loads it when it is asked for
+        except (RuntimeError, AttributeError, ImportError) as error:
+            wanted = self.cfg.settings["logger_class"].get()
+            raise ConfigurationError(f"Logger class {wanted!r} cannot be loaded: {last_line(error)}") from error
+
+    def reload(self) -> None:
+        """Read the configuration again (SIGHUP); when it is bad, keep the old one and raise
+        :class:`ConfigurationError`.
+        """
+        kept = self.cfg, self.app_uri, self.worker_type
+        try:
+            super().reload()
+            check_configuration(self.cfg, kept[0].address, inherited=inherits_sockets(os.environ, os.getpid()))
+        except (PromgunError, SystemExit) as error:
+            self.cfg, self.app_uri, self.worker_type = kept
+            if isinstance(error, PromgunError):
+                raise
+            raise ConfigurationError("The configuration file failed to load") from error
+
+    # ---- application
+
+    def search_paths(self) -> list[str]:
+        """Return where the application is looked for before ``sys.path``."""
+        extra = [os.path.abspath(path) for path in (self.cfg.pythonpath or "").split(",") if path]
+        return [self.cfg.chdir, *extra]
+
+    def load(self) -> Any:
+        """Import the application, in the worker (or the master with ``--preload``).
+
+        Raises ``AppImportError``, for which Gunicorn prints the text and ends with 4: the user's own traceback when
+        the module fails.
+        With ``--reload`` errors pass unchanged: Gunicorn serves them as a page until the file is corrected.
+        """
+        try:
+            return super().load()
+        except AppImportError as error:
+            raise self._refusal(self._explain(error)) from error
+        except Exception as error:
+            if self.cfg.reload:
+                raise
+            raise self._refusal(own_traceback(error)) from error
+        except SystemExit as error:
+            # ``sys.exit("no database")`` in the module: Gunicorn would start such workers again and again, for ever.
+            if self.cfg.reload or not is_own_exit(error):
+                raise
+            raise self._refusal(own_traceback(error)) from error
+
+    def _refusal(self, text: str) -> AppImportError:
+        self._speak_first()
+        if self.cfg.daemon and not self.cfg.capture_output:
+            # Gunicorn prints the text, and a daemon's standard error is nowhere.
+            logging.getLogger("gunicorn.error").error(text)
+        return AppImportError(text)
+
+    def _speak_first(self) -> None:
+        """End quietly, unless this is the first worker of its master to find that the application cannot be loaded."""
+        if self.context.directory.is_mine:
+            return
+        try:
+            mark = os.path.join(self.context.directory.path, f".load-failed-{os.getppid()}")
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
+        except OSError:
+            return
+
+    def _explain(self, error: AppImportError) -> str:
+        module_name = str(self.app_uri).partition(":")[0]
+        module = sys.modules.get(module_name)
+        if module is None or not any(word in str(error) for word in ("attribute", "callable", "object")):
+            return f"promgun: error: {self.app_uri}: {error}"
+        candidates = [name for name, value in vars(module).items() if callable(value)]
+        wanted = str(self.app_uri).partition(":")[2].partition("(")[0] or "application"
+        return f"promgun: error: {self.app_uri}: {error} {suggest(wanted, candidates, module_name)}"

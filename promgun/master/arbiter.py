@@ -1,0 +1,276 @@
+"""Gunicorn's arbiter with what promgun owns: the master's metrics, the workers' slots, the metrics process.
+
+Only methods that are safe to wrap in every supported version are overridden, always through ``super()``; nothing of
+the signal machinery is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from gunicorn import __version__ as gunicorn_version
+from gunicorn import arbiter as arbiter_module
+from gunicorn import systemd
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+
+from promgun.config.listeners import bind, close_and_unlink, metrics_url, parse_address
+from promgun.config.reexec import Handover
+from promgun.endpoint.process import EndpointConfig
+from promgun.endpoint.push import push_final_page
+from promgun.endpoint.supervisor import MetricsProcess
+from promgun.errors import MetricsAddressError, PromgunError
+from promgun.instances.registration import Registration
+from promgun.master.context import RunContext
+from promgun.master.exit_causes import OomWatch, control_group_events
+from promgun.master.reaper import WaitRecorder, WorkerEnds
+from promgun.master.signal_counts import CountsSignals
+from promgun.master.watchdog import AsksSilentWorkers
+from promgun.metrics.instruments import Instruments, count_log
+from promgun.store.board import Cell, Role
+from promgun.store.master_info import MasterFacts
+from promgun.workers._fork_signals import HELD_SIGNALS
+
+_KILLED_END = 1.0
+_PAUSE = 0.01
+
+
+class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ignore[misc] # gunicorn is untyped
+    """The master of ``promgun run``."""
+
+    def __init__(self, app: Any, context: RunContext) -> None:
+        """Take a slot before anything of the user's is loaded (``--preload`` loads in ``setup``)."""
+        self.context = context
+        self.store = context.store
+        context.directory.adopt()
+        self.store.own_slot(Role.MASTER)
+        self.instruments = Instruments(self.store, app.cfg)
+        count_log(self.instruments.counters)
+        self.metrics_process: MetricsProcess | None = None
+        self._stopping = False
+        self._intent = "scale_in"
+        self._executing = False
+        os.register_at_fork(after_in_child=self._close_metrics_listeners)
+        HELD_SIGNALS.install()
+        self._started = time.time()
+        super().__init__(app)
+        self.store.warn = self.log.warning
+        oom = OomWatch(control_group_events(self.cfg.cgroup_dir))
+        self.ends = WorkerEnds(self.instruments.counters, oom, self.log, lambda slot: self.store.forget([slot]))
+        self._waiting_os = WaitRecorder(self.ends.ended, self.ends.reaped)
+        self.instruments.histograms.touch("gunicorn_worker_boot_seconds")
+        for source in ("kernel", "proxy"):
+            self.instruments.histograms.touch("gunicorn_request_queue_seconds", (source,))
+        if os.path.basename(sys.argv[0]) == "__main__.py":
+            # ``python -m promgun``: running that file as a script would put the package's inside on sys.path.
+            self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
+
+    def _close_metrics_listeners(self) -> None:
+        """Close the metrics listeners in every child but the one that executes a new master."""
+        if not self._executing:
+            for listener in self.context.listeners:
+                listener.close()
+
+    # ---- start, stop
+
+    def start(self) -> None:
+        """Start as Gunicorn does, then show where the metrics are and start serving them."""
+        super().start()
+        if self.cfg.preload_app and self.app.worker_type in {"gevent", "eventlet"}:
+            self.log.warning(
+                "--preload with %s: locks that the application makes while it is loaded are not green and may stop a "
+                "worker for good",
+                self.app.worker_type,
+            )
+        if self.cfg.metrics_server:
+            self.metrics_process = MetricsProcess(self._endpoint_config(), self.context.listeners, self.log)
+            for listener in self.context.listeners:
+                self.log.info("Metrics at: %s (%s)", metrics_url(listener), self.pid)
+            self.metrics_process.ensure()
+        self._introduce()
+
+    def _endpoint_config(self) -> EndpointConfig:
+        root = os.geteuid() == 0
+        return EndpointConfig(
+            store=str(self.context.directory.path),
+            fds=tuple(listener.fileno() for listener in self.context.listeners),
+            master_pid=os.getpid(),
+            uid=self.cfg.uid if root else None,
+            gid=self.cfg.gid if root else None,
+            initgroups=self.cfg.initgroups,
+            show_paths=self.cfg.metrics_show_paths,
+        )
+
+    def _introduce(self) -> None:
+        """Write down who we are, for ``promgun ps``, the metrics page and ``metrics dump``."""
+        slot = self.store.own_slot()
+        facts = MasterFacts(
+            slot=slot.number if slot is not None else 0,
+            pid=os.getpid(),
+            started=self._started,
+            name=self.cfg.settings["proc_name"].get() or str(self.app.app_uri),
+            application=str(self.app.app_uri),
+            worker_type=self.app.worker_type,
+            gunicorn=gunicorn_version,
+            addresses=self._addresses(),
+            metrics_addresses=tuple(metrics_url(listener) for listener in self.context.listeners),
+            max_label_sets=self.cfg.metrics_max_label_sets,
+        )
+        if self.context.registration is None:
+            self.context.registration = Registration(self.context.directory)
+        self.context.registration.announce(facts, self.log)
+
+    def _addresses(self) -> tuple[str, ...]:
+        if self.LISTENERS:
+            return tuple(str(listener) for listener in self.LISTENERS)
+        # --reuse-port: every worker binds for itself
+        scheme = "https" if self.cfg.is_ssl else "http"
+        return tuple(
+            f"{scheme}://{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
+            for address in self.cfg.address
+        )
+
+    def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
+        """Stop the workers, then, last of all, the metrics process: scrapes answer while workers drain."""
+        first, self._stopping = not self._stopping, True
+        self._intent = "shutdown"
+        if self.reexec_pid:
+            # systemd goes on with the new master (sd_notify(3)).
+            systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
+        super().stop(graceful)
+        self._reap_killed()
+        if first and not self.reexec_pid and (not self.master_pid or self.master_pid != os.getppid()):
+            # No other master goes on counting (Gunicorn notices only after a while that the old one has ended).
+            push_final_page(self.cfg, self.context.directory.path, self.log)
+        if self.metrics_process is not None:
+            self.metrics_process.stop()
+            self.metrics_process = None
+
+    def _reap_killed(self) -> None:
+        """Wait for workers that Gunicorn killed at the end of ``stop``: its last, non-blocking reap comes too early."""
+        deadline = time.monotonic() + _KILLED_END
+        while self.WORKERS and time.monotonic() < deadline:
+            self.reap_workers()
+            time.sleep(_PAUSE)
+
+    def run(self) -> None:
+        """Run until stopped."""
+        try:
+            super().run()
+        except HaltServer as halt:
+            # A second worker failed to boot while the first failure was being handled.
+            self.halt(reason=halt.reason, exit_status=halt.exit_status)
+
+    # ---- workers
+
+    def spawn_worker(self) -> Any:
+        """Fork a worker, and count it."""
+        try:
+            pid = super().spawn_worker()
+        except KeyboardInterrupt:
+            if os.getpid() == self.pid:
+                raise
+            # Raised by the application; Gunicorn (25.3 to 27.0) would have this worker go on as a second master.
+            self.log.exception("Exception in worker process")
+            raise SystemExit(-1) from None
+        self.instruments.counters.inc("gunicorn_worker_spawns_total")
+        self.ends.born(pid, self.WORKERS.get(pid))
+        return pid
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Signal a worker, and remember why."""
+        self.ends.signalled(pid, sig, self._intent, self.cfg.graceful_timeout)
+        if sig == signal.SIGABRT:
+            self.ask_for_stacks(pid, self.WORKERS.get(pid))
+            self.ends.timing_out(pid)
+        super().kill_worker(pid, sig)
+
+    def reap_workers(self) -> None:
+        """Reap the metrics process by pid, then the workers; free the slots of those that are gone."""
+        if self.metrics_process is not None:
+            self.metrics_process.reap()
+        arbiter_module.os = self._waiting_os
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._stopping:
+                raise
+            # While stopping, one more failed boot changes nothing: go on with the others.
+            self.reap_workers()
+        finally:
+            arbiter_module.os = os
+            self._settle()
+
+    def _settle(self) -> None:
+        self.ends.settle(self.WORKERS)
+        self.forget_silence()
+
+    def manage_workers(self) -> None:
+        """Keep the number of workers, and everything of ours that needs care now and then."""
+        self.store.board.cells[Cell.TARGET] = self.num_workers
+        super().manage_workers()
+        self._settle()
+        self.instruments.retry()
+        if self.metrics_process is not None and not self._stopping:
+            self.metrics_process.reap()
+            self.metrics_process.ensure()
+
+    # ---- reload, upgrade
+
+    def reload(self) -> None:
+        """Read the configuration again; a bad one is refused with a log line and the server goes on."""
+        before = self.cfg
+        self._intent = "reload"
+        try:
+            super().reload()
+        except PromgunError as error:
+            os.environ.update(before.env)
+            self.log.error("Reload refused, the running configuration stays: %s", error)
+            self.instruments.counters.inc("gunicorn_reloads_total", ("failed",))
+            return
+        finally:
+            self._intent = "scale_in"
+        self.instruments.counters.inc("gunicorn_reloads_total", ("ok",))
+        self.store.board.cells[Cell.LAST_RELOAD] = int(time.time())
+        self._reload_metrics()
+        self._introduce()
+
+    def _reload_metrics(self) -> None:
+        wanted = tuple(self.cfg.metrics_bind) if self.cfg.metrics_server else ()
+        if wanted != self.context.metrics_bind:
+            try:
+                fresh = [bind(parse_address(text), uid=self.cfg.uid, gid=self.cfg.gid) for text in wanted]
+            except MetricsAddressError as error:
+                self.log.error("The metrics address stays as it is: %s", error)
+                return
+            old, self.context.listeners = self.context.listeners, fresh
+            self.context.metrics_bind = wanted
+            if self.metrics_process is None:
+                self.metrics_process = MetricsProcess(self._endpoint_config(), (), self.log)
+            self.metrics_process.restart(self._endpoint_config(), fresh)
+            for listener in old:
+                close_and_unlink(listener)
+            for listener in fresh:
+                self.log.info("Metrics at: %s (%s)", metrics_url(listener), self.pid)
+
+    def reexec(self) -> None:
+        """Execute a new master, which goes on with our store and our metrics listeners."""
+        descriptors = tuple(listener.fileno() for listener in self.context.listeners)
+        handover = Handover(str(self.context.directory.path), self.context.directory.private, descriptors)
+        environment = dict(self.cfg.env_orig)
+        handover.to_environment(environment)
+        self.cfg.env_orig, kept = environment, self.cfg.env_orig
+        for listener in self.context.listeners:
+            listener.set_inheritable(True)
+        self._executing = True
+        try:
+            super().reexec()
+        finally:
+            self._executing = False
+            self.cfg.env_orig = kept
+            for listener in self.context.listeners:
+                listener.set_inheritable(False)

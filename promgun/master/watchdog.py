@@ -1,0 +1,70 @@
+"""Workers that have been silent for long are asked for their stacks, before Gunicorn kills them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any
+
+from promgun.workers._stack_dump import STACK_SIGNAL
+
+
+class AsksSilentWorkers:
+    """Stands in front of the arbiter's ``murder_workers`` (gunicorn 25.3 to 27.0), which its main loop calls about
+    once a second.
+    """
+
+    cfg: Any
+    log: Any
+    timeout: int
+    WORKERS: dict[int, Any]
+
+    def __init__(self, *args: Any) -> None:
+        self._asked: dict[int, float] = {}
+        super().__init__(*args)
+
+    def forget_silence(self) -> None:
+        """Forget workers that are gone."""
+        for pid in [pid for pid in self._asked if pid not in self.WORKERS]:
+            del self._asked[pid]
+
+    def murder_workers(self) -> None:
+        """Ask workers that have been silent for long for their stacks, then kill those that were silent too long."""
+        ratio = self.cfg.stack_dump_at
+        if self.timeout and ratio:
+            for pid, worker in list(self.WORKERS.items()):
+                if silence(worker) > self.timeout * ratio and not worker.aborted:
+                    self.ask_for_stacks(pid, worker)
+        super().murder_workers()  # type: ignore[misc] # the arbiter behind us
+
+    def ask_for_stacks(self, pid: int, worker: Any) -> None:
+        """Ask once a silence."""
+        if worker is None or not self.cfg.stack_dump_at or not hasattr(worker, "slot"):
+            return
+        beat = last_beat(worker)
+        if self._asked.get(pid) == beat:
+            return
+        self._asked[pid] = beat
+        self.log.warning(
+            "Worker (pid:%s) has been silent for %.1f s, its timeout is %s s: its stacks follow",
+            pid,
+            silence(worker),
+            self.timeout,
+        )
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, STACK_SIGNAL)
+
+
+def last_beat(worker: Any) -> float:
+    """Return when a worker last said that it is alive, in monotonic seconds; 0 when that cannot be told."""
+    try:
+        return float(worker.tmp.last_update())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def silence(worker: Any) -> float:
+    """Return for how many seconds a worker has been silent, 0 when that cannot be told."""
+    beat = last_beat(worker)
+    return time.monotonic() - beat if beat else 0.0

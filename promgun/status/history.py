@@ -1,0 +1,112 @@
+"""The last minute of an instance, and the ends of workers since somebody watches it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from promgun.status.interval import Interval
+from promgun.status.snapshot import Snapshot
+
+MINUTE = 60.0
+MOST_EVENTS = 50
+#: No more points than five a second leave in a minute.
+_MOST_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """The head figures of one interval: it ended ``at`` (Unix time) after ``seconds``; ``None`` is nothing to tell.
+
+    ``workers`` live, ``in_progress`` requests and ``queue`` connections are those of its end.
+    """
+
+    at: float
+    seconds: float
+    workers: int
+    in_progress: int
+    queue: int | None
+    requests_per_second: float
+    error_share: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    utilisation: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitEvent:
+    """Ends of workers by one cause that were seen ``at`` (Unix time)."""
+
+    at: float
+    cause: str
+    count: int
+
+
+class History:
+    """Fed with snapshots of one instance, one after another; starts with the first.
+
+    When the instance was replaced by another start a new one. Used from one thread at a time.
+    """
+
+    def __init__(self, seconds: float = MINUTE) -> None:
+        self.seconds = seconds
+        self.since: float | None = None
+        self.last: Snapshot | None = None
+        self.interval: Interval | None = None
+        self._points: deque[Point] = deque(maxlen=_MOST_POINTS)
+        self._events: deque[ExitEvent] = deque(maxlen=MOST_EVENTS)
+        self._exits: dict[str, int] = {}
+
+    def add(self, snapshot: Snapshot) -> Interval | None:
+        """Take a snapshot in and return what happened since the one before.
+
+        ``None`` for the first, and for one of the same moment, which changes nothing.
+        """
+        earlier = self.last
+        if earlier is None:
+            self.since, self.last = snapshot.at, snapshot
+            return None
+        interval = Interval.between(earlier, snapshot)
+        if interval is None:
+            return None
+        self.last, self.interval = snapshot, interval
+        for cause, count in interval.exits.items():
+            self._exits[cause] = self._exits.get(cause, 0) + count
+            self._events.append(ExitEvent(snapshot.at, cause, count))
+        self._points.append(_point(snapshot, interval))
+        while self._points[0].at <= snapshot.at - self.seconds:
+            self._points.popleft()
+        return interval
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The intervals that ended within the last ``seconds``, oldest first."""
+        return tuple(self._points)
+
+    @property
+    def events(self) -> tuple[ExitEvent, ...]:
+        """The last ends of workers, newest first."""
+        return tuple(reversed(self._events))
+
+    @property
+    def exits(self) -> Mapping[str, int]:
+        """How many workers ended since the first snapshot, by cause, without causes that did not occur."""
+        return dict(self._exits)
+
+
+def _point(snapshot: Snapshot, interval: Interval) -> Point:
+    return Point(
+        at=snapshot.at,
+        seconds=interval.seconds,
+        workers=len(snapshot.workers),
+        in_progress=snapshot.in_progress,
+        queue=snapshot.waiting,
+        requests_per_second=interval.requests_per_second,
+        error_share=interval.error_share,
+        p50=interval.p50,
+        p95=interval.p95,
+        p99=interval.p99,
+        utilisation=interval.utilisation,
+    )

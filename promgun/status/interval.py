@@ -1,0 +1,133 @@
+"""What happened between two snapshots of an instance: rates, shares and quantiles, as PromQL has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from promgun.status.snapshot import SlotTotals, Snapshot, Worker
+
+#: Two snapshots closer than this are one: their differences say nothing.
+_SHORTEST = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInterval:
+    """A slot in an interval: requests a second, CPUs used, and the share of its capacity that was busy."""
+
+    requests_per_second: float
+    cpu_share: float
+    utilisation: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """What happened between two snapshots; ``None`` where there was nothing to tell it by, e.g. no request.
+
+    Quantiles are estimated as PromQL's ``histogram_quantile`` does, linear inside a bucket; one that equals
+    ``longest_bound``, the last finite bound, may be any longer. ``error_share`` is that of answers 5xx.
+    """
+
+    seconds: float
+    requests: float
+    requests_per_second: float
+    error_share: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    longest_bound: float
+    utilisation: float | None
+    workers: Mapping[int, WorkerInterval]
+    exits: Mapping[str, int]
+
+    @classmethod
+    def between(cls, earlier: Snapshot, later: Snapshot) -> Interval | None:
+        """Compare two snapshots; ``None`` when they are of the same moment, as two answers from one cache are.
+
+        A counter that sank began anew, so all of it is new, as in PromQL's ``increase``.
+        """
+        seconds = _elapsed(earlier, later)
+        if seconds < _SHORTEST:
+            return None
+        requests = _increases(earlier.requests, later.requests)
+        total = sum(requests.values())
+        durations = _bucket_increases(earlier.durations, later.durations)
+        errors = sum(count for status, count in requests.items() if status.startswith("5"))
+        capacity = later.capacity or earlier.capacity
+        slots = {slot: _increase_of(earlier.slots.get(slot), now) for slot, now in later.slots.items()}
+        busy = sum(totals.busy for totals in slots.values())
+        exits = _increases(earlier.exits, later.exits)
+        return cls(
+            seconds=seconds,
+            requests=total,
+            requests_per_second=total / seconds,
+            error_share=errors / total if total else None,
+            p50=quantile(0.5, durations),
+            p95=quantile(0.95, durations),
+            p99=quantile(0.99, durations),
+            longest_bound=max((bound for bound in durations if math.isfinite(bound)), default=0.0),
+            utilisation=busy / (seconds * capacity) if capacity else None,
+            workers={slot: _worker_interval(later.workers.get(slot), slots[slot], seconds) for slot in slots},
+            exits={cause: int(count) for cause, count in exits.items() if count},
+        )
+
+
+def quantile(q: float, buckets: Mapping[float, float]) -> float | None:
+    """Return the value that a share ``q`` does not exceed, from cumulative buckets; ``None`` without an observation.
+
+    Linear inside a bucket, and the last finite bound for what lies beyond it: PromQL's ``histogram_quantile``.
+    """
+    bounds = sorted(buckets)
+    count = buckets[bounds[-1]] if bounds else 0.0
+    if count <= 0:
+        return None
+    below, start = 0.0, 0.0
+    for bound in bounds:
+        inside = buckets[bound] - below
+        if inside > 0 and buckets[bound] >= q * count:
+            return start if math.isinf(bound) else start + (bound - start) * (q * count - below) / inside
+        below, start = buckets[bound], bound
+    return start
+
+
+def _elapsed(earlier: Snapshot, later: Snapshot) -> float:
+    """Return the seconds between two snapshots by the server's clock, by ours when another master answers."""
+    observed = later.taken - earlier.taken
+    if earlier.uptime is None or later.uptime is None:
+        return observed
+    served = later.uptime - earlier.uptime
+    return served if 0 <= served <= 2 * observed + 1 else observed
+
+
+def _increase(earlier: float, later: float) -> float:
+    return later - earlier if later >= earlier else later
+
+
+def _increases(earlier: Mapping[str, float], later: Mapping[str, float]) -> dict[str, float]:
+    return {key: _increase(earlier.get(key, 0.0), value) for key, value in later.items()}
+
+
+def _bucket_increases(earlier: Mapping[float, float], later: Mapping[float, float]) -> dict[float, float]:
+    """As :func:`_increases`, but all buckets begin anew together, also when their bounds were changed."""
+    if earlier.keys() - later.keys() or any(later[bound] < count for bound, count in earlier.items()):
+        return dict(later)
+    return {bound: count - earlier.get(bound, 0.0) for bound, count in later.items()}
+
+
+def _increase_of(earlier: SlotTotals | None, later: SlotTotals) -> SlotTotals:
+    earlier = earlier or SlotTotals()
+    return SlotTotals(
+        _increase(earlier.requests, later.requests),
+        _increase(earlier.busy, later.busy),
+        _increase(earlier.cpu, later.cpu),
+    )
+
+
+def _worker_interval(worker: Worker | None, increase: SlotTotals, seconds: float) -> WorkerInterval:
+    capacity = worker.capacity if worker is not None else 0
+    return WorkerInterval(
+        requests_per_second=increase.requests / seconds,
+        cpu_share=increase.cpu / seconds,
+        utilisation=increase.busy / (seconds * capacity) if capacity else None,
+    )

@@ -1,0 +1,161 @@
+"""An instance's state as JSON, for the status page and whoever else wants to draw it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from promgun.status.history import History, Point
+from promgun.status.interval import Interval, WorkerInterval
+from promgun.status.snapshot import OpenRequest, Snapshot, Worker
+
+SCHEMA = 1
+_DIGITS = 6
+
+
+def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str:
+    """The newest snapshot and what ``history`` knows, as strict JSON (no NaN) of schema 1.
+
+    Within a schema keys are only added. Units are in the names: ``_seconds``, ``_bytes``, ``_share`` (0 to 1),
+    ``_per_second``, ``_unix_seconds``; what has no unit is a count. ``null`` is what there is nothing to tell by: no
+    interval yet, no request in it, not on the page. All of it is one object::
+
+        schema                        1
+        taken_unix_seconds            when the snapshot was taken
+        interval_seconds              length of the last interval, null before there is one
+        up                            whether the master lives
+        instance                      {name, application, addresses: [str], worker_type, gunicorn, promgun, python,
+                                      uptime_seconds}; gunicorn, promgun and python are versions
+        workers_target                workers that the master wants
+        workers_by_state              {state: n}, of states that any worker is in
+        now                           {workers, requests_in_progress, capacity, queue_connections, queue_limit,
+                                      requests_per_second, error_share, p50_seconds, p95_seconds, p99_seconds,
+                                      longest_bound_seconds, utilisation_share}
+        history                       {seconds, points}: one point an interval, oldest first, {at_unix_seconds,
+                                      interval_seconds, workers, requests_in_progress, queue_connections,
+                                      requests_per_second, error_share, p50_seconds, p95_seconds, p99_seconds,
+                                      utilisation_share}
+        queues                        [{listener, connections, limit}]
+        workers                       [{worker_id, pid, state, requests_in_progress, capacity, requests_per_second,
+                                      cpu_share, utilisation_share, resident_memory_bytes, requests_left,
+                                      uptime_seconds, heartbeat_age_seconds, oldest_request_seconds, running}]
+        workers[].running             [{phase, method, route, age_seconds}] oldest first, at most 64; with ``paths``
+                                      also path, which never has a query string. The client's address is not told.
+        exits                         {total: {cause: n}, since_watch: {cause: n}, watched_since_unix_seconds,
+                                      last: [{at_unix_seconds, cause, count}]}, the last one first
+
+    A quantile that equals ``longest_bound_seconds`` may be any longer. ``cpu_share`` is in CPUs: 1 is one CPU in full.
+    """
+    return json.dumps(to_object(snapshot, history, paths=paths), ensure_ascii=False, allow_nan=False)
+
+
+def to_object(snapshot: Snapshot, history: History, *, paths: bool = False) -> dict[str, Any]:
+    """As :func:`to_json`, before it becomes text."""
+    interval = history.interval
+    details, info = snapshot.details, snapshot.info
+    return {
+        "schema": SCHEMA,
+        "taken_unix_seconds": round(snapshot.at, 3),
+        "interval_seconds": None if interval is None else round(interval.seconds, 3),
+        "up": snapshot.up,
+        "instance": {
+            "name": details.name,
+            "application": details.application,
+            "addresses": list(details.addresses),
+            **{name: info.get(name, "") for name in ("worker_type", "gunicorn", "promgun", "python")},
+            "uptime_seconds": _rounded(snapshot.uptime),
+        },
+        "workers_target": snapshot.target,
+        "workers_by_state": snapshot.states,
+        "now": _now(snapshot, interval),
+        "history": {"seconds": history.seconds, "points": [_point(point) for point in history.points]},
+        "queues": [
+            {"listener": queue.listener, "connections": queue.connections, "limit": queue.limit}
+            for queue in snapshot.queues
+        ],
+        "workers": [
+            _worker(worker, interval.workers.get(slot) if interval is not None else None, paths=paths)
+            for slot, worker in snapshot.workers.items()
+        ],
+        "exits": {
+            "total": dict(snapshot.exits),
+            "since_watch": dict(history.exits),
+            "watched_since_unix_seconds": _rounded(history.since, 3),
+            "last": [
+                {"at_unix_seconds": round(event.at, 3), "cause": event.cause, "count": event.count}
+                for event in history.events
+            ],
+        },
+    }
+
+
+def _rounded(value: float | None, digits: int = _DIGITS) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _now(snapshot: Snapshot, interval: Interval | None) -> dict[str, float | None]:
+    return {
+        "workers": len(snapshot.workers),
+        "requests_in_progress": snapshot.in_progress,
+        "capacity": snapshot.capacity,
+        "queue_connections": snapshot.waiting,
+        "queue_limit": sum(queue.limit for queue in snapshot.queues) if snapshot.queues else None,
+        **_rates(interval),
+        "longest_bound_seconds": interval.longest_bound if interval is not None else None,
+    }
+
+
+def _rates(source: Interval | Point | None) -> dict[str, float | None]:
+    if source is None:
+        return dict.fromkeys(_RATES.values())
+    return {name: _rounded(getattr(source, attribute)) for attribute, name in _RATES.items()}
+
+
+_RATES = {
+    "requests_per_second": "requests_per_second",
+    "error_share": "error_share",
+    "p50": "p50_seconds",
+    "p95": "p95_seconds",
+    "p99": "p99_seconds",
+    "utilisation": "utilisation_share",
+}
+
+
+def _point(point: Point) -> dict[str, float | None]:
+    return {
+        "at_unix_seconds": round(point.at, 3),
+        "interval_seconds": round(point.seconds, 3),
+        "workers": point.workers,
+        "requests_in_progress": point.in_progress,
+        "queue_connections": point.queue,
+        **_rates(point),
+    }
+
+
+def _worker(worker: Worker, interval: WorkerInterval | None, *, paths: bool) -> dict[str, Any]:
+    return {
+        "worker_id": worker.worker_id,
+        "pid": worker.pid,
+        "state": worker.state,
+        "requests_in_progress": worker.in_progress,
+        "capacity": worker.capacity,
+        "requests_per_second": None if interval is None else _rounded(interval.requests_per_second),
+        "cpu_share": None if interval is None else _rounded(interval.cpu_share),
+        "utilisation_share": None if interval is None else _rounded(interval.utilisation),
+        "resident_memory_bytes": worker.memory,
+        "requests_left": worker.requests_left,
+        "uptime_seconds": _rounded(worker.uptime),
+        "heartbeat_age_seconds": _rounded(worker.heartbeat_age),
+        "oldest_request_seconds": _rounded(worker.oldest_request),
+        "running": [_request(request, paths=paths) for request in worker.running],
+    }
+
+
+def _request(request: OpenRequest, *, paths: bool) -> dict[str, Any]:
+    shown = {
+        "phase": request.phase,
+        "method": request.method,
+        "route": request.route,
+        "age_seconds": _rounded(request.age),
+    }
+    return shown | {"path": request.path} if paths else shown

@@ -1,0 +1,97 @@
+"""Where snapshots come from: a store at hand, whose instance is found again by name, or a page somewhere else."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from promgun.errors import InstanceError, PromgunError, StoreError
+from promgun.instances.page_source import UrlSource, source_for
+from promgun.instances.registry import find
+from promgun.status.from_page import FAMILIES, snapshot_of
+from promgun.status.from_store import StoreStatus
+from promgun.status.snapshot import Details, Snapshot
+
+#: Seconds to wait for a page: a view that stands still for longer had better say that nobody answers.
+TIMEOUT = 3.0
+
+
+class SnapshotSource(Protocol):
+    """Something to take snapshots of; ``name`` is what to call it."""
+
+    name: str
+
+    def snapshot(self) -> Snapshot:
+        """The state now; raises ``PromgunError`` while the instance is gone, and may be asked again."""
+
+
+class StoreSnapshots:
+    """Of the instance whose store is at hand; ``named`` instances are looked for again when they are gone."""
+
+    def __init__(self, store: Path, name: str = "") -> None:
+        self.name = name or str(store)
+        self._named = bool(name)
+        self._store = store
+        self._status: StoreStatus | None = StoreStatus(store)
+
+    def snapshot(self) -> Snapshot:
+        """Raises ``InstanceError`` while no master lives, ``StoreError`` for a directory that is none."""
+        if self._status is None:
+            store = find(self.name).store if self._named else self._store
+            self._status = StoreStatus(store)
+        snapshot = self._status.snapshot()
+        if snapshot.up:
+            if not self._named and snapshot.details.name:
+                self.name = snapshot.details.name
+            return snapshot
+        self._status = None
+        if not self._named and not self._store.is_dir():
+            raise StoreError(f"cannot read the store {self._store}", "Is the instance still running? See: promgun ps")
+        what = f"{self.name} is not running" if self._named else f"no instance runs on the store {self._store}"
+        raise InstanceError(what, "See: promgun ps")
+
+
+class PageSnapshots:
+    """Of the instance whose page ``url`` serves."""
+
+    def __init__(self, url: str) -> None:
+        self.name = url
+        self._source = UrlSource(with_names(url), TIMEOUT)
+
+    def snapshot(self) -> Snapshot:
+        """Raises ``InstanceError`` while nobody answers, or answers that the master is gone."""
+        try:
+            families = self._source.families()
+        except PromgunError as error:
+            # our query is nothing that the reader asked for
+            raise type(error)(error.message.replace(self._source.url, self.name), error.hint) from error
+        snapshot = snapshot_of(families, taken=time.monotonic(), at=time.time(), details=Details())
+        if snapshot.up:
+            return snapshot
+        raise InstanceError(f"{self.name} says that the instance is not running", "Name the page of one that is")
+
+
+def with_names(url: str) -> str:
+    """``url`` with a query for no more than a snapshot reads; a server that does not know it sends the whole page."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+    except ValueError:
+        return url
+    if parts.scheme not in {"http", "https"} or url.startswith("unix:"):
+        return url
+    names = urlencode([("name[]", name) for name in sorted(FAMILIES)])
+    query = f"{parts.query}&{names}" if parts.query else names
+    return urlunsplit(parts._replace(query=query))
+
+
+def snapshots_of(instance: str | None, directory: Path | None, url: str | None) -> SnapshotSource:
+    """The source that the options name; with none of them the only running instance.
+
+    Raises ``UsageError`` if more than one is given and ``InstanceError`` if the instance cannot be found.
+    """
+    source = source_for(instance, directory, url)
+    if isinstance(source, UrlSource):
+        return PageSnapshots(source.url)
+    return StoreSnapshots(source.path, "" if directory is not None else find(instance).name)

@@ -1,0 +1,1 @@
+"""/proc, temporary folders, atomic files, safe opening."""

@@ -1,0 +1,51 @@
+"""The running instances, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from promgun.terminal.terminal import Terminal
+
+if TYPE_CHECKING:
+    from promgun.instances.registry import Run
+
+FORMATS = ("table", "json")
+_COLUMNS = ("NAME", "PID", "APPLICATION", "WORKER TYPE", "ADDRESSES", "METRICS", "UPTIME")
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def render_runs(
+    runs: Iterable[Run], form: str = "table", terminal: Terminal | None = None, now: float | None = None
+) -> str:
+    """The instances in ``form``; ``now`` (Unix seconds) is the clock that the uptime is counted to.
+
+    JSON is a list of objects: the fields of ``Run``, and ``uptime_seconds``.
+    """
+    now = time.time() if now is None else now
+    if form == "json":
+        page = [asdict(run) | {"store": str(run.store), "uptime_seconds": round(run.uptime(now), 3)} for run in runs]
+        return json.dumps(page, indent=2, ensure_ascii=False) + "\n"
+    from promgun.terminal.tables import draw_records  # noqa: PLC0415 - rich is for tables only
+
+    return draw_records(_COLUMNS, (_row(run, now) for run in runs), terminal)
+
+
+def _row(run: Run, now: float) -> tuple[str, ...]:
+    addresses, metrics = ", ".join(run.addresses), ", ".join(run.metrics_addresses) or "none"
+    uptime = duration(run.uptime(now))
+    return (run.name, str(run.pid), run.application, run.worker_type, addresses, metrics, uptime)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units: ``3d 4h``, ``2m 10s``, ``7s``."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        amount, left = divmod(left, size)
+        if amount or parts:
+            parts.append(f"{amount}{unit}")
+    return " ".join(parts[:2]) or "0s"

@@ -1,0 +1,91 @@
+"""Tables for people: drawn by rich on a terminal, plain columns in a pipe."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from promgun.terminal.histograms import is_whole, summaries
+from promgun.terminal.terminal import Terminal
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+#: Headings of columns of numbers, which stand to the right.
+_NUMBERS = frozenset({"PID", "VALUE"})
+#: Columns between two cells of a table on a terminal.
+_GAP = 3
+
+
+def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Terminal | None = None) -> str:
+    """Rows under their headings, for ``terminal`` (a pipe, if none is given)."""
+    terminal = terminal or Terminal()
+    table = Table(box=box.SIMPLE_HEAD if terminal.interactive else None, pad_edge=False, header_style="bold")
+    # Text, not str: rich would read [brackets] in a label as its markup.
+    cells = [[Text(printable(cell)) for cell in row] for row in rows]
+    for index, column in enumerate(columns):
+        # Names, which come first, stay in one piece if that leaves room; rich cuts off what may not wrap.
+        whole = index == 0 and all(2 * row[0].cell_len <= terminal.width for row in cells)
+        justify: JustifyMethod = "right" if column in _NUMBERS else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
+    for row in cells:
+        table.add_row(*row)
+    return _print(table, terminal)
+
+
+def draw_records(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Terminal | None = None) -> str:
+    """As :func:`draw`; where a table would fold its cells, a line a cell, so that each can be copied in one piece."""
+    found = [[printable(cell) for cell in row] for row in rows]
+    widths = (max(map(cell_len, cells)) for cells in zip(columns, *found, strict=True))
+    if terminal is None or not terminal.interactive or sum(width + _GAP for width in widths) <= terminal.width:
+        return draw(columns, found, terminal)
+    heading = max(map(cell_len, columns))
+    records = (
+        Text("\n").join(
+            Text.assemble((column, "bold"), " " * (heading + 2 - len(column)), cell)
+            for column, cell in zip(columns, row, strict=True)
+        )
+        for row in found
+    )
+    return _print(Text("\n\n").join(records), terminal)
+
+
+def _print(drawn: Table | Text, terminal: Terminal) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=terminal.width,
+        force_terminal=terminal.color,
+        no_color=not terminal.color,
+        legacy_windows=False,
+    )
+    console.print(drawn, soft_wrap=isinstance(drawn, Text))
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+
+
+def printable(cell: str) -> str:
+    """``cell`` with control characters spelt out: a label's value must not drive the reader's terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cell)
+
+
+def metrics_table(families: Iterable[Metric], terminal: Terminal | None = None) -> str:
+    """One row a sample; a histogram is one row a label set, with count, mean, and the bounds of half and of 99 %."""
+    rows: list[tuple[str, str, str]] = []
+    for family in families:
+        if is_whole(family):
+            rows += [(family.name, labels_text(labels), str(summary)) for labels, summary in summaries(family)]
+        else:
+            rows += [(sample.name, labels_text(sample.labels), f"{sample.value:.10g}") for sample in family.samples]
+    return draw(("METRIC", "LABELS", "VALUE"), rows, terminal)
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Labels as one reads them: ``method=GET status=200``."""
+    return " ".join(f"{name}={value}" if value else f'{name}=""' for name, value in sorted(labels.items()))

@@ -1,0 +1,120 @@
+"""One frame of the terminal view: from a view to lines of text, none wider than the screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from rich.cells import cell_len
+
+from promgun.terminal.instances import duration
+from promgun.terminal.top.figures import Glyphs
+from promgun.terminal.top.head import LABEL, head_lines
+from promgun.terminal.top.table import Line, fit, table
+from promgun.terminal.top.view import Controls, View
+
+#: Lines that the ends of workers may take, their heading among them, from workers that would need them: by the lines
+#: there are for both.
+_EXITS = ((12, 4), (8, 1))
+_PROGRAM = "promgun top  "
+#: As wide as the head is drawn for a pipe.
+_PIPE = 100
+
+
+def frame(view: View, controls: Controls, width: int, height: int, glyphs: Glyphs) -> list[Line]:
+    """The lines of a screen of that size: head, workers, last exits, keys."""
+    top = [*_banner(view, controls, width, glyphs), *head_lines(view, width, glyphs)]
+    rows = view.rows(controls.order)
+    left = height - len(top) - 1
+    spare = left - len(rows) - 3
+    granted = next((lines for least, lines in _EXITS if left >= least), 0)
+    exits = list(_exits(view, width, glyphs))[: max(spare, granted, 0)]
+    room = left - 1 - (len(exits) + 1 if exits else 0)
+    lines: list[Line] = [*top, [], *table(rows, width, room, glyphs)]
+    if exits:
+        lines += [[], *exits]
+    lines += [[] for _ in range(height - 1 - len(lines))]
+    return [*lines[: height - 1], _keys(controls, width, glyphs)]
+
+
+def page(view: View, controls: Controls, width: int | None, glyphs: Glyphs) -> list[Line]:
+    """The same for paper: all workers and exits, no charts, no keys; as wide as it takes without a ``width``."""
+    return [
+        *_banner(view, controls, width or _PIPE, glyphs),
+        *head_lines(view, width or _PIPE, glyphs),
+        [],
+        *table(view.rows(controls.order), width, None, glyphs),
+        [],
+        *_exits(view, width or _PIPE, glyphs),
+    ]
+
+
+def _banner(view: View, controls: Controls, width: int, glyphs: Glyphs) -> Iterator[Line]:
+    snapshot = view.snapshot
+    parts = [
+        view.name,
+        snapshot.details.application,
+        snapshot.info.get("worker_type", ""),
+        f"up {duration(snapshot.uptime)}" if snapshot.uptime is not None else "",
+    ]
+    left = "  ".join(part for part in parts if part)
+    state = "PAUSED" if controls.paused else f"every {controls.every:.3g} s"
+    right = f"{time.strftime('%H:%M:%S', time.localtime(snapshot.at))}  {state}"
+    room = width - cell_len(right) - 2
+    if cell_len(_PROGRAM + left) <= room:
+        left = _PROGRAM + left
+    # whose figures these are comes before when they were taken
+    title = f"{fit(left, room, glyphs)}  {right}" if room >= cell_len(view.name) else left
+    yield [(fit(title, width, glyphs), "title")]
+    if controls.away:
+        yield [(fit(controls.away, width, glyphs), "bad")]
+
+
+def _exits(view: View, width: int, glyphs: Glyphs) -> Iterator[Line]:
+    """The ends of workers: by cause since the start (of which so many while we watched), then the last ones."""
+    counts = {cause: count for cause, count in view.snapshot.exits.items() if count}
+    texts = [
+        f"{cause} {count}" + (f" (+{view.exits[cause]})" if view.exits.get(cause) else "")
+        for cause, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    yield [
+        (fit("exits", min(LABEL, width), glyphs), "label"),
+        (fit("  ".join(texts) or "none", max(0, width - LABEL), glyphs), "value" if texts else "quiet"),
+    ]
+    for event in view.events:
+        at = time.strftime("%H:%M:%S", time.localtime(event.at))
+        times = f" {glyphs.times}{event.count}" if event.count > 1 else ""
+        yield [(fit(f"{'':{LABEL}}{at}  {event.cause}{times}", width, glyphs), "plain")]
+
+
+def _keys(controls: Controls, width: int, glyphs: Glyphs) -> Line:
+    pause = "go on" if controls.paused else "pause"
+    text = f"q quit  p {pause}  s sort: {controls.order}  +/- every {controls.every:.3g} s  ? help"
+    return [(fit(text, width, glyphs), "keys")]
+
+
+HELP = (
+    ("promgun metrics top", "title"),
+    ("", "plain"),
+    ("q        quit                          p   pause the display, and go on", "plain"),
+    ("s        sort by the next column       ?   this help; another key leaves it", "plain"),
+    ("+  -     longer, shorter interval", "plain"),
+    ("", "plain"),
+    ("requests answered a second             errors   share of answers 5xx", "plain"),
+    ("utilised share of capacity in use      queue    connections no worker took yet", "plain"),
+    ("p50 ...  half (95 %, 99 %) of the requests took no longer; all of the last", "plain"),
+    ("         interval, estimated from the histogram's buckets; > is beyond the last", "plain"),
+    ("in use   requests being served, of those that can be at once", "plain"),
+    ("Charts show the last minute; a bar is the largest value of its time.", "plain"),
+    ("", "plain"),
+    ("REQUEST  the oldest one that is running; +2 says that two more are", "plain"),
+    ("AGE      for how long it has been     LEFT  requests until it is recycled", "plain"),
+    ("CPU      100% is one CPU in full      MEM   resident memory", "plain"),
+    ("exits    ends of workers since the start by cause; (+2): two while you watch", "plain"),
+)
+
+
+def help_frame(width: int, height: int, glyphs: Glyphs) -> list[Line]:
+    """The explanation of keys and figures."""
+    lines: list[Line] = [[(fit(text, width, glyphs), role)] for text, role in HELP]
+    return lines[:height]

@@ -1,0 +1,148 @@
+"""The live view of an instance: samples, draws, and listens to the keyboard."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from promgun.errors import PromgunError
+from promgun.status.history import History
+from promgun.terminal.input import CLOSED, RESIZED
+from promgun.terminal.terminal import Terminal
+from promgun.terminal.top.figures import Glyphs
+from promgun.terminal.top.frame import frame, help_frame, page
+from promgun.terminal.top.screen import Screen, print_lines
+from promgun.terminal.top.view import ORDERS, Controls, View
+
+if TYPE_CHECKING:
+    from promgun.status.source import SnapshotSource
+
+#: What + and - step through, in seconds.
+INTERVALS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+#: Seconds of CPU that a frame may take at the chosen interval: 1 % of one CPU at a frame a second.
+FRAME_COST = 0.01
+_LONGER = frozenset("+=")
+_SHORTER = frozenset("-_−")  # noqa: RUF001 - some keyboards have a real minus
+#: Seconds between two looks for an instance that is gone.
+_PATIENCE = 1.0
+_ORDERS = tuple(ORDERS)
+
+
+def can_draw() -> bool:
+    """Whether standard output is a screen that can be drawn on again and again."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb"}
+
+
+def _glyphs() -> Glyphs:
+    """What standard output can carry; what it cannot is replaced, for a path may hold anything."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Glyphs.of(sys.stdout.encoding)
+
+
+def print_frame(source: SnapshotSource, interval: float) -> None:
+    """Take two samples, ``interval`` seconds apart, and print what they say; raises ``PromgunError``."""
+    history = History()
+    history.add(source.snapshot())
+    time.sleep(interval)
+    snapshot = source.snapshot()
+    history.add(snapshot)
+    # one bar says nothing about a minute
+    view = replace(View.of(source.name, snapshot, history), points=())
+    terminal = Terminal.of()
+    width = terminal.width if terminal.interactive else None
+    print_lines(page(view, Controls(every=interval), width, _glyphs()), width)
+
+
+class Watch:
+    """The live view of one source, until somebody leaves it."""
+
+    def __init__(self, source: SnapshotSource, interval: float) -> None:
+        self._source = source
+        self._controls = Controls(every=interval)
+        self._glyphs = _glyphs()
+        self._history = History()
+        self._costs: deque[float] = deque(maxlen=5)
+        self._view = self._sample()
+        self._frozen = self._view
+
+    def run(self) -> None:
+        """Draw until q, Ctrl-C, or the end of the terminal; raises ``SystemExit`` for SIGTERM and SIGHUP."""
+        with suppress(KeyboardInterrupt), Screen() as screen:
+            self._draw(screen)
+            due = time.monotonic() + self.pause
+            while True:
+                events = screen.wait(due - time.monotonic())
+                if {"q", CLOSED}.intersection(events):
+                    return
+                for event in events:
+                    self._press(event)
+                begin = time.process_time()
+                due = min(due, time.monotonic() + self.pause)
+                sampled = time.monotonic() >= due
+                if sampled:
+                    due += self.pause
+                    self._look()
+                if sampled or events:
+                    self._draw(screen)
+                if sampled:
+                    self._costs.append(time.process_time() - begin)
+                    due = max(due, time.monotonic() + self.pause / 2)
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two samples: the interval, or longer where a frame costs more than its share of a CPU."""
+        if self._controls.away:
+            return max(_PATIENCE, self._controls.every)
+        # the least of the last ones: a machine that is busy makes single frames look dear
+        return self._controls.every * max(1.0, min(self._costs, default=0.0) / FRAME_COST)
+
+    def _sample(self) -> View:
+        snapshot = self._source.snapshot()
+        self._history.add(snapshot)
+        return View.of(self._source.name, snapshot, self._history)
+
+    def _look(self) -> None:
+        """Take a sample, or note that there is nobody to take it of; who comes back is watched from the start."""
+        if self._controls.away:
+            self._history = History()
+        try:
+            self._view = self._sample()
+        except PromgunError as error:
+            if not self._controls.away:
+                at = time.strftime("%H:%M:%S")
+                self._controls = replace(self._controls, away=f"gone since {at}, waiting for it: {error.message}")
+        else:
+            self._controls = replace(self._controls, away="")
+
+    def _press(self, key: str) -> None:
+        controls = self._controls
+        if controls.help and key != RESIZED:
+            self._controls = replace(controls, help=False)
+        elif key == "?":
+            self._controls = replace(controls, help=True)
+        elif key == "p":
+            self._frozen = self._view
+            self._controls = replace(controls, paused=not controls.paused)
+        elif key == "s":
+            self._controls = replace(controls, order=_ORDERS[(_ORDERS.index(controls.order) + 1) % len(_ORDERS)])
+        elif key in _LONGER:
+            longer = (step for step in INTERVALS if step > controls.every)
+            self._controls = replace(controls, every=next(longer, controls.every))
+        elif key in _SHORTER:
+            shorter = (step for step in reversed(INTERVALS) if step < controls.every)
+            self._controls = replace(controls, every=next(shorter, controls.every))
+
+    def _draw(self, screen: Screen) -> None:
+        width, height = screen.size
+        if self._controls.help:
+            screen.show(help_frame(width, height, self._glyphs))
+            return
+        view = self._frozen if self._controls.paused else self._view
+        screen.show(frame(view, replace(self._controls, every=self.pause), width, height, self._glyphs))

@@ -1,0 +1,163 @@
+"""The table of workers in the terminal view: a line each, and one for those that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+
+from promgun.terminal.top import figures
+from promgun.terminal.top.figures import Glyphs
+from promgun.terminal.top.view import Row
+
+#: A piece of a line and the role it plays, which decides how it looks.
+Span = tuple[str, str]
+Line = list[Span]
+STATE_ROLES = {"idle": "quiet", "busy": "good", "booting": "warn", "draining": "warn", "hung": "bad"}
+_REQUEST = "REQUEST"
+_LEAST_REQUEST = 12
+
+
+def fit(text: str, width: int, glyphs: Glyphs, *, right: bool = False) -> str:
+    """``text`` in exactly ``width`` cells: padded, or cut with a mark."""
+    length = cell_len(text)
+    if length > width:
+        return set_cell_size(text, width - 1) + glyphs.cut if width > 0 else ""
+    padding = " " * (width - length)
+    return padding + text if right else text + padding
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: ``cell`` makes a row's text, ``total`` that of several; on a narrow screen high ``rank`` goes first."""
+
+    heading: str
+    width: int
+    rank: int
+    cell: Callable[[Row], str]
+    total: Callable[[Sequence[Row]], str] = lambda _rows: ""
+    right: bool = True
+
+
+def _sum(read: Callable[[Row], float | None], rows: Sequence[Row]) -> float | None:
+    values = [value for row in rows if (value := read(row)) is not None]
+    return sum(values) if values else None
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _requests(row: Row) -> float | None:
+    return row.interval.requests_per_second if row.interval else None
+
+
+def _cpu(row: Row) -> float | None:
+    return row.interval.cpu_share if row.interval else None
+
+
+def _memory(row: Row) -> float | None:
+    return row.worker.memory
+
+
+def _in_use(rows: Sequence[Row]) -> str:
+    return f"{sum(row.worker.in_progress for row in rows)}/{sum(row.worker.capacity for row in rows)}"
+
+
+def _request(row: Row) -> str:
+    request = row.shown
+    if request is None:
+        return ""
+    text = f"{request.method} {request.path}" if request.path else f"({request.phase})"
+    others = max(len(row.worker.running), row.worker.in_progress) - 1
+    return f"{text} +{others}" if others > 0 else text
+
+
+def _states(rows: Sequence[Row]) -> str:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.worker.state] = counts.get(row.worker.state, 0) + 1
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+COLUMNS = (
+    Column("SLOT", 4, 0, lambda row: str(row.worker.worker_id)),
+    Column("PID", 7, 4, lambda row: figures.NOTHING if row.worker.pid is None else str(row.worker.pid)),
+    Column("STATE", 8, 0, lambda row: row.worker.state, right=False),
+    Column(_REQUEST, _LEAST_REQUEST, 0, _request, _states, right=False),
+    Column("AGE", 6, 2, lambda row: figures.age(row.age), lambda rows: figures.age(_most(row.age for row in rows))),
+    Column("REQ/S", 6, 1, lambda row: figures.rate(_requests(row)), lambda rows: figures.rate(_sum(_requests, rows))),
+    Column("IN USE", 7, 3, lambda row: _in_use([row]), _in_use),
+    Column("CPU", 5, 5, lambda row: figures.cpu(_cpu(row)), lambda rows: figures.cpu(_sum(_cpu, rows))),
+    Column("MEM", 6, 6, lambda row: figures.memory(_memory(row)), lambda rows: figures.memory(_sum(_memory, rows))),
+    Column(
+        "LEFT", 6, 7, lambda row: figures.NOTHING if row.worker.requests_left is None else str(row.worker.requests_left)
+    ),
+)
+
+
+def table(rows: Sequence[Row], width: int | None, height: int | None, glyphs: Glyphs) -> Iterator[Line]:
+    """The heading and the rows in at most ``height`` lines, ``None`` being as many, and as wide, as it takes.
+
+    Rows that do not fit are summed up in the last line.
+    """
+    if height is not None and height < 2:  # noqa: PLR2004 - a heading without a row says nothing
+        return
+    fitting = len(rows) if height is None or len(rows) < height else height - 2
+    shown, rest = rows[:fitting], rows[fitting:]
+    columns = [column for column in COLUMNS if column.heading != "LEFT" or _has_limit(rows)]
+    texts = [[column.cell(row) for column in columns] for row in shown]
+    if rest:
+        texts.append([column.total(rest) for column in columns])
+    laid = _lay(columns, texts, width)
+    yield [(_join([column.heading for column in columns], laid, glyphs), "heading")]
+    for row, cells in zip(shown, texts, strict=False):
+        yield _worker_line(row, cells, laid, glyphs)
+    if rest:
+        line = _join(texts[-1], laid, glyphs)
+        label = f"{glyphs.cut} {len(rest)} more"
+        yield [(label + line[len(label) :], "label")]
+
+
+#: Where each column begins, and how wide it is: only those that are shown.
+Laid = Sequence[tuple[int, Column, int]]
+
+
+def _lay(columns: Sequence[Column], texts: Sequence[Sequence[str]], width: int | None) -> Laid:
+    """Choose the columns that fit, and how wide they are: the request gets what the others leave."""
+    laid = [
+        (index, column, max([column.width, *(cell_len(cells[index]) for cells in texts)]))
+        for index, column in enumerate(columns)
+    ]
+    if width is None:
+        return laid
+    laid = [(index, column, column.width if column.heading == _REQUEST else wide) for index, column, wide in laid]
+    while _width(laid) > width and any(column.rank for _, column, _ in laid):
+        least = max(column.rank for _, column, _ in laid)
+        laid = [entry for entry in laid if entry[1].rank != least]
+    extra = max(0, width - _width(laid))
+    return [(index, column, wide + extra * (column.heading == _REQUEST)) for index, column, wide in laid]
+
+
+def _width(laid: Laid) -> int:
+    return sum(wide + 1 for _, _, wide in laid) - 1
+
+
+def _join(cells: Sequence[str], laid: Laid, glyphs: Glyphs) -> str:
+    return " ".join(fit(cells[index], wide, glyphs, right=column.right) for index, column, wide in laid)
+
+
+def _worker_line(row: Row, cells: Sequence[str], laid: Laid, glyphs: Glyphs) -> Line:
+    """A worker, its state in the colour of the state."""
+    at = next(place for place, (_, column, _) in enumerate(laid) if column.heading == "STATE")
+    role = STATE_ROLES.get(row.worker.state, "plain")
+    return [
+        (_join(cells, laid[:at], glyphs) + " ", "plain"),
+        (_join(cells, laid[at : at + 1], glyphs), role),
+        (" " + _join(cells, laid[at + 1 :], glyphs), "quiet" if role == "quiet" else "plain"),
+    ]
+
+
+def _has_limit(rows: Sequence[Row]) -> bool:
+    return any(row.worker.requests_left is not None for row in rows)

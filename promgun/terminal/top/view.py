@@ -1,0 +1,89 @@
+"""What the terminal view shows at a moment, and in what order: data that a frame is drawn from again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from promgun.status.history import ExitEvent, History, Point
+from promgun.status.interval import Interval, WorkerInterval
+from promgun.status.snapshot import OpenRequest, Snapshot, Worker
+
+_SERVED = frozenset({"application", "writing"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """An instance: its newest snapshot, the interval that it ends, the minute before, and the ends of workers."""
+
+    name: str
+    snapshot: Snapshot
+    interval: Interval | None = None
+    points: tuple[Point, ...] = ()
+    window: float = 60.0
+    exits: Mapping[str, int]
+    events: tuple[ExitEvent, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, snapshot: Snapshot, history: History) -> View:
+        """Freeze what a history knows now."""
+        return cls(
+            name=name,
+            snapshot=snapshot,
+            interval=history.interval,
+            points=history.points,
+            window=history.seconds,
+            exits=history.exits,
+            events=history.events,
+        )
+
+    def rows(self, order: str) -> list[Row]:
+        """The living workers, in the order that ``ORDERS`` calls so."""
+        found = self.interval.workers if self.interval is not None else {}
+        rows = [Row(worker, found.get(slot)) for slot, worker in self.snapshot.workers.items()]
+        return sorted(rows, key=lambda row: (-ORDERS[order](row), row.worker.worker_id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controls:
+    """What the person at the keyboard chose, and what is to be said beside the figures.
+
+    ``every`` is the interval in seconds; ``away`` says why there is nothing new.
+    """
+
+    every: float
+    order: str = "slot"
+    paused: bool = False
+    help: bool = False
+    away: str = ""
+
+
+class Row(NamedTuple):
+    """A worker in the table; the second is ``None`` before there is an interval."""
+
+    worker: Worker
+    interval: WorkerInterval | None
+
+    @property
+    def shown(self) -> OpenRequest | None:
+        """The request that the line tells of: the oldest that the application has, else the oldest there is."""
+        running = self.worker.running
+        return next((request for request in running if request.phase in _SERVED), running[0] if running else None)
+
+    @property
+    def age(self) -> float | None:
+        """Its age; that of the oldest that the page tells of, when there is nothing but a page."""
+        if self.shown is not None:
+            return self.shown.age
+        return self.worker.oldest_request or None
+
+
+ORDERS: Mapping[str, Callable[[Row], float]] = {
+    "slot": lambda _row: 0.0,
+    "requests": lambda row: row.interval.requests_per_second if row.interval else 0.0,
+    "age": lambda row: row.age or 0.0,
+    "in use": lambda row: row.worker.in_progress,
+    "cpu": lambda row: row.interval.cpu_share if row.interval else 0.0,
+    "memory": lambda row: row.worker.memory or 0,
+}

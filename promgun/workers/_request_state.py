@@ -1,0 +1,122 @@
+"""One request and its answer, as the worker follows them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gunicorn.http.body import LengthReader
+from gunicorn.http.errors import NoMoreData
+
+from promgun.store.request_table import NOWHERE
+
+
+class CountingReader:
+    """Counts the bytes of a request body, and notices when the client left before its end.
+
+    Takes the place of ``Body.reader`` (gunicorn 25.3 to 27.0), only when there is a body.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.received = 0
+        self.cut = False
+
+    def read(self, size: int) -> bytes:
+        """Read as the wrapped reader does."""
+        expected = min(size, self._reader.length) if isinstance(self._reader, LengthReader) else 0
+        try:
+            data: bytes = self._reader.read(size)
+        except (NoMoreData, OSError):
+            self.cut = True
+            raise
+        self.received += len(data)
+        if len(data) < expected:
+            self.cut = True
+        return data
+
+
+ANSWERED = object()
+
+
+class Exchange:
+    """What is known of a request while it is served; hangs on Gunicorn's request as ``req.promgun``.
+
+    ``start`` is nanoseconds of the monotonic clock; ``response`` is there once the application was called, and
+    ``ANSWERED`` when that is over; ``recorded`` tells that the answer has been counted.
+    """
+
+    # Defaults stand on the class, so that a request costs two assignments.
+    start = 0
+    region = NOWHERE
+    body: CountingReader | None = None
+    response: Any = None
+    recorded = False
+    client_left = False
+    cut_off = False
+    error_type = ""
+    file_size = 0
+    route = ""
+
+
+def file_size(result: Any) -> int:
+    """Return how many bytes Gunicorn would send of a file that the application returned, 0 when it is none.
+
+    ``Response.sendfile`` (gunicorn 25.3 to 27.0) sends from the file's position to its end and counts nothing.
+    """
+    try:
+        descriptor = result.filelike.fileno()
+        return os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def response_has_no_body(response: Any) -> bool:
+    """Whether HTTP forbids a body here, whatever the application returned (RFC 9110, sections 6.4.1 and 9.3.2)."""
+    status = response.status_code
+    return response.req.method == "HEAD" or status in {204, 304} or (status is not None and status < 200)  # noqa: PLR2004 - 1xx
+
+
+class StatusTap:
+    """A socket that remembers the status line written to it, and how many bytes of body followed.
+
+    ``Worker.handle_error`` decides the status itself and tells nobody (gunicorn 25.3 to 27.0): what it sends is the
+    truth.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self.status = 0
+        self.body = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def sendall(self, data: bytes) -> None:
+        """Send, then note the status if this is a head."""
+        self._sock.sendall(data)
+        head, separator, body = data.partition(b"\r\n\r\n")
+        fields = head.split(b" ", 2)
+        if separator and head.startswith(b"HTTP/") and fields[1].isdigit():
+            self.status = int(fields[1])
+            self.body = len(body)
+
+
+def came_from_application(error: BaseException, exchange: Exchange) -> bool:
+    """Whether an exception was raised by the application, rather than while writing to the client.
+
+    Looked at only when something failed: frames of Gunicorn's response writer under the failure mean the client.
+    """
+    if exchange.error_type:
+        return True
+    if not isinstance(error, OSError):
+        return True
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__") in _WRITERS:
+            return False
+        traceback = traceback.tb_next
+    return True
+
+
+_WRITERS = frozenset({"gunicorn.http.wsgi", "gunicorn.http2.response", "gunicorn.http2.connection"})

@@ -1,0 +1,110 @@
+"""What ``promgun run`` does otherwise, where plain Gunicorn is the launcher: ``gunicorn -k promgun.PrometheusWorker
+app:app``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gunicorn import __version__ as gunicorn_version
+
+from promgun.config.listeners import close_and_unlink, metrics_url
+from promgun.endpoint.process import EndpointConfig
+from promgun.endpoint.supervisor import MetricsProcess
+from promgun.instances.registration import Registration
+from promgun.store.board import Cell, Role
+from promgun.store.directory import StoreDirectory, create_private, take_over
+from promgun.store.files import Owner
+from promgun.store.master_info import MasterFacts
+from promgun.store.process import ProcessStore
+from promgun.workers._fork_signals import HELD_SIGNALS
+
+#: What ``PROMETHEUS_MULTIPROC_DIR`` was before we published ours: a master executed by SIGUSR2 must not take ours for
+#: the user's wish.
+_PUBLISHED = "PROMGUN_STORE"
+
+
+class PlainRun:
+    """The store of a plain Gunicorn master; made when Gunicorn first loads the worker class, before ``--preload``."""
+
+    def __init__(self, store: ProcessStore) -> None:
+        named = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        self._private = not named or named == os.environ.get(_PUBLISHED)
+        self._store = store
+        self._pid = os.getpid()
+        self._started = time.time()
+        self._registration: Registration | None = None
+        self._process: MetricsProcess | None = None
+        self._directory: StoreDirectory = (
+            create_private(Owner()) if self._private or named is None else take_over(Path(named).absolute(), Owner())
+        )
+        store.publish()
+        store.open(self._directory)
+        if self._private:
+            os.environ[_PUBLISHED] = str(self._directory.path)
+        atexit.register(self.close)
+        HELD_SIGNALS.install()
+
+    def endpoint_config(self, cfg: Any, listeners: Sequence[socket.socket]) -> EndpointConfig:
+        """Return what a metrics process of this run must know."""
+        root = os.geteuid() == 0
+        return EndpointConfig(
+            store=str(self._directory.path),
+            fds=tuple(listener.fileno() for listener in listeners),
+            master_pid=self._pid,
+            uid=cfg.uid if root else None,
+            gid=cfg.gid if root else None,
+            initgroups=cfg.initgroups,
+        )
+
+    def serve(self, process: MetricsProcess) -> None:
+        """Start a metrics process and end it with the run; workers close its listeners when they are forked."""
+        self._process = process
+        os.register_at_fork(after_in_child=self._close_listeners)
+        process.ensure()
+
+    def _close_listeners(self) -> None:
+        if self._process is not None:
+            for listener in self._process.listeners:
+                listener.close()
+
+    def introduce(self, cfg: Any, app: Any, log: Any, sockets: Sequence[Any]) -> None:
+        """Give the store to the workers' user and register the run; called for every worker, acts on the first."""
+        if self._registration is not None or os.getpid() != self._pid:
+            return
+        if os.geteuid() == 0:
+            self._directory.give_to(Owner(cfg.uid, cfg.gid))
+        slot = self._store.own_slot(Role.MASTER)
+        self._store.board.cells[Cell.TARGET] = cfg.workers
+        application = str(getattr(app, "app_uri", "") or cfg.wsgi_app or "")
+        self._registration = Registration(self._directory)
+        facts = MasterFacts(
+            slot=slot.number if slot is not None else 0,
+            pid=self._pid,
+            started=self._started,
+            name=cfg.settings["proc_name"].get() or application or "gunicorn",
+            application=application,
+            worker_type=cfg.worker_class_str,
+            gunicorn=gunicorn_version,
+            addresses=tuple(str(listener) for listener in sockets),
+            metrics_addresses=tuple(map(metrics_url, self._process.listeners)) if self._process is not None else (),
+        )
+        self._registration.announce(facts, log)
+
+    def close(self) -> None:
+        """Remove what this run made; workers run this at their exit too and are told apart by pid."""
+        if os.getpid() != self._pid:
+            return
+        if self._registration is not None:
+            self._registration.withdraw()
+        if self._process is not None:
+            self._process.stop()
+            for listener in self._process.listeners:
+                close_and_unlink(listener)
+        self._directory.close()

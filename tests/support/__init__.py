@@ -1,0 +1,1 @@
+"""Harness, clients and fixtures that the tests share."""

@@ -1,0 +1,37 @@
+"""Running requests on a board, written down as a worker writes them (``promgun.workers._instrumentation``)."""
+
+from __future__ import annotations
+
+from promgun.store.board import Board
+from promgun.store.request_table import BUSY, PHASE, Phase, RunningRequests, describe
+
+
+def tell(requests: RunningRequests, region: int, start: int, text: str) -> None:
+    """Write down what a request is."""
+    describe(requests.cells, region * 8, text.encode("utf-8", "replace"), Phase.APPLICATION, start)
+
+
+def enter_phase(requests: RunningRequests, region: int, phase: Phase) -> None:
+    """Write down how far a request has come."""
+    requests.cells[region + PHASE] = phase
+
+
+def begin(board: Board, start: int, text: str = "") -> int:
+    """Write down that a request begins, and what it is; return its region, ``NOWHERE`` beyond the last one."""
+    region = board.requests.take(start, Phase.READING)
+    if region < 0:
+        board.enter(start)
+        return region
+    board.requests.cells[region + BUSY] -= start
+    if text:
+        tell(board.requests, region, start, text)
+    return region
+
+
+def finish(board: Board, region: int, now: int) -> None:
+    """Write down that a request ends."""
+    if region < 0:
+        board.leave(now)
+        return
+    board.requests.cells[region + BUSY] += now
+    board.requests.leave(region)

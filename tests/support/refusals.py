@@ -1,0 +1,37 @@
+"""A command that refuses: it ends by itself, with the code of its kind, one clear line, and nothing left behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.harness import PROMGUN, Sandbox, wait_until
+from tests.support.sandbox import free_stores
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+
+CONFIGURATION, USAGE, WORKER_BOOT, APP_LOAD, NO_INSTANCE, STORE, METRICS_ADDRESS = range(1, 8)
+DEMO = "promgun.demo:app"
+FREE = ("--bind", "127.0.0.1:0", "--metrics-bind", "127.0.0.1:0")
+
+
+def fail(
+    sandbox: Sandbox, *args: str, code: int, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``promgun run``, which must end by itself with this code and leave nothing behind."""
+    before = free_stores()
+    ran = sandbox.run(*PROMGUN, *args, env=env)
+    assert ran.returncode == code, f"{ran.returncode}: {ran.stderr}"
+    assert not sandbox.left_behind()
+    wait_until(lambda: not free_stores() - before, message=lambda: f"left behind: {free_stores() - before}")
+    return ran
+
+
+def assert_one_line(ran: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert that the error is told in one line with these words in it, and nothing else is said."""
+    assert not ran.stdout
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("promgun: error: ")
+    for word in words:
+        assert word in line, (word, line)

@@ -1,0 +1,492 @@
+"""The page: complete from the start, the same families whatever stands in the store, and never missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from promgun.collect.page import Collector, worker_state
+from promgun.metrics.catalog import (
+    BY_NAME,
+    CATALOG,
+    DURATION_BUCKETS,
+    FREE_LABELS,
+    OVERFLOW,
+    SIZE_BUCKETS,
+    STORE_ERRORS,
+    WORKER_STATES,
+)
+from promgun.metrics.counters import Counters
+from promgun.metrics.recorder import Recorder
+from promgun.store import format as fmt
+from promgun.store.board import BoardView, Cell, Role, process_start
+from promgun.store.files import Owner
+from promgun.store.master_info import MasterFacts, write_facts
+from promgun.store.slots import Slot, claim
+from promgun.store.values import value_class
+from tests.support.store_fixtures import OBSTACLES, Opened, damaged_contents, opened, samples, write_file
+
+FACTS = MasterFacts(
+    slot=0,
+    pid=os.getpid(),
+    started=1000.0,
+    name="shop",
+    application="shop:app",
+    worker_type="sync",
+    gunicorn="27.0.1",
+    addresses=("http://127.0.0.1:8000",),
+)
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Opened]:
+    """The store of a worker in slot 0, which this process is."""
+    with opened(tmp_path) as found:
+        found.store.own_slot(Role.WORKER)
+        yield found
+
+
+@pytest.fixture
+def recorder(place: Opened) -> Recorder:
+    return Recorder(place.store, Counters(place.store, 1000), DURATION_BUCKETS, SIZE_BUCKETS)
+
+
+class Page:
+    """What the encoders read."""
+
+    def __init__(self, families: Any) -> None:
+        self._families = families
+
+    def collect(self) -> Any:
+        """Give the families."""
+        return self._families
+
+
+def page(collector: Collector, *, strict: bool = True) -> dict[str, float]:
+    """Return the samples of a page, after both encoders have written it and independent parsers have read it.
+
+    The strict one is that of OpenMetrics, which takes no counter that is negative or NaN.
+    """
+    families = collector.collect()
+    text = generate_latest(Page(families)).decode()
+    openmetrics = generate_openmetrics(Page(families)).decode()  # type: ignore[no-untyped-call] # upstream
+    found = samples(parse_text(text))
+    assert len(found) == sum(len(family.samples) for family in families)
+    if strict:
+        assert samples(parse_openmetrics(openmetrics)) == found  # type: ignore[no-untyped-call] # upstream
+    return found
+
+
+def of(found: dict[str, float], name: str) -> dict[str, float]:
+    """Return the samples of one name."""
+    return {key: value for key, value in found.items() if key.partition("{")[0] == name}
+
+
+def dead_slot(path: Path) -> Slot:
+    """A slot whose board was signed by a process that is gone."""
+    slot = claim(path, Owner())
+    slot.take_over(Role.WORKER)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    slot.board.cells[Cell.PID] = gone.pid
+    return slot
+
+
+# ---- complete
+
+
+def test_an_empty_store_has_a_page(tmp_path: Path) -> None:
+    found = page(Collector(tmp_path))
+    assert found["gunicorn_up{}"] == 0.0
+    assert found["promgun_store_slots{}"] == 0.0
+
+
+def test_a_store_that_is_gone_has_a_page(tmp_path: Path) -> None:
+    assert page(Collector(tmp_path / "gone"))["gunicorn_up{}"] == 0.0
+
+
+def test_closed_sets_are_there_from_the_start(tmp_path: Path) -> None:
+    found = page(Collector(tmp_path))
+    for spec in CATALOG:
+        if spec.kind != "counter" or spec.group in {"workers", "listeners"} or set(spec.labels) - set(spec.closed):
+            continue
+        expected = 1
+        for values in spec.closed.values():
+            expected *= len(values)
+        assert len(of(found, spec.name)) == expected, spec.name
+        assert set(of(found, spec.name).values()) == {0.0}
+    folded = of(found, "promgun_label_sets_folded_total")
+    assert set(folded) == {
+        f"promgun_label_sets_folded_total{{family={spec.name}}}"
+        for spec in CATALOG
+        if spec.kind == "counter" and FREE_LABELS & set(spec.labels)
+    }
+
+
+def test_families_come_in_the_order_of_the_catalogue_then_the_applications(place: Opened, recorder: Recorder) -> None:
+    recorder.record("GET", "", 200, 0.5, 1, 1)
+    values = value_class(place.store)
+    for name in ("zoo", "apes"):
+        values("counter", name, f"{name}_total", (), (), "Help.")
+    assert place.store.directory is not None
+    names = [family.name for family in Collector(place.store.directory.path).collect()]
+    catalogue = [spec.family for spec in CATALOG if spec.family in names]
+    assert names == [*catalogue, "apes", "zoo"]
+
+
+def test_every_sample_of_ours_is_as_the_contract_says(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
+    recorder.record("GET", "/a", 200, 0.5, 1, 1)
+    with opened(tmp_path) as master:
+        master.store.own_slot(Role.MASTER)
+        write_facts(tmp_path, MasterFacts(**(asdict(FACTS) | {"slot": 1, "addresses": ()})), None, None)
+        families = {family.name: family for family in Collector(tmp_path).collect()}
+    for spec in CATALOG:
+        family = families.get(spec.family)
+        if family is None:
+            continue
+        assert (family.type, family.documentation) == (spec.kind, spec.help)
+        for sample in family.samples:
+            extra = {"le"} if sample.name.endswith("_bucket") else set()
+            assert set(sample.labels) == {*spec.labels, *extra}, sample
+            assert sample.name.startswith(spec.family)
+            for label, allowed in spec.closed.items():
+                assert sample.labels[label] in allowed
+    assert "gunicorn_info" in families
+    assert families["gunicorn_worker_state"].samples
+    assert place.store.slot is not None
+
+
+# ---- workers and masters
+
+
+def view(**cells: int) -> BoardView:
+    held = [0] * 64
+    for name, value in cells.items():
+        held[Cell[name]] = value
+    return BoardView(0, tuple(held))
+
+
+@pytest.mark.parametrize(
+    ("cells", "state"),
+    [
+        ({}, "booting"),
+        ({"BOOTED": 1, "HEARTBEAT": 100}, "idle"),
+        ({"BOOTED": 1, "HEARTBEAT": 100, "UNLISTED": 2}, "busy"),
+        ({"BOOTED": 1, "HEARTBEAT": 100, "UNLISTED": 2, "DRAINING": 1}, "draining"),
+        ({"BOOTED": 1, "HEARTBEAT": 100, "UNLISTED": 2, "TIMEOUT": 900}, "busy"),
+        ({"BOOTED": 1, "HEARTBEAT": 100, "UNLISTED": 2, "TIMEOUT": 700}, "hung"),
+        ({"BOOTED": 1, "HEARTBEAT": 0, "DRAINING": 1, "TIMEOUT": 2}, "hung"),
+        ({"BOOTED": 1, "HEARTBEAT": 0}, "idle"),
+    ],
+)
+def test_a_worker_is_in_one_state(cells: dict[str, int], state: str) -> None:
+    assert worker_state(view(**cells), 500) == state
+
+
+def test_a_worker_is_shown_by_its_slot(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
+    now = time.monotonic_ns()
+    board = place.store.board
+    board.cells[Cell.BOOTED] = board.cells[Cell.HEARTBEAT] = now
+    board.cells[Cell.CAPACITY], board.cells[Cell.MAX_REQUESTS], board.cells[Cell.SERVED] = 4, 100, 30
+    board.enter(now - 2 * SECOND)
+    recorder.record("GET", "", 200, 0.5, 1, 1)
+    found = page(Collector(tmp_path))
+    worker = "{worker_id=0}"
+    assert found[f"gunicorn_worker_requests_in_progress{worker}"] == 1.0
+    assert found[f"gunicorn_worker_capacity{worker}"] == 4.0
+    assert found[f"gunicorn_worker_requests_left{worker}"] == 70.0
+    assert found[f"gunicorn_worker_requests_total{worker}"] == 1.0
+    assert 2.0 <= found[f"gunicorn_worker_busy_seconds_total{worker}"] < 60.0
+    states = of(found, "gunicorn_worker_state")
+    assert {key: value for key, value in states.items() if value} == {
+        "gunicorn_worker_state{state=busy,worker_id=0}": 1.0
+    }
+    assert len(states) == len(WORKER_STATES)
+    assert found["gunicorn_workers{state=alive}"] == found["gunicorn_workers{state=booted}"] == 1.0
+    assert found[f"gunicorn_worker_resident_memory_bytes{worker}"] > 1 << 20
+
+
+def test_the_dead_are_not_shown_as_living(place: Opened, tmp_path: Path) -> None:
+    slot = dead_slot(tmp_path)
+    found = page(Collector(tmp_path))
+    assert found["gunicorn_workers{state=alive}"] == 1.0
+    assert not any("state=" in key and "worker_id=1" in key for key in found)
+    slot.release()
+    assert place.store.slot is not None
+
+
+def test_live_gauges_of_the_dead_are_not_shown(place: Opened, tmp_path: Path) -> None:
+    key = fmt.series_key("g", "g", {}, "Help.")
+    write_file(tmp_path / "gauge_livesum_slot0.db", {key: 2.0})
+    slot = dead_slot(tmp_path)
+    write_file(tmp_path / "gauge_livesum_slot1.db", {key: 40.0})
+    write_file(tmp_path / "gauge_livesum_slot7.db", {key: 800.0})
+    assert page(Collector(tmp_path))["g{}"] == 2.0
+    slot.release()
+    assert place.store.slot is not None
+
+
+def test_the_master_and_its_facts(tmp_path: Path) -> None:
+    with opened(tmp_path) as master:
+        master.store.own_slot(Role.MASTER)
+        master.store.board.cells[Cell.TARGET] = 3
+        write_facts(tmp_path, FACTS, None, None)
+        collector = Collector(tmp_path)
+        assert collector.master_alive()
+        assert not collector.worker_booted()
+        found = page(collector)
+        assert found["gunicorn_up{}"] == 1.0
+        assert found["gunicorn_workers{state=target}"] == 3.0
+        ((info, value),) = of(found, "gunicorn_info").items()
+        assert value == 1.0
+        assert "gunicorn=27.0.1" in info
+        assert "worker_type=sync" in info
+        with opened(tmp_path) as worker:
+            worker.store.own_slot(Role.WORKER)
+            assert not collector.worker_booted()
+            worker.store.board.cells[Cell.BOOTED] = 5
+            assert collector.worker_booted()
+        (tmp_path / "master-slot0.json").write_text('{"gunicorn": 5')
+        assert not of(page(collector), "gunicorn_info")
+
+
+# ---- counted trouble
+
+
+def test_errors_of_every_slot_are_added_up(place: Opened, tmp_path: Path) -> None:
+    place.store.board.cells[Cell.ERRORS_NO_SPACE] = 3
+    slot = claim(tmp_path, Owner())
+    slot.board.cells[Cell.ERRORS_NO_SPACE] = 4
+    slot.board.cells[Cell.ERRORS_PERMISSION] = 2
+    slot.board.cells[Cell.ERRORS_CORRUPT] = 1
+    (tmp_path / "counter_slot9.db").write_bytes(b"garbage" * 100)
+    found = of(page(Collector(tmp_path)), "promgun_store_errors_total")
+    assert found == {
+        f"promgun_store_errors_total{{reason={reason}}}": value
+        for reason, value in zip(STORE_ERRORS, (7, 2, 2), strict=True)
+    }
+    slot.release()
+
+
+def test_a_damaged_file_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    collector = Collector(tmp_path, told.append)
+    (tmp_path / "counter_slot0.db").write_bytes(b"garbage" * 100)
+    for _ in range(3):
+        page(collector)
+    assert len(told) == 1
+    assert "counter_slot0.db" in told[0]
+
+
+def test_a_family_that_cannot_be_shown_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("prometheus_client.validation") is not None:
+        # 0.21 knows no other names than the legacy ones.
+        monkeypatch.setattr("prometheus_client.validation._legacy_validation", True)
+    told: list[str] = []
+    collector = Collector(tmp_path, told.append)
+    write_file(tmp_path / "gauge_max_slot0.db", {fmt.series_key(name, name, {}, ""): 1.0 for name in ("a b", "fine")})
+    for _ in range(3):
+        assert page(collector)["fine{}"] == 1.0
+    assert len(told) == 1
+    assert "'a b'" in told[0]
+
+
+def test_the_size_of_the_store(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
+    recorder.record("GET", "", 200, 0.5, 1, 1)
+    found = page(Collector(tmp_path))
+    assert found["promgun_store_files{}"] == 2.0
+    assert found["promgun_store_bytes{}"] == sum(path.stat().st_size for path in tmp_path.glob("*.db"))
+    assert found["promgun_store_slots{}"] == 1.0
+    assert place.store.slot is not None
+
+
+# ---- the application's
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "histogram", "summary"])
+@pytest.mark.parametrize(
+    "name", ["gunicorn_requests_total", "gunicorn_up", "gunicorn_request_duration_seconds", "gunicorn_worker_state"]
+)
+def test_what_the_application_puts_under_our_names_is_not_shown(
+    place: Opened, recorder: Recorder, tmp_path: Path, kind: str, name: str
+) -> None:
+    recorder.record("GET", "", 200, 0.5, 1, 1)
+    collector = Collector(tmp_path)
+    before = page(collector)
+    family = BY_NAME[name].family
+    suffix = {"counter": "_total", "gauge": "", "histogram": "_sum", "summary": "_sum"}[kind]
+    made = value_class(place.store)(
+        kind, family, f"{family}{suffix}", ("mine",), ("x",), "Mine.", multiprocess_mode="max"
+    )
+    made.inc(5.0)
+    after = page(collector)
+    assert {key: value for key, value in after.items() if key.startswith(family)}.keys() == {
+        key: value for key, value in before.items() if key.startswith(family)
+    }.keys()
+    assert not any("mine=" in key for key in after)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\udfff\ud800", "\0", "\n", '"', "\\", "ü", "x" * 65536])
+def test_any_text_of_the_application_leaves_the_page_whole(place: Opened, tmp_path: Path, text: str) -> None:
+    values = value_class(place.store)
+    values("counter", "c", "c_total", ("l",), (text,), text).inc(1)
+    values("gauge", "g", "g", ("l",), (text,), text, multiprocess_mode="all").set(2)
+    values("histogram", "h", "h_sum", ("l",), (text,), text).inc(3)
+    found = page(Collector(tmp_path))
+    assert sum(of(found, "c_total").values()) == 1.0
+    assert sum(of(found, "g").values()) == 2.0
+    assert sum(of(found, "h_sum").values()) == 3.0
+
+
+def test_names_in_utf_8_leave_the_page_whole(place: Opened, tmp_path: Path) -> None:
+    values = value_class(place.store)
+    values("counter", "http.server.größe", "http.server.größe_total", ("a.b",), ("x",), "Help.").inc(1)
+    families = Collector(tmp_path).collect()
+    text = generate_latest(Page(families)).decode()
+    assert any(
+        sample.value == 1.0 for family in parse_text(text) for sample in family.samples if "http_server" in sample.name
+    )
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize("kind", [*damaged_contents(b"x" * 64), *OBSTACLES])
+@pytest.mark.parametrize(
+    "name", ["slot-1.lock", "master-slot1.json", "counter_slot1.db", "histogram_slot1.db", "gauge_all_slot1.db"]
+)
+def test_no_bad_file_costs_the_page(place: Opened, recorder: Recorder, tmp_path: Path, name: str, kind: str) -> None:
+    recorder.record("GET", "/a", 200, 0.5, 1, 1)
+    if kind in OBSTACLES:
+        OBSTACLES[kind](tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(damaged_contents(b"x" * 64)[kind])
+    found = page(Collector(tmp_path))
+    assert found["gunicorn_requests_total{method=GET,route=/a,status=200}"] == 1.0
+    assert found["gunicorn_workers{state=alive}"] == 1.0
+    assert place.store.slot is not None
+
+
+@pytest.mark.parametrize("name", ["counter_slot0.db", "histogram_slot0.db"])
+def test_no_wrong_bit_costs_the_page(place: Opened, recorder: Recorder, tmp_path: Path, name: str) -> None:
+    recorder.record("GET", "/a", 200, 0.5, 1, 1)
+    good = (tmp_path / name).read_bytes()
+    used = fmt.read_used(good)
+    random_ = random.Random(11)
+    # every bit of the label names and of a bound, and a sample of all others
+    start = good.find(b'"le"') if name.startswith("histogram") else good.find(b'"method"')
+    near = [(position, bit) for position in range(start, start + 16) for bit in range(8)]
+    far = [(random_.randrange(used), random_.randrange(8)) for _ in range(60)]
+    known = Collector(tmp_path)
+    # Nobody's figures: they take longer than all the rest of a page.
+    place.store.board.cells[Cell.PID] = 0
+    for position, bit in near + far:
+        content = bytearray(good)
+        content[position] ^= 1 << bit
+        (tmp_path / name).write_bytes(content)
+        for reader in (known, Collector(tmp_path)):
+            found = page(reader, strict=False)
+            for key in found:
+                spec = next(
+                    (spec for spec in CATALOG if key.startswith((f"{spec.name}{{", f"{spec.name}_bucket{{"))), None
+                )
+                if spec is not None:
+                    labels = {
+                        pair.partition("=")[0] for pair in key.partition("{")[2].rstrip("}").split(",") if "=" in pair
+                    }
+                    assert labels <= {*spec.labels, "le"}
+
+
+def test_boards_with_any_numbers_leave_the_page_whole(tmp_path: Path) -> None:
+    random_ = random.Random(3)
+    for round_ in range(30):
+        slot = claim(tmp_path, Owner())
+        slot.take_over(Role.WORKER)
+        for cell in range(Cell.ROLE + 1, 64):
+            slot.board.cells[cell] = random_.choice([0, -1, 1, 2**63 - 1, -(2**63), random_.getrandbits(40)])
+        if round_ % 3 == 0:
+            slot.board.cells[Cell.PID] = random_.choice([-1, 0, 1, 2**62])
+            slot.board.cells[Cell.PROCESS_START] = process_start(1)
+        page(Collector(tmp_path), strict=False)
+        slot.release()
+        (tmp_path / "slot-0.lock").unlink()
+
+
+def test_facts_with_any_content_leave_the_page_whole(place: Opened, tmp_path: Path) -> None:
+    place.store.own_slot(Role.MASTER)
+    changes: list[dict[str, Any]] = [
+        {"gunicorn": 5},
+        {"slot": {}},
+        {"addresses": ["\ud800"]},
+        {"max_label_sets": "x"},
+        {"addresses": ["http://x", "", "unix:"]},
+    ]
+    for change in changes:
+        (tmp_path / "master-slot0.json").write_text(json.dumps(asdict(FACTS) | change))
+        assert page(Collector(tmp_path))["gunicorn_up{}"] == 1.0
+
+
+# ---- bounded, and only rising
+
+
+def test_the_cap_holds_over_all_slots(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
+    write_facts(tmp_path, MasterFacts(**(asdict(FACTS) | {"max_label_sets": 20, "addresses": ()})), None, None)
+    with opened(tmp_path) as other:
+        second = Recorder(other.store, Counters(other.store, 1000), DURATION_BUCKETS, SIZE_BUCKETS)
+        for n in range(30):
+            recorder.record("GET", f"/a/{n}", 200, 0.5, 1, 1)
+            second.record("GET", f"/b/{n}", 200, 0.5, 1, 1)
+        found = page(Collector(tmp_path))
+    requests = of(found, "gunicorn_requests_total")
+    assert len(requests) == 21
+    assert sum(requests.values()) == sum(of(found, "gunicorn_request_duration_seconds_count").values()) == 60.0
+    assert requests[f"gunicorn_requests_total{{method=GET,route={OVERFLOW},status=200}}"] == 40.0
+    assert place.store.slot is not None
+
+
+def test_nothing_sinks_when_a_slot_changes_hands(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
+    recorder.record("GET", "/a", 200, 0.5, 1, 1)
+    now = time.monotonic_ns()
+    place.store.board.enter(now - 3 * SECOND)
+    collector = Collector(tmp_path)
+    last = page(collector)
+    rising = {
+        f"{spec.name}{suffix}"
+        for spec in CATALOG
+        if spec.kind != "gauge"
+        for suffix in ("", "_bucket", "_sum", "_count")
+    }
+    assert place.store.slot is not None
+    slot = place.store.slot
+    story: list[Callable[[], None]] = [
+        slot.clear,
+        lambda: slot.take_over(Role.WORKER),
+        lambda: slot.board.enter(now),
+        lambda: slot.board.leave(now + SECOND),
+    ]
+    for step in story:
+        step()
+        found = page(collector)
+        sunk = {
+            key: (last[key], found.get(key))
+            for key in last
+            if key.partition("{")[0] in rising and found.get(key, last[key]) < last[key]
+        }
+        assert not sunk
+        last = {**last, **found}

@@ -1,0 +1,267 @@
+"""Figures of processes as seen from outside, and totals that outlive them."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from promgun.collect.processes import COUNTERS, Figures, ProcessFigures, RisingFigures, boards_with_figures
+from promgun.store.board import Cell, Role
+from promgun.store.files import Owner
+from promgun.store.slots import claim
+from promgun.system.procfs import read_usage
+
+BUSY = """
+import os, sys, threading, time
+files = [open(os.devnull) for _ in range(20)]
+held = bytearray(os.urandom(1 << 20) * 24)
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+end = time.process_time() + 0.2
+while time.process_time() < end:
+    pass
+print("ready", flush=True)
+sys.stdin.read()
+"""
+FIGURES = Figures(resident=1, unique=1, user=0, system=0, fds=1, threads=1, voluntary=0, involuntary=0)
+
+
+@pytest.fixture
+def busy() -> Iterator[subprocess.Popen[str]]:
+    """A process with memory, threads, descriptors and CPU time to be seen."""
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def figures_of(pid: int, read: ProcessFigures | None = None) -> Figures | None:
+    """Return the figures of a process as a page shows them."""
+    return (read or ProcessFigures()).read(pid, read_usage(pid))
+
+
+@pytest.mark.parametrize("by_proc", [True, False], ids=["proc", "psutil"])
+def test_figures_are_those_of_the_process(busy: subprocess.Popen[str], *, by_proc: bool) -> None:
+    figures = ProcessFigures().read(busy.pid, read_usage(busy.pid) if by_proc else None)
+    assert figures is not None
+    mib = 1 << 20
+    assert 24 * mib < figures.resident < 150 * mib
+    assert figures.unique is not None
+    assert 24 * mib < figures.unique <= figures.resident
+    assert figures.user + figures.system >= 150_000_000
+    assert figures.threads == 4
+    assert figures.fds == len(os.listdir(f"/proc/{busy.pid}/fd")) >= 23
+    assert figures.voluntary > 0
+
+
+def test_a_process_that_waits_to_be_reaped_shows_only_what_it_used(busy: subprocess.Popen[str]) -> None:
+    busy.kill()
+    os.waitid(os.P_PID, busy.pid, os.WEXITED | os.WNOWAIT)
+    figures = figures_of(busy.pid)
+    assert figures is not None
+    assert figures.user + figures.system >= 150_000_000
+    assert (figures.resident, figures.unique, figures.fds) == (0, None, None)
+
+
+def test_a_process_that_is_gone_has_none(busy: subprocess.Popen[str]) -> None:
+    read = ProcessFigures()
+    assert figures_of(busy.pid, read) is not None
+    busy.kill()
+    busy.wait()
+    assert read_usage(busy.pid) is None
+    assert read.read(busy.pid, None) is None
+
+
+class Counted:
+    """Counts how often the memory maps of a process are gone through; time is what the test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads = 0
+        self.now = 1000.0
+        self.figures = ProcessFigures(lambda: self.now)
+        real = psutil.Process.memory_full_info
+
+        def counted(process: psutil.Process) -> object:
+            self.reads += 1
+            return real(process)
+
+        monkeypatch.setattr(psutil.Process, "memory_full_info", counted)
+
+
+def test_memory_maps_are_gone_through_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    sizes = []
+    for later in (0.0, 5.0, 4.9, 0.1, 9.9):
+        counted.now += later
+        figures = figures_of(os.getpid(), counted.figures)
+        assert figures is not None
+        sizes.append(figures.unique)
+    assert counted.reads == 2
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert sizes[3] == sizes[4]
+    assert all(sizes)
+
+
+def test_a_number_taken_by_another_process_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    usage = read_usage(os.getpid())
+    assert usage is not None
+    counted.figures.read(os.getpid(), usage)
+    counted.figures.read(os.getpid(), replace(usage, start=usage.start + 1))
+    assert counted.reads == 2
+
+
+def test_only_the_living_are_remembered(busy: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    for pid in (busy.pid, os.getpid()):
+        figures_of(pid, counted.figures)
+    counted.figures.keep([busy.pid])
+    for pid in (busy.pid, os.getpid()):
+        figures_of(pid, counted.figures)
+    assert counted.reads == 3
+
+
+def test_what_the_kernel_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise psutil.AccessDenied(1)
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", forbidden)
+        figures = figures_of(os.getpid())
+    assert figures is not None
+    assert (figures.unique, figures.fds) == (None, None)
+    monkeypatch.setattr(psutil.Process, "num_ctx_switches", denied)
+    assert ProcessFigures().read(os.getpid(), None) is None
+
+
+def test_cpu_time_grows() -> None:
+    first = figures_of(os.getpid())
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    second = figures_of(os.getpid())
+    assert first is not None
+    assert second is not None
+    assert second.user + second.system > first.user + first.system
+
+
+@pytest.mark.parametrize("has_proc", [True, False], ids=["proc", "psutil"])
+def test_boards_come_with_the_figures_of_living_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_proc: bool
+) -> None:
+    monkeypatch.setattr("promgun.collect.processes.HAS_PROC", has_proc)
+    ours, nobodys, reused = (claim(tmp_path, Owner()) for _ in range(3))
+    ours.take_over(Role.WORKER)
+    reused.take_over(Role.WORKER)
+    reused.board.cells[Cell.PROCESS_START] += 1
+    found = boards_with_figures(tmp_path, ProcessFigures().read)
+    assert [(view.slot, alive) for view, alive, _ in found] == [(0, True), (1, False), (2, False)]
+    (_, _, figures), (_, _, none), _ = found
+    assert figures is not None
+    assert figures.resident > 1 << 20
+    assert none is None
+    for slot in (ours, nobodys, reused):
+        slot.release()
+
+
+# ---- totals by slot
+
+
+def user(total: dict[str, int]) -> int:
+    return total["user"]
+
+
+def test_the_next_owner_goes_on_where_the_last_one_ended() -> None:
+    rising = RisingFigures()
+    assert user(rising.update(1, 100, replace(FIGURES, user=1000), {})) == 1000
+    assert user(rising.update(1, 100, replace(FIGURES, user=1200), {})) == 1200
+    assert user(rising.update(1, 0, None, {})) == 1200
+    assert user(rising.update(1, 200, replace(FIGURES, user=50), {})) == 1250
+    assert user(rising.update(1, 300, replace(FIGURES, user=25), {})) == 1275
+
+
+def test_what_the_master_books_is_not_counted_twice() -> None:
+    """The master learns what a worker used from wait4, sooner or later than we see it gone."""
+    sooner, later = RisingFigures(), RisingFigures()
+    for rising in (sooner, later):
+        rising.update(1, 100, replace(FIGURES, user=1000), {})
+    booked = {"user": 1050}
+    assert user(sooner.update(1, 0, None, booked)) == 1050
+    assert user(sooner.update(1, 200, replace(FIGURES, user=100), booked)) == 1150
+    assert user(later.update(1, 200, replace(FIGURES, user=100), {})) == 1100
+    assert user(later.update(1, 200, replace(FIGURES, user=100), booked)) == 1150
+    assert user(later.update(1, 200, replace(FIGURES, user=200), booked)) == 1250
+
+
+def test_a_reader_that_begins_late_takes_what_is_booked() -> None:
+    assert user(RisingFigures().update(1, 200, replace(FIGURES, user=100), {"user": 5000})) == 5100
+
+
+def test_totals_never_sink() -> None:
+    rising = RisingFigures()
+    last = dict.fromkeys(COUNTERS, 0)
+    story = [
+        (100, 500, 0),
+        (100, 900, 0),
+        (0, None, 0),
+        (200, 10, 0),
+        (200, 20, 950),
+        (0, None, 950),
+        (0, None, 980),
+        (300, 0, 980),
+    ]
+    for pid, now, booked in story:
+        figures = None if now is None else replace(FIGURES, user=now, system=now, voluntary=now)
+        totals = rising.update(1, pid, figures, {"user": booked, "system": booked})
+        assert all(totals[name] >= last[name] for name in COUNTERS)
+        last = totals
+    assert last["user"] == 980
+
+
+def test_slots_are_apart() -> None:
+    rising = RisingFigures()
+    rising.update(1, 100, replace(FIGURES, user=1000), {})
+    assert user(rising.update(2, 101, replace(FIGURES, user=100), {})) == 100
+
+
+def test_what_is_not_told_is_nothing() -> None:
+    assert set(RisingFigures().update(1, 0, None, {}).values()) == {0}
+
+
+def test_other_figures_are_kept_from_sinking_too() -> None:
+    rising = RisingFigures()
+    assert [rising.clamp(1, "busy", value) for value in (100, 500, -700, 600)] == [100, 500, 500, 600]
+    assert rising.clamp(2, "busy", 50) == 50
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_new_reader_shows_no_less_than_an_old_one_by_a_rounding_error(seed: int) -> None:
+    """Two metrics processes answer on one address during an upgrade, and one that died is replaced."""
+    dice = random.Random(seed)
+    old = RisingFigures()
+    tick, booked, now, pid = 10_000_000, 0, 0, 1
+    for _ in range(60):
+        if dice.random() < 0.3:
+            booked, now, pid = booked + now, tick * dice.randrange(3), pid + 1
+        else:
+            now += tick * dice.randrange(4)
+        shown = [
+            user(one.update(1, pid, replace(FIGURES, user=now), {"user": booked})) for one in (old, RisingFigures())
+        ]
+        assert shown[0] / 1e9 == shown[1] / 1e9 == (booked + now) / 1e9

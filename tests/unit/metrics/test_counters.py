@@ -1,0 +1,251 @@
+"""Counters of our own families, the keys they have, and the cap on their label sets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.mmap_dict import mmap_key
+from prometheus_client.utils import floatToGoString
+
+from promgun.metrics import counters as module
+from promgun.metrics import histograms as histograms_module
+from promgun.metrics.catalog import BY_NAME, CATALOG, FREE_LABELS, OVERFLOW, SIZE_BUCKETS
+from promgun.metrics.counters import FOLDED, Counters, counter_key, histogram_keys
+from promgun.metrics.histograms import Histograms
+from promgun.metrics.recorder import Recorder
+from tests.support.store_fixtures import Opened, opened, page_totals, release, stock_totals, sum_of
+
+FAILED = "gunicorn_failed_requests_total"
+LOGGED = "gunicorn_log_messages_total"
+BOOT = "gunicorn_worker_boot_seconds"
+
+
+@pytest.fixture(params=["with the GIL", "free-threaded"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+    """A store, with and without the lock of a free-threaded build."""
+    for found in (module, histograms_module):
+        monkeypatch.setattr(found, "has_gil", lambda: request.param == "with the GIL")
+    with opened(tmp_path) as store:
+        yield store
+
+
+def full(*_: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_counter_counts(place: Opened, tmp_path: Path) -> None:
+    counters = Counters(place.store, 1000)
+    counters.inc(LOGGED, ("info",))
+    counters.inc(LOGGED, ("info",), 2.5)
+    counters.inc("gunicorn_worker_spawns_total")
+    counters.inc(FAILED, ("GET", "/a", "ValueError"))
+    assert (
+        page_totals(tmp_path)
+        == stock_totals(tmp_path)
+        == {
+            f"{LOGGED}{{level=info}}": 3.5,
+            "gunicorn_worker_spawns_total{}": 1.0,
+            f"{FAILED}{{error_type=ValueError,method=GET,route=/a}}": 1.0,
+        }
+        | {}
+    )
+
+
+def test_the_next_owner_counts_on(place: Opened, tmp_path: Path) -> None:
+    Counters(place.store, 1000).inc(LOGGED, ("info",))
+    release(place.store)
+    with opened(tmp_path) as heir:
+        Counters(heir.store, 1000).inc(LOGGED, ("info",), 2)
+        assert page_totals(tmp_path) == {f"{LOGGED}{{level=info}}": 3.0}
+
+
+def test_after_a_fork_places_are_asked_for_anew(place: Opened, tmp_path: Path) -> None:
+    counters = Counters(place.store, 1000)
+    counters.inc(LOGGED, ("info",))
+    parent = place.store.slot
+    place.store.slot = None
+    place.store._detach()
+    counters.inc(LOGGED, ("info",))
+    assert page_totals(tmp_path) == {f"{LOGGED}{{level=info}}": 2.0}
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["counter_slot0.db", "counter_slot1.db"]
+    assert parent is not None
+    parent.release()
+
+
+@pytest.mark.parametrize(
+    "name", [spec.name for spec in CATALOG if spec.kind == "counter" and FREE_LABELS & {*spec.labels}]
+)
+def test_every_family_with_free_labels_is_capped(place: Opened, tmp_path: Path, name: str) -> None:
+    spec = BY_NAME[name]
+    counters = Counters(place.store, 5)
+    for n in range(50):
+        counters.inc(name, tuple(f"{label}{n}" if label in FREE_LABELS else "x" for label in spec.labels))
+    page = page_totals(tmp_path)
+    held = {key: value for key, value in page.items() if key.startswith(f"{name}{{")}
+    assert len(held) == 6
+    assert sum(held.values()) == 50
+    (folded,) = [value for key, value in held.items() if OVERFLOW in key]
+    assert folded == page[f"{FOLDED}{{family={name}}}"] == 45
+    assert sum(OVERFLOW in key for key in held) == 1
+
+
+def test_closed_labels_are_never_folded(place: Opened, tmp_path: Path) -> None:
+    counters = Counters(place.store, 2)
+    for level in ("debug", "info", "warning", "error", "critical"):
+        counters.inc(LOGGED, (level,))
+    assert len(page_totals(tmp_path)) == 5
+
+
+def test_each_family_has_a_cap_of_its_own(place: Opened, tmp_path: Path) -> None:
+    counters = Counters(place.store, 3)
+    for n in range(3):
+        counters.inc(FAILED, ("GET", f"/{n}", "E"))
+        counters.inc("gunicorn_invalid_requests_total", (f"E{n}",))
+    assert not any(OVERFLOW in key for key in page_totals(tmp_path))
+
+
+def test_what_earlier_owners_made_counts_towards_the_cap(place: Opened, tmp_path: Path) -> None:
+    first = Counters(place.store, 5)
+    for n in range(5):
+        first.inc(FAILED, ("GET", f"/{n}", "E"))
+    release(place.store)
+    with opened(tmp_path) as heir:
+        second = Counters(heir.store, 5)
+        second.inc(FAILED, ("GET", "/new", "E"))
+        second.inc(FAILED, ("GET", "/3", "E"))
+        page = page_totals(tmp_path)
+    assert page[f"{FAILED}{{error_type={OVERFLOW},method=GET,route={OVERFLOW}}}"] == 1.0
+    assert page[f"{FAILED}{{error_type=E,method=GET,route=/3}}"] == 2.0
+    assert len([key for key in page if key.startswith(FAILED)]) == 6
+
+
+def test_what_earlier_owners_made_counts_also_when_the_file_comes_late(
+    place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Counters(place.store, 5)
+    for n in range(5):
+        first.inc(FAILED, ("GET", f"/{n}", "E"))
+    release(place.store)
+    with opened(tmp_path) as heir:
+        second = Counters(heir.store, 5)
+        with monkeypatch.context() as patched:
+            patched.setattr("promgun.store.process.claim", full)
+            second.inc(FAILED, ("GET", "/in-memory", "E"))
+        second.inc(FAILED, ("GET", "/new", "E"))
+        heir.retry()
+        page = page_totals(tmp_path)
+    assert page[f"{FAILED}{{error_type={OVERFLOW},method=GET,route={OVERFLOW}}}"] == 1.0
+    assert sum_of(page, FAILED) == 7.0
+
+
+def test_what_finds_no_space_waits(place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = Counters(place.store, 1000)
+    histograms = Histograms(place.store, (0.1, 1.0))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.posix_fallocate", full)
+        for _ in range(3):
+            counters.inc(LOGGED, ("info",))
+            histograms.observe(BOOT, (), 0.5)
+            place.retry()
+    for _ in range(3):
+        place.retry()
+        assert page_totals(tmp_path) == {
+            f"{LOGGED}{{level=info}}": 3.0,
+            f"{BOOT}_bucket{{le=0.1}}": 0.0,
+            f"{BOOT}_bucket{{le=1.0}}": 3.0,
+            f"{BOOT}_bucket{{le=+Inf}}": 3.0,
+            f"{BOOT}_count{{}}": 3.0,
+            f"{BOOT}_sum{{}}": 1.5,
+        }
+    counters.inc(LOGGED, ("info",))
+    assert page_totals(tmp_path)[f"{LOGGED}{{level=info}}"] == 4.0
+
+
+def test_new_label_sets_do_not_read_the_file_again(place: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = Counters(place.store, 100)
+    read = []
+    real = place.store.keys
+    monkeypatch.setattr(place.store, "keys", lambda prefix: read.append(prefix) or real(prefix))  # type: ignore[func-returns-value] # to count
+    for n in range(50):
+        counters.inc(FAILED, ("GET", f"/{n}", "E"))
+    assert read == ["counter"]
+
+
+def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
+    place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Space returns just when a thread has got private memory for a series and has not noted it yet."""
+    counters = Counters(place.store, 1000)
+    histograms = Histograms(place.store, (0.1, 1.0))
+    recorder = Recorder(place.store, counters, (0.1, 1.0), (10.0,))
+    real = place.store.house
+    retries = []
+
+    def house(*arguments: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(place.store, "places", full)
+            found = real(*arguments)
+        retries.append(threading.Thread(target=place.retry))
+        retries[-1].start()
+        retries[-1].join(0.1)
+        return found
+
+    monkeypatch.setattr(place.store, "house", house)
+    steps: list[Callable[[], None]] = [
+        lambda: counters.inc(LOGGED, ("info",)),
+        lambda: histograms.observe(BOOT, (), 0.5),
+        lambda: recorder.record("GET", "", 200, 0.5, 1, 1),
+    ]
+    for step in steps:
+        step()
+        for retry in retries:
+            retry.join()
+        for _ in range(2):
+            place.retry()
+        step()
+    page = page_totals(tmp_path)
+    assert page[f"{LOGGED}{{level=info}}"] == page[f"{BOOT}_count{{}}"] == 2.0
+    assert sum_of(page, "gunicorn_requests_total") == sum_of(page, "gunicorn_response_size_bytes_count") == 2.0
+    assert len(retries) >= 4
+
+
+def test_threads_lose_nothing(place: Opened, tmp_path: Path) -> None:
+    counters = Counters(place.store, 100)
+    histograms = Histograms(place.store, (0.1, 1.0))
+
+    def work() -> None:
+        for n in range(3000):
+            counters.inc(LOGGED, ("info",))
+            counters.inc(FAILED, ("GET", f"/{n % 150}", "E"))
+            histograms.observe(BOOT, (), 0.5)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    page = page_totals(tmp_path)
+    assert page[f"{LOGGED}{{level=info}}"] == sum_of(page, FAILED) == page[f"{BOOT}_count{{}}"] == 24_000
+    assert page[f"{BOOT}_sum{{}}"] == 12_000
+    assert len([key for key in page if key.startswith(FAILED)]) == 101
+
+
+def test_keys_are_those_of_prometheus_client() -> None:
+    spec = BY_NAME[FAILED]
+    values = ["GET", "/a", "E"]
+    assert counter_key(spec, values) == mmap_key(spec.family, spec.name, list(spec.labels), values, spec.help)
+    sizes = BY_NAME["gunicorn_response_size_bytes"]
+    keys = histogram_keys(sizes, ("GET", "/a"), SIZE_BUCKETS)
+    bounds = [floatToGoString(bound) for bound in (*SIZE_BUCKETS, float("inf"))]  # type: ignore[no-untyped-call] # upstream
+    labels = list(sizes.labels)
+    assert keys == [
+        *[
+            mmap_key(sizes.name, f"{sizes.name}_bucket", [*labels, "le"], ["GET", "/a", bound], sizes.help)
+            for bound in bounds
+        ],
+        mmap_key(sizes.name, f"{sizes.name}_sum", labels, ["GET", "/a"], sizes.help),
+    ]

@@ -1,0 +1,337 @@
+"""The scoreboard: exact at any instant, and right enough when its writer dies between any two of its stores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promgun.store.board import SIZE, Board, BoardView, Cell, Role, is_alive, parse_board, process_start
+from promgun.store.files import Owner
+from promgun.store.request_table import REGIONS, Phase
+from promgun.store.slots import Slot, claim
+from tests.support.boards import begin, finish
+
+SECOND = 1_000_000_000
+
+
+class Watched:
+    """Cells that show a watcher each state they go through."""
+
+    def __init__(self, cells: Any, watch: Callable[[BoardView], None]) -> None:
+        self._cells = cells
+        self._watch = watch
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._cells[at]
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._cells)
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        self._cells[at] = value
+        self._watch(BoardView(0, tuple(self._cells[:64]), bytes(self._cells)))
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Slot:
+    taken = claim(tmp_path, Owner())
+    taken.take_over(Role.WORKER)
+    return taken
+
+
+def board_of(path: Path) -> BoardView:
+    view = parse_board(0, (path / "slot-0.lock").read_bytes())
+    assert view is not None
+    return view
+
+
+def test_a_board_says_who_owns_the_slot(slot: Slot, tmp_path: Path) -> None:
+    view = board_of(tmp_path)
+    assert view[Cell.PID] == os.getpid()
+    assert view[Cell.ROLE] == Role.WORKER
+    assert view[Cell.PROCESS_START] == process_start(os.getpid()) > 0
+    assert is_alive(view)
+    assert slot.board.shared
+    assert (tmp_path / "slot-0.lock").stat().st_size == SIZE
+
+
+def crowd(board: Board) -> None:
+    """Take every region: the next requests are unlisted."""
+    for _ in range(REGIONS):
+        board.requests.take(1, Phase.READING)
+
+
+@pytest.mark.parametrize("kind", ["listed", "unlisted"])
+def test_busy_time_is_exact_for_any_overlap(slot: Slot, kind: str) -> None:
+    board = slot.board
+    if kind == "unlisted":
+        crowd(board)
+    at = 10 * SECOND
+    first, second, third = (begin(board, at + start * SECOND) for start in (0, 1, 3))
+    assert board.view(0).in_progress == 3
+    assert board.cells[Cell.UNLISTED] == (0 if kind == "listed" else 3)
+    assert board.view(0).busy_ns(at + 5 * SECOND) == (5 + 4 + 2) * SECOND
+    finish(board, third, at + 6 * SECOND)
+    finish(board, first, at + 6 * SECOND)
+    assert board.view(0).busy_ns(at + 7 * SECOND) == (6 + 6 + 3) * SECOND
+    finish(board, second, at + 8 * SECOND)
+    assert board.view(0).busy_ns(at + 99 * SECOND) == (6 + 7 + 3) * SECOND
+    assert board.view(0).in_progress == 0
+    assert board.view(0).consistent
+
+
+@pytest.mark.parametrize("kind", ["listed", "unlisted"])
+def test_the_books_of_a_dead_owner_are_closed(slot: Slot, tmp_path: Path, kind: str) -> None:
+    board = slot.board
+    if kind == "unlisted":
+        crowd(board)
+    now = time.monotonic_ns()
+    finish(board, begin(board, now - 5 * SECOND), now - 3 * SECOND)
+    begin(board, now - SECOND)
+    board.cells[Cell.BOOTED] = board.cells[Cell.SERVED] = 7
+    board.cells[Cell.ERRORS_NO_SPACE] += 3
+    slot.release()
+    heir = claim(tmp_path, Owner())
+    heir.take_over(Role.OTHER)
+    view = board_of(tmp_path)
+    assert 3 * SECOND <= view[Cell.BUSY_BASE] < 60 * SECOND
+    assert view.busy_ns(time.monotonic_ns()) == view[Cell.BUSY_BASE]
+    assert view.in_progress == 0
+    assert [view[cell] for cell in (Cell.BOOTED, Cell.SERVED, Cell.UNLISTED, Cell.UNLISTED_BALANCE)] == [0] * 4
+    assert not view.running()
+    assert view[Cell.ERRORS_NO_SPACE] == 3
+    assert view[Cell.ROLE] == Role.OTHER
+    heir.release()
+
+
+@pytest.mark.parametrize("kind", ["listed", "unlisted"])
+def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot, kind: str) -> None:
+    board = slot.board
+    if kind == "unlisted":
+        crowd(board)
+    cells: Any = board.cells
+    now = time.monotonic_ns()
+    seen: list[BoardView] = []
+    truth = 0
+
+    def die_here(view: BoardView) -> None:
+        seen.append(view)
+        heir = Board(-1, Owner())
+        heir.cells[:] = memoryview(view.data).cast("q")
+        heir.settle(now)
+        assert heir.view(0).busy_ns(now) <= truth + SECOND
+        assert heir.view(0).in_progress == 0
+
+    watched: Any = Watched(cells, die_here)
+    board.cells = board.requests.cells = watched
+    for start in range(5):
+        region = begin(board, now - SECOND)
+        truth += SECOND
+        if start % 2:
+            finish(board, region, now)
+    board.settle(now)
+    assert len(seen) > 30
+    board.cells = cells
+    assert board.view(0).busy_ns(now) == truth
+
+
+def test_a_copy_made_between_two_stores_of_a_listed_request_is_right(slot: Slot) -> None:
+    board = slot.board
+    now = time.monotonic_ns()
+    first, _ = begin(board, now - 3 * SECOND), begin(board, now - 2 * SECOND)
+    seen: list[int] = []
+
+    def compare(view: BoardView) -> None:
+        assert view.consistent
+        seen.append(view.busy_ns(now))
+
+    watched: Any = Watched(board.requests.cells, compare)
+    board.requests.cells = watched
+    third = begin(board, now - SECOND)
+    finish(board, first, now)
+    finish(board, third, now)
+    assert set(seen) == {5 * SECOND, 6 * SECOND}
+    assert seen == sorted(seen)
+
+
+def test_a_copy_made_between_two_stores_is_known_to_be_one(slot: Slot) -> None:
+    board = slot.board
+    cells: Any = board.cells
+    now = time.monotonic_ns()
+    board.enter(now - 3 * SECOND)
+    board.enter(now - 2 * SECOND)
+    seen: list[bool] = []
+
+    def compare(view: BoardView) -> None:
+        # A reader takes a copy again that is not consistent.
+        seen.append(view.consistent)
+        assert not view.consistent or view.busy_ns(now) in {5 * SECOND, 6 * SECOND}
+
+    board.cells = Watched(cells, compare)  # type: ignore[assignment] # what cells are for
+    board.enter(now - SECOND)
+    board.leave(now)
+    board.settle(now)
+    assert seen.count(False) > 3
+    assert seen[-1]
+    board.cells = cells
+
+
+def test_threads_lose_nothing(slot: Slot) -> None:
+    board = slot.board
+    rounds = 20_000
+
+    def serve() -> None:
+        for _ in range(rounds):
+            board.enter(1000)
+            board.leave(1003)
+
+    threads = [threading.Thread(target=serve) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    view = board.view(0)
+    assert view[Cell.UNLISTED] == 0
+    assert view.busy_ns(5000) == 8 * rounds * 3
+    assert view.consistent
+
+
+# ---- without space
+
+
+def test_a_private_board_moves_into_the_file(slot: Slot, tmp_path: Path) -> None:
+    slot.board.cells[Cell.ERRORS_CORRUPT] = 2
+    slot.board.cells[Cell.BUSY_BASE] = 4 * SECOND
+    slot.release()
+    board = Board(-1, Owner())
+    shared = [board.shared]
+    board.occupy(Role.WORKER, 5)
+    board.enter(1000)
+    board.cells[Cell.BOOTED] = 77
+    board.cells[Cell.ERRORS_CORRUPT] += 3
+    heir = claim(tmp_path, Owner())
+    heir.put_board(board)
+    assert [*shared, board.shared] == [False, True]
+    view = board_of(tmp_path)
+    assert [view[cell] for cell in (Cell.PID, Cell.UNLISTED, Cell.BOOTED, Cell.ERRORS_CORRUPT)] == [
+        os.getpid(),
+        1,
+        77,
+        5,
+    ]
+    board.leave(3000)
+    assert board_of(tmp_path).busy_ns(3000) == 4 * SECOND + 2000
+    heir.release()
+
+
+def test_sharing_a_board_that_nobody_signed_leaves_the_books_open(slot: Slot, tmp_path: Path) -> None:
+    now = time.monotonic_ns()
+    slot.board.enter(now - 2 * SECOND)
+    slot.release()
+    heir = claim(tmp_path, Owner())
+    assert heir.board.cells[Cell.UNLISTED] == 1
+    heir.take_over(Role.WORKER)
+    assert heir.board.cells[Cell.BUSY_BASE] >= 2 * SECOND
+    heir.release()
+
+
+def test_requests_that_end_while_the_board_moves_are_not_lost(slot: Slot, tmp_path: Path) -> None:
+    board = Board(-1, Owner())
+    board.occupy(Role.WORKER, 5)
+    board.enter(1000)
+    private: Any = board.cells
+    slot.release()
+    heir = claim(tmp_path, Owner())
+    moved = board.requests.move
+
+    def move_meanwhile(memory: Any) -> None:
+        # A thread that looked the cells up before the move.
+        private[Cell.WRITES_BEGUN] += 1
+        private[Cell.UNLISTED] -= 1
+        private[Cell.UNLISTED_BALANCE] += 4000
+        private[Cell.WRITES_ENDED] += 1
+        moved(memory)
+
+    board.requests.move = move_meanwhile  # type: ignore[method-assign] # to be in the middle of it
+    heir.put_board(board)
+    view = board_of(tmp_path)
+    assert view[Cell.UNLISTED] == 0
+    assert view.busy_ns(9000) == 3000
+    assert view.consistent
+    heir.release()
+
+
+def test_a_listed_request_goes_on_when_the_board_moves(slot: Slot, tmp_path: Path) -> None:
+    slot.release()
+    board = Board(-1, Owner())
+    board.occupy(Role.WORKER, 5)
+    region = begin(board, 1000, "GET\0\0\0\0/slow")
+    heir = claim(tmp_path, Owner())
+    heir.put_board(board)
+    assert [request.path for request in board_of(tmp_path).running()] == ["/slow"]
+    assert board_of(tmp_path).busy_ns(4000) == 3000
+    finish(board, region, 5000)
+    assert board_of(tmp_path).busy_ns(9000) == 4000
+    assert not board_of(tmp_path).running()
+    heir.release()
+
+
+def test_what_an_unclaimed_slot_s_last_owner_was_doing_is_left_to_be_read(slot: Slot, tmp_path: Path) -> None:
+    now = time.monotonic_ns()
+    begin(slot.board, now - 2 * SECOND, "GET\0\0\0\0/killed")
+    slot.release()
+    heir = claim(tmp_path, Owner())
+    assert heir.board.view(0).in_progress == 1
+    assert [request.path for request in heir.board.view(0).running()] == ["/killed"]
+    heir.take_over(Role.WORKER)
+    assert heir.board.cells[Cell.BUSY_BASE] >= 2 * SECOND
+    assert not heir.board.view(0).running()
+    heir.release()
+
+
+# ---- alive or not
+
+
+def view_of(pid: int, start: int) -> BoardView:
+    cells = [0] * 64
+    cells[Cell.PID], cells[Cell.PROCESS_START] = pid, start
+    return BoardView(0, tuple(cells))
+
+
+def test_the_dead_are_told_from_the_living() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
+        start = process_start(process.pid)
+        assert is_alive(view_of(process.pid, start))
+        # the same number, taken by another process later
+        assert not is_alive(view_of(process.pid, start - 1))
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_alive(view_of(process.pid, start)), "a zombie"
+    assert not is_alive(view_of(process.pid, start))
+    assert not is_alive(view_of(0, 0))
+
+
+def test_a_process_may_be_called_anything(tmp_path: Path) -> None:
+    program = tmp_path / ") Z 1 ("
+    program.symlink_to(sys.executable)
+    code = "import sys; sys.stdin.read()"
+    with subprocess.Popen([program, "-c", code], stdin=subprocess.PIPE) as process:
+        assert process_start(process.pid) >= process_start(os.getpid())
+        process.communicate()
+
+
+@pytest.mark.parametrize("size", [0, 8, 511, 512])
+def test_what_is_too_short_or_of_another_version_is_no_board(slot: Slot, tmp_path: Path, size: int) -> None:
+    data = (tmp_path / "slot-0.lock").read_bytes()
+    assert (parse_board(0, data[:size]) is None) == (size < 512)
+    assert parse_board(0, data[:7] + bytes([data[7] + 1]) + data[8:]) is None
+    slot.release()

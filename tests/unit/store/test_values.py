@@ -1,0 +1,559 @@
+"""Values through prometheus_client's own metrics: every kind, however threads, forks, signals and collections fall."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+import prometheus_client.values
+import pytest
+from prometheus_client import Counter, Gauge, Histogram, Summary
+
+from promgun.store import values
+from promgun.store.process import ProcessStore
+from promgun.store.values import LockedSlotValue, SlotValue, has_gil, value_class
+from tests.support.store_fixtures import (
+    Opened,
+    fork,
+    in_fresh_interpreter,
+    move_in,
+    opened,
+    page_totals,
+    published,
+    release,
+    stock_totals,
+    sum_of,
+    wait_for,
+)
+
+MODES: list[Any] = sorted(Gauge._MULTIPROC_MODES)
+
+
+@pytest.fixture(params=["with the GIL", "free-threaded"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+    """A store whose values prometheus_client uses, with and without the lock of a free-threaded build."""
+    with opened(tmp_path) as found:
+        monkeypatch.setattr(values, "has_gil", lambda: request.param == "with the GIL")
+        use(found.store, monkeypatch)
+        yield found
+
+
+def use(store: ProcessStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus_client.values, "ValueClass", value_class(store))
+
+
+def counter(name: str = "c", *labels: str) -> Counter:
+    return Counter(name, "Help.", labels, registry=None)
+
+
+def test_the_class_fits_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert has_gil()
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert not has_gil()
+    assert issubclass(value_class(ProcessStore()), LockedSlotValue)
+    monkeypatch.undo()
+    assert not issubclass(value_class(ProcessStore()), LockedSlotValue)
+
+
+# ---- kinds
+
+
+def test_counters(place: Opened, tmp_path: Path) -> None:
+    plain, labelled = counter(), counter("l", "a", "b")
+    plain.inc()
+    plain.inc(2.5)
+    labelled.labels("x", "y").inc(3)
+    labelled.labels(a="x", b="z").inc(4)
+    with pytest.raises(ValueError, match="non-negative"):
+        plain.inc(-1)
+    expected = {"c_total{}": 3.5, "l_total{a=x,b=y}": 3.0, "l_total{a=x,b=z}": 4.0}
+    assert page_totals(tmp_path) == stock_totals(tmp_path) == expected
+    assert plain._value.get() == 3.5
+    assert place.store.slot is not None
+
+
+def test_histograms_and_summaries(place: Opened, tmp_path: Path) -> None:
+    histogram = Histogram("h", "Help.", ["l"], registry=None, buckets=(0.1, 1, 10))
+    summary = Summary("s", "Help.", registry=None)
+    for amount in (0.05, 0.1, 0.5, 5, 50, 500):
+        histogram.labels("x").observe(amount)
+        summary.observe(amount)
+    with summary.time():
+        pass
+    page = page_totals(tmp_path)
+    buckets = {le: page[f"h_bucket{{l=x,le={le}}}"] for le in ("0.1", "1.0", "10.0", "+Inf")}
+    assert buckets == {"0.1": 2.0, "1.0": 3.0, "10.0": 4.0, "+Inf": 6.0}
+    assert page["h_count{l=x}"] == 6.0
+    assert page["h_sum{l=x}"] == pytest.approx(555.65)
+    assert page["s_count{}"] == 7.0
+    assert page == stock_totals(tmp_path)
+    assert place.store.slot is not None
+
+
+SETS = {"a": (2.0, 1.0, 3.0), "b": (-1.0, 0.0, -2.0)}
+EXPECTED = {"min": (1.0, -2.0), "max": (3.0, 0.0), "sum": (6.0, -3.0), "mostrecent": (3.0, -2.0)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gauges_in_every_mode(place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any) -> None:
+    """Three processes set the same gauge; then the third leaves, which has the least and the most."""
+    with opened(tmp_path) as second, opened(tmp_path) as third:
+        for position, process in enumerate((place, second, third)):
+            use(process.store, monkeypatch)
+            gauge = Gauge("g", "Help.", ["l"], registry=None, multiprocess_mode=mode)
+            for label, amounts in SETS.items():
+                gauge.labels(label).set(99)
+                gauge.labels(label).set(amounts[position])
+        page = page_totals(tmp_path)
+        assert page == stock_totals(tmp_path)
+        if mode in {"all", "liveall"}:
+            expected = {
+                f"g{{l={label},pid=slot{n}}}": amount for label, all_ in SETS.items() for n, amount in enumerate(all_)
+            }
+        else:
+            expected = {
+                f"g{{l={label}}}": amount
+                for label, amount in zip("ab", EXPECTED[mode.removeprefix("live")], strict=True)
+            }
+        assert page == expected
+        slot = third.store.slot
+        assert slot is not None
+        slot.clear()
+        left = page_totals(tmp_path)
+        assert left == stock_totals(tmp_path)
+        if mode.startswith("live"):
+            assert left != page
+        else:
+            assert left == page
+
+
+def test_inc_and_dec_of_a_gauge(place: Opened, tmp_path: Path) -> None:
+    gauge = Gauge("g", "Help.", registry=None, multiprocess_mode="livesum")
+    gauge.inc(5)
+    gauge.dec(2)
+    with gauge.track_inprogress():
+        assert page_totals(tmp_path) == {"g{}": 4.0}
+    gauge.set_to_current_time()
+    assert place.store.slot is not None
+    assert page_totals(tmp_path)["g{}"] == pytest.approx(time.time(), abs=60)
+
+
+def test_exemplars_are_taken_and_dropped_as_upstream_does(place: Opened, tmp_path: Path) -> None:
+    plain = counter()
+    plain.inc(1, exemplar={"trace": "abc"})
+    assert plain._value.get_exemplar() is None
+    assert page_totals(tmp_path) == {"c_total{}": 1.0}
+    assert place.store.slot is not None
+
+
+@pytest.mark.parametrize("label", ['"', "\\", "\n", "\0", "ü", "\ud800", "x" * 65536, "]", ""])
+def test_any_label_text(place: Opened, tmp_path: Path, label: str) -> None:
+    counter("c", "l").labels(label).inc()
+    shown = label.encode("utf-8", "replace").decode()
+    assert page_totals(tmp_path) == {f"c_total{{l={shown}}}": 1.0}
+    assert place.store.slot is not None
+
+
+def test_a_label_beyond_all_bounds_stays_in_memory(place: Opened, tmp_path: Path) -> None:
+    huge = counter("c", "l").labels("x" * (1 << 20))
+    fine = counter("d")
+    huge.inc(3)
+    fine.inc()
+    place.retry()
+    assert huge._value.get() == 3.0
+    assert page_totals(tmp_path) == stock_totals(tmp_path) == {"d_total{}": 1.0}
+
+
+def test_a_removed_label_set_goes_on_where_it_was(place: Opened, tmp_path: Path) -> None:
+    labelled = counter("c", "l")
+    labelled.labels("x").inc(2)
+    with pytest.warns(UserWarning, match="multi-process"):
+        labelled.remove("x")
+    gc.collect()
+    assert not place.store._values
+    labelled.labels("x").inc(3)
+    assert page_totals(tmp_path) == {"c_total{l=x}": 5.0}
+
+
+def test_the_next_owner_of_the_slot_counts_on(place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter().inc(2)
+    Gauge("g", "Help.", registry=None, multiprocess_mode="livesum").set(7)
+    Gauge("k", "Help.", registry=None, multiprocess_mode="max").set(7)
+    release(place.store)
+    with opened(tmp_path) as heir:
+        use(heir.store, monkeypatch)
+        counter().inc(3)
+        assert page_totals(tmp_path) == stock_totals(tmp_path) == {"c_total{}": 5.0, "k{}": 7.0}
+        assert heir.store.slot is not None
+        assert heir.store.slot.number == 0
+
+
+# ---- threads, greenlets, tasks
+
+
+def run_together(work: Callable[[], None], count: int = 8) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_threads_lose_nothing(place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = counter()
+    histogram = Histogram("h", "Help.", registry=None, buckets=(1, 2))
+    gauge = Gauge("g", "Help.", registry=None, multiprocess_mode="livesum")
+    labelled = counter("l", "n")
+    rounds = 4000
+    previous = sys.getswitchinterval()
+    monkeypatch.setattr(sys, "setswitchinterval", sys.setswitchinterval)
+    sys.setswitchinterval(1e-5)
+
+    def work() -> None:
+        for n in range(rounds):
+            plain.inc()
+            histogram.observe(1.5)
+            gauge.inc()
+            gauge.dec()
+            labelled.labels(n % 97).inc()
+
+    try:
+        run_together(work)
+    finally:
+        sys.setswitchinterval(previous)
+    page = page_totals(tmp_path)
+    assert page == stock_totals(tmp_path)
+    assert page["c_total{}"] == page["h_count{}"] == 8 * rounds
+    assert page["h_sum{}"] == 8 * rounds * 1.5
+    assert page["g{}"] == 0.0
+    assert sum_of(page, "l_total") == 8 * rounds
+    assert place.store.slot is not None
+
+
+def _gevent(path: str) -> float:
+    from gevent import monkey  # noqa: PLC0415 - patches at once
+
+    monkey.patch_all()
+    import gevent  # noqa: PLC0415 - after the patch
+
+    store = published(path)
+    plain, labelled = Counter("c", "Help."), Counter("l", "Help.", ["n"])
+
+    def work() -> None:
+        for n in range(100):
+            plain.inc()
+            gevent.sleep(0)
+            labelled.labels(n).inc()
+
+    gevent.joinall([gevent.spawn(work) for _ in range(50)], raise_error=True)
+    release(store)
+    page = page_totals(Path(path))
+    return page["c_total{}"] + sum_of(page, "l_total")
+
+
+def _eventlet(path: str) -> float:
+    import warnings  # noqa: PLC0415 - for what eventlet says of itself
+
+    warnings.simplefilter("ignore")
+    import eventlet  # noqa: PLC0415 - patches at once
+
+    eventlet.monkey_patch()
+    store = published(path)
+    plain, labelled = Counter("c", "Help."), Counter("l", "Help.", ["n"])
+
+    def work() -> None:
+        for n in range(100):
+            plain.inc()
+            eventlet.sleep(0)
+            labelled.labels(n).inc()
+
+    for green in [eventlet.spawn(work) for _ in range(50)]:
+        green.wait()
+    release(store)
+    page = page_totals(Path(path))
+    return page["c_total{}"] + sum_of(page, "l_total")
+
+
+@pytest.mark.parametrize("library", [_gevent, _eventlet])
+def test_greenlets_lose_nothing(tmp_path: Path, library: Callable[[str], float]) -> None:
+    assert in_fresh_interpreter(library, tmp_path) == 10_000
+
+
+def test_tasks_lose_nothing(place: Opened, tmp_path: Path) -> None:
+    plain, labelled = counter(), counter("l", "n")
+
+    async def work() -> None:
+        for n in range(100):
+            plain.inc()
+            await asyncio.sleep(0)
+            labelled.labels(n).inc()
+
+    async def together() -> None:
+        await asyncio.gather(*[work() for _ in range(50)])
+
+    asyncio.run(together())
+    page = page_totals(tmp_path)
+    assert page["c_total{}"] == sum_of(page, "l_total") == 5000
+    assert place.store.slot is not None
+
+
+# ---- forks
+
+
+def _fork_within(path: str) -> list[int]:
+    """Children go on with metrics that the parent made and made new ones; grandchildren too."""
+    store = published(path)
+    plain = Counter("c", "Help.")
+    labelled = Counter("l", "Help.", ["n"])
+    gauge = Gauge("g", "Help.", multiprocess_mode="livesum")
+    bound = labelled.labels("old")
+    plain.inc(1)
+    bound.inc(1)
+    gauge.set(5)
+
+    def child() -> None:
+        # What a value says is what its slot holds, and an ended sibling may have had that before.
+        assert plain._value.get() % 10 == 0
+        plain.inc(10)
+        bound.inc(10)
+        labelled.labels("new").inc(10)
+        gauge.inc(2)
+        wait_for(fork(grandchild))
+        plain.inc(1000)
+
+    def grandchild() -> None:
+        plain.inc(100)
+        bound.inc(100)
+
+    wait_for(*[fork(child) for _ in range(3)])
+    plain.inc(1)
+    assert plain._value.get() == 2.0
+    assert store.slot is not None
+    return [store.slot.number]
+
+
+def test_forks_have_values_of_their_own(tmp_path: Path) -> None:
+    assert in_fresh_interpreter(_fork_within, tmp_path) == [0]
+    page = page_totals(tmp_path)
+    assert page["c_total{}"] == 2 + 3 * 1110
+    assert page["l_total{n=old}"] == 1 + 3 * 110
+    assert page["l_total{n=new}"] == 30
+    counters = stock_totals(tmp_path)
+    assert {key: value for key, value in counters.items() if key != "g{}"} == {
+        key: value for key, value in page.items() if key != "g{}"
+    }
+
+
+def _fork_while_threads_count(path: str) -> list[float]:
+    store = published(path)
+    sys.setswitchinterval(1e-5)
+    plain = Counter("c", "Help.")
+    histogram = Histogram("h", "Help.", buckets=(1,))
+    made = Counter("m", "Help.", ["n"])
+    stop = threading.Event()
+    counted = [0] * 3
+
+    def work(number: int) -> None:
+        while not stop.is_set():
+            plain.inc()
+            histogram.observe(0.5)
+            # of a metric of its own: prometheus_client holds a lock in labels() that a fork copies as it is
+            mine[number].labels(counted[number] % 3000).inc()
+            counted[number] += 1
+
+    mine = [Counter(f"m{number}", "Help.", ["n"]) for number in range(3)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def child() -> None:
+        signal.alarm(30)
+        for n in range(20):
+            plain.inc()
+            histogram.observe(0.5)
+            made.labels(n).inc()
+
+    for _ in range(12):
+        wait_for(fork(child))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    move_in(store)
+    return [float(sum(counted)), 12 * 20.0]
+
+
+def test_forks_while_threads_count(tmp_path: Path) -> None:
+    in_parent, in_children = in_fresh_interpreter(_fork_while_threads_count, tmp_path)
+    page = page_totals(tmp_path)
+    assert in_parent > 0
+    assert page["c_total{}"] == page["h_count{}"] == in_parent + in_children
+    assert page["h_sum{}"] == 0.5 * (in_parent + in_children)
+    assert sum_of(page, "m_total") == in_children
+    assert sum(sum_of(page, f"m{number}_total") for number in range(3)) == in_parent
+    assert page == stock_totals(tmp_path)
+    assert len(list(tmp_path.glob("counter_*.db"))) == 2
+
+
+def test_a_value_that_finds_its_place_late_takes_no_lock_twice(place: Opened, tmp_path: Path) -> None:
+    plain = counter()
+    plain.inc()
+    # what the child of a fork does
+    release(place.store)
+    place.store._detach()
+    plain.inc(2)
+    gauge = Gauge("g", "Help.", registry=None)
+    gauge._value.detach()
+    gauge.set(3)
+    assert page_totals(tmp_path) == {"c_total{}": 3.0, "g{pid=slot0}": 3.0}
+
+
+# ---- interrupted
+
+
+def _interrupted_by_signals(path: str, seconds: float) -> list[float]:
+    """A handler counts in between anything the main thread does, which makes label sets all the time."""
+    store = published(path)
+    plain, histogram = Counter("c", "Help."), Histogram("h", "Help.", buckets=(1,))
+    gauge = Gauge("g", "Help.", multiprocess_mode="livesum")
+    outside, inside = Counter("o", "Help.", ["n"]), Counter("i", "Help.", ["n"])
+    handled = refused = 0
+    real = store.places
+
+    def places(prefix: str, keys: Any) -> Any:
+        nonlocal refused
+        try:
+            return real(prefix, keys)
+        except OSError:
+            refused += 1
+            raise
+
+    store.places = places  # type: ignore[method-assign] # to see how often a handler came in between
+
+    def handler(_number: int, _frame: object) -> None:
+        nonlocal handled
+        handled += 1
+        plain.inc()
+        histogram.observe(0.5)
+        gauge.inc()
+        inside.labels(handled % 1000).inc()
+        signal.setitimer(signal.ITIMER_REAL, 0.0001)
+
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0001)
+    end = time.monotonic() + seconds
+    rounds = 0
+    while time.monotonic() < end or handled < 2000 or not refused:
+        rounds += 1
+        plain.inc()
+        histogram.observe(0.5)
+        gauge.dec()
+        outside.labels(rounds % 20_000).inc()
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    move_in(store)
+    return [float(rounds), float(handled), float(refused)]
+
+
+def test_a_signal_handler_that_counts_neither_hangs_nor_loses(tmp_path: Path) -> None:
+    rounds, handled, refused = in_fresh_interpreter(_interrupted_by_signals, tmp_path, 1.0)
+    assert handled >= 2000
+    assert refused > 0
+    page = page_totals(tmp_path)
+    assert page["c_total{}"] == page["h_count{}"] == rounds + handled
+    assert page["h_sum{}"] == 0.5 * (rounds + handled)
+    assert page["g{}"] == handled - rounds
+    assert sum_of(page, "o_total") == rounds
+    assert sum_of(page, "i_total") == handled
+    assert page == stock_totals(tmp_path)
+
+
+def _interrupted_by_collections(path: str) -> list[float]:
+    store = published(path)
+    plain, made, inside = Counter("c", "Help."), Counter("m", "Help.", ["n"]), Counter("i", "Help.", ["n"])
+    collected = 0
+
+    def callback(_phase: str, _info: object) -> None:
+        nonlocal collected
+        collected += 1
+        plain.inc()
+        inside.labels(collected % 500).inc()
+
+    gc.callbacks.append(callback)
+    gc.set_threshold(3)
+    keep: list[list[int]] = []
+    for n in range(3000):
+        keep.append([])
+        plain.inc()
+        made.labels(n).inc()
+    gc.disable()
+    gc.callbacks.remove(callback)
+    move_in(store)
+    return [3000.0, float(collected)]
+
+
+def test_a_collection_callback_that_counts_neither_hangs_nor_loses(tmp_path: Path) -> None:
+    rounds, collected = in_fresh_interpreter(_interrupted_by_collections, tmp_path)
+    assert collected > 1000
+    page = page_totals(tmp_path)
+    assert page["c_total{}"] == rounds + collected
+    assert sum_of(page, "m_total") == rounds
+    assert sum_of(page, "i_total") == collected
+
+
+def test_a_handler_at_every_step_of_a_new_value(place: Opened, tmp_path: Path) -> None:
+    """What a signal handler, or another thread, can come in between: every line of the store's slow path."""
+    store = place.store
+    made = value_class(store)
+    ours = (str(Path(values.__file__).parent / "process.py"), str(Path(values.__file__).parent / "files.py"))
+    steps = total = 0
+    while True:
+        value: SlotValue = made("counter", "c", "c_total", ("n",), (str(steps),), "Help.")
+        value.detach()
+        seen = 0
+        handled = False
+
+        def trace(frame: Any, event: str, _argument: object, step: int = steps, value: SlotValue = value) -> Any:
+            nonlocal seen, handled
+            if frame.f_code.co_filename not in ours:
+                return None
+            if event == "line":
+                seen += 1
+                if seen == step and not handled:
+                    handled = True
+                    value.inc(1)
+                    made("counter", "d", "d_total", ("n",), (str(step),), "Help.").inc(1)
+            return trace
+
+        previous = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            fresh = made("counter", "e", "e_total", ("n",), (str(steps),), "Help.")
+            fresh.inc(1)
+            value.inc(1)
+        finally:
+            sys.settrace(previous)
+        total += 1 + handled
+        place.retry()
+        assert value.get() == 1 + handled
+        if steps and not handled:
+            break
+        steps += 1
+    assert steps > 30
+    page = page_totals(tmp_path)
+    assert sum_of(page, "c_total") == total
+    assert sum_of(page, "d_total") == total - (steps + 1)
+    assert sum_of(page, "e_total") == steps + 1
+    assert page == stock_totals(tmp_path)
+
+
+def test_the_process_has_the_values_it_was_given() -> None:
+    assert prometheus_client.values.ValueClass.__name__ in {"MutexValue", "MultiProcessValue", "MmapedValue"}
+    assert os.environ.get("PROMETHEUS_MULTIPROC_DIR") is None

@@ -1,0 +1,287 @@
+"""Frames of the terminal view: everything is on them, and nothing is wider or longer than the screen."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+from rich.cells import cell_len
+
+from promgun.status.history import History, Point
+from promgun.status.snapshot import Details, OpenRequest, Queue, SlotTotals, Snapshot, Worker
+from promgun.terminal.top import figures
+from promgun.terminal.top.figures import Glyphs, bars, pieces
+from promgun.terminal.top.frame import frame, help_frame, page
+from promgun.terminal.top.table import Line
+from promgun.terminal.top.view import ORDERS, Controls, View
+
+SIZES = [(80, 24), (200, 50), (79, 24), (60, 16), (59, 16), (40, 12), (20, 5), (9, 9), (3, 2), (1, 1), (300, 8)]
+GLYPHS = Glyphs()
+NOTHING = GLYPHS.nothing
+
+
+def request(path: str, age: float, phase: str = "application") -> OpenRequest:
+    return OpenRequest(phase=phase, age=age, method="GET", path=path)
+
+
+def worker(slot: int, **changes: object) -> Worker:
+    state = ("idle", "busy", "hung")[slot % 3]
+    base = Worker(
+        worker_id=slot,
+        state=state,
+        pid=4000 + slot,
+        in_progress=slot % 3,
+        capacity=4,
+        memory=25_000_000,
+        running=(request("/страница/日本語/" + "x" * 8 * slot, 3.5 * slot),) if state == "busy" else (),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type] # the fields of a worker
+
+
+def snapshot(workers: dict[int, Worker], second: float, killed: int = 0) -> Snapshot:
+    return Snapshot(
+        taken=second,
+        at=1_700_000_000 + second,
+        up=True,
+        uptime=100 + second,
+        info={"worker_type": "gthread"},
+        target=len(workers),
+        workers=workers,
+        slots={slot: SlotTotals(second * 10 * slot, second, second / 2) for slot in workers},
+        requests={"200": second * 99, "500": second},
+        durations={0.1: second * 50, 1.0: second * 99, 5.0: second * 100, math.inf: second * 100},
+        queues=(Queue("http://127.0.0.1:80", 3, 2048),),
+        exits={"killed": killed, "timeout": 1, "oom": 0},
+        details=Details(name="shop", application="shop.wsgi:app"),
+    )
+
+
+def view(count: int = 4, seconds: int = 70, **changes: object) -> View:
+    """An instance of so many workers that was watched for so long; every tenth second a worker was killed."""
+    workers = {slot: worker(slot, **changes) for slot in range(1, count + 1)}
+    history = History()
+    last = snapshot(workers, 0)
+    history.add(last)
+    for second in range(1, seconds + 1):
+        last = snapshot(workers, second, second // 10)
+        history.add(last)
+    return View.of("shop", last, history)
+
+
+def texts(lines: list[Line]) -> list[str]:
+    return ["".join(text for text, _ in line) for line in lines]
+
+
+def drawn(shown: View, width: int = 80, height: int = 24, **controls: object) -> list[str]:
+    return texts(frame(shown, Controls(**{"every": 1.0, **controls}), width, height, GLYPHS))  # type: ignore[arg-type]
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("count", [0, 1, 4, 40])
+@pytest.mark.parametrize("away", ["", "gone since 12:00:00: " + "it does not answer " * 20])
+def test_frame_fills_the_screen_and_no_more(size: tuple[int, int], count: int, away: str) -> None:
+    width, height = size
+    for shown in (view(count, 3), view(count, 0)):
+        lines = drawn(shown, width, height, away=away)
+        assert len(lines) == height
+        assert max(map(cell_len, lines)) <= width
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids=str)
+def test_every_part_is_on_the_screen(size: tuple[int, int]) -> None:
+    lines = drawn(view(requests_left=77), *size)
+    text = "\n".join(lines)
+    for part in (
+        "shop  shop.wsgi:app  gthread  up 2m 50s",
+        "workers   4 of 4: 2 busy, 1 hung, 1 idle",
+        "requests  100 /s",
+        "errors    1.00 %",
+        "utilised  25.0 %",
+        "queue     3 of 2048",
+        "p50       100 ms",
+        "p95",
+        "p99       1.00 s",
+        "in use    4 of 16",
+        "killed 7 (+7)  timeout 1",
+        "q quit",
+        "every 1 s",
+        "77",
+    ):
+        assert part in text, part
+    heading = next(line for line in lines if line.startswith("SLOT"))
+    assert heading.split() == ["SLOT", "PID", "STATE", "REQUEST", "AGE", "REQ/S", "IN", "USE", "CPU", "MEM", "LEFT"]
+    row = next(line for line in lines if "4004" in line)
+    assert row.split()[-6:] == ["14s", "40.0", "1/4", "50%", "23.8M", "77"]
+    assert sum("█" in line for line in lines) == 5, "the charts of nine figures, two a line but the first"
+
+
+def test_head_before_there_is_an_interval_has_dashes() -> None:
+    lines = drawn(view(seconds=0))
+    assert f"requests  {NOTHING} /s" in lines[2]
+    assert f"p50       {NOTHING}" in lines[2]
+    assert not any(bar in "".join(lines) for bar in GLYPHS.bars)
+
+
+def test_instance_that_went_away_is_told_and_still_shown() -> None:
+    lines = drawn(view(), away="gone since 12:00:00, waiting for it")
+    assert lines[1].startswith("gone since 12:00:00, waiting for it")
+    assert "4 of 4" in lines[2]
+
+
+def test_paused_display_says_so() -> None:
+    assert "PAUSED" in drawn(view(), paused=True)[0]
+    assert "p go on" in drawn(view(), paused=True)[-1]
+
+
+def test_help_fits_the_smallest_common_screen() -> None:
+    lines = texts(help_frame(80, 24, GLYPHS))
+    assert len(lines) <= 24
+    assert max(map(cell_len, lines)) <= 80
+    assert not any(GLYPHS.cut in line for line in lines), "nothing is cut"
+
+
+def test_paper_has_all_workers_and_no_keys() -> None:
+    lines = texts(page(view(40), Controls(every=1.0), None, GLYPHS))
+    assert sum(line.split()[:1] == [str(slot)] for slot in range(1, 41) for line in lines) == 40
+    assert any("x" * 8 * 37 in line for line in lines), "paths are whole"
+    assert not any("q quit" in line for line in lines)
+
+
+# -- workers ---------------------------------------------------------------------------------------------------------
+
+
+def test_workers_that_do_not_fit_are_summed_up() -> None:
+    lines = drawn(view(40))
+    more = next(line for line in lines if line.startswith("…"))
+    shown = [line for line in lines if line[:4].strip().isdigit()]
+    left = 40 - len(shown)
+    assert more.startswith(f"… {left} more")
+    assert "hung" in more
+    assert f"{left * 4} " in more, "capacity"
+    assert figures.memory(left * 25_000_000) in more
+    assert figures.rate(sum(10 * slot for slot in range(40 - left + 1, 41))) in more
+
+
+@pytest.mark.parametrize(
+    ("order", "first"), [("slot", 1), ("requests", 8), ("age", 7), ("in use", 2), ("cpu", 1), ("memory", 1)]
+)
+def test_order_of_the_rows(order: str, first: int) -> None:
+    assert view(8).rows(order)[0].worker.worker_id == first
+
+
+def test_orders_are_cycled_through_by_name() -> None:
+    assert list(ORDERS) == ["slot", "requests", "age", "in use", "cpu", "memory"]
+
+
+def test_oldest_request_of_the_application_is_shown_first() -> None:
+    running = (request("", 9.0, "reading"), request("/slow", 3.0), request("/fast", 1.0))
+    line = next(line for line in drawn(view(1, running=running, in_progress=3)) if "4001" in line)
+    assert "GET /slow +2" in line
+    assert "3.0s" in line
+
+
+def test_request_whose_head_is_being_read_shows_its_phase() -> None:
+    line = next(line for line in drawn(view(1, running=(request("", 9.0, "reading"),))) if "4001" in line)
+    assert "(reading)" in line
+
+
+def test_page_without_details_shows_the_age_alone() -> None:
+    row = drawn(view(1, running=(), pid=None, oldest_request=2.5))[8]
+    assert row.split()[:4] == ["1", NOTHING, "busy", "2.5s"]
+
+
+def test_column_of_a_limit_only_where_there_is_one() -> None:
+    assert "LEFT" not in "".join(drawn(view()))
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (figures.rate(None), NOTHING),
+        (figures.rate(0), "0"),
+        (figures.rate(0.04), "0.04"),
+        (figures.rate(99.96), "100"),
+        (figures.rate(12345.6), "12346"),
+        (figures.share(0.0), "0 %"),
+        (figures.share(0.0002), "0.02 %"),
+        (figures.share(1.0), "100 %"),
+        (figures.seconds_text(0.0004), "0.40 ms"),
+        (figures.seconds_text(0.99949), "999 ms"),
+        (figures.seconds_text(0.9996), "1.00 s"),
+        (figures.seconds_text(99.96), "1m 39s"),
+        (figures.age(None), ""),
+        (figures.age(9.94), "9.9s"),
+        (figures.age(130), "2m10s"),
+        (figures.memory(None), NOTHING),
+        (figures.memory(500), "500B"),
+        (figures.memory(1024 * 1024 - 1), "1.00M"),
+        (figures.memory(3.5 * 1024**5), "3584T"),
+        (figures.cpu(1.404), "140%"),
+    ],
+)
+def test_numbers_are_short(text: str, expected: str) -> None:
+    assert text == expected
+
+
+def test_bars_tell_nothing_from_zero_from_little() -> None:
+    assert bars([None, 0, 0.001, 0.5, 1, 2], 1.0, GLYPHS) == " ▁▂▅██"
+    assert bars([0, 0], 0.0, GLYPHS) == "▁▁"
+
+
+def point(at: float, seconds: float, rate: float) -> Point:
+    return Point(
+        at=at,
+        seconds=seconds,
+        workers=1,
+        in_progress=0,
+        queue=None,
+        requests_per_second=rate,
+        error_share=None,
+        p50=None,
+        p95=None,
+        p99=None,
+        utilisation=None,
+    )
+
+
+def test_chart_shows_the_largest_of_each_piece_where_it_happened() -> None:
+    points = [point(1000 + second, 1.0, second) for second in range(1, 61)]
+    assert pieces(points, lambda item: item.requests_per_second, 6, 60.0, 1069.0) == [19, 29, 39, 49, 59, 60]
+    assert pieces(points, lambda item: item.queue, 6, 60.0, 1060.0) == [None] * 6
+
+
+def test_long_interval_fills_all_its_pieces_and_the_past_is_blank() -> None:
+    read = pieces([point(1060.0, 30.0, 5.0)], lambda item: item.requests_per_second, 6, 60.0, 1060.0)
+    assert read[:2] == [None, None]
+    assert read[-3:] == [5.0, 5.0, 5.0]
+
+
+def test_terminal_without_unicode_gets_none() -> None:
+    glyphs = Glyphs.of("latin-1")
+    lines = texts(frame(view(40), Controls(every=1.0), 80, 24, glyphs))
+    ascii_only = [line for line in lines if "GET" not in line]
+    assert all(line.isascii() for line in ascii_only)
+    assert Glyphs.of("utf8") == Glyphs.of("UTF-8") == GLYPHS
+
+
+def test_quantile_beyond_the_last_bucket_is_marked() -> None:
+    shown = view()
+    assert shown.interval is not None
+    beyond = replace(shown, interval=replace(shown.interval, p50=10.0, longest_bound=10.0))
+    assert "> 10.0 s" in drawn(beyond)[2]
+
+
+def test_frame_is_cheap() -> None:
+    shown = view(16)
+    begin = time.process_time()
+    for _ in range(20):
+        drawn(shown)
+    assert (time.process_time() - begin) / 20 < 0.02, "seconds of CPU; it takes one tenth of that"
