@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of ``promgun``; 3 and 4 are Gunicorn's own, 2 is Click's."""
+    """Exit codes of ``promgun``: 2 is Click's, 3 and 4 are Gunicorn's, 130 is 128 + SIGINT as shells report it."""
 
     OK = 0
     CONFIGURATION = 1
@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     NO_INSTANCE = 5
     STORE = 6
     METRICS_ADDRESS = 7
+    INTERRUPTED = 130
 
 
 class PromgunError(Exception):

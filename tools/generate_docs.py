@@ -31,6 +31,7 @@ EXIT_CODES = {
     ExitCode.NO_INSTANCE: "No such running instance, more than one, or it does not answer.",
     ExitCode.STORE: "The metrics store is unusable or in use by another live run.",
     ExitCode.METRICS_ADDRESS: "The metrics endpoint cannot listen on its address.",
+    ExitCode.INTERRUPTED: "Interrupted (Ctrl-C) before the server ran.",
 }
 
 SIGNALS = (
@@ -158,7 +159,7 @@ def exit_codes_page() -> str:
     """The table of exit codes."""
     rows = [NOTE, "# Exit codes\n", "| code | meaning |", "|---|---|"]
     rows += [f"| {code.value} | {EXIT_CODES[code]} |" for code in ExitCode]
-    rows += ["| 130 | Interrupted (Ctrl-C) before the server ran. |", ""]
+    rows.append("")
     return "\n".join(rows)
 
 

@@ -1,20 +1,19 @@
-"""The first lines of the program: an interrupt while it is still being imported ends it as quietly as a later one."""
+"""Where the console script and ``python -m promgun`` begin, so that Ctrl-C during the imports ends quietly too."""
 
 from __future__ import annotations
 
 import sys
 from typing import NoReturn
 
-#: What a shell reports for a program that an interrupt ended: 128 + SIGINT.
-INTERRUPTED = 130
+from promgun.errors import ExitCode
 
 
 def start() -> NoReturn:
-    """Run the command line of this process; the console script and ``python -m promgun`` begin here."""
+    """Run the command line of this process and exit with its code, 130 after Ctrl-C."""
     try:
         from promgun.cli.main import main  # noqa: PLC0415 - 60 ms in which Ctrl-C would show a traceback
 
         main()
     except KeyboardInterrupt:
         sys.stderr.write("\npromgun: interrupted\n")
-    sys.exit(INTERRUPTED)
+    sys.exit(ExitCode.INTERRUPTED)

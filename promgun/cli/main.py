@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import click
 
 from promgun import __version__
-from promgun.cli.entry import INTERRUPTED
 from promgun.errors import AppLoadError, ExitCode, PromgunError
 
 PROGRAM = "promgun"
@@ -84,7 +83,7 @@ class PromgunGroup(LazyGroup):
             sys.exit(error.exit_code)
         except click.Abort:
             _report("interrupted")
-            sys.exit(INTERRUPTED)
+            sys.exit(ExitCode.INTERRUPTED)
         # Without standalone mode Click gives the code of ctx.exit() back; the commands themselves give None.
         sys.exit(code or 0)
 

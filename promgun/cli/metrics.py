@@ -10,7 +10,7 @@ import click
 from promgun.cli.main import LazyGroup
 from promgun.cli.types import InstanceType
 from promgun.exposition import contract, formats
-from promgun.terminal.terminal import Terminal
+from promgun.terminal.output import Output
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -73,7 +73,7 @@ def dump(
     from promgun.system.atomic_file import write_atomically  # noqa: PLC0415 - not needed for --help
 
     families = source_for(instance, directory, url).families()
-    page = formats.render(families, form, match, Terminal() if output else Terminal.of())
+    page = formats.render(families, form, match, Output() if output else Output.of())
     if output is None or str(output) == "-":
         click.echo(page, nl=False)
     else:
@@ -96,7 +96,7 @@ def list_contract(form: str) -> None:
     """Print every metric that promgun exports: its family, type, labels and meaning."""
     from promgun.metrics.catalog import CATALOG  # noqa: PLC0415 - not needed for --help
 
-    click.echo(contract.render_catalog(CATALOG, form, Terminal.of()), nl=False)
+    click.echo(contract.render_catalog(CATALOG, form, Output.of()), nl=False)
 
 
 @click.command(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from promgun.terminal.instances import FORMATS, render_runs
+from promgun.terminal.output import Output
 from promgun.terminal.requests import render_requests
-from promgun.terminal.terminal import Terminal
 
 if TYPE_CHECKING:
     from promgun.instances.registry import Run
@@ -39,10 +39,10 @@ def ps(form: str, *, requests: bool) -> None:
     if not runs:
         click.echo("no running instances", err=True)
     if runs or form == "json":
-        click.echo(_requests(runs, form) if requests else render_runs(runs, form, Terminal.of()), nl=False)
+        click.echo(_requests(runs, form) if requests else render_runs(runs, form, Output.of()), nl=False)
 
 
 def _requests(runs: tuple[Run, ...], form: str) -> str:
     from promgun.status.requests import workers_now  # noqa: PLC0415 - imports prometheus_client
 
-    return render_requests(workers_now(runs), form, Terminal.of())
+    return render_requests(workers_now(runs), form, Output.of())

@@ -1,1 +1,1 @@
-"""How metrics are shown: exposition formats and terminal tables."""
+"""Families to text: Prometheus, OpenMetrics, JSON, and the table of the contract."""

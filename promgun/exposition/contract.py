@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from promgun.terminal.terminal import Terminal
+from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
     from promgun.metrics.catalog import MetricSpec
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "markdown")
 
 
-def render_catalog(catalog: Iterable[MetricSpec], form: str = "table", terminal: Terminal | None = None) -> str:
+def render_catalog(catalog: Iterable[MetricSpec], form: str = "table", output: Output | None = None) -> str:
     """The families of ``catalog``, in its order, in one of ``FORMATS``: name, type, labels, meaning.
 
     JSON is a list of ``{name, type, labels, values, group, help}``; ``values`` lists those of labels with a closed set.
@@ -26,7 +26,7 @@ def render_catalog(catalog: Iterable[MetricSpec], form: str = "table", terminal:
     from promgun.terminal.tables import draw  # noqa: PLC0415 - rich is for tables only
 
     rows = ((spec.name, spec.kind, _labels(spec), spec.help) for spec in catalog)
-    return draw(("FAMILY", "TYPE", "LABELS", "MEANING"), rows, terminal)
+    return draw(("FAMILY", "TYPE", "LABELS", "MEANING"), rows, output)
 
 
 def _markdown(catalog: Iterable[MetricSpec]) -> str:

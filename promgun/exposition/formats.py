@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from promgun.terminal.terminal import Terminal
+    from promgun.terminal.output import Output
 
 Format = Literal["text", "openmetrics", "json", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -32,16 +32,16 @@ def render(
     families: Iterable[Metric],
     form: Format = "text",
     match: Sequence[str] = (),
-    terminal: Terminal | None = None,
+    output: Output | None = None,
 ) -> str:
-    """The page in ``form``, of only what ``match`` names (see :func:`select`); ``terminal`` is where a table is for."""
+    """The page in ``form``, of only what ``match`` names (see :func:`select`); a table is laid out for ``output``."""
     chosen = select(families, match)
     if form == "json":
         return to_json(chosen)
     if form == "table":
         from promgun.terminal.tables import metrics_table  # noqa: PLC0415 - rich is for tables only
 
-        return metrics_table(chosen, terminal)
+        return metrics_table(chosen, output)
     if form == "openmetrics":
         from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415 - the one that is asked for
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from promgun.terminal.terminal import Terminal
+from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
     from promgun.instances.registry import Run
@@ -19,7 +19,7 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def render_runs(
-    runs: Iterable[Run], form: str = "table", terminal: Terminal | None = None, now: float | None = None
+    runs: Iterable[Run], form: str = "table", output: Output | None = None, now: float | None = None
 ) -> str:
     """The instances in ``form``; ``now`` (Unix seconds) is the clock that the uptime is counted to.
 
@@ -31,7 +31,7 @@ def render_runs(
         return json.dumps(page, indent=2, ensure_ascii=False) + "\n"
     from promgun.terminal.tables import draw_records  # noqa: PLC0415 - rich is for tables only
 
-    return draw_records(_COLUMNS, (_row(run, now) for run in runs), terminal)
+    return draw_records(_COLUMNS, (_row(run, now) for run in runs), output)
 
 
 def _row(run: Run, now: float) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from promgun.terminal.terminal import Terminal
+from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
     from promgun.status.requests import WorkerNow
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("INSTANCE", "SLOT", "PID", "STATE", "PHASE", "METHOD", "PATH", "CLIENT", "AGE")
 
 
-def render_requests(workers: Iterable[WorkerNow], form: str = "table", terminal: Terminal | None = None) -> str:
+def render_requests(workers: Iterable[WorkerNow], form: str = "table", output: Output | None = None) -> str:
     """One row a running request, oldest first, and one a worker that has none.
 
     JSON is a list of ``{instance, worker_id, pid, state, requests_in_progress, phase, method, route, path, client,
@@ -26,7 +26,7 @@ def render_requests(workers: Iterable[WorkerNow], form: str = "table", terminal:
         return json.dumps(page, indent=2, ensure_ascii=False) + "\n"
     from promgun.terminal.tables import draw  # noqa: PLC0415 - rich is for tables only
 
-    return draw(_COLUMNS, (row for worker in workers for row in _rows(worker)), terminal)
+    return draw(_COLUMNS, (row for worker in workers for row in _rows(worker)), output)
 
 
 def _rows(worker: WorkerNow) -> Iterator[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promgun.terminal.histograms import is_whole, summaries
-from promgun.terminal.terminal import Terminal
+from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -24,28 +24,28 @@ _NUMBERS = frozenset({"PID", "VALUE"})
 _GAP = 3
 
 
-def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Terminal | None = None) -> str:
-    """Rows under their headings, for ``terminal`` (a pipe, if none is given)."""
-    terminal = terminal or Terminal()
-    table = Table(box=box.SIMPLE_HEAD if terminal.interactive else None, pad_edge=False, header_style="bold")
+def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], output: Output | None = None) -> str:
+    """Rows under their headings, for ``output`` (a pipe, if none is given)."""
+    output = output or Output()
+    table = Table(box=box.SIMPLE_HEAD if output.interactive else None, pad_edge=False, header_style="bold")
     # Text, not str: rich would read [brackets] in a label as its markup.
     cells = [[Text(printable(cell)) for cell in row] for row in rows]
     for index, column in enumerate(columns):
         # Names, which come first, stay in one piece if that leaves room; rich cuts off what may not wrap.
-        whole = index == 0 and all(2 * row[0].cell_len <= terminal.width for row in cells)
+        whole = index == 0 and all(2 * row[0].cell_len <= output.width for row in cells)
         justify: JustifyMethod = "right" if column in _NUMBERS else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
     for row in cells:
         table.add_row(*row)
-    return _print(table, terminal)
+    return _print(table, output)
 
 
-def draw_records(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal: Terminal | None = None) -> str:
+def draw_records(columns: Sequence[str], rows: Iterable[Sequence[str]], output: Output | None = None) -> str:
     """As :func:`draw`; where a table would fold its cells, a line a cell, so that each can be copied in one piece."""
     found = [[printable(cell) for cell in row] for row in rows]
     widths = (max(map(cell_len, cells)) for cells in zip(columns, *found, strict=True))
-    if terminal is None or not terminal.interactive or sum(width + _GAP for width in widths) <= terminal.width:
-        return draw(columns, found, terminal)
+    if output is None or not output.interactive or sum(width + _GAP for width in widths) <= output.width:
+        return draw(columns, found, output)
     heading = max(map(cell_len, columns))
     records = (
         Text("\n").join(
@@ -54,16 +54,16 @@ def draw_records(columns: Sequence[str], rows: Iterable[Sequence[str]], terminal
         )
         for row in found
     )
-    return _print(Text("\n\n").join(records), terminal)
+    return _print(Text("\n\n").join(records), output)
 
 
-def _print(drawn: Table | Text, terminal: Terminal) -> str:
+def _print(drawn: Table | Text, output: Output) -> str:
     stream = io.StringIO()
     console = Console(
         file=stream,
-        width=terminal.width,
-        force_terminal=terminal.color,
-        no_color=not terminal.color,
+        width=output.width,
+        force_terminal=output.color,
+        no_color=not output.color,
         legacy_windows=False,
     )
     console.print(drawn, soft_wrap=isinstance(drawn, Text))
@@ -75,7 +75,7 @@ def printable(cell: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cell)
 
 
-def metrics_table(families: Iterable[Metric], terminal: Terminal | None = None) -> str:
+def metrics_table(families: Iterable[Metric], output: Output | None = None) -> str:
     """One row a sample; a histogram is one row a label set, with count, mean, and the bounds of half and of 99 %."""
     rows: list[tuple[str, str, str]] = []
     for family in families:
@@ -83,7 +83,7 @@ def metrics_table(families: Iterable[Metric], terminal: Terminal | None = None) 
             rows += [(family.name, labels_text(labels), str(summary)) for labels, summary in summaries(family)]
         else:
             rows += [(sample.name, labels_text(sample.labels), f"{sample.value:.10g}") for sample in family.samples]
-    return draw(("METRIC", "LABELS", "VALUE"), rows, terminal)
+    return draw(("METRIC", "LABELS", "VALUE"), rows, output)
 
 
 def labels_text(labels: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from promgun.errors import PromgunError
 from promgun.status.history import History
 from promgun.terminal.input import CLOSED, RESIZED
-from promgun.terminal.terminal import Terminal
+from promgun.terminal.output import Output
 from promgun.terminal.top.figures import Glyphs
 from promgun.terminal.top.frame import frame, help_frame, page
 from promgun.terminal.top.screen import Screen, print_lines
@@ -55,8 +55,8 @@ def print_frame(source: SnapshotSource, interval: float) -> None:
     history.add(snapshot)
     # one bar says nothing about a minute
     view = replace(View.of(source.name, snapshot, history), points=())
-    terminal = Terminal.of()
-    width = terminal.width if terminal.interactive else None
+    output = Output.of()
+    width = output.width if output.interactive else None
     print_lines(page(view, Controls(every=interval), width, _glyphs()), width)
 
 

@@ -18,8 +18,8 @@ from promgun.store.board import Cell, Role
 from promgun.store.files import Owner
 from promgun.store.request_table import REGIONS
 from promgun.store.slots import Slot, claim
+from promgun.terminal.output import Output
 from promgun.terminal.requests import render_requests
-from promgun.terminal.terminal import Terminal
 from tests.support.boards import begin
 
 SLOW = OpenRequest(phase="application", age=2.04, method="GET", route="/slow", path="/slow", client="10.0.0.1")
@@ -45,9 +45,7 @@ def test_requests_beyond_the_board_are_counted() -> None:
 
 
 def test_path_cannot_drive_the_terminal() -> None:
-    text = render_requests(
-        [worker(OpenRequest(phase="application", age=0, path="/\x1b[2J[bold]x"))], "table", Terminal()
-    )
+    text = render_requests([worker(OpenRequest(phase="application", age=0, path="/\x1b[2J[bold]x"))], "table", Output())
     assert "\x1b" not in text
     assert "[bold]x" in text
 

@@ -23,8 +23,8 @@ from promgun.instances.registry import Run
 from promgun.system.atomic_file import write_atomically
 from promgun.terminal.histograms import Summary, is_whole, summaries
 from promgun.terminal.instances import duration, render_runs
+from promgun.terminal.output import Output
 from promgun.terminal.tables import draw
-from promgun.terminal.terminal import Terminal
 
 
 @pytest.fixture
@@ -125,27 +125,25 @@ def test_table_in_a_pipe_is_plain_and_never_folds() -> None:
 
 
 def test_table_on_a_terminal_has_colour_and_keeps_its_width() -> None:
-    text = draw(("A", "B"), [("x" * 100, "y")], Terminal(interactive=True, width=40, color=True))
+    text = draw(("A", "B"), [("x" * 100, "y")], Output(interactive=True, width=40, color=True))
     assert "\x1b[1m" in text
-    plain = draw(("A", "B"), [("x" * 100, "y")], Terminal(interactive=True, width=40))
+    plain = draw(("A", "B"), [("x" * 100, "y")], Output(interactive=True, width=40))
     assert "\x1b" not in plain
     assert max(map(len, plain.splitlines())) <= 40
 
 
 def test_names_on_a_narrow_terminal_stay_in_one_piece_and_nothing_is_lost() -> None:
     name, labels = "gunicorn_worker_requests_in_progress", "listener=http://127.0.0.1:8000 " * 3
-    lines = draw(
-        ("METRIC", "LABELS", "VALUE"), [(name, labels, "7")], Terminal(interactive=True, width=80)
-    ).splitlines()
+    lines = draw(("METRIC", "LABELS", "VALUE"), [(name, labels, "7")], Output(interactive=True, width=80)).splitlines()
     assert sum(name in line for line in lines) == 1
     assert "".join("".join(lines).split()).count("8000") == 3
     assert max(map(len, lines)) <= 80
-    long = draw(("METRIC", "VALUE"), [("a_long_name_" * 9, "7")], Terminal(interactive=True, width=80))
+    long = draw(("METRIC", "VALUE"), [("a_long_name_" * 9, "7")], Output(interactive=True, width=80))
     assert "".join(long.replace("7", "").split()).count("long_name_") == 9
 
 
 def test_control_characters_of_a_label_do_not_reach_the_terminal() -> None:
-    text = draw(("A",), [("\x1b[31mred\r\x9b2J",)], Terminal(interactive=True, width=80))
+    text = draw(("A",), [("\x1b[31mred\r\x9b2J",)], Output(interactive=True, width=80))
     assert r"\x1b[31mred\r\x9b2J" in text
 
 
@@ -154,14 +152,14 @@ def test_control_characters_of_a_label_do_not_reach_the_terminal() -> None:
 )
 def test_no_color_is_honoured(environ: dict[str, str], color: bool) -> None:  # noqa: FBT001 - a parameter of the table above
     with os.fdopen(os.openpty()[1], "w") as stream:
-        terminal = Terminal.of(stream, environ)
-    assert terminal.interactive
-    assert terminal.color is color
+        output = Output.of(stream, environ)
+    assert output.interactive
+    assert output.color is color
 
 
 def test_pipe_is_no_terminal(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as stream:
-        assert Terminal.of(stream, {}) == Terminal()
+        assert Output.of(stream, {}) == Output()
 
 
 # -- histograms ------------------------------------------------------------------------------------------------------
@@ -236,7 +234,7 @@ def test_instances_on_a_narrow_terminal_are_records_with_addresses_in_one_piece(
         metrics_addresses=("http://127.0.0.1:9164/metrics",),
         store=Path("store"),
     )
-    narrow = render_runs((run, run), terminal=Terminal(interactive=True, width=80), now=1065.0)
+    narrow = render_runs((run, run), output=Output(interactive=True, width=80), now=1065.0)
     records = narrow.split("\n\n")
     assert len(records) == 2
     assert records[0].splitlines() == [
@@ -248,10 +246,10 @@ def test_instances_on_a_narrow_terminal_are_records_with_addresses_in_one_piece(
         "METRICS      http://127.0.0.1:9164/metrics",
         "UPTIME       1m 5s",
     ]
-    wide = render_runs((run,), terminal=Terminal(interactive=True, width=200), now=1065.0)
+    wide = render_runs((run,), output=Output(interactive=True, width=200), now=1065.0)
     assert wide.split()[0] == "NAME"
     assert len(wide.strip().splitlines()) == 3
-    in_colour = render_runs((run,), terminal=Terminal(interactive=True, width=80, color=True), now=1065.0)
+    in_colour = render_runs((run,), output=Output(interactive=True, width=80, color=True), now=1065.0)
     assert "\x1b[1mNAME\x1b[0m" in in_colour
 
 

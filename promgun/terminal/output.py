@@ -1,4 +1,4 @@
-"""What standard output is: a screen of some width, in colour or not, or a pipe."""
+"""What standard output is: a terminal of some width, in colour or not, or a pipe."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ PIPE_WIDTH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Terminal:
-    """Where a table goes; without arguments, a pipe."""
+class Output:
+    """What text is laid out for; without arguments, a pipe."""
 
     interactive: bool = False
     width: int = PIPE_WIDTH
     color: bool = False
 
     @classmethod
-    def of(cls, stream: IO[str] | None = None, environ: Mapping[str, str] | None = None) -> Terminal:
+    def of(cls, stream: IO[str] | None = None, environ: Mapping[str, str] | None = None) -> Output:
         """What ``stream`` (standard output) is; colour unless NO_COLOR is set (no-color.org) or TERM is dumb."""
         stream, environ = stream or sys.stdout, os.environ if environ is None else environ
         if not stream.isatty():
