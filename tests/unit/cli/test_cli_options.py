@@ -26,6 +26,7 @@ from promgun.cli.main import main
 from promgun.cli.run import run
 from promgun.config import gunicorn_settings as own_options
 from promgun.config.worker_types import WORKER_TYPES
+from tests.support.offenders import offenders
 
 pytestmark = pytest.mark.seam
 
@@ -99,9 +100,9 @@ def test_every_setting_with_a_flag_has_its_option_once() -> None:
     assert {"metrics_bind", "metrics_server", "metrics_dir"} <= set(names)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_flag_of_gunicorn_is_taken(name: str) -> None:
-    assert set(SETTINGS[name].cli) <= set(spellings(SETTINGS[name]))
+def test_every_flag_of_gunicorn_is_taken() -> None:
+    missing = {name: set(setting.cli) - set(spellings(setting)) for name, setting in SETTINGS.items()}
+    assert {name: flags for name, flags in missing.items() if flags} == {}
 
 
 def test_no_spelling_means_two_things() -> None:
@@ -109,25 +110,31 @@ def test_no_spelling_means_two_things() -> None:
     assert len(flags) == len(set(flags))
 
 
-@pytest.mark.parametrize("name", VALUED)
-def test_value_is_what_gunicorn_reads(name: str) -> None:
-    value = value_for(name)
-    for flag in SETTINGS[name].cli:
-        args = [flag, value]
-        assert given(*args, "shop:app") == as_gunicorn_reads([*args, "shop:app"])
+def test_value_is_what_gunicorn_reads() -> None:
+    def check(name: str) -> None:
+        value = value_for(name)
+        for flag in SETTINGS[name].cli:
+            args = [flag, value]
+            assert given(*args, "shop:app") == as_gunicorn_reads([*args, "shop:app"]), flag
+
+    assert offenders(VALUED, check) == {}
 
 
-@pytest.mark.parametrize("name", FLAGS)
-def test_flag_is_what_gunicorn_reads(name: str) -> None:
-    for flag in SETTINGS[name].cli:
-        assert given(flag) == as_gunicorn_reads([flag])
+def test_flag_is_what_gunicorn_reads() -> None:
+    def check(name: str) -> None:
+        for flag in SETTINGS[name].cli:
+            assert given(flag) == as_gunicorn_reads([flag]), flag
+
+    assert offenders(FLAGS, check) == {}
 
 
-@pytest.mark.parametrize("name", VALUED)
-def test_value_is_one_that_the_configuration_takes(name: str) -> None:
-    cfg = Config()
-    (pair,) = given(SETTINGS[name].cli[-1], value_for(name)).items()
-    cfg.set(*pair)
+def test_value_is_one_that_the_configuration_takes() -> None:
+    def check(name: str) -> None:
+        cfg = Config()
+        (pair,) = given(SETTINGS[name].cli[-1], value_for(name)).items()
+        cfg.set(*pair)
+
+    assert offenders(VALUED, check) == {}
 
 
 @pytest.mark.parametrize(
@@ -158,20 +165,26 @@ def test_nothing_given_is_nothing_handed_on() -> None:
 # -- variables -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", VALUED)
-def test_variable_says_the_same_as_the_flag(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    setting, value = SETTINGS[name], value_for(name)
-    by_flag = given(setting.cli[-1], value)
-    monkeypatch.setenv(variable(spellings(setting)), value)
-    assert given() == by_flag
+def test_variable_says_the_same_as_the_flag() -> None:
+    def check(name: str) -> None:
+        setting, value = SETTINGS[name], value_for(name)
+        by_flag = given(setting.cli[-1], value)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(variable(spellings(setting)), value)
+            assert given() == by_flag
+
+    assert offenders(VALUED, check) == {}
 
 
-@pytest.mark.parametrize("name", FLAGS)
-def test_variable_of_a_flag(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = SETTINGS[name]
-    for yes in ("1", "true", "Yes"):
-        monkeypatch.setenv(variable(spellings(setting)), yes)
-        assert given() == given(setting.cli[0])
+def test_variable_of_a_flag() -> None:
+    def check(name: str) -> None:
+        setting = SETTINGS[name]
+        for yes in ("1", "true", "Yes"):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(variable(spellings(setting)), yes)
+                assert given() == given(setting.cli[0]), yes
+
+    assert offenders(FLAGS, check) == {}
 
 
 @pytest.mark.parametrize(
@@ -277,14 +290,15 @@ def test_sections_in_order_ours_first() -> None:
     assert sections == sorted(sections, key=order.index)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_help_is_a_clean_sentence(name: str) -> None:
-    text = help_text(SETTINGS[name])
-    sentence = text.partition("  [default: ")[0]
-    assert sentence.endswith(".")
-    assert not {"`", "\n", ":ref:"} & set(sentence)
-    assert ":ref:" not in sentence
-    assert len(sentence) < 170
+def test_help_is_a_clean_sentence() -> None:
+    def check(name: str) -> None:
+        sentence = help_text(SETTINGS[name]).partition("  [default: ")[0]
+        assert sentence.endswith(".")
+        assert not {"`", "\n"} & set(sentence)
+        assert ":ref:" not in sentence
+        assert len(sentence) < 170
+
+    assert offenders(SETTINGS, check) == {}
 
 
 @pytest.mark.parametrize(
@@ -316,12 +330,14 @@ def test_markup_is_taken_out(markup: str, text: str) -> None:
     assert plain(markup) == text
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, values in CHOICES.items() if name in SETTINGS for value in values]
-)
-def test_known_choice_passes_the_settings_own_validator(name: str, value: str) -> None:
-    SETTINGS[name].set(value)
-    assert given(SETTINGS[name].cli[0], value)
+def test_known_choice_passes_the_settings_own_validator() -> None:
+    def check(choice: tuple[str, str]) -> None:
+        name, value = choice
+        make_settings()[name].set(value)
+        assert given(SETTINGS[name].cli[0], value)
+
+    choices = [(name, value) for name, values in CHOICES.items() if name in SETTINGS for value in values]
+    assert offenders(choices, check) == {}
 
 
 @pytest.mark.parametrize("name", [name for name in CHOICES if name in SETTINGS])

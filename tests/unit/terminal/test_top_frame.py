@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from rich.cells import cell_len
@@ -16,6 +17,7 @@ from promgun.terminal.top.figures import Glyphs, bars, pieces
 from promgun.terminal.top.frame import frame, help_frame, page
 from promgun.terminal.top.table import Line
 from promgun.terminal.top.view import ORDERS, Controls, View
+from tests.support.offenders import offenders
 
 SIZES = [(80, 24), (200, 50), (79, 24), (60, 16), (59, 16), (40, 12), (20, 5), (9, 9), (3, 2), (1, 1), (300, 8)]
 GLYPHS = Glyphs()
@@ -81,15 +83,18 @@ def drawn(shown: View, width: int = 80, height: int = 24, **controls: object) ->
 # -- the whole -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("count", [0, 1, 4, 40])
-@pytest.mark.parametrize("away", ["", "gone since 12:00:00: " + "it does not answer " * 20])
-def test_frame_fills_the_screen_and_no_more(size: tuple[int, int], count: int, away: str) -> None:
-    width, height = size
-    for shown in (view(count, 3), view(count, 0)):
-        lines = drawn(shown, width, height, away=away)
+def test_frame_fills_the_screen_and_no_more(count: int) -> None:
+    views = {seconds: view(count, seconds) for seconds in (3, 0)}
+
+    def check(case: tuple[tuple[int, int], str, int]) -> None:
+        (width, height), away, seconds = case
+        lines = drawn(views[seconds], width, height, away=away)
         assert len(lines) == height
         assert max(map(cell_len, lines)) <= width
+
+    gone = "gone since 12:00:00: " + "it does not answer " * 20
+    assert offenders(product(SIZES, ("", gone), views), check) == {}
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids=str)
