@@ -29,12 +29,12 @@ class InstanceType(ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
         """Names of the instances that run now."""
-        from promgun.instances.registry import instances  # noqa: PLC0415 - read at a TAB only
+        from promgun.instances.registry import handles  # noqa: PLC0415 - read at a TAB only
 
         return [
-            CompletionItem(run.name, help=f"pid {run.pid}, {run.application}")
-            for run in instances()
-            if run.name.startswith(incomplete)
+            CompletionItem(name, help=f"pid {run.pid}, {run.application}")
+            for name, run in handles().items()
+            if name.startswith(incomplete)
         ]
 
 

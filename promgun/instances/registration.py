@@ -1,47 +1,62 @@
-"""Telling others that a run exists: its facts in the store, its entry under the runtime directory."""
+"""Makes a master known: its entry in the list of running instances, and its facts in the store."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from promgun.errors import PromgunError
-from promgun.instances.registry import Run, register
+from promgun.instances.registry import Run, clean_name, register
 from promgun.store.directory import StoreDirectory
 from promgun.store.master_info import MasterFacts, write_facts
 
 
 class Registration:
-    """The entries of one master; trouble with them is a log line, never the end of a server."""
+    """The entry and the facts of one master; if they cannot be written that is a warning, the server goes on."""
 
     def __init__(self, directory: StoreDirectory) -> None:
         self._directory = directory
         self._facts: Path | None = None
         self._entry: Path | None = None
+        self._name = ""
 
     def announce(self, facts: MasterFacts, log: Any) -> None:
-        """Write or renew the entries."""
+        """Write or renew both; the name in the facts becomes the one that the list has for the instance."""
+        facts = replace(facts, name=self._register(facts, log))
         owner = self._directory.owner
         try:
             write_facts(self._directory.path, facts, owner.uid, owner.gid)
+        except OSError as error:
+            log.warning("The name and the addresses of this run cannot be written to its store: %s", error)
+        else:
             self._facts = self._directory.path / f"master-slot{facts.slot}.json"
-            run = Run(
-                name=facts.name,
-                pid=facts.pid,
-                started=facts.started,
-                application=facts.application,
-                worker_type=facts.worker_type,
-                addresses=facts.addresses,
-                metrics_addresses=facts.metrics_addresses,
-                store=self._directory.path,
-            )
-            self._entry = register(run)
+
+    def _register(self, facts: MasterFacts, log: Any) -> str:
+        """Enter the run into the list; gives the instance's name."""
+        wanted = clean_name(facts.name)
+        run = Run(
+            name=wanted,
+            pid=facts.pid,
+            started=facts.started,
+            application=facts.application,
+            worker_type=facts.worker_type,
+            addresses=facts.addresses,
+            metrics_addresses=facts.metrics_addresses,
+            store=self._directory.path,
+        )
+        try:
+            self._entry, run = register(run)
         except (OSError, PromgunError) as error:
             log.warning("This run cannot be registered, so 'promgun metrics dump' needs --dir or --url: %s", error)
+        if run.name not in {wanted, self._name}:
+            log.info("The name %s is taken: promgun ps shows this instance as %s", wanted, run.name)
+        self._name = run.name
+        return run.name
 
     def withdraw(self) -> None:
-        """Remove the entries."""
+        """Remove both."""
         for path in (self._facts, self._entry):
             if path is not None:
                 with contextlib.suppress(OSError):

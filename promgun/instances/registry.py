@@ -1,34 +1,36 @@
-"""The list of running instances: one small file a master in a private runtime directory.
+"""The list of running instances: one small file for each master, in a directory that only its user may write to.
 
-An entry is believed only while its process lives, and it is the same process: pid and start time are compared, so a
-reused pid never passes for a server. Entries of the dead are removed by whoever reads the list.
+An entry counts while the process that wrote it lives: pid and start time are compared, so a reused pid never passes
+for a server. Whoever reads the list removes the entries of dead processes.
+
+The name of an instance, everywhere it is shown and for ``--instance``: masters that share a store (an upgrade by
+SIGUSR2) are one instance, and its newest master gives the name. That is the cleaned value of ``--name``, else of the
+application; with ``-2``, ``-3``, … behind it if another instance had the name first. Two users cannot see each
+other's lists; where root reads both and finds a name twice, the pid tells them apart.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, count
 from pathlib import Path
+from typing import NamedTuple
 
-from promgun.errors import ConfigurationError, InstanceError
+from promgun.errors import InstanceError
+from promgun.instances.runtime_directory import locked, readable_directories, writable_directory
 from promgun.system.atomic_file import write_atomically
-from promgun.system.folders import temporary_folder
 
-VARIABLE = "PROMGUN_RUNTIME_DIR"
 NAME_LIMIT = 64
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One running master: ``started`` in Unix seconds, ``store`` its store directory."""
+    """A running master: ``started`` in Unix seconds, ``store`` its store directory."""
 
     name: str
     pid: int
@@ -44,56 +46,70 @@ class Run:
         return max(0.0, (time.time() if now is None else now) - self.started)
 
 
-def register(run: Run) -> Path:
-    """Write ``run`` into the list, or write it anew when its addresses change; gives the entry's path.
+class Entry(NamedTuple):
+    """What the list has of a master: the file, and the run with the name that it was given."""
 
-    The name is cleaned, and numbered (``name-2``) while another instance bears it; masters that share a store, as
-    across SIGUSR2, are one instance and share the name. Raises ``ConfigurationError`` if the list has no place.
+    path: Path
+    run: Run
+
+
+def register(run: Run) -> Entry:
+    """Write ``run`` into the list, or write it anew when its addresses change.
+
+    The run is given the name of its instance, see the module; raises ``ConfigurationError`` if no directory can hold
+    the list.
     """
-    directory = _writable_directory()
+    directory = writable_directory()
     path = directory / f"{run.pid}.json"
-    with _locked(directory):
-        run = replace(run, name=_free_name(run, list(_entries(directory))))
+    with locked(directory):
+        run = replace(run, name=_instance_name(run, _all_entries()))
         entry = asdict(run) | {"store": str(run.store), "process": process_identity(run.pid)}
         write_atomically(path, json.dumps(entry, indent=1), durable=False)
-    return path
-
-
-def unregister(path: Path) -> None:
-    """Remove an entry that this very process registered; a fork that unwinds the same stack removes nothing."""
-    if path.stem == str(os.getpid()):
-        path.unlink(missing_ok=True)
+    return Entry(path, run)
 
 
 def live_runs() -> tuple[Run, ...]:
-    """Every running instance that this user may see, oldest first; entries of dead processes are removed."""
-    runs = [run for directory in _readable_directories() for run in _entries(directory)]
-    return tuple(sorted(runs, key=lambda run: (run.started, run.pid)))
+    """Every running master that this user may see, oldest first, each with the name of its instance.
+
+    Entries of dead processes are removed.
+    """
+    runs = sorted(_all_entries(), key=lambda run: (run.started, run.pid))
+    names = {run.store: run.name for run in runs}
+    return tuple(replace(run, name=names[run.store]) for run in runs)
 
 
 def instances() -> tuple[Run, ...]:
-    """As :func:`live_runs`, but of masters that share one store only the newest."""
+    """Every running instance, as its newest master."""
     newest = {run.store: run for run in live_runs()}
     return tuple(newest.values())
 
 
 def find(name_or_pid: str | None) -> Run:
-    """The instance of that name or pid, or the only one there is.
+    """The instance of that name, or with a master of that pid; without an argument the only one that runs.
 
-    Raises ``InstanceError`` when there is none, or when several run and none was named.
+    Raises ``InstanceError`` if there is no such instance, or more than one.
     """
     runs = instances()
     if name_or_pid is None:
-        return _only(runs)
+        return _only(runs, "running", "Choose one with --instance NAME (or its pid)")
     named = [run for run in runs if run.name == name_or_pid]
-    named = named or [run for run in live_runs() if str(run.pid) == name_or_pid]
-    if not named:
-        known = ", ".join(run.name for run in runs) or "none"
-        raise InstanceError(f"no running instance is called {name_or_pid!r}", f"Running: {known} (see promgun ps)")
-    return _only(named)
+    if named:
+        return _only(named, f"called {name_or_pid!r}", "Choose one by its pid: --instance PID")
+    of_pid = [run for run in live_runs() if str(run.pid) == name_or_pid]
+    if of_pid:
+        return of_pid[0]
+    known = ", ".join(run.name for run in runs) or "none"
+    raise InstanceError(f"no running instance is called {name_or_pid!r}", f"Running: {known} (see promgun ps)")
 
 
-def _only(runs: Sequence[Run]) -> Run:
+def handles() -> dict[str, Run]:
+    """What ``--instance`` takes for each running instance: its name, or its pid where the name is not the only one."""
+    runs = instances()
+    names = [run.name for run in runs]
+    return {run.name if names.count(run.name) == 1 else str(run.pid): run for run in runs}
+
+
+def _only(runs: Sequence[Run], what: str, hint: str) -> Run:
     if not runs:
         raise InstanceError(
             "no running promgun instance",
@@ -101,86 +117,8 @@ def _only(runs: Sequence[Run]) -> Run:
         )
     if len(runs) > 1:
         listed = "; ".join(f"{run.name} (pid {run.pid}, {run.application})" for run in runs)
-        raise InstanceError(
-            f"{len(runs)} instances are running: {listed}", "Choose one with --instance NAME (or its pid)"
-        )
+        raise InstanceError(f"{len(runs)} instances are {what}: {listed}", hint)
     return runs[0]
-
-
-# -- where the list lies ---------------------------------------------------------------------------------------------
-
-
-def _candidates(environ: Mapping[str, str]) -> list[Path]:
-    """Places in order of preference; a service and a login shell of one user may see different ones: read them all."""
-    if environ.get(VARIABLE):
-        return [Path(os.path.realpath(environ[VARIABLE]))]
-    places = []
-    session = Path(environ.get("XDG_RUNTIME_DIR") or "/nonexistent")
-    if session.is_dir() and session.stat().st_uid == os.geteuid():
-        places.append(session / "promgun")
-    if os.geteuid() == 0:
-        places.append(Path("/run/promgun"))
-    places.append(temporary_folder() / f"promgun-{os.geteuid()}")
-    return places
-
-
-def _writable_directory() -> Path:
-    reasons: list[str] = []
-    for place in _candidates(os.environ):
-        with _told(place, reasons):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(place)
-            if not os.access(place, os.W_OK):
-                raise PermissionError(None, "it cannot be written to")
-            return place
-    raise ConfigurationError(
-        f"no private directory for the list of running instances ({'; '.join(reasons)})",
-        f"Set {VARIABLE} to a directory of your own that only you may write to",
-    )
-
-
-@contextmanager
-def _told(place: Path, reasons: list[str]) -> Iterator[None]:
-    """Note why ``place`` will not do, and go on."""
-    try:
-        yield
-    except OSError as error:
-        reasons.append(f"{place}: {error.strerror or error}")
-
-
-def _readable_directories() -> Iterator[Path]:
-    for place in _candidates(os.environ):
-        try:
-            # The list of a service belongs to the service's user; root, who names it, may look.
-            _check_private(place, anybodys=os.geteuid() == 0 and bool(os.environ.get(VARIABLE)))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if os.environ.get(VARIABLE):
-                raise ConfigurationError(
-                    f"{VARIABLE}={place} cannot be trusted: {error.strerror or error}",
-                    "Name a directory of your own that only you may write to",
-                ) from error
-            continue
-        yield place
-
-
-def _check_private(place: Path, *, anybodys: bool = False) -> None:
-    """Raise ``OSError`` unless ``place`` is a directory, no link, of this user, that only its owner may write to."""
-    status = place.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(None, "not a directory")
-    if status.st_uid != os.geteuid() and not anybodys:
-        raise PermissionError(None, f"it belongs to uid {status.st_uid}")
-    if status.st_mode & _OTHERS_MAY_WRITE:
-        raise PermissionError(None, "others may write to it")
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with (directory / "lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 # -- entries ---------------------------------------------------------------------------------------------------------
@@ -198,7 +136,7 @@ def _entries(directory: Path) -> Iterator[Run]:
 
 
 def _read(path: Path) -> tuple[Run | None, str | None]:
-    """One entry and the identity of its process; nothing for a file that is gone or of another make."""
+    """An entry and the identity of its process; ``None`` twice for a file that is gone or no entry."""
     try:
         entry = json.loads(path.read_text())
         process = str(entry.pop("process"))
@@ -209,26 +147,32 @@ def _read(path: Path) -> tuple[Run | None, str | None]:
         return None, None
 
 
-def _free_name(run: Run, others: list[Run]) -> str:
-    wanted = re.sub(r"[^A-Za-z0-9._-]+", "-", run.name).strip("-.")[:NAME_LIMIT] or "promgun"
-    siblings = [other.name for other in others if other.pid == run.pid or other.store == run.store]
-    for name in siblings:
+def _all_entries() -> list[Run]:
+    return [run for place in readable_directories() for run in _entries(place)]
+
+
+def clean_name(wanted: str) -> str:
+    """``wanted`` as an instance can be called: at most 64 ASCII letters, digits, ``.``, ``_`` and ``-``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-.")[:NAME_LIMIT].rstrip("-.") or "promgun"
+
+
+def _instance_name(run: Run, entries: Sequence[Run]) -> str:
+    """The name that ``run`` has already, or that its store's other master has, or the first that is free."""
+    wanted = clean_name(run.name)
+    of_instance = [entry.name for entry in entries if entry.pid == run.pid or entry.store == run.store]
+    for name in of_instance:
         if re.fullmatch(re.escape(wanted) + r"(-\d+)?", name):
             return name
-    taken = {other.name for other in others}
-    number = 2
-    name = wanted
-    while name in taken:
-        name = f"{wanted}-{number}"
-        number += 1
-    return name
+    taken = {entry.name for entry in entries}
+    numbered = (f"{wanted}-{number}" for number in count(2))
+    return next(name for name in chain([wanted], numbered) if name not in taken)
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
 
 
 def process_identity(pid: int) -> str:
-    """A text that no other process, now or later, shares; empty for a process that is dead or a zombie.
+    """A text that identifies a process for ever, though its pid is used again; empty for a dead one and a zombie.
 
     On Linux: boot id, pid namespace, and start in ticks since boot, which no step of the clock can move (psutil's
     ``create_time`` moves with it). Elsewhere the start time as psutil gives it.
@@ -262,7 +206,7 @@ def _machine() -> str:
 
 
 def _same_machine(process: str) -> bool:
-    """Whether an entry's pid means something here: it is left alone if a container with its own pids wrote it."""
+    """Whether an entry's pid is one of this pid namespace: an entry of another container is left alone."""
     written = process.rpartition(" ")[0]
     here = _machine() if Path("/proc/self/stat").exists() else "local"
     return written == here or written.partition("/")[0] != here.partition("/")[0]

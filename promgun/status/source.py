@@ -43,8 +43,7 @@ class StoreSnapshots:
             self._status = StoreStatus(store)
         snapshot = self._status.snapshot()
         if snapshot.up:
-            if not self._named and snapshot.details.name:
-                self.name = snapshot.details.name
+            self.name = snapshot.details.name or self.name
             return snapshot
         self._status = None
         if not self._named and not self._store.is_dir():

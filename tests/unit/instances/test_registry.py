@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from promgun.errors import ConfigurationError, InstanceError
-from promgun.instances import registry as runs
-from promgun.instances.registry import Run, find, live_runs, process_identity, register, unregister
+from promgun.instances import runtime_directory
+from promgun.instances.registry import Run, find, handles, instances, live_runs, process_identity, register
 
 
 @pytest.fixture
@@ -51,26 +51,18 @@ def a_run(name: str = "shop", **changes: object) -> Run:
 
 
 def test_registered_run_is_read_back_as_it_was(runtime: Path) -> None:
-    path = register(a_run())
+    path = register(a_run()).path
     assert path.parent == runtime
     assert live_runs() == (a_run(),)
     assert runtime.stat().st_mode & 0o777 == 0o700
 
 
 def test_registering_again_replaces_the_entry(runtime: Path) -> None:
-    first = register(a_run())
+    first = register(a_run()).path
     changed = a_run(addresses=("http://127.0.0.1:8001",))
-    assert register(changed) == first
+    assert register(changed) == (first, changed)
     assert live_runs() == (changed,)
     assert [path.name for path in runtime.glob("*.json")] == [first.name]
-
-
-def test_unregister_removes_the_own_entry_only(runtime: Path, process: subprocess.Popen[bytes]) -> None:
-    mine, other = register(a_run()), register(a_run("other", pid=process.pid, store=runtime))
-    unregister(other)
-    unregister(mine)
-    unregister(mine)
-    assert [run.name for run in live_runs()] == ["other"]
 
 
 @pytest.mark.parametrize(
@@ -81,12 +73,16 @@ def test_unregister_removes_the_own_entry_only(runtime: Path, process: subproces
         ("../../etc", "etc"),
         ("--", "promgun"),
         ("x" * 99, "x" * 64),
+        ("x" * 63 + "-y", "x" * 63),
+        ("caf\u00e9 \U0001f6d2\n<b>", "caf-b"),
+        ("\ud800", "promgun"),
     ],
 )
 @pytest.mark.usefixtures("runtime")
 def test_name_is_cleaned(given: str, cleaned: str) -> None:
-    register(a_run(given))
+    assert register(a_run(given)).run.name == cleaned
     assert [run.name for run in live_runs()] == [cleaned]
+    assert find(cleaned).pid == os.getpid()
 
 
 def test_second_instance_of_a_name_is_numbered(runtime: Path, process: subprocess.Popen[bytes]) -> None:
@@ -109,8 +105,54 @@ def test_masters_of_one_store_are_one_instance(process: subprocess.Popen[bytes])
     assert find(str(os.getpid())).pid == os.getpid()
 
 
+@pytest.mark.usefixtures("runtime")
+def test_newest_master_names_the_instance(process: subprocess.Popen[bytes]) -> None:
+    """A master that SIGUSR2 started may read another --name: what ps shows for both, --instance takes."""
+    register(a_run())
+    register(a_run("till", pid=process.pid, started=2000.0))
+    assert [run.name for run in live_runs()] == ["till", "till"]
+    assert find("till").pid == process.pid
+    with pytest.raises(InstanceError, match="Running: till"):
+        find("shop")
+    process.kill()
+    process.wait()
+    assert [run.name for run in instances()] == ["shop"], "the upgrade was taken back"
+
+
+def test_name_goes_before_a_pid(runtime: Path, process: subprocess.Popen[bytes]) -> None:
+    register(a_run())
+    register(a_run(str(os.getpid()), pid=process.pid, store=runtime))
+    assert find(str(os.getpid())).pid == process.pid
+
+
+@pytest.fixture
+def two_lists(runtime: Path, process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two instances, registered where neither saw the other, in lists that are then read together."""
+    other = runtime.with_name("other")
+    register(a_run())
+    monkeypatch.setenv("PROMGUN_RUNTIME_DIR", str(other))
+    register(a_run(pid=process.pid, store=runtime))
+    monkeypatch.setattr(runtime_directory, "candidates", lambda _environ: [runtime, other])
+
+
+@pytest.mark.usefixtures("two_lists")
+def test_pid_tells_two_of_one_name_apart(process: subprocess.Popen[bytes]) -> None:
+    with pytest.raises(InstanceError, match=r"2 instances are called 'shop': .*Choose one by its pid") as caught:
+        find("shop")
+    assert f"shop (pid {process.pid}, shop:app)" in str(caught.value)
+    assert find(str(process.pid)).pid == process.pid
+    assert sorted(handles()) == sorted(map(str, (os.getpid(), process.pid)))
+
+
+@pytest.mark.usefixtures("two_lists")
+def test_name_in_another_list_is_taken() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as third:
+        assert register(a_run(pid=third.pid, store=Path("/dev/shm/third"))).run.name == "shop-2"  # noqa: S108 - a name
+        third.communicate()
+
+
 def test_entry_of_a_dead_process_is_swept(runtime: Path, process: subprocess.Popen[bytes]) -> None:
-    path = register(a_run(pid=process.pid))
+    path = register(a_run(pid=process.pid)).path
     assert len(live_runs()) == 1
     process.kill()
     process.wait()
@@ -129,7 +171,7 @@ def test_zombie_is_dead(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.usefixtures("runtime")
 def test_reused_pid_is_not_believed() -> None:
-    path = register(a_run())
+    path = register(a_run()).path
     entry = json.loads(path.read_text())
     machine, _, ticks = entry["process"].rpartition(" ")
     path.write_text(json.dumps(entry | {"process": f"{machine} {int(ticks) - 1}"}))
@@ -140,7 +182,7 @@ def test_reused_pid_is_not_believed() -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pid namespaces are Linux's")
 @pytest.mark.usefixtures("runtime")
 def test_entry_from_another_pid_namespace_is_left_alone() -> None:
-    path = register(a_run())
+    path = register(a_run()).path
     entry = json.loads(path.read_text())
     boot = entry["process"].partition("/")[0]
     path.write_text(json.dumps(entry | {"process": f"{boot}/pid:[1] 77"}))
@@ -151,7 +193,7 @@ def test_entry_from_another_pid_namespace_is_left_alone() -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="boot ids are Linux's")
 @pytest.mark.usefixtures("runtime")
 def test_entry_from_before_a_reboot_is_swept() -> None:
-    path = register(a_run())
+    path = register(a_run()).path
     entry = json.loads(path.read_text())
     path.write_text(json.dumps(entry | {"process": "another-boot/pid:[1] 77"}))
     assert live_runs() == ()
@@ -253,12 +295,12 @@ def test_foreign_session_directory_is_passed_over(tmp_path: Path, monkeypatch: p
     os.chown(session, 12345, -1)
     monkeypatch.delenv("PROMGUN_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(session))
-    assert session / "promgun" not in runs._candidates(os.environ)
+    assert session / "promgun" not in runtime_directory.candidates(os.environ)
 
 
 def test_session_directory_comes_before_the_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    places = runs._candidates({"XDG_RUNTIME_DIR": str(tmp_path)})
+    places = runtime_directory.candidates({"XDG_RUNTIME_DIR": str(tmp_path)})
     assert places[0] == tmp_path / "promgun"
     assert places[-1] == tmp_path / "temporary" / f"promgun-{os.geteuid()}"
 
@@ -269,8 +311,8 @@ def test_readers_look_in_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "session").mkdir()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(
-        runs,
-        "_candidates",
+        runtime_directory,
+        "candidates",
         lambda environ: [
             *([Path(environ["XDG_RUNTIME_DIR"], "promgun")] if environ.get("XDG_RUNTIME_DIR") else []),
             tmp_path / "temporary" / "promgun",
