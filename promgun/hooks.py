@@ -16,8 +16,7 @@ from typing import Any
 from promgun.config.listeners import bind, close_and_unlink, parse_address
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.errors import PromgunError
-
-DEFAULT_ADDRESS = "127.0.0.1:9164"
+from promgun.metrics.defaults import METRICS_ADDRESS
 
 
 def when_ready(server: Any) -> None:
@@ -32,7 +31,7 @@ def when_ready(server: Any) -> None:
             "'promgun run' needs no when_ready hook"
         )
         return
-    addresses = os.environ.get("PROMGUN_METRICS_BIND", DEFAULT_ADDRESS).split()
+    addresses = os.environ.get("PROMGUN_METRICS_BIND", METRICS_ADDRESS).split()
     listeners = []
     try:
         for text in addresses:

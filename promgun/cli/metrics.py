@@ -10,6 +10,7 @@ import click
 from promgun.cli.main import LazyGroup
 from promgun.cli.types import InstanceType
 from promgun.exposition import contract, formats
+from promgun.metrics.defaults import METRICS_ADDRESS
 from promgun.terminal.output import Output
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -114,7 +115,7 @@ def list_contract(form: str) -> None:
     "--bind",
     "addresses",
     multiple=True,
-    default=("127.0.0.1:9164",),
+    default=(METRICS_ADDRESS,),
     show_default=True,
     metavar="ADDRESS",
     help="Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. May be repeated.",

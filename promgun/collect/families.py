@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
+from operator import itemgetter
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
+from promgun.metrics.label_sets import fold, sets_to_fold
 from promgun.store.format import go_string
 from promgun.store.series import Series, merge_gauge
 
@@ -30,32 +32,30 @@ def build_family(name: str, series: list[Series]) -> Metric:
     return family
 
 
-def cap_label_sets(series: list[Series], free: frozenset[str], cap: int, overflow: str) -> list[Series]:
-    """Return ``series`` with at most ``cap`` label sets (``le`` aside): those behind in alphabetical order are folded.
+def cap_label_sets(series: list[Series], cap: int) -> list[Series]:
+    """Return ``series`` of one family with at most ``cap`` label sets (``le`` aside), as :mod:`label_sets` decides.
 
-    Every process keeps the cap for itself; here it is kept for all of them. Sets are only ever added, so one that was
-    folded never comes back,
-    and no total of what is shown, the folded set's included, ever sinks: that is why the order goes by name and not
-    by age or size.
+    Every worker keeps the cap for itself; here it is kept for all of them together.
     """
-    by_set: dict[Labels, list[Series]] = {}
+    names = series[0].names
+    by_set: dict[tuple[str, ...], list[Series]] = {}
     for item in series:
-        by_set.setdefault(item.group, []).append(item)
-    if len(by_set) <= cap:
+        by_set.setdefault(tuple(value for _, value in item.group), []).append(item)
+    beyond = sets_to_fold(names, by_set.keys(), cap)
+    if not beyond:
         return series
-    kept: list[Series] = []
-    shown = 0
-    for labels in sorted(by_set):
-        folded = any(value == overflow for name, value in labels if name in free)
-        shown += not folded
-        if folded or shown <= cap:
-            kept.extend(by_set[labels])
+    shown: list[Series] = []
+    # In one order for every reader: floats added in another one differ by a rounding error, which reads as a reset.
+    for values, items in sorted(by_set.items(), key=itemgetter(0)):
+        if values not in beyond:
+            shown.extend(items)
             continue
-        kept.extend(
-            replace(item, labels=tuple((name, overflow if name in free else value) for name, value in item.labels))
-            for item in by_set[labels]
+        folded = dict(zip(names, fold(names, values), strict=True))
+        shown.extend(
+            replace(item, labels=tuple((name, folded.get(name, value)) for name, value in item.labels))
+            for item in items
         )
-    return kept
+    return shown
 
 
 def _without_duplicates(series: list[Series]) -> Iterable[Series]:

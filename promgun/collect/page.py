@@ -13,7 +13,9 @@ from prometheus_client.samples import Sample
 from promgun.collect.accept_queues import AcceptQueues, read_overflows
 from promgun.collect.families import build_family, cap_label_sets
 from promgun.collect.processes import Figures, ProcessFigures, RisingFigures, boards_with_figures
-from promgun.metrics.catalog import BY_NAME, CATALOG, FREE_LABELS, OVERFLOW, STORE_ERRORS, WORKER_STATES, MetricSpec
+from promgun.metrics.catalog import BY_NAME, CATALOG, STORE_ERRORS, WORKER_STATES, MetricSpec
+from promgun.metrics.defaults import MAX_LABEL_SETS
+from promgun.metrics.label_sets import has_free_labels
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import Reading, StoreReader, families_of
@@ -22,7 +24,6 @@ from promgun.store.series import Series
 from promgun.store.slots import read_boards
 
 _NS = 1e9
-DEFAULT_CAP = 1000
 _ERROR_CELLS = {
     "no_space": Cell.ERRORS_NO_SPACE,
     "corrupt": Cell.ERRORS_CORRUPT,
@@ -74,7 +75,7 @@ class Collector:
                 self._log(f"A file of the metrics store is damaged and read as far as it is good: {complaint}")
         stored = families_of(reading.series)
         facts = list(read_facts(self.store))
-        cap = max((fact.max_label_sets for fact in facts), default=DEFAULT_CAP)
+        cap = max((fact.max_label_sets for fact in facts), default=0) or MAX_LABEL_SETS
         rows = self._live_rows(owners, facts)
         self._add_store_rows(rows, boards, reading)
         families = [_own_family(spec, rows.get(spec.name, []), stored.pop(spec.family, []), cap) for spec in CATALOG]
@@ -226,8 +227,8 @@ def _own_family(spec: MetricSpec, rows: list[tuple[tuple[str, ...], float]], sto
     # What an application puts under our names, and what damage makes of our keys, is not ours.
     names = tuple(sorted(spec.labels))
     series = [] if rows else [item for item in stored if item.kind == spec.kind and item.names == names]
-    if series and FREE_LABELS.intersection(spec.labels):
-        series = cap_label_sets(series, FREE_LABELS, cap, OVERFLOW)
+    if series and has_free_labels(spec.labels):
+        series = cap_label_sets(series, cap)
     if series:
         family = build_family(spec.family, series)
         family.documentation = spec.help
@@ -262,6 +263,4 @@ def _closed_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
     return sets
 
 
-FOLDABLE = tuple(
-    spec.name for spec in BY_NAME.values() if spec.kind == "counter" and {"route", "error_type"} & set(spec.labels)
-)
+FOLDABLE = tuple(spec.name for spec in BY_NAME.values() if spec.kind == "counter" and has_free_labels(spec.labels))

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from gunicorn import config
 
 from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
+from promgun.metrics.defaults import MAX_LABEL_SETS, METRICS_ADDRESS
 
 SECTION = "Promgun"
 
@@ -53,7 +54,7 @@ class MetricsBind(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     meta = "ADDRESS"
     action = "append"
     validator = config.validate_list_string
-    default = ("127.0.0.1:9164",)
+    default = (METRICS_ADDRESS,)
     desc = """\
         The address of the metrics endpoint: HOST:PORT, [IPV6]:PORT or unix:PATH.
 
@@ -171,7 +172,7 @@ class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is u
     meta = "INT"
     validator = validate_positive
     type = int
-    default = 1000
+    default = MAX_LABEL_SETS
     desc = """\
         The most label sets that one family holds; what is beyond is folded into one named _OVERFLOW and counted.
         """

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from promgun.errors import MetricsAddressError
+from promgun.metrics.defaults import METRICS_ADDRESS, METRICS_PORT
 
-DEFAULT_PORT = 9164
 BACKLOG = 512
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
@@ -71,19 +71,19 @@ def _parse_bracketed(text: str) -> tuple[str, str]:
     host, bracket, port = text[1:].partition("]")
     if not bracket or not _is_ipv6(host) or (port and not port.startswith(":")):
         raise _unreadable(text)
-    return host, port[1:] if port else str(DEFAULT_PORT)
+    return host, port[1:] if port else str(METRICS_PORT)
 
 
 def _parse_plain(text: str) -> tuple[str, str]:
     if "/" in text:
         raise _unreadable(text)
     if _is_ipv6(text):
-        raise _unreadable(text, f"An IPv6 address stands in brackets: [{text}]:{DEFAULT_PORT}")
+        raise _unreadable(text, f"An IPv6 address stands in brackets: [{text}]:{METRICS_PORT}")
     if text.isdecimal():
         raise _unreadable(text, f"A port needs a host: 127.0.0.1:{text} for this machine, :{text} for every interface")
     host, colon, port = text.partition(":")
     if not colon:
-        port = str(DEFAULT_PORT)
+        port = str(METRICS_PORT)
     if host and not _HOST_NAME.fullmatch(host):
         raise _unreadable(text)
     if not host and not colon:
@@ -193,10 +193,10 @@ _ADVICE = {
         f"{_ANOTHER}: a port above 1023, or a socket in a folder you may write to",
     ),
     errno.EPERM: ("no permission", f"{_ANOTHER}, or start as a user who may do this"),
-    errno.EADDRNOTAVAIL: ("this machine has no such address", f"{_ANOTHER}, e.g. 127.0.0.1:{DEFAULT_PORT}"),
+    errno.EADDRNOTAVAIL: ("this machine has no such address", f"{_ANOTHER}, e.g. {METRICS_ADDRESS}"),
     errno.EAFNOSUPPORT: (
         "this machine does not speak that protocol",
-        f"{_ANOTHER}, e.g. 127.0.0.1:{DEFAULT_PORT}",
+        f"{_ANOTHER}, e.g. {METRICS_ADDRESS}",
     ),
     errno.ENOENT: ("the folder does not exist", "Create it, or choose another path with --metrics-bind"),
 }

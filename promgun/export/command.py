@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from promgun.errors import UsageError
 from promgun.export.options import option
 from promgun.export.text import port
+from promgun.metrics.defaults import METRICS_ADDRESS
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose network decides who reaches it
 
@@ -18,7 +19,7 @@ class ServerOptions:
 
     app: str = "app:wsgi"
     bind: str = option("127.0.0.1:8000", "Where the application listens.", "ADDRESS")
-    metrics_bind: str = option("127.0.0.1:9164", "Where the metrics endpoint listens.", "ADDRESS")
+    metrics_bind: str = option(METRICS_ADDRESS, "Where the metrics endpoint listens.", "ADDRESS")
     workers: int = option(2, "How many workers.")
     worker_type: str = option("sync", "What kind of workers.", "TYPE")
     threads: int = option(1, "Threads of each worker.")

@@ -12,6 +12,7 @@ from promgun.export.command import ANYWHERE, ServerOptions, arguments
 from promgun.export.emitter import Commented, Node, to_yaml
 from promgun.export.options import PART, option
 from promgun.export.text import object_labels, port, window
+from promgun.metrics.defaults import METRICS_PORT
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", re.ASCII)
@@ -36,7 +37,7 @@ class KubernetesOptions:
     """What the objects are made with; ``cpu`` and ``memory`` are quantities of Kubernetes."""
 
     server: ServerOptions = field(
-        default_factory=partial(ServerOptions, bind=f"{ANYWHERE}:8000", metrics_bind=f"{ANYWHERE}:9164"),
+        default_factory=partial(ServerOptions, bind=f"{ANYWHERE}:8000", metrics_bind=f"{ANYWHERE}:{METRICS_PORT}"),
         metadata=PART,
     )
     scaling: Scaling = field(default_factory=Scaling, metadata=PART)

@@ -9,6 +9,7 @@ from promgun.export.emitter import Commented, Node, to_yaml
 from promgun.export.options import option
 from promgun.export.rules import JOB
 from promgun.export.text import host_port, labels, seconds, window
+from promgun.metrics.defaults import METRICS_ADDRESS
 
 HEAD = """\
 For prometheus.yml, made by: promgun export scrape
@@ -31,7 +32,7 @@ class ScrapeOptions:
 
     job: str = option(JOB, "The name of the job.", "NAME")
     targets: tuple[str, ...] = option(
-        ("127.0.0.1:9164",), "Where a metrics endpoint is, as Prometheus reaches it.", "HOST:PORT", "--target"
+        (METRICS_ADDRESS,), "Where a metrics endpoint is, as Prometheus reaches it.", "HOST:PORT", "--target"
     )
     labels: tuple[str, ...] = option((), "A label for the targets, e.g. env=production.", "NAME=VALUE", "--label")
     interval: str = option("15s", "How often to scrape.", "DURATION")

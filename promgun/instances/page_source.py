@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from promgun.errors import InstanceError, StoreError, UsageError
 from promgun.instances.registry import find
+from promgun.metrics.defaults import METRICS_ADDRESS
 
 TIMEOUT = 10.0
 PAGE_LIMIT = 256 * 1024 * 1024
@@ -74,7 +75,7 @@ class UrlSource:
         if status != http.client.OK:
             raise InstanceError(
                 f"{self.url} answered {status} {reason}",
-                f"Name the address of the metrics page, e.g. http://127.0.0.1:9164{METRICS_PATH}",
+                f"Name the address of the metrics page, e.g. http://{METRICS_ADDRESS}{METRICS_PATH}",
             )
         return self._parse(body)
 
@@ -84,7 +85,7 @@ class UrlSource:
         except (ValueError, IndexError, KeyError) as error:
             raise InstanceError(
                 f"{self.url} did not answer with metrics",
-                f"Name the address of the metrics page, e.g. http://127.0.0.1:9164{METRICS_PATH}",
+                f"Name the address of the metrics page, e.g. http://{METRICS_ADDRESS}{METRICS_PATH}",
             ) from error
 
     def _fetch(self) -> tuple[int, str, bytes]:

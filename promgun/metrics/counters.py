@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from promgun.metrics.catalog import BY_NAME, FREE_LABELS, OVERFLOW, MetricSpec
+from promgun.metrics.catalog import BY_NAME, MetricSpec
+from promgun.metrics.label_sets import fold, has_free_labels, has_room
 from promgun.store.format import go_string, series_key
 from promgun.store.process import ProcessStore
 from promgun.store.values import Place, has_gil
@@ -55,18 +56,16 @@ class Counters:
         by themselves.
         """
         spec = BY_NAME[name]
-        if not FREE_LABELS.intersection(spec.labels):
+        if not has_free_labels(spec.labels):
             return values
         key = counter_key(spec, values)
         with self._store.lock:
             known = self._sets_of(spec)
-            if key in known or len(known) < self._cap:
+            if key in known or has_room(len(known), self._cap):
                 known.add(key)
                 return values
         self.inc(FOLDED, (name,))
-        return tuple(
-            OVERFLOW if label in FREE_LABELS else value for label, value in zip(spec.labels, values, strict=True)
-        )
+        return fold(spec.labels, values)
 
     def _sets_of(self, spec: MetricSpec) -> set[str]:
         """Return the keys that the family holds; those in the file are read once it can be had."""

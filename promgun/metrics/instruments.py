@@ -7,6 +7,7 @@ from typing import Any
 
 from promgun.metrics.catalog import DURATION_BUCKETS, LOG_LEVELS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
+from promgun.metrics.defaults import MAX_LABEL_SETS
 from promgun.metrics.histograms import Histograms
 from promgun.metrics.recorder import Recorder
 from promgun.store.process import ProcessStore
@@ -15,7 +16,7 @@ from promgun.store.process import ProcessStore
 _DEFAULTS = {
     "metrics_duration_buckets": DURATION_BUCKETS,
     "metrics_size_buckets": SIZE_BUCKETS,
-    "metrics_max_label_sets": 1000,
+    "metrics_max_label_sets": MAX_LABEL_SETS,
 }
 
 

@@ -1,4 +1,4 @@
-"""What a master says of itself beside its board: a small JSON file in the store, one a master."""
+"""What a master writes about itself beside its board: a small JSON file in the store, one a master."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _LIMIT = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterFacts:
-    """A master: ``started`` is Unix seconds; addresses are as Gunicorn and promgun print them."""
+    """A master: ``started`` is Unix seconds; addresses are as Gunicorn and promgun print them.
+
+    ``max_label_sets`` is 0 where the master does not say it.
+    """
 
     slot: int
     pid: int
@@ -31,7 +34,7 @@ class MasterFacts:
     metrics_addresses: tuple[str, ...] = ()
     promgun: str = __version__
     python: str = platform.python_version()
-    max_label_sets: int = 1000
+    max_label_sets: int = 0
 
 
 def write_facts(directory: Path, facts: MasterFacts, uid: int | None, gid: int | None) -> None:
