@@ -24,7 +24,7 @@ OURS = "Promgun"
 
 EXIT_CODES = {
     ExitCode.OK: "Done, or stopped as asked.",
-    ExitCode.CONFIGURATION: "The configuration cannot be used: a file, `GUNICORN_CMD_ARGS`, an address of the application.",
+    ExitCode.CONFIGURATION: "The configuration cannot be used: a file, `GUNICORN_CMD_ARGS`, or an address of the application.",
     ExitCode.USAGE: "The command line, or a `PROMGUN_*` variable, is wrong.",
     ExitCode.WORKER_BOOT: "A worker cannot boot, or its library is not installed (3 is Gunicorn's own code).",
     ExitCode.APP_LOAD: "The application cannot be found or loaded (4 is Gunicorn's own code).",
@@ -40,8 +40,8 @@ SIGNALS = (
     (
         "HUP",
         (
-            "Reload: the configuration is read again, new workers start, old ones drain. Counters go on, scrapes answer "
-            "throughout. A configuration with an error is refused with a log line and the server goes on; "
+            "Reload: the configuration is read again, new workers start, old ones drain. Counters go on, scrapes are "
+            "answered all the while. A configuration with an error is refused with a log line and the server goes on; "
             "`gunicorn_reloads_total{result}` counts both."
         ),
     ),
@@ -51,18 +51,18 @@ SIGNALS = (
         "USR2",
         (
             "Upgrade: a new master starts beside the old one, on the same sockets and the same store. TERM to the old one "
-            "ends the upgrade, TERM to the new one takes it back. The metrics address answers without a gap, totals go on."
+            "completes the upgrade, TERM to the new one undoes it. The metrics address answers without a gap, totals go on."
         ),
     ),
     ("WINCH", "With `--daemon`: workers stop gracefully, the master stays."),
     ("KILL of a worker", "It is replaced; the requests it was serving are logged and counted as lost."),
     (
         "KILL of the metrics process",
-        "It is replaced within two seconds; nothing is lost, it holds no numbers of its own.",
+        "It is replaced within two seconds; no number is lost, because all of them are in the store.",
     ),
     (
         "KILL of the master",
-        "Workers and metrics process leave by themselves within seconds; the next start sweeps what they left.",
+        "Workers and metrics process end by themselves within seconds; the next start removes the files they left.",
     ),
 )
 
@@ -97,9 +97,9 @@ def options_page() -> str:
         NOTE,
         "# Options and variables\n",
         "Precedence: flag > `PROMGUN_*` variable > `GUNICORN_CMD_ARGS` > `gunicorn.conf.py` > default. Every option of the",
-        "installed Gunicorn is taken as well: `promgun run --help` lists them, and each has a variable named after its first",
-        "long spelling, e.g. `PROMGUN_MAX_REQUESTS` for `--max-requests`. In `gunicorn.conf.py` an option goes by its setting's",
-        "name.\n",
+        "installed Gunicorn works as well: `promgun run --help` lists them, and each has a variable named after its first",
+        "long spelling, e.g. `PROMGUN_MAX_REQUESTS` for `--max-requests`. In `gunicorn.conf.py` an option has the name of its",
+        "setting.\n",
         "| option | variable | in gunicorn.conf.py | default | meaning |",
         "|---|---|---|---|---|",
     ]
@@ -134,7 +134,7 @@ def metrics_page() -> str:
         "# Metrics\n",
         "Names, types, labels and buckets are a contract: a change is breaking and is listed so in the changelog.",
         "`promgun metrics list` prints the same table.\n",
-        "`worker_id` is the number of the worker's slot: small, reused, bounded. `method` is one of RFC 9110's and PATCH, else",
+        "`worker_id` is the number of the worker's slot: small, reused, bounded. `method` is one of RFC 9110's or PATCH, else",
         "`_OTHER`. `route` is the framework's template, empty when unknown, never the raw path. Beyond `--metrics-max-label-sets`",
         "label sets of a family are folded into one whose `route` or `error_type` reads `_OVERFLOW`.\n",
         (
@@ -176,8 +176,8 @@ def dashboard_page() -> str:
         NOTE,
         "# The dashboard\n",
         "What `promgun export grafana` prints, panel by panel. How to load it: [Alerts and dashboards](../how-to/alerts.md).\n",
-        "At the top one chooses the data source, jobs, instances and routes; a blue line marks a reload of the configuration.",
-        "`$__rate_interval` and `$__range` are Grafana's: what rates look back for, and the time shown.\n",
+        "At the top are menus for the data source, jobs, instances and routes; a blue line marks a reload of the configuration.",
+        "`$__rate_interval` and `$__range` are Grafana's variables: the window of a rate, and the time range shown.\n",
     ]
     for row in ROWS:
         parts.append(f"## {row.title}\n")
@@ -193,7 +193,7 @@ def alerts_page() -> str:
     parts = [
         NOTE,
         "# The alerts\n",
-        "What `promgun export rules` prints, with the thresholds that hold when none is given (`promgun export rules --help`).",
+        "What `promgun export rules` prints, with its default thresholds (`promgun export rules --help` lists them).",
         "The same text is in the annotations of each alert. How to load them: [Alerts and dashboards](../how-to/alerts.md).\n",
     ]
     for name, group in groupby(ALERTS, key=lambda alert: alert.name):
