@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from promgun.status import texts
+from promgun.status.figures import FIGURES, worker_texts
 from promgun.status.history import History, Point
 from promgun.status.interval import Interval, WorkerInterval
 from promgun.status.snapshot import OpenRequest, Snapshot, Worker
@@ -17,20 +19,23 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
     """The newest snapshot and what ``history`` knows, as strict JSON (no NaN) of schema 1.
 
     Within a schema keys are only added. Units are in the names: ``_seconds``, ``_bytes``, ``_share`` (0 to 1),
-    ``_per_second``, ``_unix_seconds``; what has no unit is a count. ``null`` is what there is nothing to tell by: no
-    interval yet, no request in it, not on the page. All of it is one object::
+    ``_per_second``, ``_unix_seconds``; what has no unit is a count. ``null`` is what is not known: no interval yet, no
+    request in it, no such limit. Texts are for people, and may change. All of it is one object::
 
         schema                        1
         taken_unix_seconds            when the snapshot was taken
         interval_seconds              length of the last interval, null before there is one
         up                            whether the master lives
         instance                      {name, application, addresses: [str], worker_type, gunicorn, promgun, python,
-                                      uptime_seconds}; gunicorn, promgun and python are versions
+                                      uptime_seconds, uptime_text}; gunicorn, promgun and python are versions
         workers_target                workers that the master wants
         workers_by_state              {state: n}, of states that any worker is in
         now                           {workers, requests_in_progress, capacity, queue_connections, queue_limit,
                                       requests_per_second, error_share, p50_seconds, p95_seconds, p99_seconds,
                                       longest_bound_seconds, utilisation_share}
+        figures                       [{name, text, level, point, most, ceiling}], the head of the status page: text is
+                                      the figure now, level "", "warn" or "bad", point the key of history.points that
+                                      its chart shows, most the text of the largest of those, ceiling a full bar
         history                       {seconds, points}: one point an interval, oldest first, {at_unix_seconds,
                                       interval_seconds, workers, requests_in_progress, queue_connections,
                                       requests_per_second, error_share, p50_seconds, p95_seconds, p99_seconds,
@@ -38,7 +43,8 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
         queues                        [{listener, connections, limit}]
         workers                       [{worker_id, pid, state, requests_in_progress, capacity, requests_per_second,
                                       cpu_share, utilisation_share, resident_memory_bytes, requests_left,
-                                      uptime_seconds, heartbeat_age_seconds, oldest_request_seconds, running}]
+                                      uptime_seconds, heartbeat_age_seconds, oldest_request_seconds, running, texts}]
+        workers[].texts               {request, age, rate, in_use, cpu, memory}
         workers[].running             [{phase, method, route, age_seconds}] oldest first, at most 64; with ``paths``
                                       also path, which never has a query string. The client's address is not told.
         exits                         {total: {cause: n}, since_watch: {cause: n}, watched_since_unix_seconds,
@@ -64,10 +70,12 @@ def to_object(snapshot: Snapshot, history: History, *, paths: bool = False) -> d
             "addresses": list(details.addresses),
             **{name: info.get(name, "") for name in ("worker_type", "gunicorn", "promgun", "python")},
             "uptime_seconds": _rounded(snapshot.uptime),
+            "uptime_text": "" if snapshot.uptime is None else texts.duration(snapshot.uptime),
         },
         "workers_target": snapshot.target,
         "workers_by_state": snapshot.states,
         "now": _now(snapshot, interval),
+        "figures": _figures(snapshot, history),
         "history": {"seconds": history.seconds, "points": [_point(point) for point in history.points]},
         "queues": [
             {"listener": queue.listener, "connections": queue.connections, "limit": queue.limit}
@@ -91,6 +99,35 @@ def to_object(snapshot: Snapshot, history: History, *, paths: bool = False) -> d
 
 def _rounded(value: float | None, digits: int = _DIGITS) -> float | None:
     return None if value is None else round(value, digits)
+
+
+def _figures(snapshot: Snapshot, history: History) -> list[dict[str, Any]]:
+    points = history.points
+    return [
+        {
+            "name": figure.name,
+            "text": figure.text(snapshot, history.interval),
+            "level": figure.level(snapshot, history.interval),
+            "point": _POINT_KEYS[figure.name],
+            "most": figure.most(points),
+            "ceiling": figure.ceiling(points),
+        }
+        for figure in FIGURES.values()
+    ]
+
+
+#: Where in a point of the history the value of a figure stands.
+_POINT_KEYS = {
+    "workers": "workers",
+    "requests": "requests_per_second",
+    "errors": "error_share",
+    "utilised": "utilisation_share",
+    "queue": "queue_connections",
+    "in use": "requests_in_progress",
+    "p50": "p50_seconds",
+    "p95": "p95_seconds",
+    "p99": "p99_seconds",
+}
 
 
 def _now(snapshot: Snapshot, interval: Interval | None) -> dict[str, float | None]:
@@ -148,6 +185,7 @@ def _worker(worker: Worker, interval: WorkerInterval | None, *, paths: bool) -> 
         "heartbeat_age_seconds": _rounded(worker.heartbeat_age),
         "oldest_request_seconds": _rounded(worker.oldest_request),
         "running": [_request(request, paths=paths) for request in worker.running],
+        "texts": worker_texts(worker, interval, paths=paths),
     }
 
 

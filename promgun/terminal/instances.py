@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from promgun.status.texts import duration
 from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json")
 _COLUMNS = ("NAME", "PID", "APPLICATION", "WORKER TYPE", "ADDRESSES", "METRICS", "UPTIME")
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def render_runs(
@@ -38,14 +38,3 @@ def _row(run: Run, now: float) -> tuple[str, ...]:
     addresses, metrics = ", ".join(run.addresses), ", ".join(run.metrics_addresses) or "none"
     uptime = duration(run.uptime(now))
     return (run.name, str(run.pid), run.application, run.worker_type, addresses, metrics, uptime)
-
-
-def duration(seconds: float) -> str:
-    """A length of time in its two largest units: ``3d 4h``, ``2m 10s``, ``7s``."""
-    left = int(seconds)
-    parts: list[str] = []
-    for unit, size in _UNITS:
-        amount, left = divmod(left, size)
-        if amount or parts:
-            parts.append(f"{amount}{unit}")
-    return " ".join(parts[:2]) or "0s"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from promgun.status.texts import age
 from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ def render_requests(workers: Iterable[WorkerNow], form: str = "table", output: O
 def _rows(worker: WorkerNow) -> Iterator[tuple[str, ...]]:
     whose = (worker.instance, str(worker.worker_id), str(worker.pid), worker.state)
     for request in worker.running:
-        age = f"{request.age:.1f}s"
-        yield (*whose, request.phase, request.method, request.path, request.client, age)
+        yield (*whose, request.phase, request.method, request.path, request.client, age(request.age))
     more = worker.in_progress - len(worker.running)
     if more > 0:
         yield (*whose, "", "", f"({more} more)", "", "")

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from promgun.status.figures import FIGURES
+from promgun.status.json import to_json
 from tests.support.browser import Browser
 from tests.support.endpoint_server import Endpoint
 from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import Address, Connection, Request, load, send
+from tests.support.snapshots import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +136,7 @@ def test_a_server_that_hangs_is_missed_from_its_last_answer_on(browser: Browser)
 def worker(slot: int) -> dict[str, Any]:
     """A worker with long names and numbers."""
     running = [{"phase": HOSTILE, "method": "PROPPATCH", "route": HOSTILE * 9, "age_seconds": 86399.0}] * 3
+    cells = {"age": "23h59m", "rate": "12346", "in_use": "1000/1000", "cpu": "999%", "memory": "954M"}
     return {
         "worker_id": slot,
         "pid": 4_194_304,
@@ -145,13 +149,14 @@ def worker(slot: int) -> dict[str, Any]:
         "resident_memory_bytes": 10**9,
         "requests_left": 1_000_000,
         "running": running,
+        "texts": {"request": f"PROPPATCH {HOSTILE * 9} +2", **cells},
     }
 
 
 def crowd() -> str:
     """The status of many workers, whose every text would be markup if a page let it."""
     names = ("name", "application", "worker_type", "gunicorn", "promgun", "python")
-    instance = dict.fromkeys(names, HOSTILE) | {"addresses": [HOSTILE] * 5, "uptime_seconds": 1e7}
+    instance = dict.fromkeys(names, HOSTILE) | {"addresses": [HOSTILE] * 5, "uptime_text": HOSTILE}
     now = {
         **dict.fromkeys(("workers", "requests_in_progress", "capacity", "queue_connections", "queue_limit"), 10**6),
         **dict.fromkeys(("requests_per_second", "longest_bound_seconds", "p50_seconds", "p95_seconds"), 86399.0),
@@ -159,9 +164,11 @@ def crowd() -> str:
         "utilisation_share": 1.0,
         "p99_seconds": None,
     }
+    figure = {"text": HOSTILE, "level": "bad", "point": "requests_per_second", "most": HOSTILE, "ceiling": 86399.0}
     return json.dumps(
         {
             "taken_unix_seconds": 1e9,
+            "figures": [figure | {"name": name} for name in FIGURES],
             "up": True,
             "instance": instance,
             "workers_target": 10**6,
@@ -197,6 +204,26 @@ def test_no_text_becomes_markup_and_none_breaks_the_layout(browser: Browser) -> 
         assert len(lefts) == 9
         assert len(set(lefts)) == 1, "one column"
         assert browser.console() == []
+
+
+@needs_browser
+def test_page_shows_the_texts_of_the_server_and_makes_none(browser: Browser) -> None:
+    """The terminal is tested to show the same ones."""
+    text = to_json(*watched(4, 70, requests_left=77), paths=True)
+    told = json.loads(text)
+    with Endpoint(status=lambda: text) as endpoint:
+        browser.open(url(endpoint.address))
+        wait_until(lambda: browser.text("h1") == "shop")
+        shown = {name: browser.text(f"#figure-{name.replace(' ', '-')} .value") for name in FIGURES}
+        assert shown == {figure["name"]: figure["text"] for figure in told["figures"]}
+        most = {name: browser.text(f"#figure-{name.replace(' ', '-')} .peak") for name in FIGURES}
+        assert most == {figure["name"]: f"most {figure['most']}" for figure in told["figures"]}
+        assert f"up {told['instance']['uptime_text']}" in browser.text("#about")
+        rows = browser.run(
+            "return [...document.querySelectorAll('#workers tbody tr')]"
+            ".map(row => [...row.cells].slice(3, 9).map(cell => cell.textContent))"
+        )
+        assert rows == [list(worker["texts"].values()) for worker in told["workers"]]
 
 
 @needs_browser

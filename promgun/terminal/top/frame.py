@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from rich.cells import cell_len
 
-from promgun.terminal.instances import duration
-from promgun.terminal.top.figures import Glyphs
+from promgun.status.texts import duration
+from promgun.terminal.top.charts import Glyphs
 from promgun.terminal.top.head import LABEL, head_lines
 from promgun.terminal.top.table import Line, fit, table
 from promgun.terminal.top.view import Controls, View

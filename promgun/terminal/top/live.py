@@ -15,7 +15,7 @@ from promgun.errors import PromgunError
 from promgun.status.history import History
 from promgun.terminal.input import CLOSED, RESIZED
 from promgun.terminal.output import Output
-from promgun.terminal.top.figures import Glyphs
+from promgun.terminal.top.charts import Glyphs
 from promgun.terminal.top.frame import frame, help_frame, page
 from promgun.terminal.top.screen import Screen, print_lines
 from promgun.terminal.top.view import ORDERS, Controls, View

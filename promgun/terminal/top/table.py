@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
-from promgun.terminal.top import figures
-from promgun.terminal.top.figures import Glyphs
+from promgun.status import texts
+from promgun.status.figures import request_text
+from promgun.terminal.top.charts import Glyphs
 from promgun.terminal.top.view import Row
 
 #: A piece of a line and the role it plays, which decides how it looks.
@@ -65,15 +66,6 @@ def _in_use(rows: Sequence[Row]) -> str:
     return f"{sum(row.worker.in_progress for row in rows)}/{sum(row.worker.capacity for row in rows)}"
 
 
-def _request(row: Row) -> str:
-    request = row.shown
-    if request is None:
-        return ""
-    text = f"{request.method} {request.path}" if request.path else f"({request.phase})"
-    others = max(len(row.worker.running), row.worker.in_progress) - 1
-    return f"{text} +{others}" if others > 0 else text
-
-
 def _states(rows: Sequence[Row]) -> str:
     counts: dict[str, int] = {}
     for row in rows:
@@ -83,17 +75,15 @@ def _states(rows: Sequence[Row]) -> str:
 
 COLUMNS = (
     Column("SLOT", 4, 0, lambda row: str(row.worker.worker_id)),
-    Column("PID", 7, 4, lambda row: figures.NOTHING if row.worker.pid is None else str(row.worker.pid)),
+    Column("PID", 7, 4, lambda row: texts.count(row.worker.pid)),
     Column("STATE", 8, 0, lambda row: row.worker.state, right=False),
-    Column(_REQUEST, _LEAST_REQUEST, 0, _request, _states, right=False),
-    Column("AGE", 6, 2, lambda row: figures.age(row.age), lambda rows: figures.age(_most(row.age for row in rows))),
-    Column("REQ/S", 6, 1, lambda row: figures.rate(_requests(row)), lambda rows: figures.rate(_sum(_requests, rows))),
+    Column(_REQUEST, _LEAST_REQUEST, 0, lambda row: request_text(row.worker), _states, right=False),
+    Column("AGE", 6, 2, lambda row: texts.age(row.age), lambda rows: texts.age(_most(row.age for row in rows))),
+    Column("REQ/S", 6, 1, lambda row: texts.rate(_requests(row)), lambda rows: texts.rate(_sum(_requests, rows))),
     Column("IN USE", 7, 3, lambda row: _in_use([row]), _in_use),
-    Column("CPU", 5, 5, lambda row: figures.cpu(_cpu(row)), lambda rows: figures.cpu(_sum(_cpu, rows))),
-    Column("MEM", 6, 6, lambda row: figures.memory(_memory(row)), lambda rows: figures.memory(_sum(_memory, rows))),
-    Column(
-        "LEFT", 6, 7, lambda row: figures.NOTHING if row.worker.requests_left is None else str(row.worker.requests_left)
-    ),
+    Column("CPU", 5, 5, lambda row: texts.cpu(_cpu(row)), lambda rows: texts.cpu(_sum(_cpu, rows))),
+    Column("MEM", 6, 6, lambda row: texts.memory(_memory(row)), lambda rows: texts.memory(_sum(_memory, rows))),
+    Column("LEFT", 6, 7, lambda row: texts.count(row.worker.requests_left)),
 )
 
 
@@ -107,15 +97,15 @@ def table(rows: Sequence[Row], width: int | None, height: int | None, glyphs: Gl
     fitting = len(rows) if height is None or len(rows) < height else height - 2
     shown, rest = rows[:fitting], rows[fitting:]
     columns = [column for column in COLUMNS if column.heading != "LEFT" or _has_limit(rows)]
-    texts = [[column.cell(row) for column in columns] for row in shown]
+    cells = [[column.cell(row) for column in columns] for row in shown]
     if rest:
-        texts.append([column.total(rest) for column in columns])
-    laid = _lay(columns, texts, width)
+        cells.append([column.total(rest) for column in columns])
+    laid = _lay(columns, cells, width)
     yield [(_join([column.heading for column in columns], laid, glyphs), "heading")]
-    for row, cells in zip(shown, texts, strict=False):
-        yield _worker_line(row, cells, laid, glyphs)
+    for row, row_cells in zip(shown, cells, strict=False):
+        yield _worker_line(row, row_cells, laid, glyphs)
     if rest:
-        line = _join(texts[-1], laid, glyphs)
+        line = _join(cells[-1], laid, glyphs)
         label = f"{glyphs.cut} {len(rest)} more"
         yield [(label + line[len(label) :], "label")]
 

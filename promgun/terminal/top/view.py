@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from promgun.status.figures import shown_age
 from promgun.status.history import ExitEvent, History, Point
 from promgun.status.interval import Interval, WorkerInterval
-from promgun.status.snapshot import OpenRequest, Snapshot, Worker
-
-_SERVED = frozenset({"application", "writing"})
+from promgun.status.snapshot import Snapshot, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +65,9 @@ class Row(NamedTuple):
     interval: WorkerInterval | None
 
     @property
-    def shown(self) -> OpenRequest | None:
-        """The request that the line tells of: the oldest that the application has, else the oldest there is."""
-        running = self.worker.running
-        return next((request for request in running if request.phase in _SERVED), running[0] if running else None)
-
-    @property
     def age(self) -> float | None:
-        """Its age; that of the oldest that the page tells of, when there is nothing but a page."""
-        if self.shown is not None:
-            return self.shown.age
-        return self.worker.oldest_request or None
+        """The age of the request that the row shows."""
+        return shown_age(self.worker)
 
 
 ORDERS: Mapping[str, Callable[[Row], float]] = {

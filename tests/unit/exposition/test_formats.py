@@ -20,9 +20,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from promgun.errors import ConfigurationError
 from promgun.exposition.formats import render, select
 from promgun.instances.registry import Run
+from promgun.status.texts import duration
 from promgun.system.atomic_file import write_atomically
 from promgun.terminal.histograms import Summary, is_whole, summaries
-from promgun.terminal.instances import duration, render_runs
+from promgun.terminal.instances import render_runs
 from promgun.terminal.output import Output
 from promgun.terminal.tables import draw
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from itertools import product
@@ -10,74 +9,33 @@ from itertools import product
 import pytest
 from rich.cells import cell_len
 
-from promgun.status.history import History, Point
-from promgun.status.snapshot import Details, OpenRequest, Queue, SlotTotals, Snapshot, Worker
-from promgun.terminal.top import figures
-from promgun.terminal.top.figures import Glyphs, bars, pieces
+from promgun.status import texts
+from promgun.status.history import Point
+from promgun.status.json import to_object
+from promgun.terminal.top.charts import Glyphs, bars, pieces
 from promgun.terminal.top.frame import frame, help_frame, page
 from promgun.terminal.top.table import Line
 from promgun.terminal.top.view import ORDERS, Controls, View
 from tests.support.offenders import offenders
+from tests.support.snapshots import request, watched
 
 SIZES = [(80, 24), (200, 50), (79, 24), (60, 16), (59, 16), (40, 12), (20, 5), (9, 9), (3, 2), (1, 1), (300, 8)]
 GLYPHS = Glyphs()
 NOTHING = GLYPHS.nothing
 
 
-def request(path: str, age: float, phase: str = "application") -> OpenRequest:
-    return OpenRequest(phase=phase, age=age, method="GET", path=path)
-
-
-def worker(slot: int, **changes: object) -> Worker:
-    state = ("idle", "busy", "hung")[slot % 3]
-    base = Worker(
-        worker_id=slot,
-        state=state,
-        pid=4000 + slot,
-        in_progress=slot % 3,
-        capacity=4,
-        memory=25_000_000,
-        running=(request("/страница/日本語/" + "x" * 8 * slot, 3.5 * slot),) if state == "busy" else (),
-    )
-    return replace(base, **changes)  # type: ignore[arg-type] # the fields of a worker
-
-
-def snapshot(workers: dict[int, Worker], second: float, killed: int = 0) -> Snapshot:
-    return Snapshot(
-        taken=second,
-        at=1_700_000_000 + second,
-        up=True,
-        uptime=100 + second,
-        info={"worker_type": "gthread"},
-        target=len(workers),
-        workers=workers,
-        slots={slot: SlotTotals(second * 10 * slot, second, second / 2) for slot in workers},
-        requests={"200": second * 99, "500": second},
-        durations={0.1: second * 50, 1.0: second * 99, 5.0: second * 100, math.inf: second * 100},
-        queues=(Queue("http://127.0.0.1:80", 3, 2048),),
-        exits={"killed": killed, "timeout": 1, "oom": 0},
-        details=Details(name="shop", application="shop.wsgi:app"),
-    )
-
-
 def view(count: int = 4, seconds: int = 70, **changes: object) -> View:
     """An instance of so many workers that was watched for so long; every tenth second a worker was killed."""
-    workers = {slot: worker(slot, **changes) for slot in range(1, count + 1)}
-    history = History()
-    last = snapshot(workers, 0)
-    history.add(last)
-    for second in range(1, seconds + 1):
-        last = snapshot(workers, second, second // 10)
-        history.add(last)
+    last, history = watched(count, seconds, **changes)
     return View.of("shop", last, history)
 
 
-def texts(lines: list[Line]) -> list[str]:
+def line_texts(lines: list[Line]) -> list[str]:
     return ["".join(text for text, _ in line) for line in lines]
 
 
 def drawn(shown: View, width: int = 80, height: int = 24, **controls: object) -> list[str]:
-    return texts(frame(shown, Controls(**{"every": 1.0, **controls}), width, height, GLYPHS))  # type: ignore[arg-type]
+    return line_texts(frame(shown, Controls(**{"every": 1.0, **controls}), width, height, GLYPHS))  # type: ignore[arg-type]
 
 
 # -- the whole -------------------------------------------------------------------------------------------------------
@@ -144,14 +102,14 @@ def test_paused_display_says_so() -> None:
 
 
 def test_help_fits_the_smallest_common_screen() -> None:
-    lines = texts(help_frame(80, 24, GLYPHS))
+    lines = line_texts(help_frame(80, 24, GLYPHS))
     assert len(lines) <= 24
     assert max(map(cell_len, lines)) <= 80
     assert not any(GLYPHS.cut in line for line in lines), "nothing is cut"
 
 
 def test_paper_has_all_workers_and_no_keys() -> None:
-    lines = texts(page(view(40), Controls(every=1.0), None, GLYPHS))
+    lines = line_texts(page(view(40), Controls(every=1.0), None, GLYPHS))
     assert sum(line.split()[:1] == [str(slot)] for slot in range(1, 41) for line in lines) == 40
     assert any("x" * 8 * 37 in line for line in lines), "paths are whole"
     assert not any("q quit" in line for line in lines)
@@ -168,8 +126,8 @@ def test_workers_that_do_not_fit_are_summed_up() -> None:
     assert more.startswith(f"… {left} more")
     assert "hung" in more
     assert f"{left * 4} " in more, "capacity"
-    assert figures.memory(left * 25_000_000) in more
-    assert figures.rate(sum(10 * slot for slot in range(40 - left + 1, 41))) in more
+    assert texts.memory(left * 25_000_000) in more
+    assert texts.rate(sum(10 * slot for slot in range(40 - left + 1, 41))) in more
 
 
 @pytest.mark.parametrize(
@@ -210,26 +168,26 @@ def test_column_of_a_limit_only_where_there_is_one() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (figures.rate(None), NOTHING),
-        (figures.rate(0), "0"),
-        (figures.rate(0.04), "0.04"),
-        (figures.rate(99.96), "100"),
-        (figures.rate(12345.6), "12346"),
-        (figures.share(0.0), "0 %"),
-        (figures.share(0.0002), "0.02 %"),
-        (figures.share(1.0), "100 %"),
-        (figures.seconds_text(0.0004), "0.40 ms"),
-        (figures.seconds_text(0.99949), "999 ms"),
-        (figures.seconds_text(0.9996), "1.00 s"),
-        (figures.seconds_text(99.96), "1m 39s"),
-        (figures.age(None), ""),
-        (figures.age(9.94), "9.9s"),
-        (figures.age(130), "2m10s"),
-        (figures.memory(None), NOTHING),
-        (figures.memory(500), "500B"),
-        (figures.memory(1024 * 1024 - 1), "1.00M"),
-        (figures.memory(3.5 * 1024**5), "3584T"),
-        (figures.cpu(1.404), "140%"),
+        (texts.rate(None), NOTHING),
+        (texts.rate(0), "0"),
+        (texts.rate(0.04), "0.04"),
+        (texts.rate(99.96), "100"),
+        (texts.rate(12345.6), "12346"),
+        (texts.share(0.0), "0 %"),
+        (texts.share(0.0002), "0.02 %"),
+        (texts.share(1.0), "100 %"),
+        (texts.latency(0.0004), "0.40 ms"),
+        (texts.latency(0.99949), "999 ms"),
+        (texts.latency(0.9996), "1.00 s"),
+        (texts.latency(99.96), "1m 39s"),
+        (texts.age(None), ""),
+        (texts.age(9.94), "9.9s"),
+        (texts.age(130), "2m10s"),
+        (texts.memory(None), NOTHING),
+        (texts.memory(500), "500B"),
+        (texts.memory(1024 * 1024 - 1), "1.00M"),
+        (texts.memory(3.5 * 1024**5), "3584T"),
+        (texts.cpu(1.404), "140%"),
     ],
 )
 def test_numbers_are_short(text: str, expected: str) -> None:
@@ -271,7 +229,7 @@ def test_long_interval_fills_all_its_pieces_and_the_past_is_blank() -> None:
 
 def test_terminal_without_unicode_gets_none() -> None:
     glyphs = Glyphs.of("latin-1")
-    lines = texts(frame(view(40), Controls(every=1.0), 80, 24, glyphs))
+    lines = line_texts(frame(view(40), Controls(every=1.0), 80, 24, glyphs))
     ascii_only = [line for line in lines if "GET" not in line]
     assert all(line.isascii() for line in ascii_only)
     assert Glyphs.of("utf8") == Glyphs.of("UTF-8") == GLYPHS
@@ -290,3 +248,16 @@ def test_frame_is_cheap() -> None:
     for _ in range(20):
         drawn(shown)
     assert (time.process_time() - begin) / 20 < 0.02, "seconds of CPU; it takes one tenth of that"
+
+
+def test_terminal_and_status_page_are_given_the_same_texts() -> None:
+    """Neither formats a number of its own: what /status.json carries for the browser stands in the frame."""
+    last, history = watched(4, 70, requests_left=77)
+    told = to_object(last, history, paths=True)
+    lines = line_texts(frame(View.of("shop", last, history), Controls(every=1), 300, 40, GLYPHS))
+    missing = [figure["text"] for figure in told["figures"] if not any(figure["text"] in line for line in lines)]
+    for worker in told["workers"]:
+        (row,) = (line for line in lines if f" {worker['pid']} " in line)
+        missing += [text for text in worker["texts"].values() if text not in row]
+    assert missing == []
+    assert any(f"up {told['instance']['uptime_text']}" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Numbers and small charts as the terminal view shows them: short, and of one width for one magnitude."""
+"""Small bar charts of characters, and the characters that a terminal can show."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from promgun.status.history import Point
-from promgun.terminal.instances import duration
-
-#: What stands where there is nothing to tell.
-NOTHING = "–"  # noqa: RUF001 - a dash
-#: Digits behind the point of what is below a bound: three in all, after rounding.
-_DIGITS = ((9.995, 2), (99.95, 1))
-#: Bounds below which a text would round up to the next unit.
-_SECOND = 0.9995
-_LONG = 99.95
-_YOUNG = 9.95
-_FULL = 999.5
+from promgun.status.texts import NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,53 +63,3 @@ def pieces(
                 before = found[index]
                 found[index] = read if before is None else max(before, read)
     return found
-
-
-def three(value: float) -> str:
-    """A number in three digits, or all that stand before the point: ``0.04``, ``12.5``, ``1234``."""
-    return f"{value:.{next((digits for bound, digits in _DIGITS if value < bound), 0)}f}"
-
-
-def rate(per_second: float | None) -> str:
-    """Requests a second."""
-    return NOTHING if per_second is None else three(per_second) if per_second else "0"
-
-
-def share(part: float | None) -> str:
-    """A share in percent: ``0 %``, ``0.02 %``, ``37.5 %``, ``100 %``."""
-    if part is None:
-        return NOTHING
-    return f"{three(100 * part) if part else 0} %"
-
-
-def seconds_text(value: float | None) -> str:
-    """A short time: ``0.40 ms``, ``12.5 ms``, ``1.25 s``, ``2m 10s``."""
-    if value is None:
-        return NOTHING
-    if value < _SECOND:
-        return f"{three(1000 * value)} ms"
-    return f"{three(value)} s" if value < _LONG else duration(value)
-
-
-def age(seconds: float | None) -> str:
-    """An age in few characters: ``0.4s``, ``12s``, ``5m3s``; empty when there is none."""
-    if seconds is None:
-        return ""
-    return f"{seconds:.1f}s" if seconds < _YOUNG else duration(seconds).replace(" ", "")
-
-
-def memory(size: float | None) -> str:
-    """Bytes in three digits: ``24.7M``, ``1.20G``."""
-    if size is None:
-        return NOTHING
-    units = iter("BKMGT")
-    unit = next(units)
-    while size >= _FULL and unit != "T":
-        size /= 1024
-        unit = next(units)
-    return f"{three(size) if unit != 'B' else round(size)}{unit}"
-
-
-def cpu(part: float | None) -> str:
-    """The CPU a process uses: ``3%``, ``140%``."""
-    return NOTHING if part is None else f"{100 * part:.0f}%"

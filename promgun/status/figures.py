@@ -1,0 +1,165 @@
+"""The figures at the head of the terminal view and of the status page, and the cells of a worker's row, as text.
+
+Both views show what stands here, so neither formats a number or knows a threshold of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
+from types import MappingProxyType
+
+from promgun.status import texts
+from promgun.status.history import Point
+from promgun.status.interval import Interval, WorkerInterval
+from promgun.status.snapshot import OpenRequest, Snapshot, Worker
+
+Level = str
+#: From ``warn`` on a figure deserves a look, from ``bad`` on somebody's attention.
+FINE, WARN, BAD = "", "warn", "bad"
+_ANY_ERROR = 1e-9
+#: The phases in which the application has the request.
+_SERVED = frozenset({"application", "writing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure: how it reads now, how alarming that is, and the minute before.
+
+    ``read`` gives its value of a point, ``form`` the text of such a value. A bar of its chart is full at the largest
+    value that ``scale`` (``read``, if not given) has in the minute, at ``least`` if all are smaller.
+    """
+
+    name: str
+    text: Callable[[Snapshot, Interval | None], str]
+    read: Callable[[Point], float | None]
+    form: Callable[[float | None], str] = texts.count
+    level: Callable[[Snapshot, Interval | None], Level] = lambda _snapshot, _interval: FINE
+    least: float = 0.0
+    scale: Callable[[Point], float | None] | None = None
+
+    def most(self, points: tuple[Point, ...]) -> str:
+        """The text of the largest value in those points; empty if none has one."""
+        value = _largest(self.read, points)
+        return "" if value is None else self.form(value)
+
+    def ceiling(self, points: tuple[Point, ...]) -> float:
+        """The value of a full bar."""
+        return max(self.least, _largest(self.scale or self.read, points) or 0.0)
+
+
+def _largest(read: Callable[[Point], float | None], points: tuple[Point, ...]) -> float | None:
+    return max((value for point in points if (value := read(point)) is not None), default=None)
+
+
+def _workers(snapshot: Snapshot, _interval: Interval | None) -> str:
+    states = snapshot.states
+    counted = ", ".join(f"{states[state]} {state}" for state in sorted(states)) or "none alive"
+    return f"{len(snapshot.workers)} of {snapshot.target}: {counted}"
+
+
+def _workers_level(snapshot: Snapshot, _interval: Interval | None) -> Level:
+    if "hung" in snapshot.states:
+        return BAD
+    return WARN if len(snapshot.workers) < snapshot.target else FINE
+
+
+def _rate(_snapshot: Snapshot, interval: Interval | None) -> str:
+    return f"{texts.rate(None if interval is None else interval.requests_per_second)} /s"
+
+
+def _share(_snapshot: Snapshot, interval: Interval | None, *, name: str) -> str:
+    return texts.share(None if interval is None else getattr(interval, name))
+
+
+def _share_level(_snapshot: Snapshot, interval: Interval | None, *, name: str, warn: float, bad: float) -> Level:
+    value = (None if interval is None else getattr(interval, name)) or 0.0
+    return BAD if value >= bad else WARN if value >= warn else FINE
+
+
+def _queue(snapshot: Snapshot, _interval: Interval | None) -> str:
+    if not snapshot.queues:
+        return texts.NOTHING
+    return f"{snapshot.waiting} of {sum(queue.limit for queue in snapshot.queues)}"
+
+
+def _in_use(snapshot: Snapshot, _interval: Interval | None) -> str:
+    return f"{snapshot.in_progress} of {snapshot.capacity}"
+
+
+def _quantile(_snapshot: Snapshot, interval: Interval | None, *, name: str) -> str:
+    value: float | None = None if interval is None else getattr(interval, name)
+    beyond = interval is not None and value is not None and value == interval.longest_bound
+    return f"> {texts.latency(value)}" if beyond else texts.latency(value)
+
+
+def _latency(name: str) -> Figure:
+    return Figure(name, partial(_quantile, name=name), attrgetter(name), texts.latency, scale=attrgetter("p99"))
+
+
+#: By name, in the order of the page.
+FIGURES: Mapping[str, Figure] = MappingProxyType(
+    {
+        figure.name: figure
+        for figure in (
+            Figure("workers", _workers, attrgetter("workers"), level=_workers_level, least=1.0),
+            Figure("requests", _rate, attrgetter("requests_per_second"), texts.rate),
+            Figure(
+                "errors",
+                partial(_share, name="error_share"),
+                attrgetter("error_share"),
+                texts.share,
+                partial(_share_level, name="error_share", warn=_ANY_ERROR, bad=0.01),
+                least=0.01,
+            ),
+            Figure(
+                "utilised",
+                partial(_share, name="utilisation"),
+                attrgetter("utilisation"),
+                texts.share,
+                partial(_share_level, name="utilisation", warn=0.8, bad=0.95),
+                least=1.0,
+            ),
+            Figure("queue", _queue, attrgetter("queue"), least=1.0),
+            Figure("in use", _in_use, attrgetter("in_progress"), least=1.0),
+            *map(_latency, ("p50", "p95", "p99")),
+        )
+    }
+)
+
+
+def shown_request(worker: Worker) -> OpenRequest | None:
+    """The request that a worker's row tells of: the oldest that the application has, else the oldest there is."""
+    running = worker.running
+    return next((request for request in running if request.phase in _SERVED), running[0] if running else None)
+
+
+def shown_age(worker: Worker) -> float | None:
+    """The age of that request in seconds; where only a page of metrics is read, of the oldest that it tells of."""
+    request = shown_request(worker)
+    return (worker.oldest_request or None) if request is None else request.age
+
+
+def request_text(worker: Worker, *, paths: bool = True) -> str:
+    """That request by its path or route, and how many more there are: ``GET /cart +2``; else its phase."""
+    request = shown_request(worker)
+    if request is None:
+        return ""
+    where = (request.path if paths else "") or request.route
+    text = f"{request.method} {where}" if where else f"({request.phase})"
+    others = max(len(worker.running), worker.in_progress) - 1
+    return f"{text} +{others}" if others > 0 else text
+
+
+def worker_texts(worker: Worker, interval: WorkerInterval | None, *, paths: bool) -> dict[str, str]:
+    """The cells of a worker's row that are no plain text or count."""
+    return {
+        "request": request_text(worker, paths=paths),
+        "age": texts.age(shown_age(worker)),
+        "rate": texts.rate(None if interval is None else interval.requests_per_second),
+        "in_use": f"{worker.in_progress}/{worker.capacity}",
+        "cpu": texts.cpu(None if interval is None else interval.cpu_share),
+        "memory": texts.memory(worker.memory),
+    }
