@@ -1,4 +1,4 @@
-"""The last minute of an instance, and the ends of workers since somebody watches it."""
+"""The last minute of an instance, and the workers that ended since somebody has been watching it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from promgun.status.snapshot import Snapshot
 
 MINUTE = 60.0
 MOST_EVENTS = 50
+#: Decimals of rates, shares and seconds: the JSON tells so many, and a point is rounded once, not each time.
+DIGITS = 6
 #: No more points than five a second leave in a minute.
 _MOST_POINTS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """The head figures of one interval: it ended ``at`` (Unix time) after ``seconds``; ``None`` is nothing to tell.
+    """The head figures of one interval that ended ``at`` (Unix time) after ``seconds``; ``None`` is not known.
 
-    ``workers`` live, ``in_progress`` requests and ``queue`` connections are those of its end.
+    ``workers`` (living ones), ``in_progress`` (requests) and ``queue`` (connections) are those of its end. Rates,
+    shares and quantiles are rounded to ``DIGITS``.
     """
 
     at: float
@@ -37,7 +40,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class ExitEvent:
-    """Ends of workers by one cause that were seen ``at`` (Unix time)."""
+    """So many workers were seen to have ended by this cause, ``at`` (Unix time)."""
 
     at: float
     cause: str
@@ -45,9 +48,9 @@ class ExitEvent:
 
 
 class History:
-    """Fed with snapshots of one instance, one after another; starts with the first.
+    """Built from the snapshots of one instance, one after another, from the first on.
 
-    When the instance was replaced by another start a new one. Used from one thread at a time.
+    Start a new one when another instance takes its place. Used from one thread at a time.
     """
 
     def __init__(self, seconds: float = MINUTE) -> None:
@@ -60,7 +63,7 @@ class History:
         self._exits: dict[str, int] = {}
 
     def add(self, snapshot: Snapshot) -> Interval | None:
-        """Take a snapshot in and return what happened since the one before.
+        """Add a snapshot; gives what happened since the one before.
 
         ``None`` for the first, and for one of the same moment, which changes nothing.
         """
@@ -87,7 +90,7 @@ class History:
 
     @property
     def events(self) -> tuple[ExitEvent, ...]:
-        """The last ends of workers, newest first."""
+        """The last exits of workers, newest first."""
         return tuple(reversed(self._events))
 
     @property
@@ -103,10 +106,14 @@ def _point(snapshot: Snapshot, interval: Interval) -> Point:
         workers=len(snapshot.workers),
         in_progress=snapshot.in_progress,
         queue=snapshot.waiting,
-        requests_per_second=interval.requests_per_second,
-        error_share=interval.error_share,
-        p50=interval.p50,
-        p95=interval.p95,
-        p99=interval.p99,
-        utilisation=interval.utilisation,
+        requests_per_second=round(interval.requests_per_second, DIGITS),
+        error_share=_rounded(interval.error_share),
+        p50=_rounded(interval.p50),
+        p95=_rounded(interval.p95),
+        p99=_rounded(interval.p99),
+        utilisation=_rounded(interval.utilisation),
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)

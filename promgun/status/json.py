@@ -7,12 +7,11 @@ from typing import Any
 
 from promgun.status import texts
 from promgun.status.figures import FIGURES, worker_texts
-from promgun.status.history import History, Point
+from promgun.status.history import DIGITS, History, Point
 from promgun.status.interval import Interval, WorkerInterval
 from promgun.status.snapshot import OpenRequest, Snapshot, Worker
 
 SCHEMA = 1
-_DIGITS = 6
 
 
 def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str:
@@ -97,7 +96,7 @@ def to_object(snapshot: Snapshot, history: History, *, paths: bool = False) -> d
     }
 
 
-def _rounded(value: float | None, digits: int = _DIGITS) -> float | None:
+def _rounded(value: float | None, digits: int = DIGITS) -> float | None:
     return None if value is None else round(value, digits)
 
 
@@ -142,10 +141,10 @@ def _now(snapshot: Snapshot, interval: Interval | None) -> dict[str, float | Non
     }
 
 
-def _rates(source: Interval | Point | None) -> dict[str, float | None]:
-    if source is None:
+def _rates(interval: Interval | None) -> dict[str, float | None]:
+    if interval is None:
         return dict.fromkeys(_RATES.values())
-    return {name: _rounded(getattr(source, attribute)) for attribute, name in _RATES.items()}
+    return {name: _rounded(getattr(interval, attribute)) for attribute, name in _RATES.items()}
 
 
 _RATES = {
@@ -159,13 +158,19 @@ _RATES = {
 
 
 def _point(point: Point) -> dict[str, float | None]:
+    # spelt out: each point is told sixty times
     return {
         "at_unix_seconds": round(point.at, 3),
         "interval_seconds": round(point.seconds, 3),
         "workers": point.workers,
         "requests_in_progress": point.in_progress,
         "queue_connections": point.queue,
-        **_rates(point),
+        "requests_per_second": point.requests_per_second,
+        "error_share": point.error_share,
+        "p50_seconds": point.p50,
+        "p95_seconds": point.p95,
+        "p99_seconds": point.p99,
+        "utilisation_share": point.utilisation,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 #: What stands for a figure that is not known.
 NOTHING = "–"  # noqa: RUF001 - a dash
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
@@ -45,13 +47,11 @@ def cpu(part: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time in its two largest units: ``3d 4h``, ``2m 10s``, ``7s``."""
-    left = int(seconds)
-    parts: list[str] = []
-    for unit, size in _UNITS:
-        amount, left = divmod(left, size)
-        if amount or parts:
-            parts.append(f"{amount}{unit}")
-    return " ".join(parts[:2]) or "0s"
+    whole = int(seconds)
+    for (unit, size), (smaller, part) in pairwise(_UNITS):
+        if whole >= size:
+            return f"{whole // size}{unit} {whole % size // part}{smaller}"
+    return f"{whole}s"
 
 
 def latency(seconds: float | None) -> str:
@@ -74,9 +74,10 @@ def memory(size: float | None) -> str:
     """Bytes in three digits and a binary unit: ``500B``, ``24.7M``, ``1.20G``."""
     if size is None:
         return NOTHING
-    units = iter("BKMGT")
-    unit = next(units)
-    while size >= _FULL and unit != "T":
+    if size < _FULL:
+        return f"{round(size)}B"
+    for unit in "KMG":
         size /= 1024
-        unit = next(units)
-    return f"{three(size) if unit != 'B' else round(size)}{unit}"
+        if size < _FULL:
+            return f"{three(size)}{unit}"
+    return f"{three(size / 1024)}T"
