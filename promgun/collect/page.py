@@ -13,9 +13,11 @@ from prometheus_client.samples import Sample
 from promgun.collect.accept_queues import AcceptQueues, read_overflows
 from promgun.collect.families import build_family, cap_label_sets
 from promgun.collect.processes import Figures, ProcessFigures, RisingFigures, boards_with_figures
-from promgun.metrics.catalog import BY_NAME, CATALOG, STORE_ERRORS, WORKER_STATES, MetricSpec
+from promgun.metrics.catalog import BY_NAME, CATALOG
 from promgun.metrics.defaults import MAX_LABEL_SETS
 from promgun.metrics.label_sets import has_free_labels
+from promgun.metrics.label_values import StoreErrorReason, WorkerCount, WorkerState
+from promgun.metrics.spec import MetricSpec
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import Reading, StoreReader, families_of
@@ -25,9 +27,9 @@ from promgun.store.slots import read_boards
 
 _NS = 1e9
 _ERROR_CELLS = {
-    "no_space": Cell.ERRORS_NO_SPACE,
-    "corrupt": Cell.ERRORS_CORRUPT,
-    "permission": Cell.ERRORS_PERMISSION,
+    StoreErrorReason.NO_SPACE: Cell.ERRORS_NO_SPACE,
+    StoreErrorReason.CORRUPT: Cell.ERRORS_CORRUPT,
+    StoreErrorReason.PERMISSION: Cell.ERRORS_PERMISSION,
 }
 Rows = dict[str, list[tuple[tuple[str, ...], float]]]
 
@@ -101,20 +103,20 @@ class Collector:
         facts = {(fact.slot, fact.pid): fact for fact in known}
         self._figures.keep(view[Cell.PID] for view, alive, _ in owners if alive)
         masters = []
-        states = dict.fromkeys(("target", "alive", "booted"), 0)
+        states = dict.fromkeys(WorkerCount, 0)
         for view, alive, figures in owners:
             role = view[Cell.ROLE]
             totals = self._rising.update(view.slot, view[Cell.PID], figures, _lasting(view))
             if role == Role.MASTER and alive:
                 masters.append((view, facts.get((view.slot, view[Cell.PID])), figures))
-                states["target"] += view[Cell.TARGET]
+                states[WorkerCount.TARGET] += view[Cell.TARGET]
             if view[Cell.WORKED]:
                 busy = self._rising.clamp(view.slot, "busy", view.busy_ns(view.taken))
                 for name, labels, value in _slot_rows(view, busy, totals):
                     rows.setdefault(f"gunicorn_worker_{name}", []).append(((str(view.slot), *labels), value))
             if role == Role.WORKER and alive:
-                states["alive"] += 1
-                states["booted"] += view[Cell.BOOTED] > 0
+                states[WorkerCount.ALIVE] += 1
+                states[WorkerCount.BOOTED] += view[Cell.BOOTED] > 0
                 for name, labels, value in _worker_rows(view, now, figures):
                     rows.setdefault(f"gunicorn_worker_{name}", []).append(((str(view.slot), *labels), value))
         self._add_listener_rows(rows, (fact for _, fact, _ in masters if fact is not None))
@@ -136,11 +138,11 @@ class Collector:
                 rows[f"gunicorn_listen_{name}_total"] = [((), value)]
 
     def _add_store_rows(self, rows: Rows, boards: list[tuple[BoardView, bool]], reading: Reading) -> None:
-        errors = dict.fromkeys(STORE_ERRORS, 0.0)
+        errors = dict.fromkeys(StoreErrorReason, 0.0)
         for view, _ in boards:
             for reason, cell in _ERROR_CELLS.items():
                 errors[reason] += view[cell]
-        errors["corrupt"] += reading.corrupt
+        errors[StoreErrorReason.CORRUPT] += reading.corrupt
         rows["promgun_store_errors_total"] = [((reason,), count) for reason, count in errors.items()]
         rows["promgun_store_bytes"] = [((), float(reading.size))]
         rows["promgun_store_files"] = [((), float(reading.files))]
@@ -156,16 +158,16 @@ def _lasting(view: BoardView) -> dict[str, int]:
     }
 
 
-def worker_state(view: BoardView, now_ns: int) -> str:
+def worker_state(view: BoardView, now_ns: int) -> WorkerState:
     """Return the one state a worker is in; hung is no heartbeat for half the timeout."""
     if not view[Cell.BOOTED]:
-        return "booting"
+        return WorkerState.BOOTING
     timeout = view[Cell.TIMEOUT]
     if timeout and now_ns - view[Cell.HEARTBEAT] > timeout // 2:
-        return "hung"
+        return WorkerState.HUNG
     if view[Cell.DRAINING]:
-        return "draining"
-    return "busy" if view.in_progress > 0 else "idle"
+        return WorkerState.DRAINING
+    return WorkerState.BUSY if view.in_progress > 0 else WorkerState.IDLE
 
 
 def _worker_rows(view: BoardView, now: int, figures: Figures | None) -> Iterator[tuple[str, tuple[str, ...], float]]:
@@ -175,7 +177,7 @@ def _worker_rows(view: BoardView, now: int, figures: Figures | None) -> Iterator
     yield "oldest_request_seconds", (), oldest.age(now) if oldest is not None else 0.0
     yield "heartbeat_age_seconds", (), max(0, now - view[Cell.HEARTBEAT]) / _NS
     state = worker_state(view, now)
-    for name in WORKER_STATES:
+    for name in WorkerState:
         yield "state", (name,), float(name == state)
     yield "uptime_seconds", (), (now - view[Cell.CLAIMED]) / _NS
     if view[Cell.MAX_REQUESTS]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from promgun.metrics.label_values import ExitCause
+
 CRITICAL, WARNING = "critical", "warning"
 
 _BUSY_ENOUGH = "sum by (<by>) (increase(gunicorn_requests_total{<select>}[<window>])) >= <min_requests>"
@@ -104,45 +106,45 @@ _SATURATION = (
     ),
 )
 
-#: Cause of gunicorn_worker_exits_total: what happened, and what to do. What is not here is a normal end.
-DEATHS: Mapping[str, tuple[str, str]] = {
-    "timeout": (
+#: Cause of gunicorn_worker_exits_total: what happened, and what to do. A key for each cause that is ``unclean``.
+DEATHS: Mapping[ExitCause, tuple[str, str]] = {
+    ExitCause.TIMEOUT: (
         "The master killed workers that had been silent for longer than --timeout.",
         "The error log names the requests that ran and has the worker's stacks. Give every outgoing call a timeout.",
     ),
-    "graceful_timeout": (
+    ExitCause.GRACEFUL_TIMEOUT: (
         "Workers that were to stop did not finish within --graceful-timeout and were killed with their requests.",
         "Raise --graceful-timeout above your longest request, or shorten that.",
     ),
-    "oom": (
+    ExitCause.OOM: (
         "The kernel killed workers because the control group was out of memory.",
         "Raise the memory limit, run fewer workers, or recycle them (--max-requests) while you look for the leak.",
     ),
-    "segfault": (
+    ExitCause.SEGFAULT: (
         "Workers crashed in native code.",
         "Run with PYTHONFAULTHANDLER=1 for the stack, and look at what C extensions were changed last.",
     ),
-    "killed": (
+    ExitCause.KILLED: (
         "Something outside sent SIGKILL to workers.",
         "Look for the system's OOM killer (dmesg), container limits, and people or scripts that kill.",
     ),
-    "other_signal": (
+    ExitCause.OTHER_SIGNAL: (
         "A signal that workers do not handle ended them.",
         "The error log says which. SIGABRT comes from native code, SIGBUS from a full disk under a mapped file.",
     ),
-    "boot_error": (
+    ExitCause.BOOT_ERROR: (
         "Workers failed before they could serve.",
         "The error log has the traceback: it comes from a hook, or from the application's start.",
     ),
-    "app_load_error": (
+    ExitCause.APP_LOAD_ERROR: (
         "The application could not be imported.",
         "The error log has the traceback. Check what was deployed, its dependencies and its environment.",
     ),
-    "app_exit": (
+    ExitCause.APP_EXIT: (
         "The application ended the process by itself (sys.exit, os._exit).",
         "Find the call: the error log names the requests that ran. A library may make it after a fatal error.",
     ),
-    "parent_lost": (
+    ExitCause.PARENT_LOST: (
         "Workers ended because their master was gone.",
         "Find out what ended the master: its log, its supervisor, the system's OOM killer.",
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
-    from promgun.metrics.catalog import MetricSpec
+    from promgun.metrics.spec import MetricSpec
 
 FORMATS = ("table", "json", "markdown")
 

@@ -30,7 +30,10 @@ from promgun.master.exit_causes import OomWatch, control_group_events
 from promgun.master.reaper import WaitRecorder, WorkerEnds
 from promgun.master.signal_counts import CountsSignals
 from promgun.master.watchdog import AsksSilentWorkers
+from promgun.metrics.families.master import RELOADS, WORKER_BOOT_SECONDS, WORKER_SPAWNS
+from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.instruments import Instruments, count_log
+from promgun.metrics.label_values import ExitCause, QueueSource, ReloadResult
 from promgun.store.board import Cell, Role
 from promgun.store.master_info import MasterFacts
 from promgun.workers._fork_signals import HELD_SIGNALS
@@ -52,7 +55,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
         count_log(self.instruments.counters)
         self.metrics_process: MetricsProcess | None = None
         self._stopping = False
-        self._intent = "scale_in"
+        self._intent = ExitCause.SCALE_IN
         self._executing = False
         os.register_at_fork(after_in_child=self._close_metrics_listeners)
         HELD_SIGNALS.install()
@@ -62,9 +65,9 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
         oom = OomWatch(control_group_events(self.cfg.cgroup_dir))
         self.ends = WorkerEnds(self.instruments.counters, oom, self.log, lambda slot: self.store.forget([slot]))
         self._waiting_os = WaitRecorder(self.ends.ended, self.ends.reaped)
-        self.instruments.histograms.touch("gunicorn_worker_boot_seconds")
-        for source in ("kernel", "proxy"):
-            self.instruments.histograms.touch("gunicorn_request_queue_seconds", (source,))
+        self.instruments.histograms.touch(WORKER_BOOT_SECONDS, ())
+        for source in QueueSource:
+            self.instruments.histograms.touch(REQUEST_QUEUE_SECONDS, (source,))
         if os.path.basename(sys.argv[0]) == "__main__.py":
             # ``python -m promgun``: running that file as a script would put the package's inside on sys.path.
             self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
@@ -137,7 +140,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
         """Stop the workers, then, last of all, the metrics process: scrapes answer while workers drain."""
         first, self._stopping = not self._stopping, True
-        self._intent = "shutdown"
+        self._intent = ExitCause.SHUTDOWN
         if self.reexec_pid:
             # systemd goes on with the new master (sd_notify(3)).
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
@@ -177,7 +180,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
             # Raised by the application; Gunicorn (25.3 to 27.0) would have this worker go on as a second master.
             self.log.exception("Exception in worker process")
             raise SystemExit(-1) from None
-        self.instruments.counters.inc("gunicorn_worker_spawns_total")
+        self.instruments.counters.inc(WORKER_SPAWNS, ())
         self.ends.born(pid, self.WORKERS.get(pid))
         return pid
 
@@ -224,17 +227,17 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
     def reload(self) -> None:
         """Read the configuration again; a bad one is refused with a log line and the server goes on."""
         before = self.cfg
-        self._intent = "reload"
+        self._intent = ExitCause.RELOAD
         try:
             super().reload()
         except PromgunError as error:
             os.environ.update(before.env)
             self.log.error("Reload refused, the running configuration stays: %s", error)
-            self.instruments.counters.inc("gunicorn_reloads_total", ("failed",))
+            self.instruments.counters.inc(RELOADS, (ReloadResult.FAILED,))
             return
         finally:
-            self._intent = "scale_in"
-        self.instruments.counters.inc("gunicorn_reloads_total", ("ok",))
+            self._intent = ExitCause.SCALE_IN
+        self.instruments.counters.inc(RELOADS, (ReloadResult.OK,))
         self.store.board.cells[Cell.LAST_RELOAD] = int(time.time())
         self._reload_metrics()
         self._introduce()

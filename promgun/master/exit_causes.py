@@ -7,37 +7,35 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from promgun.errors import ExitCode
+from promgun.metrics.label_values import ExitCause
 from promgun.store.board import ExitHint
 
-WORKER_BOOT_ERROR = 3
-APP_LOAD_ERROR = 4
 _HINTED = {
-    ExitHint.ABORTED: "other_signal",
-    ExitHint.MAX_REQUESTS: "max_requests",
-    ExitHint.PARENT_LOST: "parent_lost",
-    ExitHint.CODE_CHANGED: "reload",
-    ExitHint.SIGNALLED: "other_signal",
+    ExitHint.ABORTED: ExitCause.OTHER_SIGNAL,
+    ExitHint.MAX_REQUESTS: ExitCause.MAX_REQUESTS,
+    ExitHint.PARENT_LOST: ExitCause.PARENT_LOST,
+    ExitHint.CODE_CHANGED: ExitCause.RELOAD,
+    ExitHint.SIGNALLED: ExitCause.OTHER_SIGNAL,
 }
 #: Signals by which the kernel ends a process that touched memory it may not.
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
 #: Seconds that a process may take to be gone after the kernel chose it: it gives back its memory first.
 _LATEST_DEATH = 60.0
-#: Ends after which the requests that were running are lost and worth a word each.
-UNCLEAN = frozenset({"timeout", "graceful_timeout", "oom", "segfault", "killed", "other_signal", "app_exit"})
 
 
 @dataclass(frozen=True, slots=True)
 class End:
     """All that is known of the end of a worker.
 
-    ``intent`` is why the master wanted it gone (empty: it did not), ``killed_by_us`` whether it sent SIGKILL,
+    ``intent`` is why the master wanted it gone (``None``: it did not), ``killed_by_us`` whether it sent SIGKILL,
     ``overdue`` whether the graceful timeout was over by then, ``aborted`` Gunicorn's mark of a worker that timed out,
     ``oom`` whether the kernel's count of OOM kills rose.
     """
 
     status: int
     booted: bool
-    intent: str = ""
+    intent: ExitCause | None = None
     killed_by_us: bool = False
     overdue: bool = False
     aborted: bool = False
@@ -45,38 +43,40 @@ class End:
     oom: bool = False
 
 
-def classify(end: End) -> str:
+def classify(end: End) -> ExitCause:
     """Return the one cause of the contract."""
     # A timed-out worker that could still run Python ends with status 0 (gunicorn 23 to 27): the mark is the truth.
     if end.aborted:
-        return "timeout"
+        return ExitCause.TIMEOUT
     if os.WIFSIGNALED(end.status):
         return _by_signal(end, os.WTERMSIG(end.status))
     code = os.waitstatus_to_exitcode(end.status)
-    if not end.booted and code == APP_LOAD_ERROR:
-        return "app_load_error"
+    if not end.booted and code == ExitCode.APP_LOAD:
+        return ExitCause.APP_LOAD_ERROR
     if not end.booted and code != 0 and not end.intent:
-        return "boot_error"
+        return ExitCause.BOOT_ERROR
     # A green worker cuts its requests off itself, at about the time at which the master would have killed it.
-    if end.intent == "shutdown" and end.overdue:
-        return "graceful_timeout"
+    if end.intent == ExitCause.SHUTDOWN and end.overdue:
+        return ExitCause.GRACEFUL_TIMEOUT
     # Gunicorn's handler of SIGABRT exits with 1; here it was not the master who sent that.
-    hinted = _HINTED.get(end.hint, "app_exit") if code == 0 or end.hint == ExitHint.ABORTED else "app_exit"
+    hinted = (
+        _HINTED.get(end.hint, ExitCause.APP_EXIT) if code == 0 or end.hint == ExitHint.ABORTED else ExitCause.APP_EXIT
+    )
     return end.intent or hinted
 
 
-def _by_signal(end: End, number: int) -> str:
+def _by_signal(end: End, number: int) -> ExitCause:
     # A plain number: signal.Signals has no member for most real-time signals.
     if number == signal.SIGKILL:
         if end.killed_by_us:
-            return "graceful_timeout" if end.intent else "killed"
-        return "oom" if end.oom else "killed"
+            return ExitCause.GRACEFUL_TIMEOUT if end.intent else ExitCause.KILLED
+        return ExitCause.OOM if end.oom else ExitCause.KILLED
     if number in _FAULTS:
-        return "segfault"
+        return ExitCause.SEGFAULT
     # A signal to the whole group reaches a worker twice, and the second may end it (gunicorn issue 3050).
     if end.intent and number in {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}:
         return end.intent
-    return "other_signal"
+    return ExitCause.OTHER_SIGNAL
 
 
 class OomWatch:

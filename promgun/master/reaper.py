@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from promgun.master.exit_causes import UNCLEAN, End, OomWatch, classify
+from promgun.master.exit_causes import End, OomWatch, classify
 from promgun.metrics.counters import Counters
+from promgun.metrics.families.master import WORKER_EXITS
+from promgun.metrics.families.requests import REQUESTS_LOST
+from promgun.metrics.label_values import ExitCause
 from promgun.store.board import BoardView, Cell, ExitHint, monotonic_ns
 from promgun.store.request_table import Phase
 from promgun.store.slots import Slot
@@ -54,7 +57,7 @@ class _Ward:
 
     worker: Any
     slot: Slot | None
-    intent: str = ""
+    intent: ExitCause | None = None
     #: on the monotonic clock; 0 while nobody wants it gone
     deadline: float = 0.0
     killed_by_us: bool = False
@@ -76,7 +79,7 @@ class WorkerEnds:
         """Take in a worker that was just forked."""
         self._wards[pid] = _Ward(worker, getattr(worker, "slot", None))
 
-    def signalled(self, pid: int, number: int, intent: str, patience: float) -> None:
+    def signalled(self, pid: int, number: int, intent: ExitCause, patience: float) -> None:
         """Note a signal that the master sends; the first reason to end a worker is the one that counts.
 
         ``patience`` is the graceful timeout.
@@ -84,7 +87,7 @@ class WorkerEnds:
         ward = self._wards.get(pid)
         if ward is None or number not in _ENDING:
             return
-        if not ward.intent:
+        if ward.intent is None:
             ward.intent, ward.deadline = intent, time.monotonic() + patience
         if number == signal.SIGKILL:
             ward.killed_by_us = True
@@ -131,19 +134,19 @@ class WorkerEnds:
                 oom=unexplained_kill and self._oom.claim(),
             )
         )
-        self._counters.inc("gunicorn_worker_exits_total", (cause,))
+        self._counters.inc(WORKER_EXITS, (cause,))
         if view is not None and slot is not None:
-            if cause in UNCLEAN:
+            if cause.unclean:
                 self._last_words(pid, view, cause, told=ward.told)
             slot.clear()
             self._release(slot)
 
-    def _last_words(self, pid: int, view: BoardView, cause: str, *, told: bool) -> None:
+    def _last_words(self, pid: int, view: BoardView, cause: ExitCause, *, told: bool) -> None:
         now = monotonic_ns()
         for request in view.running():
             if request.phase < Phase.APPLICATION:
                 continue
-            self._counters.inc("gunicorn_requests_lost_total", (cause, request.route))
+            self._counters.inc(REQUESTS_LOST, (cause, request.route))
             if not told:
                 self._log.error(
                     "Worker (pid:%s) ended (%s) while serving: %s, %.1f s, %s",

@@ -6,13 +6,12 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from promgun.metrics.catalog import BY_NAME, MetricSpec
+from promgun.metrics.families.promgun import LABEL_SETS_FOLDED
 from promgun.metrics.label_sets import fold, has_free_labels, has_room
+from promgun.metrics.spec import CounterFamily, Labels, MetricSpec
 from promgun.store.format import go_string, series_key
 from promgun.store.process import ProcessStore
 from promgun.store.values import Place, has_gil
-
-FOLDED = "promgun_label_sets_folded_total"
 
 
 def counter_key(spec: MetricSpec, values: Sequence[str]) -> str:
@@ -21,14 +20,14 @@ def counter_key(spec: MetricSpec, values: Sequence[str]) -> str:
 
 
 class Counters:
-    """Every counter of the catalogue, by name and label values, in the slot of this process."""
+    """Every counter of the catalogue, by family and label values, in the slot of this process."""
 
     def __init__(self, store: ProcessStore, max_label_sets: int) -> None:
         self._store = store
         self._cap = max_label_sets
-        self._places: dict[tuple[str, tuple[str, ...]], Place] = {}
-        self._known: dict[str, set[str]] = {}
-        self._read: set[str] = set()
+        self._places: dict[tuple[MetricSpec, tuple[str, ...]], Place] = {}
+        self._known: dict[MetricSpec, set[str]] = {}
+        self._read: set[MetricSpec] = set()
         self._locked = not has_gil()
         store.on_detach(self._detach)
 
@@ -37,11 +36,11 @@ class Counters:
         self._known.clear()
         self._read.clear()
 
-    def inc(self, name: str, values: tuple[str, ...] = (), amount: float = 1.0) -> None:
-        """Add ``amount`` to a series; label values stand in the catalogue's order."""
-        place = self._places.get((name, values))
+    def inc(self, family: CounterFamily[Labels], values: Labels, amount: float = 1.0) -> None:
+        """Add ``amount`` to a series; label values stand in the order of the family's labels."""
+        place = self._places.get((family, values))
         if place is None:
-            place = self._place(name, values)
+            place = self._place(family, values)
         cells, index = place
         if self._locked:
             with self._store.lock:
@@ -49,13 +48,12 @@ class Counters:
             return
         cells[index] += amount
 
-    def fold(self, name: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    def fold(self, spec: MetricSpec, values: tuple[str, ...]) -> tuple[str, ...]:
         """Return ``values``, or the folded set when they are new and the family holds as many sets as it may.
 
         Sets that an earlier owner of the slot made count as well. Only free labels are folded: the others are bounded
         by themselves.
         """
-        spec = BY_NAME[name]
         if not has_free_labels(spec.labels):
             return values
         key = counter_key(spec, values)
@@ -64,31 +62,31 @@ class Counters:
             if key in known or has_room(len(known), self._cap):
                 known.add(key)
                 return values
-        self.inc(FOLDED, (name,))
+        self.inc(LABEL_SETS_FOLDED, (spec.name,))
         return fold(spec.labels, values)
 
     def _sets_of(self, spec: MetricSpec) -> set[str]:
         """Return the keys that the family holds; those in the file are read once it can be had."""
-        known = self._known.setdefault(spec.name, set())
-        if spec.name not in self._read:
+        known = self._known.setdefault(spec, set())
+        if spec not in self._read:
             with contextlib.suppress(OSError):
                 start = f'["{spec.family}", '
                 known.update(key for key in self._store.keys("counter") if key.startswith(start))
-                self._read.add(spec.name)
+                self._read.add(spec)
         return known
 
-    def _place(self, name: str, values: tuple[str, ...]) -> Place:
-        folded = self.fold(name, values)
-        return self._places.get((name, folded)) or self._find(name, folded)
+    def _place(self, spec: MetricSpec, values: tuple[str, ...]) -> Place:
+        folded = self.fold(spec, values)
+        return self._places.get((spec, folded)) or self._find(spec, folded)
 
-    def _find(self, name: str, values: tuple[str, ...]) -> Place:
-        identity = (name, values)
+    def _find(self, spec: MetricSpec, values: tuple[str, ...]) -> Place:
+        identity = (spec, values)
 
         def settled(cells: Any, indexes: Sequence[int]) -> None:
             self._places[identity] = (cells, indexes[0])
 
         with self._store.lock:
-            cells, indexes = self._store.house("counter", lambda: (counter_key(BY_NAME[name], values),), settled)
+            cells, indexes = self._store.house("counter", lambda: (counter_key(spec, values),), settled)
             place = self._places[identity] = (cells, indexes[0])
         return place
 

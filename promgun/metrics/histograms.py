@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from promgun.metrics.catalog import BY_NAME
 from promgun.metrics.counters import histogram_keys
+from promgun.metrics.spec import HistogramFamily, Labels, MetricSpec
 from promgun.store.process import ProcessStore
 from promgun.store.values import has_gil
 
@@ -20,15 +20,15 @@ class Histograms:
     def __init__(self, store: ProcessStore, bounds: Sequence[float]) -> None:
         self._store = store
         self._bounds = tuple(bounds)
-        self._rows: dict[tuple[str, tuple[str, ...]], Row] = {}
+        self._rows: dict[tuple[MetricSpec, tuple[str, ...]], Row] = {}
         self._locked = not has_gil()
         store.on_detach(self._rows.clear)
 
-    def observe(self, name: str, values: tuple[str, ...], amount: float) -> None:
-        """Count one observation; label values stand in the catalogue's order."""
-        row = self._rows.get((name, values))
+    def observe(self, family: HistogramFamily[Labels], values: Labels, amount: float) -> None:
+        """Count one observation; label values stand in the order of the family's labels."""
+        row = self._rows.get((family, values))
         if row is None:
-            row = self.touch(name, values)
+            row = self.touch(family, values)
         cells, indexes = row
         bucket = indexes[bisect_left(self._bounds, amount)]
         total = indexes[-1]
@@ -40,15 +40,15 @@ class Histograms:
         cells[bucket] += 1.0
         cells[total] += amount
 
-    def observer(self, name: str, values: tuple[str, ...]) -> Callable[[float], None]:
+    def observer(self, family: HistogramFamily[Labels], values: Labels) -> Callable[[float], None]:
         """Return a function that counts one observation of a series, for paths where that has to be quick."""
         if self._locked:
-            return lambda amount: self.observe(name, values, amount)
-        identity, rows, bounds = (name, values), self._rows, self._bounds
+            return lambda amount: self.observe(family, values, amount)
+        identity, rows, bounds = (family, values), self._rows, self._bounds
         touch = self.touch
 
         def observe(amount: float) -> None:
-            cells, indexes = rows.get(identity) or touch(name, values)
+            cells, indexes = rows.get(identity) or touch(family, values)
             bucket = indexes[bisect_left(bounds, amount) if amount else 0]
             cells[bucket] += 1.0
             if amount:
@@ -57,16 +57,14 @@ class Histograms:
 
         return observe
 
-    def touch(self, name: str, values: tuple[str, ...] = ()) -> Row:
+    def touch(self, family: HistogramFamily[Labels], values: Labels) -> Row:
         """Make a series, so that it is there with 0."""
-        identity = (name, values)
+        identity = (family, values)
 
         def settled(cells: Any, indexes: Sequence[int]) -> None:
             self._rows[identity] = (cells, indexes)
 
         with self._store.lock:
-            row: Row = self._store.house(
-                "histogram", lambda: histogram_keys(BY_NAME[name], values, self._bounds), settled
-            )
+            row: Row = self._store.house("histogram", lambda: histogram_keys(family, values, self._bounds), settled)
             self._rows[identity] = row
         return row

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from promgun.metrics.catalog import DURATION_BUCKETS, LOG_LEVELS, SIZE_BUCKETS
+from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
 from promgun.metrics.defaults import MAX_LABEL_SETS
+from promgun.metrics.families.master import LOG_MESSAGES
 from promgun.metrics.histograms import Histograms
+from promgun.metrics.label_values import LogLevel
 from promgun.metrics.recorder import Recorder
 from promgun.store.process import ProcessStore
 
@@ -18,6 +20,8 @@ _DEFAULTS = {
     "metrics_size_buckets": SIZE_BUCKETS,
     "metrics_max_label_sets": MAX_LABEL_SETS,
 }
+
+_LEVELS = {level.name: level for level in LogLevel}
 
 
 def option(cfg: Any, name: str) -> Any:
@@ -57,9 +61,9 @@ class LogCounter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Count the record."""
-        level = record.levelname.lower()
-        if level in LOG_LEVELS:
-            self._counters.inc("gunicorn_log_messages_total", (level,))
+        level = _LEVELS.get(record.levelname)
+        if level is not None:
+            self._counters.inc(LOG_MESSAGES, (level,))
         return True
 
 

@@ -13,16 +13,17 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from promgun.metrics.catalog import BY_NAME, METHODS, OTHER_METHOD, OVERFLOW
+from promgun.metrics.catalog import METHODS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.counters import Counters, counter_key, histogram_keys
+from promgun.metrics.families.requests import (
+    REQUEST_DURATION_SECONDS,
+    REQUEST_SIZE_BYTES,
+    REQUESTS,
+    RESPONSE_SIZE_BYTES,
+)
+from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.store.process import ProcessStore
 from promgun.store.values import has_gil
-
-REQUESTS = BY_NAME["gunicorn_requests_total"]
-DURATION = BY_NAME["gunicorn_request_duration_seconds"]
-REQUEST_SIZE = BY_NAME["gunicorn_request_size_bytes"]
-RESPONSE_SIZE = BY_NAME["gunicorn_response_size_bytes"]
-WORKER_REQUESTS = BY_NAME["gunicorn_worker_requests_total"]
 
 _METHODS = frozenset(METHODS)
 #: Three digits, as RFC 9110 (section 15) has them; whatever else an application says is counted as none.
@@ -113,7 +114,7 @@ class Recorder:
         known = self.known_method(method)
         # An application may answer "999 What" or "abc"; Gunicorn then has that number, or None (27.0 Response).
         code = status if status in _STATUSES else _NO_STATUS
-        values = self._counters.fold(REQUESTS.name, (known, route, f"{code:03d}"))
+        values = self._counters.fold(REQUESTS, (known, route, f"{code:03d}"))
         if values[1] == OVERFLOW or known != method or code != status:
             # Do not remember what a client made up: the folded row is remembered under its own name only.
             identity = (known, values[1], code)
@@ -142,9 +143,9 @@ class Recorder:
 
         def keys_of_histograms() -> list[str]:
             return [
-                *histogram_keys(DURATION, values, self._duration_bounds),
-                *histogram_keys(REQUEST_SIZE, exchange, self._size_bounds),
-                *histogram_keys(RESPONSE_SIZE, exchange, self._size_bounds),
+                *histogram_keys(REQUEST_DURATION_SECONDS, values, self._duration_bounds),
+                *histogram_keys(REQUEST_SIZE_BYTES, exchange, self._size_bounds),
+                *histogram_keys(RESPONSE_SIZE_BYTES, exchange, self._size_bounds),
             ]
 
         counters, (requests, worker_requests) = self._store.house("counter", counter_keys, counters_settled)

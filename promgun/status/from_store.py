@@ -14,7 +14,7 @@ from pathlib import Path
 from promgun.collect.accept_queues import AcceptQueues
 from promgun.collect.page import worker_state
 from promgun.collect.processes import Figures, ProcessFigures, RisingFigures, boards_with_figures
-from promgun.metrics.catalog import EXIT_CAUSES
+from promgun.metrics.label_values import ExitCause
 from promgun.status.from_page import DURATIONS, EXITS, REQUESTS, WORKER_REQUESTS
 from promgun.status.snapshot import Details, OpenRequest, Queue, SlotTotals, Snapshot, Worker
 from promgun.status.sums import StoredSums
@@ -101,7 +101,7 @@ class StoreStatus:
             requests=sums[REQUESTS],
             durations=_cumulative(sums[DURATIONS]),
             queues=self._accept_queues(facts),
-            exits={cause: int(sums[EXITS].get(cause, 0)) for cause in EXIT_CAUSES},
+            exits={cause: int(sums[EXITS].get(cause, 0)) for cause in ExitCause},
             details=details,
         )
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.wsgi import FileWrapper, Response
 
+from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
+from promgun.metrics.label_values import QueueSource
 from promgun.store.board import Board, Cell
 from promgun.store.request_table import BUSY, NOWHERE, PHASE, START, Phase, RunningRequests, describe
 from promgun.workers._queue_time import TrustedPeers, arrival_observer, proxy_wait
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 _SERVED = int(Cell.SERVED)
 _APPLICATION = int(Phase.APPLICATION)
 _WRITING = int(Phase.WRITING)
-_QUEUE_SECONDS = "gunicorn_request_queue_seconds"
 
 
 def _no_request(*_: Any) -> None:
@@ -67,7 +68,8 @@ class RequestFollower(AnswerCounter):
         behind: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self._follow_request = self._generic_handle_request(behind) if self.gives_requests else behind
         self.observe_arrival = arrival_observer(
-            self.instruments.histograms.observer(_QUEUE_SECONDS, ("kernel",)), listeners=len(self.sockets)
+            self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,)),
+            listeners=len(self.sockets),
         )
         if type(self).handle_request is RequestFollower.handle_request:
             # Nobody stands in front of it.
@@ -190,7 +192,7 @@ class RequestFollower(AnswerCounter):
         if req.peer_addr in self._trusted:
             wait = proxy_wait(environ)
             if wait is not None:
-                self.instruments.histograms.observe(_QUEUE_SECONDS, ("proxy",), wait)
+                self.instruments.histograms.observe(REQUEST_QUEUE_SECONDS, (QueueSource.PROXY,), wait)
 
 
 class ConnectionFollower(RequestFollower):

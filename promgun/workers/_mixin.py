@@ -8,7 +8,10 @@ import time
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
+from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.instruments import Instruments, count_log
+from promgun.metrics.label_values import ExitCause
 from promgun.store.board import Cell, ExitHint, Role
 from promgun.store.process import STORE
 from promgun.system.procfs import cpu_wait_ns
@@ -86,7 +89,7 @@ class PrometheusMixin(RequestFollower):
         self.instruments = Instruments(STORE, self.cfg)
         if slot is not None:
             # It is there with 0 before the first request.
-            self.instruments.counters.inc("gunicorn_worker_requests_total", (self.worker_id,), 0.0)
+            self.instruments.counters.inc(WORKER_REQUESTS, (self.worker_id,), 0.0)
         self._tend_at = 0
         self._reported = 0
         self._waited = 0
@@ -123,7 +126,7 @@ class PrometheusMixin(RequestFollower):
         now = monotonic_ns()
         cells[Cell.BOOTED] = now
         boot = (now - cells[Cell.CLAIMED]) / _SECOND
-        self.instruments.histograms.observe("gunicorn_worker_boot_seconds", (), boot)
+        self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), boot)
         settle(self.cfg)
         try:
             super().run()  # type: ignore[misc] # the worker class behind us
@@ -135,7 +138,7 @@ class PrometheusMixin(RequestFollower):
         if self.ppid != os.getppid():
             cells[_HINT] = ExitHint.PARENT_LOST
             # No master is left that could count it.
-            self.instruments.counters.inc("gunicorn_worker_exits_total", ("parent_lost",))
+            self.instruments.counters.inc(WORKER_EXITS, (ExitCause.PARENT_LOST,))
         elif self.nr >= self.max_requests and not cells[_HINT]:
             cells[_HINT] = ExitHint.MAX_REQUESTS
         elif self.cfg.reload and not self.alive and not cells[_HINT]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from promgun.metrics.families.requests import (
+    CLIENT_DISCONNECTS,
+    FAILED_REQUESTS,
+    INVALID_REQUESTS,
+    REQUESTS_LOST,
+)
+from promgun.metrics.label_values import DisconnectPhase, ExitCause
 from promgun.store.board import Board, Cell, ExitHint
 from promgun.store.request_table import PHASE, Phase
 from promgun.workers._request_state import Exchange, StatusTap, came_from_application, response_has_no_body
@@ -59,19 +66,19 @@ class AnswerCounter:
         if body is not None:
             received = body.received
             if body.cut:
-                self._disconnected(exchange, "request")
+                self._disconnected(exchange, DisconnectPhase.REQUEST)
         self._record(req.method, exchange.route, status, seconds, received, sent)
 
     def _handle_request_error_metrics(self, req: Any, exchange: Exchange, error_type: str) -> None:
         """Count an exception that left the application."""
         method = self.instruments.recorder.known_method(req.method)
-        self.instruments.counters.inc("gunicorn_failed_requests_total", (method, exchange.route, error_type))
+        self.instruments.counters.inc(FAILED_REQUESTS, (method, exchange.route, error_type))
 
-    def _disconnected(self, exchange: Exchange, phase: str) -> None:
+    def _disconnected(self, exchange: Exchange, phase: DisconnectPhase) -> None:
         """Count a client that left; who was gone before the body's end is not there for the answer either."""
         if not exchange.client_left:
             exchange.client_left = True
-            self.instruments.counters.inc("gunicorn_client_disconnects_total", (phase,))
+            self.instruments.counters.inc(CLIENT_DISCONNECTS, (phase,))
 
     def _exchange_broke(self, req: Any, exchange: Exchange, error: BaseException) -> None:
         """Judge an exception by what was answered: async workers leave by StopIteration after a success as well.
@@ -88,7 +95,7 @@ class AnswerCounter:
                 self._handle_request_error_metrics(req, exchange, exchange.error_type or type(cause).__name__)
             else:
                 cut = exchange.body is not None and exchange.body.cut
-                self._disconnected(exchange, "request" if cut else "response")
+                self._disconnected(exchange, DisconnectPhase.REQUEST if cut else DisconnectPhase.RESPONSE)
         if not exchange.recorded and (cause is None or exchange.response.headers_sent or isinstance(cause, OSError)):
             self._exchange_unfinished(req, exchange)
 
@@ -108,7 +115,7 @@ class AnswerCounter:
         """Count a request that the worker's own handler of SIGABRT ended: the master will not find it on the board."""
         if self._board.cells[_HINT] == ExitHint.ABORTED and not exchange.cut_off:
             exchange.cut_off = True
-            self.instruments.counters.inc("gunicorn_requests_lost_total", ("timeout", exchange.route))
+            self.instruments.counters.inc(REQUESTS_LOST, (ExitCause.TIMEOUT, exchange.route))
             if exchange.region >= 0:
                 self._board.requests.cells[exchange.region + PHASE] = _READING
 
@@ -126,7 +133,7 @@ class AnswerCounter:
             exchange = Exchange()
             exchange.start = start
         if exchange.response is None:
-            self.instruments.counters.inc("gunicorn_invalid_requests_total", (type(exc).__name__,))
+            self.instruments.counters.inc(INVALID_REQUESTS, (type(exc).__name__,))
         if tap.status and not exchange.recorded:
             method = getattr(request, "method", None) or ""
             seconds = (monotonic_ns() - exchange.start) / _SECOND

@@ -8,6 +8,8 @@ from typing import Any
 
 from gunicorn.http.wsgi import Response
 
+from promgun.metrics.families.requests import FAILED_REQUESTS
+
 _SECOND = 1_000_000_000
 
 
@@ -53,7 +55,7 @@ class ForeignServer:
     def fail_foreign(self, call: ForeignCall, error: BaseException) -> None:
         """Count an exception that left the application."""
         method = self.instruments.recorder.known_method(call.method)
-        self.instruments.counters.inc("gunicorn_failed_requests_total", (method, "", type(error).__name__))
+        self.instruments.counters.inc(FAILED_REQUESTS, (method, "", type(error).__name__))
 
 
 class ForeignCall:

@@ -16,14 +16,14 @@ from promgun.export.autoscaling import Scaling, adapter_rule, keda_query
 from promgun.export.emitter import to_yaml
 from promgun.export.grafana import RELOADS, VARIABLES, GrafanaOptions, grafana
 from promgun.export.rules import RulesOptions, rules
-from promgun.metrics.catalog import CATALOG, EXIT_CAUSES, MetricSpec
+from promgun.metrics.catalog import CATALOG
+from promgun.metrics.label_values import ExitCause
+from promgun.metrics.spec import MetricSpec
 from tests.support.promql import Mismatch, Series, check
 from tests.support.yamls import parse
 
 ROOT = Path(__file__).parents[2]
 TARGET = ("job", "instance")
-#: Ends of workers that somebody asked for.
-WANTED = {"max_requests", "reload", "scale_in", "shutdown"}
 
 
 def series_of(spec: MetricSpec) -> Iterator[tuple[str, Series]]:
@@ -75,7 +75,7 @@ def test_every_recorded_series_of_a_query_was_recorded_before_it() -> None:
 
 
 def test_every_unclean_end_has_its_alert() -> None:
-    assert set(DEATHS) == set(EXIT_CAUSES) - WANTED
+    assert set(DEATHS) == {cause for cause in ExitCause if cause.unclean}
 
 
 @pytest.mark.parametrize(("panel", "target"), TARGETS, ids=[f"{p['title']} {t['refId']}" for p, t in TARGETS])

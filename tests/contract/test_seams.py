@@ -20,7 +20,7 @@ from gunicorn.workers.sync import SyncWorker
 
 from promgun.master.application import ArbiterSeam, PromgunApplication
 from promgun.master.arbiter import PrometheusArbiter
-from promgun.metrics.catalog import MASTER_SIGNALS
+from promgun.metrics.label_values import MasterSignal
 
 pytestmark = pytest.mark.seam
 
@@ -75,8 +75,8 @@ def test_signatures(owner: type, method: str, expected: list[str]) -> None:
 
 
 def test_the_arbiter_finds_handlers_by_name_and_has_those_that_are_counted() -> None:
-    assert {Arbiter.SIG_NAMES[number] for number in Arbiter.SIGNALS} == set(MASTER_SIGNALS)
-    for name in MASTER_SIGNALS:
+    assert {Arbiter.SIG_NAMES[number] for number in Arbiter.SIGNALS} == set(MasterSignal)
+    for name in MasterSignal:
         assert callable(getattr(Arbiter, f"handle_{name}"))
         assert getattr(PrometheusArbiter, f"handle_{name}") is not getattr(Arbiter, f"handle_{name}")
 

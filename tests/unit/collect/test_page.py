@@ -28,10 +28,9 @@ from promgun.metrics.catalog import (
     FREE_LABELS,
     OVERFLOW,
     SIZE_BUCKETS,
-    STORE_ERRORS,
-    WORKER_STATES,
 )
 from promgun.metrics.counters import Counters
+from promgun.metrics.label_values import StoreErrorReason, WorkerState
 from promgun.metrics.recorder import Recorder
 from promgun.store import format as fmt
 from promgun.store.board import BoardView, Cell, Role, process_start
@@ -217,7 +216,7 @@ def test_a_worker_is_shown_by_its_slot(place: Opened, recorder: Recorder, tmp_pa
     assert {key: value for key, value in states.items() if value} == {
         "gunicorn_worker_state{state=busy,worker_id=0}": 1.0
     }
-    assert len(states) == len(WORKER_STATES)
+    assert len(states) == len(WorkerState)
     assert found["gunicorn_workers{state=alive}"] == found["gunicorn_workers{state=booted}"] == 1.0
     assert found[f"gunicorn_worker_resident_memory_bytes{worker}"] > 1 << 20
 
@@ -279,7 +278,7 @@ def test_errors_of_every_slot_are_added_up(place: Opened, tmp_path: Path) -> Non
     found = of(page(Collector(tmp_path)), "promgun_store_errors_total")
     assert found == {
         f"promgun_store_errors_total{{reason={reason}}}": value
-        for reason, value in zip(STORE_ERRORS, (7, 2, 2), strict=True)
+        for reason, value in zip(StoreErrorReason, (7, 2, 2), strict=True)
     }
     slot.release()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 from promgun.exposition.contract import render_catalog
-from promgun.metrics.catalog import CATALOG, MetricSpec
+from promgun.metrics.catalog import CATALOG
+from promgun.metrics.spec import CounterFamily, GaugeFamily, MetricSpec
 
-SPECS = (
-    MetricSpec(name="shop_up", kind="gauge", help="1 while open.", group="shop"),
-    MetricSpec(
+SPECS: tuple[MetricSpec, ...] = (
+    GaugeFamily[tuple[()]](name="shop_up", help="1 while open.", group="shop"),
+    CounterFamily[tuple[str, str]](
         name="shop_sales_total",
-        kind="counter",
         help="Sales.",
         labels=("till", "mode"),
         group="tills",

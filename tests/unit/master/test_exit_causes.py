@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from promgun.master.exit_causes import End, OomWatch, classify, control_group_events
-from promgun.metrics.catalog import EXIT_CAUSES
+from promgun.metrics.label_values import ExitCause
 from promgun.store.board import ExitHint
 
 if TYPE_CHECKING:
@@ -22,42 +22,44 @@ def exited(code: int) -> int:
 @pytest.mark.parametrize(
     ("end", "cause"),
     [
-        (End(status=0, booted=True, aborted=True), "timeout"),
-        (End(status=signal.SIGKILL, booted=True, aborted=True, killed_by_us=True), "timeout"),
-        (End(status=signal.SIGABRT, booted=True, aborted=True), "timeout"),
-        (End(status=signal.SIGKILL, booted=True), "killed"),
-        (End(status=signal.SIGKILL, booted=True, oom=True), "oom"),
-        (End(status=signal.SIGKILL, booted=True, killed_by_us=True, intent="shutdown"), "graceful_timeout"),
-        (End(status=signal.SIGKILL, booted=True, intent="shutdown"), "killed"),
-        (End(status=signal.SIGSEGV | 0x80, booted=True), "segfault"),
-        (End(status=signal.SIGBUS, booted=True), "segfault"),
-        (End(status=signal.SIGTERM, booted=True), "other_signal"),
-        (End(status=signal.SIGTERM, booted=True, intent="reload"), "reload"),
-        (End(status=signal.SIGILL, booted=True, intent="reload"), "other_signal"),
+        (End(status=0, booted=True, aborted=True), ExitCause.TIMEOUT),
+        (End(status=signal.SIGKILL, booted=True, aborted=True, killed_by_us=True), ExitCause.TIMEOUT),
+        (End(status=signal.SIGABRT, booted=True, aborted=True), ExitCause.TIMEOUT),
+        (End(status=signal.SIGKILL, booted=True), ExitCause.KILLED),
+        (End(status=signal.SIGKILL, booted=True, oom=True), ExitCause.OOM),
+        (
+            End(status=signal.SIGKILL, booted=True, killed_by_us=True, intent=ExitCause.SHUTDOWN),
+            ExitCause.GRACEFUL_TIMEOUT,
+        ),
+        (End(status=signal.SIGKILL, booted=True, intent=ExitCause.SHUTDOWN), ExitCause.KILLED),
+        (End(status=signal.SIGSEGV | 0x80, booted=True), ExitCause.SEGFAULT),
+        (End(status=signal.SIGBUS, booted=True), ExitCause.SEGFAULT),
+        (End(status=signal.SIGTERM, booted=True), ExitCause.OTHER_SIGNAL),
+        (End(status=signal.SIGTERM, booted=True, intent=ExitCause.RELOAD), ExitCause.RELOAD),
+        (End(status=signal.SIGILL, booted=True, intent=ExitCause.RELOAD), ExitCause.OTHER_SIGNAL),
         # Numbers without a name: 33 is glibc's own, 40 one of the real-time signals.
-        (End(status=33, booted=True), "other_signal"),
-        (End(status=40, booted=True, intent="shutdown"), "other_signal"),
-        (End(status=exited(3), booted=False), "boot_error"),
-        (End(status=exited(9), booted=False), "boot_error"),
-        (End(status=exited(3), booted=True), "app_exit"),
-        (End(status=exited(4), booted=False), "app_load_error"),
-        (End(status=exited(4), booted=False, intent="shutdown"), "app_load_error"),
-        (End(status=0, booted=True, intent="scale_in", hint=ExitHint.SIGNALLED), "scale_in"),
-        (End(status=0, booted=True, intent="shutdown", overdue=True), "graceful_timeout"),
-        (End(status=0, booted=True, intent="reload", overdue=True), "reload"),
-        (End(status=0, booted=True, hint=ExitHint.MAX_REQUESTS), "max_requests"),
-        (End(status=0, booted=True, hint=ExitHint.PARENT_LOST), "parent_lost"),
-        (End(status=0, booted=True, hint=ExitHint.SIGNALLED), "other_signal"),
-        (End(status=0, booted=True, hint=ExitHint.CODE_CHANGED), "reload"),
-        (End(status=exited(1), booted=True, hint=ExitHint.ABORTED), "other_signal"),
-        (End(status=exited(1), booted=True, hint=ExitHint.ABORTED, aborted=True), "timeout"),
-        (End(status=0, booted=True), "app_exit"),
-        (End(status=exited(7), booted=True, hint=ExitHint.MAX_REQUESTS), "app_exit"),
+        (End(status=33, booted=True), ExitCause.OTHER_SIGNAL),
+        (End(status=40, booted=True, intent=ExitCause.SHUTDOWN), ExitCause.OTHER_SIGNAL),
+        (End(status=exited(3), booted=False), ExitCause.BOOT_ERROR),
+        (End(status=exited(9), booted=False), ExitCause.BOOT_ERROR),
+        (End(status=exited(3), booted=True), ExitCause.APP_EXIT),
+        (End(status=exited(4), booted=False), ExitCause.APP_LOAD_ERROR),
+        (End(status=exited(4), booted=False, intent=ExitCause.SHUTDOWN), ExitCause.APP_LOAD_ERROR),
+        (End(status=0, booted=True, intent=ExitCause.SCALE_IN, hint=ExitHint.SIGNALLED), ExitCause.SCALE_IN),
+        (End(status=0, booted=True, intent=ExitCause.SHUTDOWN, overdue=True), ExitCause.GRACEFUL_TIMEOUT),
+        (End(status=0, booted=True, intent=ExitCause.RELOAD, overdue=True), ExitCause.RELOAD),
+        (End(status=0, booted=True, hint=ExitHint.MAX_REQUESTS), ExitCause.MAX_REQUESTS),
+        (End(status=0, booted=True, hint=ExitHint.PARENT_LOST), ExitCause.PARENT_LOST),
+        (End(status=0, booted=True, hint=ExitHint.SIGNALLED), ExitCause.OTHER_SIGNAL),
+        (End(status=0, booted=True, hint=ExitHint.CODE_CHANGED), ExitCause.RELOAD),
+        (End(status=exited(1), booted=True, hint=ExitHint.ABORTED), ExitCause.OTHER_SIGNAL),
+        (End(status=exited(1), booted=True, hint=ExitHint.ABORTED, aborted=True), ExitCause.TIMEOUT),
+        (End(status=0, booted=True), ExitCause.APP_EXIT),
+        (End(status=exited(7), booted=True, hint=ExitHint.MAX_REQUESTS), ExitCause.APP_EXIT),
     ],
 )
-def test_classify(end: End, cause: str) -> None:
-    assert classify(end) == cause
-    assert cause in EXIT_CAUSES
+def test_classify(end: End, cause: ExitCause) -> None:
+    assert classify(end) is cause
 
 
 @pytest.mark.parametrize("name", ["memory.events", "memory.oom_control"])

@@ -13,15 +13,21 @@ from prometheus_client.utils import floatToGoString
 
 from promgun.metrics import counters as module
 from promgun.metrics import histograms as histograms_module
-from promgun.metrics.catalog import BY_NAME, CATALOG, FREE_LABELS, OVERFLOW, SIZE_BUCKETS
-from promgun.metrics.counters import FOLDED, Counters, counter_key, histogram_keys
+from promgun.metrics.catalog import CATALOG, FREE_LABELS, OVERFLOW, SIZE_BUCKETS
+from promgun.metrics.counters import Counters, counter_key, histogram_keys
+from promgun.metrics.families.master import LOG_MESSAGES, WORKER_BOOT_SECONDS, WORKER_SPAWNS
+from promgun.metrics.families.promgun import LABEL_SETS_FOLDED
+from promgun.metrics.families.requests import FAILED_REQUESTS, INVALID_REQUESTS, RESPONSE_SIZE_BYTES
 from promgun.metrics.histograms import Histograms
+from promgun.metrics.label_values import LogLevel
 from promgun.metrics.recorder import Recorder
+from promgun.metrics.spec import CounterFamily
 from tests.support.store_fixtures import Opened, opened, page_totals, release, stock_totals, sum_of
 
-FAILED = "gunicorn_failed_requests_total"
-LOGGED = "gunicorn_log_messages_total"
-BOOT = "gunicorn_worker_boot_seconds"
+FAILED = FAILED_REQUESTS.name
+LOGGED = LOG_MESSAGES.name
+BOOT = WORKER_BOOT_SECONDS.name
+FOLDED = LABEL_SETS_FOLDED.name
 
 
 @pytest.fixture(params=["with the GIL", "free-threaded"])
@@ -39,10 +45,10 @@ def full(*_: Any) -> Any:
 
 def test_a_counter_counts(place: Opened, tmp_path: Path) -> None:
     counters = Counters(place.store, 1000)
-    counters.inc(LOGGED, ("info",))
-    counters.inc(LOGGED, ("info",), 2.5)
-    counters.inc("gunicorn_worker_spawns_total")
-    counters.inc(FAILED, ("GET", "/a", "ValueError"))
+    counters.inc(LOG_MESSAGES, (LogLevel.INFO,))
+    counters.inc(LOG_MESSAGES, (LogLevel.INFO,), 2.5)
+    counters.inc(WORKER_SPAWNS, ())
+    counters.inc(FAILED_REQUESTS, ("GET", "/a", "ValueError"))
     assert (
         page_totals(tmp_path)
         == stock_totals(tmp_path)
@@ -56,20 +62,20 @@ def test_a_counter_counts(place: Opened, tmp_path: Path) -> None:
 
 
 def test_the_next_owner_counts_on(place: Opened, tmp_path: Path) -> None:
-    Counters(place.store, 1000).inc(LOGGED, ("info",))
+    Counters(place.store, 1000).inc(LOG_MESSAGES, (LogLevel.INFO,))
     release(place.store)
     with opened(tmp_path) as heir:
-        Counters(heir.store, 1000).inc(LOGGED, ("info",), 2)
+        Counters(heir.store, 1000).inc(LOG_MESSAGES, (LogLevel.INFO,), 2)
         assert page_totals(tmp_path) == {f"{LOGGED}{{level=info}}": 3.0}
 
 
 def test_after_a_fork_places_are_asked_for_anew(place: Opened, tmp_path: Path) -> None:
     counters = Counters(place.store, 1000)
-    counters.inc(LOGGED, ("info",))
+    counters.inc(LOG_MESSAGES, (LogLevel.INFO,))
     parent = place.store.slot
     place.store.slot = None
     place.store._detach()
-    counters.inc(LOGGED, ("info",))
+    counters.inc(LOG_MESSAGES, (LogLevel.INFO,))
     assert page_totals(tmp_path) == {f"{LOGGED}{{level=info}}": 2.0}
     assert sorted(path.name for path in tmp_path.glob("*.db")) == ["counter_slot0.db", "counter_slot1.db"]
     assert parent is not None
@@ -77,13 +83,17 @@ def test_after_a_fork_places_are_asked_for_anew(place: Opened, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", [spec.name for spec in CATALOG if spec.kind == "counter" and FREE_LABELS & {*spec.labels}]
+    "spec",
+    [spec for spec in CATALOG if isinstance(spec, CounterFamily) and FREE_LABELS & {*spec.labels}],
+    ids=lambda spec: spec.name,
 )
-def test_every_family_with_free_labels_is_capped(place: Opened, tmp_path: Path, name: str) -> None:
-    spec = BY_NAME[name]
+def test_every_family_with_free_labels_is_capped(
+    place: Opened, tmp_path: Path, spec: CounterFamily[tuple[str, ...]]
+) -> None:
+    name = spec.name
     counters = Counters(place.store, 5)
     for n in range(50):
-        counters.inc(name, tuple(f"{label}{n}" if label in FREE_LABELS else "x" for label in spec.labels))
+        counters.inc(spec, tuple(f"{label}{n}" if label in FREE_LABELS else "x" for label in spec.labels))
     page = page_totals(tmp_path)
     held = {key: value for key, value in page.items() if key.startswith(f"{name}{{")}
     assert len(held) == 6
@@ -95,28 +105,28 @@ def test_every_family_with_free_labels_is_capped(place: Opened, tmp_path: Path, 
 
 def test_closed_labels_are_never_folded(place: Opened, tmp_path: Path) -> None:
     counters = Counters(place.store, 2)
-    for level in ("debug", "info", "warning", "error", "critical"):
-        counters.inc(LOGGED, (level,))
+    for level in LogLevel:
+        counters.inc(LOG_MESSAGES, (level,))
     assert len(page_totals(tmp_path)) == 5
 
 
 def test_each_family_has_a_cap_of_its_own(place: Opened, tmp_path: Path) -> None:
     counters = Counters(place.store, 3)
     for n in range(3):
-        counters.inc(FAILED, ("GET", f"/{n}", "E"))
-        counters.inc("gunicorn_invalid_requests_total", (f"E{n}",))
+        counters.inc(FAILED_REQUESTS, ("GET", f"/{n}", "E"))
+        counters.inc(INVALID_REQUESTS, (f"E{n}",))
     assert not any(OVERFLOW in key for key in page_totals(tmp_path))
 
 
 def test_what_earlier_owners_made_counts_towards_the_cap(place: Opened, tmp_path: Path) -> None:
     first = Counters(place.store, 5)
     for n in range(5):
-        first.inc(FAILED, ("GET", f"/{n}", "E"))
+        first.inc(FAILED_REQUESTS, ("GET", f"/{n}", "E"))
     release(place.store)
     with opened(tmp_path) as heir:
         second = Counters(heir.store, 5)
-        second.inc(FAILED, ("GET", "/new", "E"))
-        second.inc(FAILED, ("GET", "/3", "E"))
+        second.inc(FAILED_REQUESTS, ("GET", "/new", "E"))
+        second.inc(FAILED_REQUESTS, ("GET", "/3", "E"))
         page = page_totals(tmp_path)
     assert page[f"{FAILED}{{error_type={OVERFLOW},method=GET,route={OVERFLOW}}}"] == 1.0
     assert page[f"{FAILED}{{error_type=E,method=GET,route=/3}}"] == 2.0
@@ -128,14 +138,14 @@ def test_what_earlier_owners_made_counts_also_when_the_file_comes_late(
 ) -> None:
     first = Counters(place.store, 5)
     for n in range(5):
-        first.inc(FAILED, ("GET", f"/{n}", "E"))
+        first.inc(FAILED_REQUESTS, ("GET", f"/{n}", "E"))
     release(place.store)
     with opened(tmp_path) as heir:
         second = Counters(heir.store, 5)
         with monkeypatch.context() as patched:
             patched.setattr("promgun.store.process.claim", full)
-            second.inc(FAILED, ("GET", "/in-memory", "E"))
-        second.inc(FAILED, ("GET", "/new", "E"))
+            second.inc(FAILED_REQUESTS, ("GET", "/in-memory", "E"))
+        second.inc(FAILED_REQUESTS, ("GET", "/new", "E"))
         heir.retry()
         page = page_totals(tmp_path)
     assert page[f"{FAILED}{{error_type={OVERFLOW},method=GET,route={OVERFLOW}}}"] == 1.0
@@ -148,8 +158,8 @@ def test_what_finds_no_space_waits(place: Opened, tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patched:
         patched.setattr("os.posix_fallocate", full)
         for _ in range(3):
-            counters.inc(LOGGED, ("info",))
-            histograms.observe(BOOT, (), 0.5)
+            counters.inc(LOG_MESSAGES, (LogLevel.INFO,))
+            histograms.observe(WORKER_BOOT_SECONDS, (), 0.5)
             place.retry()
     for _ in range(3):
         place.retry()
@@ -161,7 +171,7 @@ def test_what_finds_no_space_waits(place: Opened, tmp_path: Path, monkeypatch: p
             f"{BOOT}_count{{}}": 3.0,
             f"{BOOT}_sum{{}}": 1.5,
         }
-    counters.inc(LOGGED, ("info",))
+    counters.inc(LOG_MESSAGES, (LogLevel.INFO,))
     assert page_totals(tmp_path)[f"{LOGGED}{{level=info}}"] == 4.0
 
 
@@ -171,7 +181,7 @@ def test_new_label_sets_do_not_read_the_file_again(place: Opened, monkeypatch: p
     real = place.store.keys
     monkeypatch.setattr(place.store, "keys", lambda prefix: read.append(prefix) or real(prefix))  # type: ignore[func-returns-value] # to count
     for n in range(50):
-        counters.inc(FAILED, ("GET", f"/{n}", "E"))
+        counters.inc(FAILED_REQUESTS, ("GET", f"/{n}", "E"))
     assert read == ["counter"]
 
 
@@ -196,8 +206,8 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
 
     monkeypatch.setattr(place.store, "house", house)
     steps: list[Callable[[], None]] = [
-        lambda: counters.inc(LOGGED, ("info",)),
-        lambda: histograms.observe(BOOT, (), 0.5),
+        lambda: counters.inc(LOG_MESSAGES, (LogLevel.INFO,)),
+        lambda: histograms.observe(WORKER_BOOT_SECONDS, (), 0.5),
         lambda: recorder.record("GET", "", 200, 0.5, 1, 1),
     ]
     for step in steps:
@@ -219,9 +229,9 @@ def test_threads_lose_nothing(place: Opened, tmp_path: Path) -> None:
 
     def work() -> None:
         for n in range(3000):
-            counters.inc(LOGGED, ("info",))
-            counters.inc(FAILED, ("GET", f"/{n % 150}", "E"))
-            histograms.observe(BOOT, (), 0.5)
+            counters.inc(LOG_MESSAGES, (LogLevel.INFO,))
+            counters.inc(FAILED_REQUESTS, ("GET", f"/{n % 150}", "E"))
+            histograms.observe(WORKER_BOOT_SECONDS, (), 0.5)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -235,10 +245,10 @@ def test_threads_lose_nothing(place: Opened, tmp_path: Path) -> None:
 
 
 def test_keys_are_those_of_prometheus_client() -> None:
-    spec = BY_NAME[FAILED]
+    spec = FAILED_REQUESTS
     values = ["GET", "/a", "E"]
     assert counter_key(spec, values) == mmap_key(spec.family, spec.name, list(spec.labels), values, spec.help)
-    sizes = BY_NAME["gunicorn_response_size_bytes"]
+    sizes = RESPONSE_SIZE_BYTES
     keys = histogram_keys(sizes, ("GET", "/a"), SIZE_BUCKETS)
     bounds = [floatToGoString(bound) for bound in (*SIZE_BUCKETS, float("inf"))]  # type: ignore[no-untyped-call] # upstream
     labels = list(sizes.labels)

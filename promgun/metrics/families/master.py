@@ -1,0 +1,107 @@
+"""Families of the master and of its workers taken together."""
+
+from __future__ import annotations
+
+from promgun.metrics.label_values import CpuMode, ExitCause, LogLevel, MasterSignal, ReloadResult, WorkerCount
+from promgun.metrics.spec import CounterFamily, GaugeFamily, HistogramFamily, MetricSpec
+
+UP = GaugeFamily[tuple[()]](
+    name="gunicorn_up",
+    group="master",
+    help="1 while the master lives.",
+)
+INFO = GaugeFamily[tuple[str, str, str, str]](
+    name="gunicorn_info",
+    labels=(
+        "gunicorn",
+        "promgun",
+        "python",
+        "worker_type",
+    ),
+    group="master",
+    help="Versions and worker type; always 1.",
+)
+WORKERS = GaugeFamily[tuple[WorkerCount]](
+    name="gunicorn_workers",
+    labels=("state",),
+    group="master",
+    closed={"state": tuple(WorkerCount)},
+    help="Workers wanted, alive, and booted.",
+)
+WORKER_SPAWNS = CounterFamily[tuple[()]](
+    name="gunicorn_worker_spawns_total",
+    group="master",
+    help="Workers started.",
+)
+WORKER_BOOT_SECONDS = HistogramFamily[tuple[()]](
+    name="gunicorn_worker_boot_seconds",
+    group="master",
+    buckets="duration",
+    help="From fork to ready to serve.",
+)
+WORKER_EXITS = CounterFamily[tuple[ExitCause]](
+    name="gunicorn_worker_exits_total",
+    labels=("cause",),
+    group="master",
+    closed={"cause": tuple(ExitCause)},
+    help="Ends of workers, each once, by cause.",
+)
+MASTER_SIGNALS = CounterFamily[tuple[MasterSignal]](
+    name="gunicorn_master_signals_total",
+    labels=("signal",),
+    group="master",
+    closed={"signal": tuple(MasterSignal)},
+    help="Signals the master handled.",
+)
+RELOADS = CounterFamily[tuple[ReloadResult]](
+    name="gunicorn_reloads_total",
+    labels=("result",),
+    group="master",
+    closed={"result": tuple(ReloadResult)},
+    help="Reloads by SIGHUP.",
+)
+LAST_RELOAD_TIMESTAMP_SECONDS = GaugeFamily[tuple[()]](
+    name="gunicorn_last_reload_timestamp_seconds",
+    group="master",
+    help="When the last reload ended, in Unix time.",
+)
+LOG_MESSAGES = CounterFamily[tuple[LogLevel]](
+    name="gunicorn_log_messages_total",
+    labels=("level",),
+    group="master",
+    closed={"level": tuple(LogLevel)},
+    help="Error-log records by level.",
+)
+MASTER_UPTIME_SECONDS = GaugeFamily[tuple[()]](
+    name="gunicorn_master_uptime_seconds",
+    group="master",
+    help="Time since the master was started.",
+)
+MASTER_RESIDENT_MEMORY_BYTES = GaugeFamily[tuple[()]](
+    name="gunicorn_master_resident_memory_bytes",
+    group="master",
+    help="Resident memory of the master.",
+)
+MASTER_CPU_SECONDS = CounterFamily[tuple[CpuMode]](
+    name="gunicorn_master_cpu_seconds_total",
+    labels=("mode",),
+    group="master",
+    closed={"mode": tuple(CpuMode)},
+    help="CPU time of the master.",
+)
+
+FAMILIES: tuple[MetricSpec, ...] = (
+    UP,
+    INFO,
+    WORKERS,
+    WORKER_SPAWNS,
+    WORKER_BOOT_SECONDS,
+    WORKER_EXITS,
+    MASTER_SIGNALS,
+    RELOADS,
+    LAST_RELOAD_TIMESTAMP_SECONDS,
+    LOG_MESSAGES,
+    MASTER_UPTIME_SECONDS,
+    MASTER_RESIDENT_MEMORY_BYTES,
+    MASTER_CPU_SECONDS,
+)

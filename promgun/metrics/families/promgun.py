@@ -1,0 +1,49 @@
+"""Families of promgun itself: its store and its page."""
+
+from __future__ import annotations
+
+from promgun.metrics.label_values import StoreErrorReason
+from promgun.metrics.spec import CounterFamily, GaugeFamily, MetricSpec
+
+SCRAPE_DURATION_SECONDS = GaugeFamily[tuple[()]](
+    name="promgun_scrape_duration_seconds",
+    group="promgun",
+    help="Time to read and merge for this page.",
+)
+STORE_BYTES = GaugeFamily[tuple[()]](
+    name="promgun_store_bytes",
+    group="promgun",
+    help="Size of the store.",
+)
+STORE_FILES = GaugeFamily[tuple[()]](
+    name="promgun_store_files",
+    group="promgun",
+    help="Files in the store.",
+)
+STORE_SLOTS = GaugeFamily[tuple[()]](
+    name="promgun_store_slots",
+    group="promgun",
+    help="Slots in the store: the most processes that were alive at once.",
+)
+STORE_ERRORS = CounterFamily[tuple[StoreErrorReason]](
+    name="promgun_store_errors_total",
+    labels=("reason",),
+    group="promgun",
+    closed={"reason": tuple(StoreErrorReason)},
+    help="What could not be stored or read.",
+)
+LABEL_SETS_FOLDED = CounterFamily[tuple[str]](
+    name="promgun_label_sets_folded_total",
+    labels=("family",),
+    group="promgun",
+    help="Label sets beyond the cap.",
+)
+
+FAMILIES: tuple[MetricSpec, ...] = (
+    SCRAPE_DURATION_SECONDS,
+    STORE_BYTES,
+    STORE_FILES,
+    STORE_SLOTS,
+    STORE_ERRORS,
+    LABEL_SETS_FOLDED,
+)

@@ -1,0 +1,152 @@
+"""Families of single workers: a series a slot of the store, which is the label ``worker_id``."""
+
+from __future__ import annotations
+
+from promgun.metrics.label_values import CpuMode, Generation, SwitchKind, WorkerState
+from promgun.metrics.spec import CounterFamily, GaugeFamily, MetricSpec
+
+WORKER_REQUESTS = CounterFamily[tuple[str]](
+    name="gunicorn_worker_requests_total",
+    labels=("worker_id",),
+    group="workers",
+    help="Requests answered.",
+)
+WORKER_REQUESTS_IN_PROGRESS = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_requests_in_progress",
+    labels=("worker_id",),
+    group="workers",
+    help="Requests being served now.",
+)
+WORKER_BUSY_SECONDS = CounterFamily[tuple[str]](
+    name="gunicorn_worker_busy_seconds_total",
+    labels=("worker_id",),
+    group="workers",
+    help="Request-seconds served, running requests included up to the scrape.",
+)
+WORKER_CAPACITY = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_capacity",
+    labels=("worker_id",),
+    group="workers",
+    help="Requests that can be served at once: 1, threads, or connections.",
+)
+WORKER_OLDEST_REQUEST_SECONDS = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_oldest_request_seconds",
+    labels=("worker_id",),
+    group="workers",
+    help="Age of the oldest running request, 0 when idle.",
+)
+WORKER_STATE = GaugeFamily[tuple[str, WorkerState]](
+    name="gunicorn_worker_state",
+    labels=(
+        "worker_id",
+        "state",
+    ),
+    group="workers",
+    closed={"state": tuple(WorkerState)},
+    help="Exactly one state is 1.",
+)
+WORKER_HEARTBEAT_AGE_SECONDS = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_heartbeat_age_seconds",
+    labels=("worker_id",),
+    group="workers",
+    help="Time since the worker last said that it is alive.",
+)
+WORKER_UPTIME_SECONDS = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_uptime_seconds",
+    labels=("worker_id",),
+    group="workers",
+    help="Time since the worker was started.",
+)
+WORKER_REQUESTS_LEFT = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_requests_left",
+    labels=("worker_id",),
+    group="workers",
+    help="Requests until --max-requests recycles it; absent without the option.",
+)
+WORKER_RESIDENT_MEMORY_BYTES = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_resident_memory_bytes",
+    labels=("worker_id",),
+    group="workers",
+    help="Resident memory.",
+)
+WORKER_UNIQUE_MEMORY_BYTES = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_unique_memory_bytes",
+    labels=("worker_id",),
+    group="workers",
+    help="Memory that no other process shares (unique set size), at most 10 seconds old.",
+)
+WORKER_CPU_SECONDS = CounterFamily[tuple[str, CpuMode]](
+    name="gunicorn_worker_cpu_seconds_total",
+    labels=(
+        "worker_id",
+        "mode",
+    ),
+    group="workers",
+    closed={"mode": tuple(CpuMode)},
+    help="CPU time used.",
+)
+WORKER_CPU_WAIT_SECONDS = CounterFamily[tuple[str]](
+    name="gunicorn_worker_cpu_wait_seconds_total",
+    labels=("worker_id",),
+    group="workers",
+    help="Time ready to run but given no CPU (Linux).",
+)
+WORKER_OPEN_FDS = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_open_fds",
+    labels=("worker_id",),
+    group="workers",
+    help="Open file descriptors.",
+)
+WORKER_THREADS = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_threads",
+    labels=("worker_id",),
+    group="workers",
+    help="Threads of the process.",
+)
+WORKER_CONTEXT_SWITCHES = CounterFamily[tuple[str, SwitchKind]](
+    name="gunicorn_worker_context_switches_total",
+    labels=(
+        "worker_id",
+        "kind",
+    ),
+    group="workers",
+    closed={"kind": tuple(SwitchKind)},
+    help="Context switches.",
+)
+WORKER_GC_COLLECTIONS = CounterFamily[tuple[str, Generation]](
+    name="gunicorn_worker_gc_collections_total",
+    labels=(
+        "worker_id",
+        "generation",
+    ),
+    group="workers",
+    closed={"generation": tuple(Generation)},
+    help="Garbage collections.",
+)
+WORKER_GC_PAUSE_SECONDS = CounterFamily[tuple[str]](
+    name="gunicorn_worker_gc_pause_seconds_total",
+    labels=("worker_id",),
+    group="workers",
+    help="Time spent in garbage collections.",
+)
+
+FAMILIES: tuple[MetricSpec, ...] = (
+    WORKER_REQUESTS,
+    WORKER_REQUESTS_IN_PROGRESS,
+    WORKER_BUSY_SECONDS,
+    WORKER_CAPACITY,
+    WORKER_OLDEST_REQUEST_SECONDS,
+    WORKER_STATE,
+    WORKER_HEARTBEAT_AGE_SECONDS,
+    WORKER_UPTIME_SECONDS,
+    WORKER_REQUESTS_LEFT,
+    WORKER_RESIDENT_MEMORY_BYTES,
+    WORKER_UNIQUE_MEMORY_BYTES,
+    WORKER_CPU_SECONDS,
+    WORKER_CPU_WAIT_SECONDS,
+    WORKER_OPEN_FDS,
+    WORKER_THREADS,
+    WORKER_CONTEXT_SWITCHES,
+    WORKER_GC_COLLECTIONS,
+    WORKER_GC_PAUSE_SECONDS,
+)

@@ -1,0 +1,132 @@
+"""The closed sets of label values, each an enum: what a metric can say in words is listed here and nowhere else."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class LabelValue(str, Enum):
+    """A label value; it is a ``str``, and reads as its value in text, JSON and keys of the store."""
+
+    # Enum's own would read "ExitCause.OOM" (Python 3.10 to 3.14)
+    __str__ = str.__str__
+
+
+class ExitCause(LabelValue):
+    """Why a worker ended: ``cause`` of ``gunicorn_worker_exits_total`` and ``gunicorn_requests_lost_total``."""
+
+    MAX_REQUESTS = "max_requests"
+    RELOAD = "reload"
+    SCALE_IN = "scale_in"
+    SHUTDOWN = "shutdown"
+    TIMEOUT = "timeout"
+    GRACEFUL_TIMEOUT = "graceful_timeout"
+    OOM = "oom"
+    SEGFAULT = "segfault"
+    KILLED = "killed"
+    OTHER_SIGNAL = "other_signal"
+    BOOT_ERROR = "boot_error"
+    APP_LOAD_ERROR = "app_load_error"
+    APP_EXIT = "app_exit"
+    PARENT_LOST = "parent_lost"
+
+    @property
+    def unclean(self) -> bool:
+        """Whether nobody wanted this end: the requests that were running are lost, and an alert tells of it."""
+        return self not in _WANTED
+
+
+_WANTED = frozenset({ExitCause.MAX_REQUESTS, ExitCause.RELOAD, ExitCause.SCALE_IN, ExitCause.SHUTDOWN})
+
+
+class WorkerState(LabelValue):
+    """What a living worker does: ``state`` of ``gunicorn_worker_state``."""
+
+    BOOTING = "booting"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    HUNG = "hung"
+
+
+class WorkerCount(LabelValue):
+    """Which workers are counted: ``state`` of ``gunicorn_workers``."""
+
+    TARGET = "target"
+    ALIVE = "alive"
+    BOOTED = "booted"
+
+
+class MasterSignal(LabelValue):
+    """The signals that Gunicorn's master handles by a method ``handle_<signal>`` (gunicorn 25.3 to 27.0)."""
+
+    HUP = "hup"
+    INT = "int"
+    QUIT = "quit"
+    TERM = "term"
+    TTIN = "ttin"
+    TTOU = "ttou"
+    USR1 = "usr1"
+    USR2 = "usr2"
+    WINCH = "winch"
+
+
+class ReloadResult(LabelValue):
+    """How a reload by SIGHUP went."""
+
+    OK = "ok"
+    FAILED = "failed"
+
+
+class LogLevel(LabelValue):
+    """The levels of Gunicorn's error log, as :mod:`logging` names them, in lower case."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+class StoreErrorReason(LabelValue):
+    """Why a value could not be stored or read."""
+
+    NO_SPACE = "no_space"
+    CORRUPT = "corrupt"
+    PERMISSION = "permission"
+
+
+class DisconnectPhase(LabelValue):
+    """What was being sent when the client left."""
+
+    REQUEST = "request"
+    RESPONSE = "response"
+
+
+class QueueSource(LabelValue):
+    """Who told how long a request had waited: the kernel (TCP_INFO), or a proxy by its header."""
+
+    KERNEL = "kernel"
+    PROXY = "proxy"
+
+
+class CpuMode(LabelValue):
+    """Where CPU time was spent."""
+
+    USER = "user"
+    SYSTEM = "system"
+
+
+class SwitchKind(LabelValue):
+    """Kinds of context switches (getrusage(2): ``ru_nvcsw``, ``ru_nivcsw``)."""
+
+    VOLUNTARY = "voluntary"
+    INVOLUNTARY = "involuntary"
+
+
+class Generation(LabelValue):
+    """Generations of CPython's garbage collector."""
+
+    YOUNGEST = "0"
+    MIDDLE = "1"
+    OLDEST = "2"

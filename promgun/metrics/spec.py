@@ -1,0 +1,56 @@
+"""A family as a handle: what it is called, what it counts, and which types its label values have.
+
+The handles themselves stand in ``metrics.families``, a module a group. Code that counts names a handle, never a string:
+``counters.inc(WORKER_EXITS, (ExitCause.OOM,))``. A wrong family, label or value is an error of types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, TypeVar
+
+#: The types of a family's label values, in the order of its labels.
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+
+
+# Compared by identity: each family is made once, and as the key of a table that costs no call.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MetricSpec:
+    """One family of any kind.
+
+    ``labels`` are names in order; ``closed`` lists the values of labels whose set is known beforehand, so that their
+    series are there from the start; ``buckets`` names the option that holds a histogram's bounds: duration or size.
+    """
+
+    kind: ClassVar[str]
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    group: str
+    closed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    buckets: str = ""
+
+    @property
+    def family(self) -> str:
+        """The name without ``_total``, as prometheus_client and OpenMetrics name a counter's family."""
+        return self.name.removesuffix("_total") if self.kind == "counter" else self.name
+
+
+class CounterFamily(MetricSpec, Generic[Labels]):
+    """A counter whose label values have the types ``Labels``."""
+
+    kind = "counter"
+
+
+class GaugeFamily(MetricSpec, Generic[Labels]):
+    """A gauge whose label values have the types ``Labels``."""
+
+    kind = "gauge"
+
+
+class HistogramFamily(MetricSpec, Generic[Labels]):
+    """A histogram whose label values, ``le`` not among them, have the types ``Labels``."""
+
+    kind = "histogram"
