@@ -1,14 +1,22 @@
-"""``python -m tests``: style, types and every test; ``--lowest`` also tries the lowest supported versions."""
+"""``python -m tests``: style, types and every test.
+
+``--lowest`` also tries the lowest supported versions; ``--coverage`` also shows which modules the tests cover least.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 import venv
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.measuring import place_for_data, summary
 
 ROOT = Path(__file__).parent.parent
 LOWEST = ROOT / ".venv-lowest"
@@ -23,6 +31,7 @@ class Step:
 
     name: str
     command: tuple[str, ...]
+    measured: bool = False
 
 
 def steps(arguments: argparse.Namespace) -> list[Step]:
@@ -32,8 +41,15 @@ def steps(arguments: argparse.Namespace) -> list[Step]:
         Step("ruff check", (python, "-m", "ruff", "check", ".")),
         Step("ruff format", (python, "-m", "ruff", "format", "--check", ".")),
         Step("mypy", (python, "-m", "mypy")),
-        Step("tests", (python, *PYTEST)),
     ]
+    if arguments.coverage:
+        measured = (python, "-m", "coverage", "run", *PYTEST, "-m", "not unmeasured")
+        plan += [
+            Step("tests, measured", measured, measured=True),
+            Step("tests that are not measured", (python, *PYTEST, "-m", "unmeasured")),
+        ]
+    else:
+        plan.append(Step("tests", (python, *PYTEST)))
     if arguments.lowest:
         lowest = str(LOWEST / "bin" / "python")
         install = ("-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), "-e", f"{ROOT}[test]")
@@ -44,11 +60,12 @@ def steps(arguments: argparse.Namespace) -> list[Step]:
     return plan
 
 
-def run(step: Step) -> tuple[int, float]:
+def run(step: Step, measuring: Mapping[str, str]) -> tuple[int, float]:
     """Run a step with its output shown; return exit code and seconds."""
     print(f"\n=== {step.name}", flush=True)
     start = time.monotonic()
-    code = subprocess.run(step.command, cwd=ROOT, check=False).returncode
+    environment = measuring if step.measured else os.environ
+    code = subprocess.run(step.command, cwd=ROOT, env=environment, check=False).returncode
     return code, time.monotonic() - start
 
 
@@ -56,10 +73,14 @@ def main() -> int:
     """Run every step, also after one that failed; return 1 if any did."""
     parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__)
     parser.add_argument("--lowest", action="store_true", help=f"also try the versions of {CONSTRAINTS.name}")
+    parser.add_argument("--coverage", action="store_true", help="measure what the tests run, in every process")
     arguments = parser.parse_args()
     if arguments.lowest:
         venv.create(LOWEST, with_pip=True)
-    results = [(step, *run(step)) for step in steps(arguments)]
+    with place_for_data() if arguments.coverage else nullcontext(dict(os.environ)) as measuring:
+        results = [(step, *run(step, measuring)) for step in steps(arguments)]
+        if arguments.coverage:
+            print(f"\n=== coverage\n{summary(ROOT, measuring)}")
     print("\n=== summary")
     for step, code, seconds in results:
         print(f"{'FAILED' if code else 'ok':7}{seconds:7.1f} s  {step.name}")

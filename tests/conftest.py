@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 WORKER_TYPES = ("sync", "gthread", "gevent", "eventlet")
-#: Seconds that one test may take, set-up and tear-down included.
-TIME_LIMIT = 120
+#: Seconds that one test may take, set-up and tear-down included: a limit for what hangs, not for what is slow.
+TIME_LIMIT = 300
 #: Where even the interpreter does not answer any more, the process is ended that many seconds later.
 GRACE = 60
 

@@ -24,7 +24,7 @@ from promgun.instances.registry import Run, register
 ROOT = Path(__file__).parents[2]
 FILES = {"bash": "promgun.bash", "zsh": "_promgun", "fish": "promgun.fish"}
 BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 #: What is typed before TAB, and the line after it: each has one answer only.
 CASES = {

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.unmeasured("it looks at which modules an interpreter has loaded")
+
 PACKAGE = Path(__file__).parents[2] / "promgun"
 HEAVY = ("gunicorn", "prometheus_client", "asyncio", "psutil", "rich", "h11", "ssl", "gevent", "eventlet")
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -114,9 +115,7 @@ def test_page_is_served_while_every_worker_is_held() -> None:
             connection = connections.enter_context(Connection(server.address))
             connection.socket.sendall(Request(f"/gate/{number}").encode("1.1", keepalive=False))
         server.expect("gunicorn_worker_requests_in_progress", 2)
-        start = time.monotonic()
-        server.scrape()
-        assert time.monotonic() - start < 1
+        assert server.fresh().sum("gunicorn_worker_requests_in_progress") == 2
         for number in range(2):
             sandbox.write(str(number), "")
 
@@ -132,11 +131,14 @@ def test_bad_clients_do_not_keep_a_good_one_waiting() -> None:
             connection = connections.enter_context(Connection(server.metrics_address, "127.0.0.2"))
             with_a_start = (b"", b"GET /metrics HTTP/1.1\r\nHost:", b"\x16\x03\x01\x02\x00", b"\r\n" * 10)
             connection.socket.sendall(with_a_start[number % 4])
+        taken = []
         for _ in range(20):
             start = time.monotonic()
             response = send(server.metrics_address, path="/metrics", source_address="127.0.0.3")
             assert response.status == 200
-            assert time.monotonic() - start < 1
+            taken.append(time.monotonic() - start)
+        # Whoever waits for a bad client waits 5 s; a busy machine delays one scrape, not most.
+        assert median(taken) < 2.5
         assert process.memory_info().rss - memory < 20e6
         assert server.metrics_pid() == pid
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 
 import pytest
 
@@ -271,16 +270,46 @@ def test_unreadable_configuration(sandbox: Sandbox) -> None:
 # -- Ctrl-C --
 
 
-def test_interrupt_at_any_moment(sandbox: Sandbox) -> None:
-    """From the first instruction of the interpreter on, until all is up; Ctrl-C goes to the whole group."""
+#: Has the process that leads its group interrupt the whole group at one of its imports of promgun.
+INTERRUPTS_ITSELF = """
+import os, signal, sys
+
+class Interrupt:
+    left = int(os.environ["TEST_INTERRUPT_AT_IMPORT"])
+
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("promgun") and os.getpid() == os.getpgrp():
+            self.left -= 1
+            if not self.left:
+                os.killpg(0, signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.unmeasured("signals come while an interpreter starts")
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 9, 20, 40])
+def test_interrupt_while_promgun_is_imported(sandbox: Sandbox, number: int) -> None:
+    """The interpreter's own start is not ours to handle, so the first moment is the import of the package."""
     before = free_stores()
-    for step in range(12):
-        server = PromgunProcess("-k", "sync", "--workers", "2", "--graceful-timeout", "3", sandbox=sandbox)
-        server.start()
-        # The interpreter's own start is not ours to handle: begin when promgun is being imported.
-        time.sleep(0.08 + 0.06 * step)
-        os.killpg(server.process.pid, signal.SIGINT)
-        code = server.wait(10)
-        assert code in {0, 130, -signal.SIGINT}, f"{code} at step {step}: {server.log}"
-        wait_until(lambda: not sandbox.left_behind(), message=lambda: str(sandbox.left_behind()))
+    sandbox.write("sitecustomize.py", INTERRUPTS_ITSELF)
+    environment = {"TEST_INTERRUPT_AT_IMPORT": str(number)}
+    server = PromgunProcess("-k", "sync", "--workers", "2", sandbox=sandbox, env=environment)
+    server.start()
+    assert server.wait() in {0, 130, -signal.SIGINT}, f"{server.process.poll()}: {server.log}"
+    wait_until(lambda: not sandbox.left_behind(), message=lambda: str(sandbox.left_behind()))
+    wait_until(lambda: not free_stores() - before)
+
+
+@pytest.mark.unmeasured("signals come while an interpreter starts")
+@pytest.mark.parametrize("mark", ["Starting gunicorn", "Listening at", "Metrics at", "Booting worker"])
+def test_interrupt_when_a_line_was_logged(sandbox: Sandbox, mark: str) -> None:
+    """Ctrl-C goes to the whole group: to workers that were just forked too."""
+    before = free_stores()
+    server = PromgunProcess("-k", "sync", "--workers", "2", "--graceful-timeout", "3", sandbox=sandbox)
+    server.start()
+    wait_until(lambda: mark in server.log)
+    os.killpg(server.process.pid, signal.SIGINT)
+    assert server.wait() in {0, 130, -signal.SIGINT}, f"{server.process.poll()}: {server.log}"
+    wait_until(lambda: not sandbox.left_behind(), message=lambda: str(sandbox.left_behind()))
     wait_until(lambda: not free_stores() - before)

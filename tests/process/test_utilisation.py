@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes do not share a monotonic clock")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes do not share a monotonic clock"),
+    pytest.mark.unmeasured("it compares figures of time with the clients' own"),
+]
 
 BUSY = "gunicorn_worker_busy_seconds_total"
 CAPACITY = "gunicorn_worker_capacity"

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     Collect = Callable[[], Sequence[Metric]]
 
 #: Within this a good scrape is answered, whatever else goes on. It takes some hundredths of a second; one that is held
-#: up waits for a deadline of 5 s, so there is room for a busy machine.
-PROMPT = 2.5
+#: up waits for a minute where limits are PATIENT, so there is room for a busy machine.
+PROMPT = 8.0
+PATIENT = Limits(head_seconds=60, write_seconds=60, stop_seconds=60)
 
 
 def families() -> list[Metric]:

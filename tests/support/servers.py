@@ -14,7 +14,7 @@ from tests.support.http_client import Address, send
 from tests.support.sandbox import Sandbox, wait_until
 
 _LISTENING = re.compile(r'msg="Listening on" address=127\.0\.0\.1:(\d+)')
-STOP_DEADLINE = 20.0
+STOP_DEADLINE = 60.0
 
 
 @contextmanager

@@ -169,7 +169,7 @@ def read_values(path: Path) -> dict[str, float]:
 # ---- processes
 
 
-def in_fresh_interpreter(function: Callable[..., Any], *arguments: Any, timeout: float = 60, **env: str) -> Any:
+def in_fresh_interpreter(function: Callable[..., Any], *arguments: Any, timeout: float = 120, **env: str) -> Any:
     """Call a function of a test module in an interpreter of its own and return what it returns, by way of JSON.
 
     Fails with its output when it raises, hangs or is killed.

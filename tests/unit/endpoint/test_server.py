@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from promgun.endpoint.limits import Limits
-from tests.support.endpoint_server import PROMPT, Endpoint, converse, families, read_all
+from tests.support.endpoint_server import PATIENT, PROMPT, Endpoint, converse, families, read_all
 from tests.support.http_client import Connection, Request, send
 
 if TYPE_CHECKING:
@@ -195,13 +195,13 @@ def test_stop_gives_the_answer_at_hand_and_closes_the_rest() -> None:
         return families()
 
     with (
-        Endpoint(collect, limits=Limits(stop_seconds=5)) as server,
+        Endpoint(collect, limits=PATIENT) as server,
         Connection(server.address) as idle,
         Connection(server.address) as busy,
     ):
         idle.request(Request("/-/ready"), keepalive=True)
         busy.socket.sendall(Request("/metrics").encode("1.1", keepalive=True))
-        assert running.wait(5)
+        assert running.wait(60)
         began = time.monotonic()
         server.begin_to_stop()
         assert read_all(idle.socket) == b""
@@ -217,12 +217,12 @@ def test_stop_does_not_wait_long_for_anybody() -> None:
 
     def collect() -> list[Metric]:
         running.set()
-        released.wait(10)
+        released.wait(60)
         return families()
 
     with Endpoint(collect, limits=Limits(stop_seconds=0.2)) as server, Connection(server.address) as connection:
         connection.socket.sendall(Request("/metrics").encode("1.1", keepalive=True))
-        assert running.wait(5)
+        assert running.wait(60)
         began = time.monotonic()
         server.begin_to_stop()
         server.wait()

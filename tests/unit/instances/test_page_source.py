@@ -121,13 +121,13 @@ def test_silence_ends_in_time() -> None:
     started = time.monotonic()
 
     def stay_silent(_client: socket.socket) -> None:
-        held.wait(5)
+        held.wait(60)
 
     with http(stay_silent) as (address, _):
         with pytest.raises(InstanceError, match="timed out"):
             UrlSource(address, timeout=0.2).families()
         held.set()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_trickle_ends_in_time() -> None:

@@ -268,6 +268,7 @@ def test_half_a_header_is_healed(path: Path, written: int) -> None:
 # ---- damaged
 
 
+@pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 def test_every_wrong_bit_costs_at_most_what_it_is_in(path: Path) -> None:
     write_file(path, THREE)
     good = bytes_in_use(path)
@@ -392,6 +393,7 @@ def test_a_damaged_file_stays_while_there_is_no_space_to_heal_it(path: Path, mon
     assert read_values(path) == dict(list(THREE.items())[:2])
 
 
+@pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 260), st.binary(min_size=1, max_size=24)), min_size=1, max_size=4))
 def test_scribbles_never_raise_and_heal(path: Path, scribbles: list[tuple[int, bytes]]) -> None:

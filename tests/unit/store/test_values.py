@@ -283,6 +283,7 @@ def _eventlet(path: str) -> float:
     return page["c_total{}"] + sum_of(page, "l_total")
 
 
+@pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 @pytest.mark.parametrize("library", [_gevent, _eventlet])
 def test_greenlets_lose_nothing(tmp_path: Path, library: Callable[[str], float]) -> None:
     assert in_fresh_interpreter(library, tmp_path) == 10_000
@@ -391,6 +392,7 @@ def _fork_while_threads_count(path: str) -> list[float]:
     return [float(sum(counted)), 12 * 20.0]
 
 
+@pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 def test_forks_while_threads_count(tmp_path: Path) -> None:
     in_parent, in_children = in_fresh_interpreter(_fork_while_threads_count, tmp_path)
     page = page_totals(tmp_path)
@@ -462,6 +464,7 @@ def _interrupted_by_signals(path: str, seconds: float) -> list[float]:
     return [float(rounds), float(handled), float(refused)]
 
 
+@pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 def test_a_signal_handler_that_counts_neither_hangs_nor_loses(tmp_path: Path) -> None:
     rounds, handled, refused = in_fresh_interpreter(_interrupted_by_signals, tmp_path, 1.0)
     assert handled >= 2000
@@ -499,6 +502,7 @@ def _interrupted_by_collections(path: str) -> list[float]:
     return [3000.0, float(collected)]
 
 
+@pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 def test_a_collection_callback_that_counts_neither_hangs_nor_loses(tmp_path: Path) -> None:
     rounds, collected = in_fresh_interpreter(_interrupted_by_collections, tmp_path)
     assert collected > 1000

@@ -242,6 +242,7 @@ def test_quantile_beyond_the_last_bucket_is_marked() -> None:
     assert "> 10.0 s" in drawn(beyond)[2]
 
 
+@pytest.mark.unmeasured("it counts processor time")
 def test_frame_is_cheap() -> None:
     shown = view(16)
     begin = time.process_time()
