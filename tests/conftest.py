@@ -37,15 +37,15 @@ def pytest_configure() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose program is absent; in CI nothing is skipped, so there it fails."""
-    for marker in item.iter_markers("needs"):
-        for program in marker.args:
-            if shutil.which(program):
-                continue
-            reason = f"{program} is not installed"
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"{reason}, and CI has everything", pytrace=False)
-            pytest.skip(reason)
+    """Skip a test that lacks a program or root; in CI nothing is skipped, so there it fails."""
+    programs = [program for marker in item.iter_markers("needs") for program in marker.args]
+    lacking = [f"{program} is not installed" for program in programs if not shutil.which(program)]
+    if os.geteuid() != 0:
+        lacking += [f"only root may {marker.args[0]}" for marker in item.iter_markers("needs_root")]
+    if lacking and os.environ.get("CI") == "true":
+        pytest.fail(f"{lacking[0]}, and CI has everything", pytrace=False)
+    if lacking:
+        pytest.skip(lacking[0])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -181,7 +181,7 @@ def test_store_directory_that_is_a_file(sandbox: Sandbox) -> None:
     assert path.is_file()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.needs_root("give a directory away")
 def test_store_directory_of_somebody_else(sandbox: Sandbox) -> None:
     path = sandbox.directory / "store"
     path.mkdir()

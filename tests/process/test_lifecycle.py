@@ -19,7 +19,7 @@ pytestmark = pytest.mark.seam
 
 REQUESTS = "gunicorn_requests_total"
 NOBODY = 65534
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change user")
+needs_root = pytest.mark.needs_root("change user")
 
 
 def probe(worker_type: str, *args: str, **options: object) -> PromgunProcess:

@@ -20,6 +20,8 @@ from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import load, send
 from tests.support.page import Page
 
+pytestmark = pytest.mark.needs_root("mount a file system")
+
 REQUESTS = "gunicorn_requests_total"
 ERRORS = "promgun_store_errors_total"
 WARNING = re.compile(r"\[(\d+)\] \[WARNING\] Metrics cannot be stored \(([^:]*): ([^)]*)\)")
@@ -69,14 +71,6 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
 """
-
-
-@pytest.fixture(autouse=True)
-def _may_mount() -> None:
-    if os.geteuid() != 0:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI runs as root, for this takes a mount", pytrace=False)
-        pytest.skip("only root can mount a file system")
 
 
 class Confined(PromgunProcess):

@@ -248,14 +248,14 @@ def test_surroundings_do_not_decide(sandbox: Sandbox, monkeypatch: pytest.Monkey
 
 
 def run_pytest(
-    tmp_path: Path, text: str, *, command: str = 'exec "$@"', **env: str
+    tmp_path: Path, text: str, *, command: str = 'exec "$@"', program: tuple[str, ...] = ("-m", "pytest"), **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one test under this suite's conftest, in a process of its own that a shell starts."""
     (tmp_path / "test_one.py").write_text(text)
     (tmp_path / "conftest.py").write_text("from tests import conftest\nconftest.TIME_LIMIT = 1\n")
     arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-rs", "-W", "ignore", str(tmp_path)]
     return subprocess.run(
-        ["sh", "-c", command, "sh", sys.executable, "-m", "pytest", *arguments],
+        ["sh", "-c", command, "sh", sys.executable, *program, *arguments],
         env={**os.environ, **env},
         capture_output=True,
         text=True,
@@ -288,6 +288,15 @@ def test_absent_program_is_skipped_except_in_ci(tmp_path: Path, ci: str, outcome
     ended = run_pytest(tmp_path, text, CI=ci)
     assert outcome in ended.stdout.replace("1 error", "1 failed")
     assert "no-such-program is not installed" in ended.stdout
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
+def test_what_needs_root_is_skipped_except_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
+    text = "import pytest\n@pytest.mark.needs_root('fly')\ndef test_one():\n    pass\n"
+    somebody = "import os, sys; os.geteuid = lambda: 65534; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    ended = run_pytest(tmp_path, text, CI=ci, program=("-c", somebody))
+    assert outcome in ended.stdout
+    assert "only root may fly" in ended.stdout
 
 
 def test_kill_reaches_a_stopped_server() -> None:

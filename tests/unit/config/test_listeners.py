@@ -214,7 +214,7 @@ def test_giving_up_what_is_gone_already_is_no_error(path: Path, listener: socket
     assert listener.fileno() == -1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.needs_root("give files away")
 def test_socket_file_gets_its_owner(path: Path) -> None:
     sock = bind(parse_address(f"unix:{path}"), uid=65534, gid=65533)
     assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65533)

@@ -268,7 +268,7 @@ def test_directory_that_others_may_write_to_is_refused(runtime: Path) -> None:
         live_runs()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.needs_root("give a directory away")
 def test_foreign_directory_is_refused(runtime: Path) -> None:
     runtime.mkdir()
     os.chown(runtime, 12345, -1)
@@ -276,7 +276,7 @@ def test_foreign_directory_is_refused(runtime: Path) -> None:
         register(a_run())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.needs_root("give a directory away")
 def test_root_reads_the_directory_of_a_service_that_it_names(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of the unit that ``promgun export systemd`` makes: it belongs to the unit's user."""
     register(a_run())
@@ -287,7 +287,7 @@ def test_root_reads_the_directory_of_a_service_that_it_names(runtime: Path, monk
         live_runs()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.needs_root("give a directory away")
 def test_foreign_session_directory_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with ``sudo -E``: the caller's XDG_RUNTIME_DIR is not ours to write in."""
     session = tmp_path / "session"

@@ -36,7 +36,7 @@ held.close()
 """
 NOBODY = 65534
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="needs root")
+needs_root = pytest.mark.needs_root("give files to another user")
 
 
 @contextlib.contextmanager

@@ -411,9 +411,8 @@ def test_scribbles_never_raise_and_heal(path: Path, scribbles: list[tuple[int, b
     assert not ValueFile(path, Owner()).damage
 
 
+@pytest.mark.needs_root("give files to another user")
 def test_files_belong_to_the_workers_user(path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can give files away")
     file = ValueFile(path, Owner(65534, 65534))
     file.close()
     assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)

@@ -118,7 +118,7 @@ def test_without_space_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytes
     assert os.listdir(tmp_path) == ["master-slot0.json"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="needs root")
+@pytest.mark.needs_root("give files to another user")
 def test_facts_belong_to_the_workers_user(tmp_path: Path) -> None:
     write_facts(tmp_path, FACTS, 65534, 65534)
     status = (tmp_path / "master-slot0.json").stat()
