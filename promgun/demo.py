@@ -50,7 +50,7 @@ class Request:
     environ: WSGIEnvironment
 
     def number(self, name: str, default: float) -> float:
-        """Return the query's first value of this name; raises ``ValueError`` where it is no number."""
+        """Return the query's first value of this name; raises ``ValueError`` if it is not a number."""
         return float(self.query.get(name, [str(default)])[0])
 
 

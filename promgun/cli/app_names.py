@@ -1,4 +1,4 @@
-"""What could stand for APP, read from the files of a directory: nothing of the application is imported for a TAB."""
+"""Completes APP from the source files of a directory; the application is not imported."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NOT_APPS = frozenset({"conftest", "gunicorn", "gunicorn.conf", "setup", "noxfil
 
 
 def candidates(incomplete: str, directory: str = ".") -> list[str]:
-    """``module`` and ``package.module`` names under ``directory`` that go on from ``incomplete``.
+    """``module`` and ``package.module`` names under ``directory`` that begin with ``incomplete``.
 
-    After a colon, and when only one module is left, the names that look callable in it: ``module:name``.
+    After a colon, and when only one module is left, also its names that look like applications: ``module:name``.
     """
     root = Path(directory)
     module, colon, _ = incomplete.partition(":")
@@ -56,7 +56,7 @@ def _callables(root: Path, module: str) -> Iterator[str]:
 
 
 def _likely(body: list[ast.stmt]) -> Iterator[str]:
-    """Names that may be a WSGI application: what a call made, a function of two arguments, an imported ``app``."""
+    """Names that may be a WSGI application: the result of a call, a function of two arguments, an imported ``app``."""
     for statement in body:
         match statement:
             case ast.Assign(targets=targets, value=ast.Call()):

@@ -1,7 +1,7 @@
 """Values that Gunicorn's settings are known to take, for help, completion and messages: data only.
 
-A setting that the installed Gunicorn does not have is simply not asked for; a test holds each value against its
-setting's own validator.
+Settings that the installed Gunicorn does not have are not looked up; a test gives each value to its setting's own
+validator.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "syslog_facility": tuple(_FACILITIES.split()),
 }
 
-#: Settings whose values Gunicorn's own validator lets through unread: a wrong one fails late, or is silently ignored.
+#: Settings for which Gunicorn's own validator accepts any text: a wrong value fails late, or is silently ignored.
 CHECKED_HERE = frozenset({"loglevel", "protocol", "syslog_facility"})
 
 #: Placeholders of Gunicorn's (``Setting.meta``) that stand for a path, and what completes it.
@@ -40,5 +40,5 @@ PATH_PLACEHOLDERS: Mapping[str, str] = {
     "PATH": "file",
     "DIR": "dir",
 }
-#: The same for settings without a telling placeholder.
+#: The same for settings whose placeholder does not tell.
 PATH_SETTINGS: Mapping[str, str] = {"chdir": "dir", "paste": "file", "pythonpath": "dir"}

@@ -42,7 +42,7 @@ def export() -> None:
 
 
 def options_of(defaults: Any) -> list[click.Option]:
-    """Make the options that the fields of a dataclass declare (:mod:`promgun.export.options`)."""
+    """Make an option of each field of a dataclass that declares one (:mod:`promgun.export.options`)."""
     made = []
     for one in fields(defaults):
         value = getattr(defaults, one.name)
@@ -66,7 +66,7 @@ def _option(name: str, flag: str, default: Any, text: str, metavar: str | None) 
 
 
 def build(defaults: Options, values: dict[str, Any]) -> Options:
-    """Return the dataclass with ``values``, each in the part that has a field of its name."""
+    """Return the dataclass with ``values``; a value goes to the field of its name, in whichever part that is."""
     given: dict[str, Any] = {}
     for one in fields(defaults):  # type: ignore[arg-type] # a dataclass
         if one.metadata.get("part"):
@@ -77,7 +77,7 @@ def build(defaults: Options, values: dict[str, Any]) -> Options:
 
 
 def _command(name: str, make: Callable[[Any], str], defaults: Any, about: str, example: str) -> click.Command:
-    """Make a command that prints what ``make`` says of its options."""
+    """Make a command that prints what ``make`` returns for its options."""
 
     def callback(*, output: Path | None, **values: Any) -> None:
         text = make(build(defaults, values))
@@ -114,7 +114,7 @@ export_grafana = _command(
     "grafana",
     grafana,
     GrafanaOptions(),
-    "Print a dashboard for Grafana 11 or newer: import it, or lay it where Grafana provisions from.",
+    "Print a dashboard for Grafana 11 or newer: import it, or put it into a folder that Grafana provisions from.",
     """\
   promgun export grafana > promgun.json
   promgun export grafana --title Shop --uid shop --job shop --output dashboards/shop.json""",

@@ -1,4 +1,4 @@
-"""Every option of the installed Gunicorn, and our own: generated from its settings table, never copied."""
+"""The options of ``promgun run``: generated from the settings of the installed Gunicorn, to which ours are added."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GIVEN = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT})
 
 
 class SettingType(ParamType):
-    """A value as the setting's own ``type`` and ``validator`` take it; what they refuse is a usage error."""
+    """A value that the setting's own ``type`` and ``validator`` accept; what they refuse is a usage error."""
 
     def __init__(self, setting: Any) -> None:
         self.setting = setting
@@ -29,7 +29,7 @@ class SettingType(ParamType):
         self.choices = CHOICES.get(setting.name, ())
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Give the value that ``Config.set`` is to get, after having tried it there."""
+        """Give the value for ``Config.set``, after the setting has accepted it."""
         from gunicorn.errors import ConfigError  # noqa: PLC0415 - Gunicorn is there once a setting is
 
         try:
@@ -117,7 +117,7 @@ def gunicorn_options() -> list[SettingOption]:
 
 
 def _check_web_concurrency(value: str) -> None:
-    """Refuse what Gunicorn (25.3 to 27.0) would stumble over while it is imported."""
+    """Refuse a value with which Gunicorn (25.3 to 27.0) cannot be imported."""
     try:
         int(value)
     except ValueError:
@@ -127,7 +127,7 @@ def _check_web_concurrency(value: str) -> None:
 
 
 def overrides(ctx: click.Context) -> dict[str, object]:
-    """What a flag or a variable gave, by setting; nothing that merely has a default."""
+    """The values that a flag or a variable gave, by setting; defaults are left out."""
     given = {
         str(option.name): option.override(ctx.params[str(option.name)])
         for option in ctx.command.get_params(ctx)
@@ -151,7 +151,7 @@ def variable(flags: tuple[str, ...]) -> str:
 
 
 def placeholder(setting: Any) -> str:
-    """What stands for the value in help: the choices if they are few, or Gunicorn's own word."""
+    """The placeholder of the value in help: the choices if they are few, else Gunicorn's own."""
     choices = CHOICES.get(setting.name, ())
     if setting.name == "worker_class":
         return "TYPE"
@@ -171,7 +171,7 @@ def help_text(setting: Any) -> str:
 
 
 def default_text(setting: Any) -> str:
-    """The default as one would type it; empty where there is none to speak of."""
+    """The default as one would type it; empty for flags, computed defaults and settings without one."""
     described = getattr(setting, "default_doc", "").strip()
     if described.endswith("()``"):
         return ""

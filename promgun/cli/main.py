@@ -39,7 +39,7 @@ class LazyGroup(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Show the help when nothing is asked for: a usage error on any Click (8.1 called it success)."""
+        """Without arguments show the help and exit with 2, on any Click (8.1 exits with 0)."""
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(ExitCode.USAGE)
@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; one that is unknown is answered with the nearest."""
+        """Find the command; for an unknown one suggest the nearest."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
             from difflib import get_close_matches  # noqa: PLC0415 - for a mistake only
@@ -63,10 +63,10 @@ class LazyGroup(click.Group):
 class PromgunGroup(LazyGroup):
     """The top of the tree, and the error boundary of the program."""
 
-    def main(  # type: ignore[override] # what the first two hold is settled here
+    def main(  # type: ignore[override] # the program's name and the variable are fixed here
         self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
     ) -> Any:
-        """Run a command line and exit: 0, or the code of what went wrong, told in one line on standard error."""
+        """Run a command line and exit: with 0, or with one line on standard error and the error's code."""
         extra = {"prog_name": PROGRAM, "complete_var": COMPLETE_VARIABLE} | extra
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)

@@ -1,4 +1,4 @@
-"""``promgun metrics``: dump, list, serve; ``top`` has a module of its own."""
+"""``promgun metrics dump``, ``list`` and ``serve``; ``metrics top`` is in ``top``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,12 @@
-"""The completion scripts and what answers them: a protocol of our own, so that both agree whatever Click is installed.
+"""The completion scripts, and the classes that answer them, where Click's own (8.5.1) fall short.
+
+What can be completed is Click's to find: commands, options, choices, and ``shell_complete`` of our parameter types.
+With Click's scripts the contract tests fail for ``--option=VALUE`` in all three shells, values and files alike, and for
+``MODULE:NAME`` in bash, which cuts words at a colon. Click's script also depends on the version that printed it (fish:
+8.4.0 and 8.4.2 differ), while ours are files of the package, and printing it for bash starts a bash to ask its version.
 
 A script hands over the line up to the cursor (``COMP_LINE``), the program answers lines of ``type<TAB>value<TAB>help``.
-Type ``plain`` is a completion, ``file`` and ``dir`` ask the shell for paths. (Click's own fish protocol differs between
-8.4.0 and 8.4.2, its bash one starts a second bash to ask for a version and loses words with a colon.)
+Type ``plain`` is a completion, ``file`` and ``dir`` ask the shell for paths.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from click.shell_completion import CompletionItem, ShellComplete, add_completion
 
 #: Longer help does not fit beside a completion.
 HELP_WIDTH = 90
-#: What bash breaks words at when it does not tell (its default in 5.2).
+#: The characters at which bash 5.2 breaks words, if COMP_WORDBREAKS is not given.
 _WORD_BREAKS = " \t\n\"'><=;|&(:"
 _MARK = "\x01"
 
@@ -97,12 +101,12 @@ complete --command promgun --no-files --arguments '(__promgun_complete)'
 
 
 class _LineComplete(ShellComplete):
-    """What the three shells share: the line comes whole and is split here."""
+    """Gets the whole line and splits it into words, for every shell."""
 
     source_template = ""
 
     def source(self) -> str:
-        """Give the script; nothing in it depends on how the program was called."""
+        """Give the script; it is the same however the program was called."""
         return self.source_template
 
     def get_completion_args(self) -> tuple[list[str], str]:
@@ -114,7 +118,7 @@ class _LineComplete(ShellComplete):
         return words[:-1], words[-1].replace(_MARK, "")
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
-        """Complete as Click does, but give back whole words: the ``--option=`` before a value belongs to it."""
+        """Complete as Click does, but keep the ``--option=`` before a value: shells replace the whole word."""
         items = super().get_completions(args, incomplete)
         option = re.match(r"--[^=\s]+=", incomplete)
         if option is None:
@@ -130,13 +134,13 @@ class _LineComplete(ShellComplete):
 
 
 class _BashComplete(_LineComplete):
-    """bash replaces what follows the last of its word breaks (``=`` and ``:`` among them), so only that is given."""
+    """For bash, which replaces only what follows the last ``=``, ``:`` or other word break."""
 
     name = "bash"
     source_template = _BASH
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
-        """Complete, and leave out what bash keeps."""
+        """Complete, and leave out the part of the word that bash keeps."""
         breaks = os.environ.get("COMP_WORDBREAKS") or _WORD_BREAKS
         kept = max(incomplete.rfind(char) for char in breaks) + 1
         items = super().get_completions(args, incomplete)
@@ -157,7 +161,7 @@ _CLASSES = (_BashComplete, _ZshComplete, _FishComplete)
 
 
 def register() -> None:
-    """Put ours in place of Click's classes for the three shells."""
+    """Replace Click's classes for the three shells by ours."""
     for cls in _CLASSES:
         add_completion_class(cls)
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from promgun.status.snapshot import Snapshot
 
-#: Snapshots that follow one closer, as those of several viewers do, make no interval of their own. The page asks once
-#: a second, give or take.
+#: Seconds; a snapshot that follows sooner, as with several viewers, makes no interval. The page asks about once a
+#: second.
 _SHORTEST_INTERVAL = 0.9
 
-# Only sites of this origin may use what is here, however it is loaded.
+# Pages of other origins may not load what is here.
 _OWN_ORIGIN = (b"Cross-Origin-Resource-Policy", b"same-origin")
 _JSON = ((b"Content-Type", b"application/json"), _OWN_ORIGIN, *ALWAYS)
 
@@ -29,8 +29,9 @@ _JSON = ((b"Content-Type", b"application/json"), _OWN_ORIGIN, *ALWAYS)
 class StatusFeed:
     """Makes the text of ``/status.json`` each time somebody asks; used from one thread at a time.
 
-    The last minute is built from these very questions: where nobody asks, nothing is collected. Whoever comes back
-    after more than a minute, or when the server does, begins anew. ``paths`` shows those of running requests.
+    The last minute is built from the snapshots that are taken for these answers: without requests nothing is
+    collected. It starts empty after a minute without a request, and when the server was gone. ``paths`` shows the paths
+    of running requests.
     """
 
     def __init__(self, take: Callable[[], Snapshot], *, paths: bool = False) -> None:
@@ -40,7 +41,7 @@ class StatusFeed:
         self._was_up = False
 
     def text(self) -> str:
-        """Take a snapshot and tell it, with what is known of the minute before, as ``promgun.status.json`` says."""
+        """Take a snapshot; give it and the minute before as JSON (``promgun.status.json``)."""
         snapshot = self._take()
         last = self._history.last
         if last is None or not self._was_up or snapshot.taken - last.taken > MINUTE:
@@ -58,7 +59,7 @@ def status(text: str) -> Answer:
 
 
 def _policy(style: str, script: str) -> bytes:
-    """Allow a browser these two and questions to this server (CSP 3); text is never made markup (Trusted Types)."""
+    """Allow this style, this script and requests to this server only (CSP 3); no markup from text (Trusted Types)."""
     return "; ".join(
         (
             "default-src 'none'",
@@ -96,5 +97,5 @@ def _build() -> Answer:
     )
 
 
-# Read when the module is: the workers' user, whom the process becomes, may not be allowed to.
+# Read at import: the workers' user, to whom the process changes later, may not be able to read the files.
 PAGE = _build()

@@ -17,7 +17,7 @@ _BUSY_ENOUGH = "sum by (<by>) (increase(gunicorn_requests_total{<select>}[<windo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One alert rule; ``wait`` is how long the condition must hold, empty for what is told at once."""
+    """One alert rule; ``wait`` is how long the condition must hold, empty to alert at once."""
 
     name: str
     expr: str

@@ -1,4 +1,4 @@
-"""Scaling by saturation: running and waiting requests by the requests that can be served at once."""
+"""Scaling by saturation: running and waiting requests divided by the requests that can be served at once."""
 
 from __future__ import annotations
 

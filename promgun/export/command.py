@@ -26,7 +26,7 @@ class ServerOptions:
     arguments: tuple[str, ...] = ()
 
     def ports(self) -> Iterator[int]:
-        """Yield the ports that it listens at; raises ``UsageError`` for an address that is none."""
+        """Yield the ports that it listens at; raises ``UsageError`` for anything that is not an address."""
         for address in (self.bind, self.metrics_bind):
             if not address.startswith("unix:"):
                 yield port(address)

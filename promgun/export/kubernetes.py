@@ -1,4 +1,4 @@
-"""``promgun export kubernetes``: a server as Kubernetes runs it, scraped and scaled by what it is asked for."""
+"""``promgun export kubernetes``: objects that run a server, have it scraped, and scale it by its saturation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from promgun.metrics.defaults import METRICS_PORT
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", re.ASCII)
 _IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*", re.ASCII)
-#: Of the image's user, of whom nothing is known: not root, and no account of the host.
+#: The user id in the container, as the image's own is not known: not root, and not an account of the host.
 USER = 10001
 
 HEAD = """\

@@ -1,4 +1,4 @@
-"""Options as fields: a frozen dataclass says of each field what the command line shows, and nothing is said twice."""
+"""Command-line options declared as the fields of a frozen dataclass: name, default, help and placeholder."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ RECORDS: tuple[Record, ...] = (
         " or 0 * job:gunicorn_requests:rate{<select>}"
         ") / job:gunicorn_requests:rate{<select>}",
     ),
-    # How many requests could be served at once, and how many wanted to be: those that were, and those that waited.
+    # Capacity, and demand: the requests that are being served and those that wait.
     Record("instance:gunicorn_capacity:sum", "sum by (<by>, instance) (gunicorn_worker_capacity{<select>})"),
     Record(
         "instance:gunicorn_busy:rate",

@@ -19,7 +19,7 @@ _HIGHEST_PORT = 65535
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Put ``values`` where a template says ``<name>``; a name that is unknown is a ``KeyError``, our own mistake."""
+    """Replace each ``<name>`` of a template by its value; a name without a value is a ``KeyError``."""
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
@@ -35,7 +35,7 @@ def seconds(duration: str) -> float:
 
 
 def window(duration: str) -> str:
-    """Return a duration that Prometheus can look back for: longer than nothing."""
+    """Return a duration that can be the range of a query: longer than zero."""
     if not seconds(duration):
         raise UsageError(f"{duration!r} is no time to look back for", "Give one that is longer than 0s")
     return duration

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 _spell: Callable[[float], str] = floatToGoString
-#: Time stamp, exemplar and what else a sample can have, where it has none.
+#: The fields of a sample after its value, when it has no time stamp, exemplar or native histogram.
 _NOTHING_MORE = Sample("", {}, 0.0)[3:]
 _ZERO = "0.0"
 #: Beside twice the lines of the largest page, how many heads are kept of series that are gone.

@@ -1,4 +1,4 @@
-"""A snapshot from the families of one page, whoever collected or served it."""
+"""A snapshot from the metric families of one page, collected here or served by another host."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _BOUND = re.compile(r"\+Inf|[0-9]+(\.[0-9]+)?(e[+-]?[0-9]{1,2})?", re.ASCII)
 def snapshot_of(families: Iterable[Metric], *, taken: float, at: float, details: Details | None = None) -> Snapshot:
     """Read a page that was collected at ``taken`` (the observer's monotonic clock) and ``at`` (Unix time).
 
-    Never raises for what is missing on it, foreign, or no number.
+    Never raises: what is missing, unknown or not a number is left out.
     """
     page = _Page(families)
     details = details or Details()
@@ -71,7 +71,7 @@ def snapshot_of(families: Iterable[Metric], *, taken: float, at: float, details:
 
 
 class _Page:
-    """The samples of a page by name; values that are no finite number are left out."""
+    """The samples of a page by name, without those whose value is NaN or infinite."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._samples: dict[str, list[Sample]] = {}
@@ -159,7 +159,7 @@ def _slots(page: _Page) -> dict[int, SlotTotals]:
 
 
 def _durations(page: _Page) -> dict[float, float]:
-    """Return the cumulative buckets of all requests by bound; a bound that is no number is left out."""
+    """Return the cumulative buckets of all requests by bound; a bound that is not a number is left out."""
     found = {text: count for text, count in page.by(DURATIONS, "le").items() if _BOUND.fullmatch(text)}
     return dict(sorted((float(text), count) for text, count in found.items()))
 

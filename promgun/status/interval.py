@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from promgun.status.snapshot import SlotTotals, Snapshot, Worker
 
-#: Two snapshots closer than this are one: their differences say nothing.
+#: Seconds; two snapshots closer than this make no interval, their differences mean nothing.
 _SHORTEST = 1e-3
 
 
@@ -23,7 +23,7 @@ class WorkerInterval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """What happened between two snapshots; ``None`` where there was nothing to tell it by, e.g. no request.
+    """What happened between two snapshots; ``None`` is not known, e.g. a quantile without a request.
 
     Quantiles are estimated as PromQL's ``histogram_quantile`` does, linear inside a bucket; one that equals
     ``longest_bound``, the last finite bound, may be any longer. ``error_share`` is that of answers 5xx.
@@ -45,7 +45,7 @@ class Interval:
     def between(cls, earlier: Snapshot, later: Snapshot) -> Interval | None:
         """Compare two snapshots; ``None`` when they are of the same moment, as two answers from one cache are.
 
-        A counter that sank began anew, so all of it is new, as in PromQL's ``increase``.
+        A counter that is smaller than before was reset, so its whole value counts, as in PromQL's ``increase``.
         """
         seconds = _elapsed(earlier, later)
         if seconds < _SHORTEST:
@@ -109,7 +109,7 @@ def _increases(earlier: Mapping[str, float], later: Mapping[str, float]) -> dict
 
 
 def _bucket_increases(earlier: Mapping[float, float], later: Mapping[float, float]) -> dict[float, float]:
-    """As :func:`_increases`, but all buckets begin anew together, also when their bounds were changed."""
+    """As :func:`_increases`; if one bucket was reset, or the bounds were changed, all of them count as reset."""
     if earlier.keys() - later.keys() or any(later[bound] < count for bound, count in earlier.items()):
         return dict(later)
     return {bound: count - earlier.get(bound, 0.0) for bound, count in later.items()}

@@ -1,4 +1,4 @@
-"""A histogram in a few figures, for people: count, mean, and how far most of it reaches."""
+"""A histogram in a few figures: count, mean, and the bucket bounds of half and of 99 % of the observations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Summary:
         return f"≤ {bound:.10g}" if math.isfinite(bound) else f"> {last:.10g}"
 
 
-def is_whole(family: Metric) -> bool:
+def has_all_parts(family: Metric) -> bool:
     """Whether ``family`` is a histogram with all that a summary needs (``--match`` may have left a part only)."""
     suffixes = {sample.name.removeprefix(family.name) for sample in family.samples}
     return family.type == "histogram" and suffixes >= {"_bucket", "_count", "_sum"}

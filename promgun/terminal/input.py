@@ -1,4 +1,4 @@
-"""A terminal while a program has all of it: single keys, signals, and everything put back at the end."""
+"""Single keys and signals for a full-screen program; the terminal's settings and the handlers are restored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUSPENDED = "suspended"
 CLOSED = "closed"
 _EVENTS = {signal.SIGWINCH: RESIZED, signal.SIGTSTP: SUSPENDED}
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: An arrow, a function key and their kin (ECMA-48 control sequences, SS3): no key of ours is in them.
+#: Arrows, function keys and others that send a sequence (ECMA-48, SS3): none is a key of ours, so they are dropped.
 _SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
 
 
@@ -30,8 +30,7 @@ class TerminalInput:
     """Reads keys one by one, without echo, within a ``with`` block; usable in the main thread only.
 
     Ctrl-C raises ``KeyboardInterrupt`` in the block, SIGTERM and SIGHUP ``SystemExit`` with 128 + the signal's number;
-    a second one of them is not heard, so that what the block puts back is put back. ``stdin`` that is no terminal
-    gives no keys.
+    a second one is ignored, so that the terminal is restored. A ``stdin`` that is not a terminal gives no keys.
     """
 
     def __init__(self, stdin: int) -> None:
@@ -42,18 +41,18 @@ class TerminalInput:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
-            self._listen(undo)
-            self._take_keys(undo)
+            self._catch_signals(undo)
+            self._read_single_keys(undo)
             self._undo = undo.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        deafen()
+        ignore_signals()
         self._undo.close()
 
-    def _listen(self, undo: ExitStack) -> None:
+    def _catch_signals(self, undo: ExitStack) -> None:
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else _pipe()
         undo.callback(os.close, self._wake)
         undo.callback(os.close, wake)
@@ -61,11 +60,11 @@ class TerminalInput:
         handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = dict.fromkeys(_EVENTS, _note)
         handlers |= dict.fromkeys(_ENDS, _end)
         for number, handler in handlers.items():
-            # whoever started us may have said that a signal is not for us (nohup)
+            # ignored by whoever started us, as by nohup
             if signal.getsignal(number) is not signal.SIG_IGN:
                 undo.callback(signal.signal, number, signal.signal(number, handler))
 
-    def _take_keys(self, undo: ExitStack) -> None:
+    def _read_single_keys(self, undo: ExitStack) -> None:
         if not self._reads_keys:
             return
         before = termios.tcgetattr(self._stdin)
@@ -73,7 +72,7 @@ class TerminalInput:
         tty.setcbreak(self._stdin)
 
     def wait(self, seconds: float) -> list[str]:
-        """Wait for keys and signals, at most so long; ``CLOSED`` is the end of a terminal that went away."""
+        """Wait at most so long for keys and signals; ``CLOSED`` means that the terminal is gone."""
         sources = [self._wake, self._stdin] if self._reads_keys else [self._wake]
         ready, _, _ = select.select(sources, (), (), max(0.0, seconds))
         found = []
@@ -94,32 +93,32 @@ class TerminalInput:
         return list(_SEQUENCE.sub("", typed.decode(errors="ignore")))
 
 
-def stop_here() -> None:
-    """Stop this process as Ctrl-Z does when nobody catches it; returns when it is continued."""
+def suspend() -> None:
+    """Stop this process as Ctrl-Z does by default; returns when it is continued."""
     before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTSTP)
     signal.signal(signal.SIGTSTP, before)
 
 
-def deafen() -> None:
-    """Hear no more of the signals that end or stop a program, while it puts things back."""
+def ignore_signals() -> None:
+    """Ignore the signals that end or stop a program, while it restores the terminal."""
     for number in (*_ENDS, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the wake-up descriptor has it."""
+    """Do nothing: the signal's number is written to the wake-up descriptor (``signal.set_wakeup_fd``)."""
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    deafen()
+    ignore_signals()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 
 def _restore(stdin: int, before: list[Any]) -> None:
-    # A terminal that is gone needs nothing. What was typed and not read is not for the shell.
+    # A terminal that is gone cannot be restored. Keys that were not read are discarded, not left to the shell.
     with suppress(termios.error):
         termios.tcsetattr(stdin, termios.TCSAFLUSH, before)
 

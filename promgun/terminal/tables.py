@@ -12,13 +12,13 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from promgun.terminal.histograms import is_whole, summaries
+from promgun.terminal.histograms import has_all_parts, summaries
 from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-#: Headings of columns of numbers, which stand to the right.
+#: Headings of columns of numbers, which are aligned to the right.
 _NUMBERS = frozenset({"PID", "VALUE"})
 #: Columns between two cells of a table on a terminal.
 _GAP = 3
@@ -41,7 +41,7 @@ def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], output: Output |
 
 
 def draw_records(columns: Sequence[str], rows: Iterable[Sequence[str]], output: Output | None = None) -> str:
-    """As :func:`draw`; where a table would fold its cells, a line a cell, so that each can be copied in one piece."""
+    """As :func:`draw`, but one line a cell where a table would fold cells: each can then be copied in one piece."""
     found = [[printable(cell) for cell in row] for row in rows]
     widths = (max(map(cell_len, cells)) for cells in zip(columns, *found, strict=True))
     if output is None or not output.interactive or sum(width + _GAP for width in widths) <= output.width:
@@ -71,7 +71,7 @@ def _print(drawn: Table | Text, output: Output) -> str:
 
 
 def printable(cell: str) -> str:
-    """``cell`` with control characters spelt out: a label's value must not drive the reader's terminal."""
+    """``cell`` with control characters escaped: a label's value must not send commands to the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cell)
 
 
@@ -79,7 +79,7 @@ def metrics_table(families: Iterable[Metric], output: Output | None = None) -> s
     """One row a sample; a histogram is one row a label set, with count, mean, and the bounds of half and of 99 %."""
     rows: list[tuple[str, str, str]] = []
     for family in families:
-        if is_whole(family):
+        if has_all_parts(family):
             rows += [(family.name, labels_text(labels), str(summary)) for labels, summary in summaries(family)]
         else:
             rows += [(sample.name, labels_text(sample.labels), f"{sample.value:.10g}") for sample in family.samples]
@@ -87,5 +87,5 @@ def metrics_table(families: Iterable[Metric], output: Output | None = None) -> s
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
-    """Labels as one reads them: ``method=GET status=200``."""
+    """Labels as text: ``method=GET status=200``."""
     return " ".join(f"{name}={value}" if value else f'{name}=""' for name, value in sorted(labels.items()))

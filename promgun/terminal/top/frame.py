@@ -13,11 +13,10 @@ from promgun.terminal.top.head import LABEL, head_lines
 from promgun.terminal.top.table import Line, fit, table
 from promgun.terminal.top.view import Controls, View
 
-#: Lines that the ends of workers may take, their heading among them, from workers that would need them: by the lines
-#: there are for both.
+#: How many lines the exits may take from the workers, heading included: (lines for both, at most for exits).
 _EXITS = ((12, 4), (8, 1))
 _PROGRAM = "promgun top  "
-#: As wide as the head is drawn for a pipe.
+#: Columns of the head in a pipe.
 _PIPE = 100
 
 
@@ -38,7 +37,7 @@ def frame(view: View, controls: Controls, width: int, height: int, glyphs: Glyph
 
 
 def page(view: View, controls: Controls, width: int | None, glyphs: Glyphs) -> list[Line]:
-    """The same for paper: all workers and exits, no charts, no keys; as wide as it takes without a ``width``."""
+    """The frame of ``--once``: all workers and exits, no charts, no keys; without ``width`` as wide as needed."""
     return [
         *_banner(view, controls, width or _PIPE, glyphs),
         *head_lines(view, width or _PIPE, glyphs),
@@ -63,7 +62,7 @@ def _banner(view: View, controls: Controls, width: int, glyphs: Glyphs) -> Itera
     room = width - cell_len(right) - 2
     if cell_len(_PROGRAM + left) <= room:
         left = _PROGRAM + left
-    # whose figures these are comes before when they were taken
+    # the name is more important than the time
     title = f"{fit(left, room, glyphs)}  {right}" if room >= cell_len(view.name) else left
     yield [(fit(title, width, glyphs), "title")]
     if controls.away:
@@ -71,7 +70,7 @@ def _banner(view: View, controls: Controls, width: int, glyphs: Glyphs) -> Itera
 
 
 def _exits(view: View, width: int, glyphs: Glyphs) -> Iterator[Line]:
-    """The ends of workers: by cause since the start (of which so many while we watched), then the last ones."""
+    """The exits of workers: by cause since the start (in brackets: while this view ran), then the last ones."""
     counts = {cause: count for cause, count in view.snapshot.exits.items() if count}
     texts = [
         f"{cause} {count}" + (f" (+{view.exits[cause]})" if view.exits.get(cause) else "")
@@ -110,7 +109,7 @@ HELP = (
     ("REQUEST  the oldest one that is running; +2 says that two more are", "plain"),
     ("AGE      for how long it has been     LEFT  requests until it is recycled", "plain"),
     ("CPU      100% is one CPU in full      MEM   resident memory", "plain"),
-    ("exits    ends of workers since the start by cause; (+2): two while you watch", "plain"),
+    ("exits    ended workers by cause since the start; (+2): two while you watch", "plain"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The head of the terminal view: each figure as it reads now, with the last minute as a small bar chart."""
+"""The head of the terminal view: each figure of now, with the last minute as a small bar chart."""
 
 from __future__ import annotations
 

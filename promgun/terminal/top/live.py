@@ -1,4 +1,4 @@
-"""The live view of an instance: samples, draws, and listens to the keyboard."""
+"""The live view of an instance: takes snapshots, draws frames, reads keys."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ INTERVALS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 FRAME_COST = 0.01
 _LONGER = frozenset("+=")
 _SHORTER = frozenset("-_−")  # noqa: RUF001 - some keyboards have a real minus
-#: Seconds between two looks for an instance that is gone.
-_PATIENCE = 1.0
+#: Seconds between two attempts to find an instance that is gone.
+_RETRY = 1.0
 _ORDERS = tuple(ORDERS)
 
 
@@ -40,7 +40,7 @@ def can_draw() -> bool:
 
 
 def _glyphs() -> Glyphs:
-    """What standard output can carry; what it cannot is replaced, for a path may hold anything."""
+    """The characters for standard output's encoding; whatever else a path holds is replaced there."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Glyphs.of(sys.stdout.encoding)
@@ -88,7 +88,7 @@ class Watch:
                 sampled = time.monotonic() >= due
                 if sampled:
                     due += self.pause
-                    self._look()
+                    self._resample()
                 if sampled or events:
                     self._draw(screen)
                 if sampled:
@@ -99,8 +99,8 @@ class Watch:
     def pause(self) -> float:
         """Seconds between two samples: the interval, or longer where a frame costs more than its share of a CPU."""
         if self._controls.away:
-            return max(_PATIENCE, self._controls.every)
-        # the least of the last ones: a machine that is busy makes single frames look dear
+            return max(_RETRY, self._controls.every)
+        # the least of the last ones, because on a busy machine single frames take longer
         return self._controls.every * max(1.0, min(self._costs, default=0.0) / FRAME_COST)
 
     def _sample(self) -> View:
@@ -108,8 +108,8 @@ class Watch:
         self._history.add(snapshot)
         return View.of(self._source.name, snapshot, self._history)
 
-    def _look(self) -> None:
-        """Take a sample, or note that there is nobody to take it of; who comes back is watched from the start."""
+    def _resample(self) -> None:
+        """Take a snapshot, or note why there is none; an instance that comes back gets a new history."""
         if self._controls.away:
             self._history = History()
         try:

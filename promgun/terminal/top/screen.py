@@ -1,4 +1,4 @@
-"""The screen of the terminal view: rich on the alternate screen, and a terminal that gets itself back."""
+"""The full screen of the terminal view: drawn by rich on the alternate screen, restored however the view ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from promgun.terminal.input import SUSPENDED, TerminalInput, deafen, stop_here
+from promgun.terminal.input import SUSPENDED, TerminalInput, ignore_signals, suspend
 from promgun.terminal.top.table import Line
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Screen:
     """All of a terminal within a ``with`` block: what it showed before is back afterwards, however the block ends."""
 
     def __init__(self) -> None:
-        # COLUMNS and LINES are the shell's word from before; the window says itself how large it is now.
+        # COLUMNS and LINES are the size that the shell saw; the window itself tells its present one.
         self.console = _console({name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}})
         self._undo = ExitStack()
 
@@ -51,7 +51,7 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        deafen()
+        ignore_signals()
         self._undo.close()
 
     def _enter(self) -> None:
@@ -75,17 +75,17 @@ class Screen:
         self._live.update(Lines(lines), refresh=True)
 
     def wait(self, seconds: float) -> list[str]:
-        """As :meth:`TerminalInput.wait`; being stopped and continued is done in here."""
+        """As :meth:`TerminalInput.wait`; Ctrl-Z stops the process in here, and the screen is drawn again after it."""
         events = self._input.wait(seconds)
         if SUSPENDED in events:
             self._undo.close()
-            stop_here()
+            suspend()
             self._enter()
         return events
 
 
 def _console(environ: Mapping[str, str], width: int | None = None) -> Console:
-    # An empty NO_COLOR refuses nothing (no-color.org); rich 13.7 thinks that it does.
+    # An empty NO_COLOR does not switch colour off (no-color.org); rich 13.7 takes it as set.
     environ = {name: value for name, value in environ.items() if value or name != "NO_COLOR"}
     return Console(width=width, highlight=False, markup=False, emoji=False, legacy_windows=False, _environ=environ)
 

@@ -12,7 +12,7 @@ from promgun.status.figures import request_text
 from promgun.terminal.top.charts import Glyphs
 from promgun.terminal.top.view import Row
 
-#: A piece of a line and the role it plays, which decides how it looks.
+#: A piece of a line and its role, which decides its colour.
 Span = tuple[str, str]
 Line = list[Span]
 STATE_ROLES = {"idle": "quiet", "busy": "good", "booting": "warn", "draining": "warn", "hung": "bad"}
@@ -21,7 +21,7 @@ _LEAST_REQUEST = 12
 
 
 def fit(text: str, width: int, glyphs: Glyphs, *, right: bool = False) -> str:
-    """``text`` in exactly ``width`` cells: padded, or cut with a mark."""
+    """``text`` in exactly ``width`` cells: padded, or cut with ``…``."""
     length = cell_len(text)
     if length > width:
         return set_cell_size(text, width - 1) + glyphs.cut if width > 0 else ""

@@ -1,4 +1,4 @@
-"""What the terminal view shows at a moment, and in what order: data that a frame is drawn from again and again."""
+"""The data that a frame of the terminal view is drawn from, and the orders of its rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promgun.status.snapshot import Snapshot, Worker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """An instance: its newest snapshot, the interval that it ends, the minute before, and the ends of workers."""
+    """An instance: its newest snapshot, the last interval, the minute before, and the exits of workers."""
 
     name: str
     snapshot: Snapshot
@@ -46,7 +46,7 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
-    """What the person at the keyboard chose, and what is to be said beside the figures.
+    """What was chosen by keys.
 
     ``every`` is the interval in seconds; ``away`` says why there is nothing new.
     """

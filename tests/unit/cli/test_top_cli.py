@@ -118,20 +118,20 @@ def test_view_of_an_expensive_instance_is_drawn_less_often() -> None:
 
 def test_who_comes_back_is_watched_from_the_start() -> None:
     watch = Watch(Scripted(1.0, 2.0, None, None, 1.0, 3.0), 0.5)
-    watch._look()
+    watch._resample()
     assert watch._view.interval is not None
     assert watch._view.interval.requests_per_second == 10.0
     before = watch._view
-    watch._look()
+    watch._resample()
     said = watch._controls.away
     assert "waiting for it: shop is not running" in said
     assert watch.pause == 1.0, "it is not looked for all the time"
-    watch._look()
+    watch._resample()
     assert (watch._view, watch._controls.away) == (before, said)
-    watch._look()
+    watch._resample()
     assert watch._controls.away == ""
     assert watch._view.points == ()
-    watch._look()
+    watch._resample()
     assert len(watch._view.points) == 1
 
 

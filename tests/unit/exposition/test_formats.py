@@ -22,7 +22,7 @@ from promgun.exposition.formats import render, select
 from promgun.instances.registry import Run
 from promgun.status.texts import duration
 from promgun.system.atomic_file import write_atomically
-from promgun.terminal.histograms import Summary, is_whole, summaries
+from promgun.terminal.histograms import Summary, has_all_parts, summaries
 from promgun.terminal.instances import render_runs
 from promgun.terminal.output import Output
 from promgun.terminal.tables import draw
@@ -186,9 +186,9 @@ def test_empty_histogram_has_no_figures() -> None:
 
 
 def test_part_of_a_histogram_is_not_whole(page: list[Metric]) -> None:
-    assert is_whole(page[2])
-    assert not is_whole(select(page, ["*_sum"])[0])
-    assert not is_whole(page[0])
+    assert has_all_parts(page[2])
+    assert not has_all_parts(select(page, ["*_sum"])[0])
+    assert not has_all_parts(page[0])
 
 
 # -- instances -------------------------------------------------------------------------------------------------------
