@@ -41,5 +41,5 @@ def when_ready(server: Any) -> None:
             close_and_unlink(listener)
         server.log.error("No metrics endpoint: %s", error)
         return
-    process = MetricsProcess(plain.endpoint_config(server.cfg, listeners), listeners, server.log)
+    process = MetricsProcess(plain.endpoint_config(server.cfg), listeners, server.log)
     plain.serve(process)

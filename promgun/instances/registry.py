@@ -24,8 +24,12 @@ from typing import NamedTuple
 from promgun.errors import InstanceError
 from promgun.instances.runtime_directory import locked, readable_directories, writable_directory
 from promgun.system.atomic_file import write_atomically
+from promgun.system.procfs import HAS_PROC, process_start
+from promgun.system.safe_open import open_directory, read_regular
 
 NAME_LIMIT = 64
+#: Bytes that an entry may have: a few addresses and paths.
+_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,20 +129,25 @@ def _only(runs: Sequence[Run], what: str, hint: str) -> Run:
 
 
 def _entries(directory: Path) -> Iterator[Run]:
-    for path in directory.glob("*.json"):
-        run, process = _read(path)
+    try:
+        with open_directory(directory) as directory_fd:
+            names = [name for name in os.listdir(directory_fd) if name.endswith(".json") and not name.startswith(".")]
+            found = [(name, *_parse(read_regular(directory_fd, name, _LIMIT))) for name in names]
+    except OSError:
+        return
+    for name, run, process in found:
         if run is None or process is None:
             continue
         if process == process_identity(run.pid):
             yield run
         elif _same_machine(process):
-            path.unlink(missing_ok=True)
+            (directory / name).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[Run | None, str | None]:
+def _parse(data: bytes | None) -> tuple[Run | None, str | None]:
     """An entry and the identity of its process; ``None`` twice for a file that is gone or no entry."""
     try:
-        entry = json.loads(path.read_text())
+        entry = json.loads(data or b"")
         process = str(entry.pop("process"))
         for field in ("addresses", "metrics_addresses"):
             entry[field] = tuple(entry[field])
@@ -177,14 +186,10 @@ def process_identity(pid: int) -> str:
     On Linux: boot id, pid namespace, and start in ticks since boot, which no step of the clock can move (psutil's
     ``create_time`` moves with it). Elsewhere the start time as psutil gives it.
     """
-    if not Path("/proc/self/stat").exists():
+    if not HAS_PROC:
         return _identity_elsewhere(pid)
-    try:
-        # proc(5): the command stands in parentheses and may hold anything; state is field 3, starttime field 22.
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in {"Z", "X"} else f"{_machine()} {fields[19]}"
+    start = process_start(pid)
+    return f"{_machine()} {start}" if start >= 0 else ""
 
 
 def _identity_elsewhere(pid: int) -> str:
@@ -208,5 +213,5 @@ def _machine() -> str:
 def _same_machine(process: str) -> bool:
     """Whether an entry's pid is one of this pid namespace: an entry of another container is left alone."""
     written = process.rpartition(" ")[0]
-    here = _machine() if Path("/proc/self/stat").exists() else "local"
+    here = _machine() if HAS_PROC else "local"
     return written == here or written.partition("/")[0] != here.partition("/")[0]

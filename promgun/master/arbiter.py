@@ -100,7 +100,6 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
         root = os.geteuid() == 0
         return EndpointConfig(
             store=str(self.context.directory.path),
-            fds=tuple(listener.fileno() for listener in self.context.listeners),
             master_pid=os.getpid(),
             uid=self.cfg.uid if root else None,
             gid=self.cfg.gid if root else None,

@@ -18,6 +18,7 @@ from promgun.metrics.catalog import BY_NAME
 from promgun.store import format as fmt
 from promgun.store.files import MAX_SIZE
 from promgun.store.slots import VALUE_FILE
+from promgun.system.safe_open import open_regular
 
 _SUMMED = ("counter", "histogram")
 #: Sample name and value of the label that is kept.
@@ -99,7 +100,7 @@ def _picker(cells: list[int]) -> Callable[[Any], Any]:
 def _read(directory_fd: int, name: str) -> tuple[tuple[int, int, int], bytes] | None:
     """Return which file bears the name, and the part of it that is in use; ``None`` for what is no such file."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
+        fd = open_regular(directory_fd, name)
     except OSError:
         return None
     try:

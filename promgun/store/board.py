@@ -26,7 +26,7 @@ from promgun.store.request_table import (
     busy_cells,
     read_running,
 )
-from promgun.system.procfs import Usage
+from promgun.system.procfs import Usage, process_start
 
 VERSION = 3
 #: The cells, then the regions of running requests.
@@ -269,33 +269,6 @@ def _close_books(cells: Any, now_ns: int) -> None:
     cells[Cell.BUSY_BASE] = busy
     cells[_ENDED] = 0
     cells[_BEGUN] = 0
-
-
-def process_start(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 where that cannot be told, -1 when there is no such
-    process.
-
-    proc(5): field 22 of /proc/PID/stat, counted behind the last parenthesis because the name may hold anything.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except FileNotFoundError:
-        return -1 if os.path.exists("/proc/self/stat") else _start_without_proc(pid)
-    except (ProcessLookupError, PermissionError):
-        return -1
-    # a zombie has ended, whatever its parent knows
-    return -1 if fields[0] in (b"Z", b"X") else int(fields[19])
-
-
-def _start_without_proc(pid: int) -> int:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return -1
-    except PermissionError:
-        return 0
-    return 0
 
 
 def is_alive(view: BoardView) -> bool:

@@ -21,7 +21,7 @@ LOCK_NAME = "store.lock"
 #: What prometheus_client and promgun name their files; nothing else in a user's directory is ours to remove.
 _OURS = re.compile(
     r"(\.bad-|\.new-)?(counter|histogram|summary|gauge_[a-z]+)_[\w-]+\.db"
-    r"|slot-\d+\.lock|(\.new-)?master-slot\d+\.json|gunicorn-\d+\.ctl"
+    r"|slot-\d+\.lock|(\.new-)?master-slot\d+\.json(\.\w+\.tmp)?|gunicorn-\d+\.ctl"
 )
 _PREFIX = "promgun-"
 _UNFINISHED = ".promgun-"

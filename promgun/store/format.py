@@ -161,11 +161,6 @@ def parse_series_key(key: str) -> SeriesKey | None:
     return SeriesKey(*parsed) if whole else None
 
 
-def is_series_key(key: str) -> bool:
-    """Tell whether ``key`` parses as a series."""
-    return parse_series_key(key) is not None
-
-
 def go_string(bound: float) -> str:
     """Spell a bound as prometheus_client does: ``0.005``, ``1.0``, ``1.048576e+06``."""
     if math.isinf(bound):

@@ -6,14 +6,17 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from promgun import __version__
-from promgun.store.slots import read_file
+from promgun.system.atomic_file import replace_file
+from promgun.system.safe_open import open_directory, read_regular
 
 _LIMIT = 1 << 16
+_MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,33 +42,19 @@ class MasterFacts:
 
 def write_facts(directory: Path, facts: MasterFacts, uid: int | None, gid: int | None) -> None:
     """Write or replace the facts of a master; raises ``OSError``."""
-    path = directory / f"master-slot{facts.slot}.json"
-    temporary = path.with_name(f".new-{path.name}")
-    try:
-        temporary.write_text(json.dumps(asdict(facts)))
-        if uid is not None and os.geteuid() == 0:
-            os.chown(temporary, uid, -1 if gid is None else gid)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    owner = (uid, -1 if gid is None else gid) if uid is not None and os.geteuid() == 0 else None
+    content = json.dumps(asdict(facts)).encode()
+    replace_file(directory / f"master-slot{facts.slot}.json", content, mode=_MODE, owner=owner, prefix=".new-")
 
 
 def read_facts(directory: Path) -> Iterator[MasterFacts]:
     """Yield the facts of every master that ever ran on the store, whatever of them can be read."""
-    try:
-        directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-    except OSError:
-        return
-    try:
+    with suppress(OSError), open_directory(directory) as directory_fd:
         for name in sorted(os.listdir(directory_fd)):
             if name.startswith("master-slot") and name.endswith(".json"):
-                data = read_file(directory_fd, name, _LIMIT)
-                facts = _parse(data or b"")
+                facts = _parse(read_regular(directory_fd, name, _LIMIT) or b"")
                 if facts is not None:
                     yield facts
-    finally:
-        os.close(directory_fd)
 
 
 def _parse(data: bytes) -> MasterFacts | None:

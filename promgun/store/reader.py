@@ -8,7 +8,6 @@ no total ever sinks by a rounding error.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -19,6 +18,7 @@ from promgun.store import format as fmt
 from promgun.store.files import MAX_SIZE
 from promgun.store.series import Series, merge_gauge
 from promgun.store.slots import VALUE_FILE
+from promgun.system.safe_open import open_regular
 
 #: Families of another kind sort behind: counters are summed before gauges of the same name are looked at.
 _KINDS = ("counter", "histogram", "summary", "gauge")
@@ -112,7 +112,7 @@ class StoreReader:
     def _read_file(self, directory_fd: int, name: str, kind: str, slot: int) -> int:
         """Add one file to the totals; return its size, or -1 when it is no file that can be read."""
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
+            fd = open_regular(directory_fd, name)
         except FileNotFoundError:
             return -1
         except OSError as error:
@@ -128,8 +128,8 @@ class StoreReader:
         # The header before the size: a file that grows meanwhile is then as long as its header says.
         head = os.pread(fd, fmt.HEADER_SIZE, 0)
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SIZE:
-            return self._use_last(name, "oversize" if stat.S_ISREG(status.st_mode) else "not a regular file")
+        if status.st_size > MAX_SIZE:
+            return self._use_last(name, "oversize")
         known = self._known.setdefault(name, _Known())
         # A file too short for a header is the one that it was.
         edition = fmt.read_edition(head) if len(head) == fmt.HEADER_SIZE else known.identity[2]

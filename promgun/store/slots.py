@@ -13,12 +13,13 @@ import fcntl
 import itertools
 import os
 import re
-import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from promgun.store.board import SIZE, Board, BoardView, Role, is_alive, monotonic_ns, parse_board
 from promgun.store.files import Owner
+from promgun.system.safe_open import open_directory, read_regular
 
 SLOT_FILE = re.compile(r"slot-(\d{1,6})\.lock")
 VALUE_FILE = re.compile(r"(counter|histogram|summary|gauge_[a-z]+)_slot(\d{1,6})\.db")
@@ -124,25 +125,6 @@ def claim(directory: Path, owner: Owner) -> Slot:
     raise AssertionError  # pragma: no cover - counting has no end
 
 
-def read_file(directory_fd: int, name: str, limit: int) -> bytes | None:
-    """Return the content of a regular file of at most ``limit`` bytes, else ``None``; follows no link and never
-    blocks.
-    """
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
-    except OSError:
-        return None
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-            return None
-        return os.pread(fd, status.st_size, 0)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-
-
 def read_board(directory_fd: int, number: int, attempts: int = 5) -> BoardView | None:
     """Return a copy of a slot's board, taken again (a few times) while a change is under way; ``None`` when there is
     none.
@@ -150,7 +132,7 @@ def read_board(directory_fd: int, number: int, attempts: int = 5) -> BoardView |
     view = None
     for _ in range(attempts):
         taken = monotonic_ns()
-        data = read_file(directory_fd, f"slot-{number}.lock", SIZE)
+        data = read_regular(directory_fd, f"slot-{number}.lock", SIZE)
         view = parse_board(number, data, taken) if data else None
         if view is None or view.consistent:
             break
@@ -165,27 +147,18 @@ def read_boards(directory: Path) -> Iterator[tuple[BoardView, bool]]:
 
 def read_views(directory: Path) -> Iterator[BoardView]:
     """Yield every board of a store in slot order."""
-    try:
-        directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-    except OSError:
-        return
-    try:
+    with suppress(OSError), open_directory(directory) as directory_fd:
         matches = (SLOT_FILE.fullmatch(name) for name in os.listdir(directory_fd))
         for number in sorted(int(match[1]) for match in matches if match):
             view = read_board(directory_fd, number)
             if view is not None:
                 yield view
-    finally:
-        os.close(directory_fd)
 
 
 def read_board_of(directory: Path, number: int) -> BoardView | None:
     """Return a copy of one board of a store; ``None`` when there is none."""
     try:
-        directory_fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        with open_directory(directory) as directory_fd:
+            return read_board(directory_fd, number)
     except OSError:
         return None
-    try:
-        return read_board(directory_fd, number)
-    finally:
-        os.close(directory_fd)

@@ -25,13 +25,11 @@ class _ValuesFinder(importlib.abc.MetaPathFinder):
     """Puts our value class into ``prometheus_client.values`` the moment that module is first imported.
 
     The client chooses its class once, at import (prometheus_client 0.26 ``values.py``); importing it for every worker
-    that never
-    uses it would cost start-up time and memory.
+    that never uses it would cost start-up time and memory.
     """
 
     def __init__(self, values: type[Any]) -> None:
         self._values = values
-        self._busy = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

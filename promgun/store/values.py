@@ -12,16 +12,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from promgun.store.format import series_key
-
-if TYPE_CHECKING:
-    from promgun.store.process import ProcessStore
 
 #: Where a value lives: float cells (a mapped file, or private memory) and the index of its own; the time stamp is the
 #: next cell.
 Place = tuple[Any, int]
+
+
+class Places(Protocol):
+    """What gives values their places: the store of the process (``store.process.ProcessStore``)."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Guards every change of a place."""
+
+    def adopt(self, value: SlotValue) -> None:
+        """Give a new value its place, and remember it for the next fork."""
+
+    def settle(self, value: SlotValue) -> Place:
+        """Give a value its place in this process."""
 
 
 class SlotValue:
@@ -31,7 +43,7 @@ class SlotValue:
     """
 
     _multiprocess = True
-    _store: ProcessStore
+    _store: Places
     __slots__ = ("__weakref__", "_place", "key", "prefix")
 
     def __init__(
@@ -113,7 +125,7 @@ def has_gil() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
-def value_class(store: ProcessStore) -> type[SlotValue]:
+def value_class(store: Places) -> type[SlotValue]:
     """Return a value class for prometheus_client whose values live in ``store``."""
     parent: type[SlotValue] = SlotValue if has_gil() else LockedSlotValue
     return type("SlotValue", (parent,), {"_store": store, "__slots__": ()})

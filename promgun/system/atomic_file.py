@@ -1,4 +1,4 @@
-"""Writing a page to a file so that a reader of the file never sees half of it."""
+"""Writing a file so that its readers never see half of it: the one writer of whole files."""
 
 from __future__ import annotations
 
@@ -35,12 +35,30 @@ def _write(target: Path, named: Path, content: bytes, *, durable: bool) -> None:
             named.write_bytes(content)
             return
         mode = stat.S_IMODE(status.st_mode)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    replace_file(target, content, mode=mode, durable=durable)
+
+
+def replace_file(
+    target: Path,
+    content: bytes,
+    *,
+    mode: int,
+    owner: tuple[int, int] | None = None,
+    durable: bool = False,
+    prefix: str = ".",
+) -> None:
+    """Put a file of that content, mode and owner (uid, gid) in the place of ``target`` in one step.
+
+    The temporary file beside it begins with ``prefix``; it is gone afterwards, also after an error. Raises ``OSError``.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{prefix}{target.name}.", suffix=".tmp", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fchmod(file.fileno(), mode)
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
             if durable:
                 os.fsync(file.fileno())
         Path(temporary).replace(target)

@@ -1,4 +1,4 @@
-"""What a process has used, read from /proc: of a living one, and of one that has ended and waits to be reaped.
+"""When a process started and what it has used, read from /proc: the one parser of /proc/PID/stat.
 
 A zombie keeps its times, so whoever looks between its end and the booking by its master sees no less than before.
 """
@@ -18,8 +18,8 @@ HAS_PROC = os.path.exists("/proc/self/stat")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU nanoseconds, context switches, threads, resident bytes; ``start`` as in ``board.process_start``, whatever
-    state it is in. One that has ``ended`` waits to be reaped.
+    """CPU nanoseconds, context switches, threads, resident bytes; ``start`` as in :func:`process_start`, whatever state
+    it is in. One that has ``ended`` waits to be reaped.
     """
 
     start: int
@@ -32,11 +32,47 @@ class Usage:
     ended: bool
 
 
+def _stat_fields(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the third on: ``fields[n]`` is field ``n + 3`` of proc(5).
+
+    The second is the command in parentheses, which may hold anything, parentheses too. Raises ``OSError``.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as stat:
+        return stat.read().rpartition(b")")[2].split()
+
+
+def _has_ended(fields: list[bytes]) -> bool:
+    # a zombie has ended, whatever its parent knows
+    return fields[0] in (b"Z", b"X")
+
+
+def process_start(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 where that cannot be told, -1 when there is no such
+    process or it waits to be reaped. A pid that is used again has another start.
+    """
+    try:
+        fields = _stat_fields(pid)
+    except FileNotFoundError:
+        return -1 if HAS_PROC else _start_without_proc(pid)
+    except (ProcessLookupError, PermissionError):
+        return -1
+    return -1 if _has_ended(fields) else int(fields[19])
+
+
+def _start_without_proc(pid: int) -> int:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return -1
+    except PermissionError:
+        return 0
+    return 0
+
+
 def read_usage(pid: int) -> Usage | None:
     """Return what a process has used; ``None`` when there is none of that pid, or no /proc (proc(5): stat, status)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
+        fields = _stat_fields(pid)
         with open(f"/proc/{pid}/status", "rb") as status:
             switches = {name: int(value) for name, value in _SWITCHES.findall(status.read())}
         return Usage(
@@ -47,7 +83,7 @@ def read_usage(pid: int) -> Usage | None:
             involuntary=switches.get(b"nonvoluntary_ctxt_switches", 0),
             threads=int(fields[17]),
             resident=int(fields[21]) * _PAGE,
-            ended=fields[0] in (b"Z", b"X"),
+            ended=_has_ended(fields),
         )
     except (OSError, IndexError, ValueError):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,7 +65,6 @@ class PrometheusMixin(RequestFollower):
         if self.plain is not None:
             self.plain.introduce(self.cfg, self.app, self.log, self.sockets)
         self.slot = STORE.reserve()
-        self.start_time = time.time()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
 
     def follow(self) -> None:

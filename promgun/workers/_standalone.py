@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,12 +50,11 @@ class PlainRun:
         atexit.register(self.close)
         HELD_SIGNALS.install()
 
-    def endpoint_config(self, cfg: Any, listeners: Sequence[socket.socket]) -> EndpointConfig:
+    def endpoint_config(self, cfg: Any) -> EndpointConfig:
         """Return what a metrics process of this run must know."""
         root = os.geteuid() == 0
         return EndpointConfig(
             store=str(self._directory.path),
-            fds=tuple(listener.fileno() for listener in listeners),
             master_pid=self._pid,
             uid=cfg.uid if root else None,
             gid=cfg.gid if root else None,

@@ -33,11 +33,12 @@ from promgun.metrics.counters import Counters
 from promgun.metrics.label_values import StoreErrorReason, WorkerState
 from promgun.metrics.recorder import Recorder
 from promgun.store import format as fmt
-from promgun.store.board import BoardView, Cell, Role, process_start
+from promgun.store.board import BoardView, Cell, Role
 from promgun.store.files import Owner
 from promgun.store.master_info import MasterFacts, write_facts
 from promgun.store.slots import Slot, claim
 from promgun.store.values import value_class
+from promgun.system.procfs import process_start
 from tests.support.store_fixtures import OBSTACLES, Opened, damaged_contents, opened, samples, write_file
 
 FACTS = MasterFacts(

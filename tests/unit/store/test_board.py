@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from promgun.store.board import SIZE, Board, BoardView, Cell, Role, is_alive, parse_board, process_start
+from promgun.store.board import SIZE, Board, BoardView, Cell, Role, is_alive, parse_board
 from promgun.store.files import Owner
 from promgun.store.request_table import REGIONS, Phase
 from promgun.store.slots import Slot, claim
+from promgun.system.procfs import process_start
 from tests.support.boards import begin, finish
 
 SECOND = 1_000_000_000

@@ -19,7 +19,7 @@ from promgun.store.format import (
     encode_header,
     go_string,
     header_error,
-    is_series_key,
+    parse_series_key,
     read_edition,
     read_used,
     salvage,
@@ -98,7 +98,7 @@ def test_nothing_raises(data: bytes, used: int, start: int) -> None:
     found = scan(data, used, start)
     assert start <= found.end <= max(start, len(data))
     for key, at in found.entries:
-        assert is_series_key(key)
+        assert parse_series_key(key) is not None
         assert start < at <= len(data) - 16
     header_error(read_used(data), len(data))
     read_edition(data)
@@ -167,7 +167,7 @@ def test_what_does_not_end_is_given_up() -> None:
     ],
 )
 def test_what_is_no_key(key: str) -> None:
-    assert not is_series_key(key)
+    assert parse_series_key(key) is None
     data = encode_header(0) + encode_entry(key) + encode_entry(key_of(1))
     assert [found for found, _ in scan(data, len(data)).entries] == [key_of(1)]
 

@@ -105,13 +105,12 @@ def test_what_is_no_file_is_passed_by(tmp_path: Path, kind: str) -> None:
 
 def test_without_space_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_facts(tmp_path, FACTS, None, None)
-    real = Path.write_text
 
-    def full(self: Path, text: str, *rest: Any, **more: Any) -> int:
-        real(self, text[:20], *rest, **more)
+    def full(descriptor: int, _mode: int) -> None:
+        os.ftruncate(descriptor, 20)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fchmod", full)
     with pytest.raises(OSError, match="No space"):
         write_facts(tmp_path, replace(FACTS, name="market"), None, None)
     assert list(read_facts(tmp_path)) == [FACTS]

@@ -1,0 +1,53 @@
+"""Opening files that somebody else may have put there: no link is followed, nothing is waited for, sizes are bounded.
+
+A name is looked up in a directory that is open already, so the folder cannot be changed for another one in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NOT_REGULAR = "not a regular file"
+
+
+@contextmanager
+def open_directory(path: Path) -> Iterator[int]:
+    """Give a descriptor of a directory for the time of the block. Raises ``OSError``."""
+    directory_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        yield directory_fd
+    finally:
+        os.close(directory_fd)
+
+
+def open_regular(directory_fd: int, name: str) -> int:
+    """Return a descriptor, for reading, of a regular file in an open directory.
+
+    Raises ``OSError``: ``FileNotFoundError``, ELOOP for a symbolic link (Linux), EINVAL for what is no regular file.
+    """
+    # O_NONBLOCK: opening a pipe would wait for its writer
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, NOT_REGULAR, name)
+    return fd
+
+
+def read_regular(directory_fd: int, name: str, limit: int) -> bytes | None:
+    """Return the content of a regular file of at most ``limit`` bytes in an open directory, else ``None``."""
+    try:
+        fd = open_regular(directory_fd, name)
+    except OSError:
+        return None
+    try:
+        size = os.fstat(fd).st_size
+        return os.pread(fd, size, 0) if size <= limit else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
