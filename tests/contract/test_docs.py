@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -88,6 +89,41 @@ def test_lines_of_prose_fit_a_screen() -> None:
     ]
     assert found == []
     assert len(pages) > 20
+
+
+#: A file of the repository, and a class, function or method in it, as the papers for contributors name them.
+STOP = re.compile(r"`((?:promgun|tests|tools|docs|benchmarks|completions)/[\w./-]*)(?::([\w.]+))?`")
+PAPERS = (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "explanation" / "architecture.md")
+
+
+def names_in(tree: ast.AST, prefix: str = "") -> Iterator[str]:
+    """Give the names that a module or class defines, those of its classes with the class in front."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                yield from names_in(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (prefix + target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_files_and_functions_that_the_papers_name_exist() -> None:
+    wrong, seen = [], 0
+    for page in PAPERS:
+        for path, name in STOP.findall(page.read_text()):
+            seen += 1
+            file = ROOT / path
+            if not file.exists() or (name and name not in names_in(ast.parse(file.read_text()))):
+                wrong.append(f"{page.name}: {path}:{name}")
+    assert wrong == []
+    assert seen > 50
+
+
+def test_every_room_has_its_line_on_the_map() -> None:
+    rows = re.findall(r"^\| (`[^|]*`) \|", PAPERS[1].read_text(), re.MULTILINE)
+    mapped = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert {path.name for path in (ROOT / "promgun").iterdir() if (path / "__init__.py").exists()} <= mapped
 
 
 def commands() -> Iterator[tuple[str, str]]:
