@@ -29,7 +29,7 @@ from promgun.master.context import RunContext
 from promgun.master.exit_causes import OomWatch, control_group_events
 from promgun.master.reaper import WaitRecorder, WorkerEnds
 from promgun.master.signal_counts import CountsSignals
-from promgun.master.watchdog import AsksSilentWorkers
+from promgun.master.watchdog import StackDumpWatchdog
 from promgun.metrics.families.master import RELOADS, WORKER_BOOT_SECONDS, WORKER_SPAWNS
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.instruments import Instruments, count_log
@@ -42,7 +42,7 @@ _KILLED_END = 1.0
 _PAUSE = 0.01
 
 
-class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ignore[misc] # gunicorn is untyped
+class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ignore[misc] # gunicorn is untyped
     """The master of ``promgun run``."""
 
     def __init__(self, app: Any, context: RunContext) -> None:
@@ -64,7 +64,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
         self.store.warn = self.log.warning
         oom = OomWatch(control_group_events(self.cfg.cgroup_dir))
         self.ends = WorkerEnds(self.instruments.counters, oom, self.log, lambda slot: self.store.forget([slot]))
-        self._waiting_os = WaitRecorder(self.ends.ended, self.ends.reaped)
+        self._waiting_os = WaitRecorder(self.ends.before_reap, self.ends.reaped)
         self.instruments.histograms.touch(WORKER_BOOT_SECONDS, ())
         for source in QueueSource:
             self.instruments.histograms.touch(REQUEST_QUEUE_SECONDS, (source,))
@@ -180,7 +180,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
             self.log.exception("Exception in worker process")
             raise SystemExit(-1) from None
         self.instruments.counters.inc(WORKER_SPAWNS, ())
-        self.ends.born(pid, self.WORKERS.get(pid))
+        self.ends.on_fork(pid, self.WORKERS.get(pid))
         return pid
 
     def kill_worker(self, pid: int, sig: int) -> None:
@@ -208,7 +208,7 @@ class PrometheusArbiter(CountsSignals, AsksSilentWorkers, Arbiter):  # type: ign
             self._settle()
 
     def _settle(self) -> None:
-        self.ends.settle(self.WORKERS)
+        self.ends.classify_ended(self.WORKERS)
         self.forget_silence()
 
     def manage_workers(self) -> None:

@@ -1,4 +1,4 @@
-"""Why a worker ended: the wait status, joined with what the master did to it and with the worker's own word."""
+"""Why a worker ended: its wait status, what the master did to it, and what it wrote before it ended."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ class OomWatch:
             return 0
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
-    def claim(self) -> bool:
-        """Return whether there was an OOM kill that no death has been put down to yet, and take it."""
+    def consume(self) -> bool:
+        """Consume one OOM kill not yet attributed to a worker; return whether there was one."""
         if self._read() <= self._seen:
             return False
         self._seen += 1

@@ -1,4 +1,4 @@
-"""The ends of workers: seen, told apart, counted, and followed by a word on what was running."""
+"""The ends of workers: seen, logged apart, counted, and followed by a word on what was running."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class WaitRecorder:
 
 
 @dataclass(slots=True)
-class _Ward:
-    """A worker that lives as far as the master knows."""
+class _Child:
+    """A worker that the master has forked and not yet reaped."""
 
     worker: Any
     slot: Slot | None
@@ -61,93 +61,93 @@ class _Ward:
     #: on the monotonic clock; 0 while nobody wants it gone
     deadline: float = 0.0
     killed_by_us: bool = False
-    told: bool = False
+    logged: bool = False
 
 
 class WorkerEnds:
-    """Keeps book of workers from fork to reap; all methods are for the master's main loop."""
+    """Follows workers from fork to reap; all methods are for the master's main loop."""
 
     def __init__(self, counters: Counters, oom: OomWatch, log: Any, release: Callable[[Slot], None]) -> None:
         self._counters = counters
         self._oom = oom
         self._log = log
         self._release = release
-        self._wards: dict[int, _Ward] = {}
+        self._children: dict[int, _Child] = {}
         self._seen: list[tuple[int, int]] = []
 
-    def born(self, pid: int, worker: Any) -> None:
-        """Take in a worker that was just forked."""
-        self._wards[pid] = _Ward(worker, getattr(worker, "slot", None))
+    def on_fork(self, pid: int, worker: Any) -> None:
+        """Remember a worker that was just forked."""
+        self._children[pid] = _Child(worker, getattr(worker, "slot", None))
 
     def signalled(self, pid: int, number: int, intent: ExitCause, patience: float) -> None:
         """Note a signal that the master sends; the first reason to end a worker is the one that counts.
 
         ``patience`` is the graceful timeout.
         """
-        ward = self._wards.get(pid)
-        if ward is None or number not in _ENDING:
+        child = self._children.get(pid)
+        if child is None or number not in _ENDING:
             return
-        if ward.intent is None:
-            ward.intent, ward.deadline = intent, time.monotonic() + patience
+        if child.intent is None:
+            child.intent, child.deadline = intent, time.monotonic() + patience
         if number == signal.SIGKILL:
-            ward.killed_by_us = True
-        elif ward.slot is not None:
+            child.killed_by_us = True
+        elif child.slot is not None:
             # Also for a worker that is stuck or stopped and cannot say so itself.
-            ward.slot.board.cells[Cell.DRAINING] = 1
+            child.slot.board.cells[Cell.DRAINING] = 1
 
-    def ended(self, pid: int) -> None:
-        """Book what a worker used that has ended and is about to be reaped."""
-        ward = self._wards.get(pid)
+    def before_reap(self, pid: int) -> None:
+        """Add what a worker used to its slot: it has ended, and /proc forgets it when it is reaped."""
+        child = self._children.get(pid)
         usage = read_usage(pid)
-        if ward is not None and ward.slot is not None and usage is not None:
-            ward.slot.board.book(usage)
+        if child is not None and child.slot is not None and usage is not None:
+            child.slot.board.book(usage)
 
     def reaped(self, pid: int, status: int) -> None:
-        """Note a wait status; :meth:`settle` does the rest."""
+        """Record a wait status; :meth:`classify_ended` does the rest."""
         self._seen.append((pid, status))
 
-    def settle(self, living: Any) -> None:
-        """Settle every worker that has ended since the last call; ``living`` is the arbiter's own table."""
+    def classify_ended(self, living: Any) -> None:
+        """Classify and count every worker that has ended since the last call; ``living`` is the arbiter's own table."""
         ended, self._seen = self._seen, []
         for pid, status in ended:
-            ward = self._wards.pop(pid, None)
-            if ward is not None:
-                self._settle(pid, ward, status)
+            child = self._children.pop(pid, None)
+            if child is not None:
+                self._count_end(pid, child, status)
         # Gone from the arbiter's table without a status: its process was reaped by somebody else.
-        for pid in [pid for pid in self._wards if pid not in living]:
-            self._settle(pid, self._wards.pop(pid), 0)
+        for pid in [pid for pid in self._children if pid not in living]:
+            self._count_end(pid, self._children.pop(pid), 0)
         self._oom.forget_old(time.monotonic())
 
-    def _settle(self, pid: int, ward: _Ward, status: int) -> None:
-        slot = ward.slot
+    def _count_end(self, pid: int, child: _Child, status: int) -> None:
+        slot = child.slot
         view = slot.board.view(slot.number) if slot is not None else None
-        unexplained_kill = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not ward.killed_by_us
+        unexplained_kill = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not child.killed_by_us
         cause = classify(
             End(
                 status=status,
                 booted=view is None or view[Cell.BOOTED] > 0,
-                intent=ward.intent,
-                killed_by_us=ward.killed_by_us,
-                overdue=ward.deadline > 0 and time.monotonic() >= ward.deadline,
-                aborted=bool(ward.worker.aborted),
+                intent=child.intent,
+                killed_by_us=child.killed_by_us,
+                overdue=child.deadline > 0 and time.monotonic() >= child.deadline,
+                aborted=bool(child.worker.aborted),
                 hint=_hint(view),
-                oom=unexplained_kill and self._oom.claim(),
+                oom=unexplained_kill and self._oom.consume(),
             )
         )
         self._counters.inc(WORKER_EXITS, (cause,))
         if view is not None and slot is not None:
             if cause.unclean:
-                self._last_words(pid, view, cause, told=ward.told)
+                self._last_words(pid, view, cause, logged=child.logged)
             slot.clear()
             self._release(slot)
 
-    def _last_words(self, pid: int, view: BoardView, cause: ExitCause, *, told: bool) -> None:
+    def _last_words(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
         now = monotonic_ns()
         for request in view.running():
             if request.phase < Phase.APPLICATION:
                 continue
             self._counters.inc(REQUESTS_LOST, (cause, request.route))
-            if not told:
+            if not logged:
                 self._log.error(
                     "Worker (pid:%s) ended (%s) while serving: %s, %.1f s, %s",
                     pid,
@@ -159,12 +159,12 @@ class WorkerEnds:
 
     def timing_out(self, pid: int) -> None:
         """Say what a worker is serving that is about to be killed for its silence."""
-        ward = self._wards.get(pid)
-        if ward is None or ward.slot is None or ward.told:
+        child = self._children.get(pid)
+        if child is None or child.slot is None or child.logged:
             return
-        ward.told = True
+        child.logged = True
         now = monotonic_ns()
-        for request in ward.slot.board.view(ward.slot.number).running():
+        for request in child.slot.board.view(child.slot.number).running():
             self._log.critical(
                 "Worker (pid:%s) timed out while serving: %s, %.1f s, %s",
                 pid,

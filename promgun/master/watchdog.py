@@ -10,7 +10,7 @@ from typing import Any
 from promgun.workers._stack_dump import STACK_SIGNAL
 
 
-class AsksSilentWorkers:
+class StackDumpWatchdog:
     """Stands in front of the arbiter's ``murder_workers`` (gunicorn 25.3 to 27.0), which its main loop calls about
     once a second.
     """

@@ -86,7 +86,7 @@ class Counters:
             self._places[identity] = (cells, indexes[0])
 
         with self._store.lock:
-            cells, indexes = self._store.house("counter", lambda: (counter_key(spec, values),), settled)
+            cells, indexes = self._store.allocate("counter", lambda: (counter_key(spec, values),), settled)
             place = self._places[identity] = (cells, indexes[0])
         return place
 

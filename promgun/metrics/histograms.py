@@ -65,6 +65,6 @@ class Histograms:
             self._rows[identity] = (cells, indexes)
 
         with self._store.lock:
-            row: Row = self._store.house("histogram", lambda: histogram_keys(family, values, self._bounds), settled)
+            row: Row = self._store.allocate("histogram", lambda: histogram_keys(family, values, self._bounds), settled)
             self._rows[identity] = row
         return row

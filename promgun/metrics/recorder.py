@@ -148,8 +148,8 @@ class Recorder:
                 *histogram_keys(RESPONSE_SIZE_BYTES, exchange, self._size_bounds),
             ]
 
-        counters, (requests, worker_requests) = self._store.house("counter", counter_keys, counters_settled)
-        cells, indexes = self._store.house("histogram", keys_of_histograms, histograms_settled)
+        counters, (requests, worker_requests) = self._store.allocate("counter", counter_keys, counters_settled)
+        cells, indexes = self._store.allocate("histogram", keys_of_histograms, histograms_settled)
         return counters, requests, worker_requests, cells, *self._split(indexes)
 
     def _split(self, indexes: Sequence[int]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:

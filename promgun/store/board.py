@@ -61,7 +61,7 @@ class Cell(IntEnum):
     SERVED = 11
     MAX_REQUESTS = 12
     TARGET = 13
-    #: running requests for which there was no region (``running``): beyond the 64th of a worker
+    #: running requests beyond the 64 of a worker that are recorded one by one (``request_table``)
     UNLISTED = 14
     #: sum of the ends minus sum of the starts of such requests since the slot was taken: with UNLISTED and
     #: the time it gives their busy nanoseconds, running ones included
@@ -69,7 +69,7 @@ class Cell(IntEnum):
     #: counted up before and after each change of the two above, or of the books: unequal means a change is under way
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
-    #: why the worker ends, by its own word
+    #: why the worker ends, as it says itself (:class:`ExitHint`)
     EXIT_HINT = 18
     #: what others of the worker's user may not see of a process that changed user, so it says so itself
     OPEN_FDS = 19
@@ -91,7 +91,7 @@ class Cell(IntEnum):
     LAST_RELOAD = 44
     #: 1 once a worker has owned the slot: its counters are shown from then on
     WORKED = 45
-    #: nanoseconds that the slot's owners were ready to run but given no CPU, by their own word
+    #: nanoseconds that the slot's owners were ready to run but given no CPU, as they say themselves
     CPU_WAIT = 46
 
 
@@ -175,7 +175,7 @@ class Board:
     def share(self, fd: int, owner: Owner) -> None:
         """Move the board into the lock file, if there is space for it now; errors counted meanwhile are added.
 
-        A board that nobody has signed yet takes over what stands in the file, for :meth:`settle` to close.
+        A board that nobody has signed yet takes over what stands in the file, for :meth:`fold_last_owner`.
         """
         try:
             reserve(fd, SIZE)
@@ -189,7 +189,7 @@ class Board:
             cells[Cell.MAGIC] = _MAGIC
         copied = list(private[:_CELLS])
         if copied[Cell.PID]:
-            _close_books(cells, monotonic_ns())
+            _fold_last_owner(cells, monotonic_ns())
             for cell in range(Cell.PID, _FIRST_LASTING):
                 cells[cell] = copied[cell]
         for cell in range(_FIRST_LASTING, _CELLS):
@@ -224,9 +224,9 @@ class Board:
         cells[_BALANCE] += now_ns
         cells[_ENDED] += 1
 
-    def settle(self, now_ns: int) -> None:
-        """Close the books of the last owner: its busy time becomes the slot's, everything live goes to zero."""
-        _close_books(self.cells, now_ns)
+    def fold_last_owner(self, now_ns: int) -> None:
+        """Fold the last owner's busy time into the slot's total and reset the rest."""
+        _fold_last_owner(self.cells, now_ns)
         self.requests.clear()
 
     def view(self, slot: int) -> BoardView:
@@ -257,7 +257,7 @@ class Board:
         cells[Cell.PID] = pid
 
 
-def _close_books(cells: Any, now_ns: int) -> None:
+def _fold_last_owner(cells: Any, now_ns: int) -> None:
     # A copy made while this runs is of a change under way; whoever is killed in it leaves books that read too low.
     cells[_BEGUN] = cells[_ENDED] + 1
     busy = max(BoardView(0, tuple(cells[:_CELLS]), bytes(cells)).busy_ns(now_ns), cells[Cell.BUSY_BASE])

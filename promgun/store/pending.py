@@ -67,7 +67,7 @@ class Waiting:
             cells[index] += late
 
 
-class WaitingRoom:
+class PendingSeries:
     """All that waits in a process, in order; what has just moved is looked after once more."""
 
     def __init__(self) -> None:
@@ -112,33 +112,33 @@ class WaitingRoom:
                 self._waiting.pop(waiting, None)
 
 
-class Trouble:
+class StoreErrors:
     """Errors of the store: which counter they go to, and one message an episode."""
 
     def __init__(self) -> None:
         self._known = False
-        self._untold = ""
+        self._unlogged = ""
 
     def note(self, error: OSError, directory: StoreDirectory | None) -> Cell:
         """Note an error; return the board's cell that counts it."""
         if not self._known:
             self._known = True
             where = error.filename or (directory and directory.path)
-            self._untold = (
+            self._unlogged = (
                 f"Metrics cannot be stored ({error.strerror}: {where}); "
                 "requests are served, values wait in memory until there is space"
             )
         return Cell.ERRORS_NO_SPACE if error.errno in _NO_SPACE else Cell.ERRORS_PERMISSION
 
-    def tell(self, warn: Callable[[str], None] | None) -> None:
-        """Say what has not been said yet, once there is somebody to say it to."""
-        if self._untold and warn is not None:
-            message, self._untold = self._untold, ""
+    def log_once(self, warn: Callable[[str], None] | None) -> None:
+        """Log the first error of an episode once; without ``warn`` it waits until there is a log."""
+        if self._unlogged and warn is not None:
+            message, self._unlogged = self._unlogged, ""
             warn(message)
 
     def inherited(self) -> None:
         """Leave it to the parent to say what happened before the fork."""
-        self._untold = ""
+        self._unlogged = ""
 
     def over(self) -> None:
         """End the episode."""

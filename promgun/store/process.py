@@ -14,7 +14,7 @@ from typing import Any
 from promgun.store.board import Board, Cell, Role, monotonic_ns
 from promgun.store.directory import StoreDirectory
 from promgun.store.files import Owner, ValueFile
-from promgun.store.pending import Settled, Trouble, Waiting, WaitingRoom
+from promgun.store.pending import PendingSeries, Settled, StoreErrors, Waiting
 from promgun.store.slots import Slot, claim, slot_name
 from promgun.store.value_class_hook import publish
 from promgun.store.values import Place, SlotValue, value_class
@@ -40,8 +40,8 @@ class ProcessStore:
         self._files: dict[str, ValueFile] = {}
         self._values: weakref.WeakSet[SlotValue] = weakref.WeakSet()
         self._listeners: list[Callable[[], None]] = []
-        self._waiting = WaitingRoom()
-        self._trouble = Trouble()
+        self._waiting = PendingSeries()
+        self._errors = StoreErrors()
         #: guards every change of the files; a signal handler that comes into one is told so by ``_inside``
         self.lock = RLock()
         self._inside = False
@@ -153,7 +153,7 @@ class ProcessStore:
             finally:
                 self._inside = False
 
-    def house(self, prefix: str, keys: Callable[[], Sequence[str]], settled: Settled) -> tuple[Any, Sequence[int]]:
+    def allocate(self, prefix: str, keys: Callable[[], Sequence[str]], settled: Settled) -> tuple[Any, Sequence[int]]:
         """Return cells and the index of each key in them, as :meth:`places` does; while there is no place they are
         private memory, and ``settled`` is told of the place in the file later (:meth:`retry`). Never raises.
 
@@ -202,13 +202,13 @@ class ProcessStore:
         with self.lock:
             place = value.place
             if place is None:
-                cells, indexes = self.house(value.prefix, lambda: (value.key,), value.settled)
+                cells, indexes = self.allocate(value.prefix, lambda: (value.key,), value.settled)
                 # Unless a signal handler has used the value meanwhile: what it left in private memory moves later.
                 value.settled(cells, indexes)
                 place = cells, indexes[0]
         return place
 
-    # ---- trouble
+    # ---- errors
 
     def count_error(self, error: OSError) -> None:
         """Count what could not be stored. It is said once an episode, by :meth:`retry`: here a lock may be held that
@@ -217,7 +217,7 @@ class ProcessStore:
         if error.errno == errno.EAGAIN:
             return
         board = self.slot.board if self.slot is not None else self._unclaimed_board()
-        board.cells[self._trouble.note(error, self.directory)] += 1
+        board.cells[self._errors.note(error, self.directory)] += 1
 
     def retry(self) -> None:
         """Move what waits in private memory into the files, if they can be had now; tries at most once a second."""
@@ -225,14 +225,14 @@ class ProcessStore:
         if now - self._tried < _RETRY_AFTER:
             return
         self._tried = now
-        self._trouble.tell(self.warn)
+        self._errors.log_once(self.warn)
         with contextlib.suppress(OSError):
             self._claimed()
         if self.slot is not None:
             self.slot.share_board()
         self._waiting.move_in(self._places_now, self.lock)
         if self.slot is not None and self.slot.board.shared and self._waiting.empty:
-            self._trouble.over()
+            self._errors.over()
 
     # ---- forks
 
@@ -255,7 +255,7 @@ class ProcessStore:
             file.close()
         self._claims.clear()
         self._private_board = None
-        self._trouble.inherited()
+        self._errors.inherited()
         self.slot = mine
         self.role = Role.WORKER if mine is not None else Role.OTHER
         if mine is not None:

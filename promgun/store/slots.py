@@ -59,7 +59,7 @@ class Slot:
             for name in os.listdir(self.directory):
                 if name.startswith("gauge_live") and name.endswith(ending):
                     os.unlink(self.directory / name)
-        self.board.settle(monotonic_ns())
+        self.board.fold_last_owner(monotonic_ns())
 
     def share_board(self) -> None:
         """Move a board that found no space at first into the file, if there is space now."""

@@ -69,9 +69,9 @@ def test_every_oom_kill_is_claimed_once(tmp_path: Path, name: str) -> None:
     path = control_group_events(str(tmp_path))
     assert path == events
     watch = OomWatch(path)
-    assert not watch.claim()
+    assert not watch.consume()
     events.write_text("oom 9\noom_kill 4\n")
-    assert [watch.claim() for _ in range(3)] == [True, True, False]
+    assert [watch.consume() for _ in range(3)] == [True, True, False]
 
 
 def test_an_oom_kill_that_hit_no_worker_is_forgotten_after_a_while(tmp_path: Path) -> None:
@@ -81,17 +81,17 @@ def test_an_oom_kill_that_hit_no_worker_is_forgotten_after_a_while(tmp_path: Pat
     events.write_text("oom_kill 1\n")
     for now in (100.0, 159.0):
         watch.forget_old(now)
-    assert watch.claim()
+    assert watch.consume()
     events.write_text("oom_kill 2\n")
     for now in (200.0, 261.0):
         watch.forget_old(now)
-    assert not watch.claim()
+    assert not watch.consume()
     events.write_text("oom_kill 3\n")
     watch.forget_old(262.0)
-    assert watch.claim()
+    assert watch.consume()
 
 
 def test_without_a_control_group_nothing_is_called_oom(tmp_path: Path) -> None:
     assert control_group_events(str(tmp_path)) is None
-    assert not OomWatch(None).claim()
-    assert not OomWatch(tmp_path / "gone").claim()
+    assert not OomWatch(None).consume()
+    assert not OomWatch(tmp_path / "gone").consume()

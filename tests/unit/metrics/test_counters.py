@@ -192,7 +192,7 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
     counters = Counters(place.store, 1000)
     histograms = Histograms(place.store, (0.1, 1.0))
     recorder = Recorder(place.store, counters, (0.1, 1.0), (10.0,))
-    real = place.store.house
+    real = place.store.allocate
     retries = []
 
     def house(*arguments: Any) -> Any:
@@ -204,7 +204,7 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
         retries[-1].join(0.1)
         return found
 
-    monkeypatch.setattr(place.store, "house", house)
+    monkeypatch.setattr(place.store, "allocate", house)
     steps: list[Callable[[], None]] = [
         lambda: counters.inc(LOG_MESSAGES, (LogLevel.INFO,)),
         lambda: histograms.observe(WORKER_BOOT_SECONDS, (), 0.5),

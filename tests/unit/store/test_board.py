@@ -128,7 +128,7 @@ def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot, kind: s
         seen.append(view)
         heir = Board(-1, Owner())
         heir.cells[:] = memoryview(view.data).cast("q")
-        heir.settle(now)
+        heir.fold_last_owner(now)
         assert heir.view(0).busy_ns(now) <= truth + SECOND
         assert heir.view(0).in_progress == 0
 
@@ -139,7 +139,7 @@ def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot, kind: s
         truth += SECOND
         if start % 2:
             finish(board, region, now)
-    board.settle(now)
+    board.fold_last_owner(now)
     assert len(seen) > 30
     board.cells = cells
     assert board.view(0).busy_ns(now) == truth
@@ -180,7 +180,7 @@ def test_a_copy_made_between_two_stores_is_known_to_be_one(slot: Slot) -> None:
     board.cells = Watched(cells, compare)  # type: ignore[assignment] # what cells are for
     board.enter(now - SECOND)
     board.leave(now)
-    board.settle(now)
+    board.fold_last_owner(now)
     assert seen.count(False) > 3
     assert seen[-1]
     board.cells = cells

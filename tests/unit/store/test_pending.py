@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from promgun.store.pending import Trouble, Waiting, WaitingRoom
+from promgun.store.pending import PendingSeries, StoreErrors, Waiting
 
 
 class Owner:
@@ -95,7 +95,7 @@ def no_place(*_: Any) -> Any:
 
 
 def test_a_room_moves_what_finds_a_place() -> None:
-    room = WaitingRoom()
+    room = PendingSeries()
     owners = [Owner(prefix) for prefix in ("counter", "gauge_all", "counter")]
     for owner in owners:
         owner.inc(1)
@@ -119,7 +119,7 @@ def test_a_room_moves_what_finds_a_place() -> None:
 
 
 def test_a_room_looks_after_what_moved_once_more() -> None:
-    room, owner, file = WaitingRoom(), Owner("counter"), a_file(0, 0)
+    room, owner, file = PendingSeries(), Owner("counter"), a_file(0, 0)
     room.add(owner.waiting)
     private = owner.cells
     room.move_in(lambda *_: (file, [0]), threading.RLock())
@@ -130,7 +130,7 @@ def test_a_room_looks_after_what_moved_once_more() -> None:
 
 
 def test_a_room_takes_in_while_it_moves() -> None:
-    room, late = WaitingRoom(), Owner("histogram")
+    room, late = PendingSeries(), Owner("histogram")
     room.add(Owner("counter").waiting)
 
     def places(*_: Any) -> tuple[Any, list[int]]:
@@ -144,7 +144,7 @@ def test_a_room_takes_in_while_it_moves() -> None:
 
 
 def test_two_who_move_do_it_once() -> None:
-    room = WaitingRoom()
+    room = PendingSeries()
     owner, other = Owner("gauge_max"), Owner("counter")
     owner.cells[0] = 5.0
     for item in (other, owner):
@@ -168,7 +168,7 @@ def test_two_who_move_do_it_once() -> None:
 def test_threads_lose_nothing_to_a_move() -> None:
     for _ in range(20):
         owner = Owner("counter")
-        room = WaitingRoom()
+        room = PendingSeries()
         room.add(owner.waiting)
         file = a_file(0, 0)
         begun = threading.Barrier(5)
@@ -191,18 +191,18 @@ def test_threads_lose_nothing_to_a_move() -> None:
 
 
 def test_trouble_is_told_once_an_episode() -> None:
-    trouble = Trouble()
+    errors = StoreErrors()
     told: list[str] = []
     for episode in (1, 2):
         for _ in range(3):
-            trouble.note(OSError(errno.ENOSPC, "No space left", "/store/file"), None)
-        trouble.tell(None)
-        trouble.tell(told.append)
-        trouble.tell(told.append)
+            errors.note(OSError(errno.ENOSPC, "No space left", "/store/file"), None)
+        errors.log_once(None)
+        errors.log_once(told.append)
+        errors.log_once(told.append)
         assert len(told) == episode
-        trouble.over()
-    trouble.note(OSError(errno.ENOSPC, "No space left"), None)
-    trouble.inherited()
-    trouble.tell(told.append)
+        errors.over()
+    errors.note(OSError(errno.ENOSPC, "No space left"), None)
+    errors.inherited()
+    errors.log_once(told.append)
     assert len(told) == 2
     assert "No space left: /store/file" in told[0]
