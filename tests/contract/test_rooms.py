@@ -34,6 +34,8 @@ MAY_IMPORT = {
 }
 #: Rooms that are decided and not built yet.
 TO_COME = {"routes"}
+#: Lines of a module; most have 40 to 250.
+CEILING = 300
 MODULES = modules_of(PACKAGE)
 
 
@@ -68,6 +70,15 @@ def test_package_itself_imports_nothing_and_names_workers_alone() -> None:
     arrows = [arrow for arrow in arrows_of(MODULES) if not room_of(arrow.source)]
     assert arrows
     assert all(arrow.by_name and room_of(arrow.target) == "workers" for arrow in arrows), list(map(str, arrows))
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(arrows_of(MODULES)) == []
+
+
+def test_no_module_is_longer_than_one_can_keep_in_mind() -> None:
+    lengths = {name: path.read_text().count("\n") for name, path in MODULES.items()}
+    assert {name: lines for name, lines in lengths.items() if lines > CEILING} == {}
 
 
 # -- the rules find what they forbid ----------------------------------------------------------------------------------

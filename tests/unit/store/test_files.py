@@ -394,7 +394,9 @@ def test_a_damaged_file_stays_while_there_is_no_space_to_heal_it(path: Path, mon
 
 
 @pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.tuples(st.integers(0, 260), st.binary(min_size=1, max_size=24)), min_size=1, max_size=4))
 def test_scribbles_never_raise_and_heal(path: Path, scribbles: list[tuple[int, bytes]]) -> None:
     path.unlink(missing_ok=True)

@@ -369,7 +369,9 @@ def test_a_kill_at_any_byte_of_an_append_costs_nothing(store: Path, victim: Path
     assert known.read().corrupt == 0
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.tuples(st.integers(0, 260), st.binary(min_size=1, max_size=24)), min_size=1, max_size=4))
 def test_scribbles_cost_only_the_file_that_they_are_in(store: Path, scribbles: list[tuple[int, bytes]]) -> None:
     victim = store / "counter_slot0.db"
@@ -388,7 +390,9 @@ def test_scribbles_cost_only_the_file_that_they_are_in(store: Path, scribbles: l
     assert healthy(totals(store, known)) == HEALTHY_TOTALS
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=600))
 def test_any_bytes_cost_only_the_file_that_they_are_in(store: Path, content: bytes) -> None:
     victim = store / "counter_slot0.db"
