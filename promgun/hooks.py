@@ -3,9 +3,8 @@
     worker_class = "promgun.PrometheusWorker"
     from promgun.hooks import when_ready
 
-It listens where ``PROMGUN_METRICS_BIND`` says (several addresses apart by spaces), else on 127.0.0.1:9164. Plain
-Gunicorn has no
-place from which a metrics process that was killed could be started again: ``promgun run`` does that.
+It listens where ``PROMGUN_METRICS_BIND`` says (addresses with spaces between them), by default on 127.0.0.1:9164. Plain
+Gunicorn has no place from which a metrics process that was killed could be started again: ``promgun run`` does that.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from promgun.config.listeners import bind, close_and_unlink, parse_address
+from promgun.config.listeners import bind_all
+from promgun.config.metrics_addresses import parse_address
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.errors import PromgunError
 from promgun.metrics.defaults import METRICS_ADDRESS
@@ -32,14 +32,10 @@ def when_ready(server: Any) -> None:
         )
         return
     addresses = os.environ.get("PROMGUN_METRICS_BIND", METRICS_ADDRESS).split()
-    listeners = []
     try:
-        for text in addresses:
-            listeners.append(bind(parse_address(text), uid=server.cfg.uid, gid=server.cfg.gid))  # noqa: PERF401 - undone below
+        listeners = bind_all(map(parse_address, addresses), uid=server.cfg.uid, gid=server.cfg.gid)
     except PromgunError as error:
-        for listener in listeners:
-            close_and_unlink(listener)
         server.log.error("No metrics endpoint: %s", error)
         return
-    process = MetricsProcess(plain.endpoint_config(server.cfg), listeners, server.log)
+    process = MetricsProcess(plain.endpoint_config(server.cfg), tuple(listeners.values()), server.log)
     plain.serve(process)

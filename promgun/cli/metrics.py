@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from promgun.cli.main import LazyGroup
-from promgun.cli.types import InstanceType
+from promgun.cli.types import InstanceType, MetricsAddressType
+from promgun.config.metrics_addresses import Address
 from promgun.exposition import contract, formats
 from promgun.metrics.defaults import METRICS_ADDRESS
 from promgun.terminal.output import Output
@@ -115,23 +116,23 @@ def list_contract(form: str) -> None:
     "--bind",
     "addresses",
     multiple=True,
+    type=MetricsAddressType(),
     default=(METRICS_ADDRESS,),
     show_default=True,
     metavar="ADDRESS",
     help="Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. May be repeated.",
 )
-def serve(directory: Path, addresses: tuple[str, ...]) -> None:
+def serve(directory: Path, addresses: tuple[Address, ...]) -> None:
     """Serve the metrics of a store, as a sidecar does, until it is stopped.
 
     A store that is not there yet is waited for: until then the page says gunicorn_up 0.
     """
-    from promgun.config.listeners import bind, close_and_unlink, describe, parse_address  # noqa: PLC0415 - not needed for --help
+    from promgun.config.listeners import bind_all, close_and_unlink, describe  # noqa: PLC0415 - not needed for --help
     from promgun.endpoint.main import serve_store  # noqa: PLC0415 - imports asyncio
 
     with ExitStack() as undo:
-        sockets = []
-        for address in addresses:
-            sockets.append(bind(parse_address(address)))
-            undo.callback(close_and_unlink, sockets[-1])
-            click.echo(f"serving the metrics of {directory} on {describe(sockets[-1])}", err=True)
+        sockets = tuple(bind_all(addresses).values())
+        for listener in sockets:
+            undo.callback(close_and_unlink, listener)
+            click.echo(f"serving the metrics of {directory} on {describe(listener)}", err=True)
         serve_store(directory, sockets)

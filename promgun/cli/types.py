@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from promgun.config.metrics_addresses import Address, parse_address
 from promgun.config.worker_types import WORKER_TYPES, suggest
+from promgun.errors import MetricsAddressError
 
 Items = list[CompletionItem]
 if TYPE_CHECKING:
@@ -48,6 +50,19 @@ class AppType(ParamType):
         from promgun.cli.app_names import candidates  # noqa: PLC0415 - read at a TAB only
 
         return starting_with(incomplete, candidates(incomplete, str(ctx.params.get("chdir") or ".")))
+
+
+class MetricsAddressType(ParamType):
+    """Where a metrics endpoint is to listen: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """Read the address; one that cannot be read is a usage error."""
+        try:
+            return value if isinstance(value, Address) else parse_address(value)
+        except MetricsAddressError as error:
+            return self.fail(str(error), param, ctx)
 
 
 class WorkerClassType(ParamType):

@@ -1,4 +1,4 @@
-"""Whether the application's addresses can be had, asked before anything starts."""
+"""Whether the application can be served on its addresses, asked before anything starts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from promgun.config.address_probe import probe
 from promgun.errors import ConfigurationError
 
 #: How long a server that is just ending may still hold the address; Gunicorn itself would try for five seconds.
@@ -36,14 +38,27 @@ _LONGEST_PATH = 107
 _LAST_PORT = 65_535
 
 
-def check_address(address: Any) -> None:
-    """Raise :class:`ConfigurationError` when nobody could serve there: a tuple, a path or a descriptor, as Gunicorn
-    parses it.
+def check_addresses(addresses: Sequence[Any]) -> None:
+    """Raise :class:`ConfigurationError` for the first address that could not be served even if nobody else listens
+    there.
+
+    Addresses are as Gunicorn parses them: a tuple, a path or a descriptor. Nothing is bound that anybody would notice.
     """
+    for number, address in enumerate(addresses):
+        _check(address)
+        if address in addresses[:number] and not (isinstance(address, tuple) and address[1] == 0):
+            raise ConfigurationError(
+                f"Cannot serve the application on {_text(address)} twice", "Name each address once with --bind"
+            )
+
+
+def _check(address: Any) -> None:
     trouble: str | None = None
     if isinstance(address, tuple):
         if not 0 <= address[1] <= _LAST_PORT:
             trouble = "a port is a number from 0 (any free one) to 65535"
+        elif error := probe(_family(address), address):
+            raise _refusal(address, error)
     elif isinstance(address, int):
         trouble = _descriptor_trouble(address)
     else:
@@ -96,14 +111,21 @@ def check_free(address: Any, patience: float = PATIENCE) -> None:
         if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
             break
         time.sleep(_PAUSE)
+    raise _refusal(address, error)
+
+
+def _refusal(address: Any, error: OSError) -> ConfigurationError:
     reason, hint = _ADVICE.get(error.errno or 0, (error.strerror or str(error), "Choose another address with --bind"))
-    raise ConfigurationError(f"Cannot serve the application on {_text(address)}: {reason}", hint) from error
+    return ConfigurationError(f"Cannot serve the application on {_text(address)}: {reason}", hint)
+
+
+def _family(address: tuple[str, int]) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
 def _try(address: tuple[str, int]) -> OSError | None:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with socket.socket(_family(address), socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             # A listener with SO_REUSEADDR lets others bind, but not listen.

@@ -1,10 +1,8 @@
 """promgun's own options, declared as Gunicorn settings.
 
 A subclass of ``gunicorn.config.Setting`` joins ``KNOWN_SETTINGS`` when its class body ends (Gunicorn's
-``SettingMeta``), so
-``gunicorn.conf.py``, ``GUNICORN_CMD_ARGS``, ``--print-config`` and SIGHUP know these names without further code.
-Import this
-module before a ``Config`` is built.
+``SettingMeta``), so ``gunicorn.conf.py``, ``GUNICORN_CMD_ARGS``, ``--print-config`` and SIGHUP know these names
+without further code. Import this module before a ``Config`` is built.
 """
 
 from __future__ import annotations
@@ -16,6 +14,8 @@ from urllib.parse import urlsplit
 
 from gunicorn import config
 
+from promgun.config.metrics_addresses import parse_address
+from promgun.errors import MetricsAddressError
 from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.defaults import MAX_LABEL_SETS, METRICS_ADDRESS
 
@@ -38,11 +38,22 @@ def validate_buckets(value: Any) -> tuple[float, ...]:
 
 
 def validate_positive(value: Any) -> int:
-    """Return a whole number of at least 1; raises ``ValueError`` otherwise."""
+    """Return a whole number of at least 1; raises ``ValueError`` for anything else."""
     number = int(config.validate_pos_int(value))
     if number < 1:
         raise ValueError("must be at least 1")
     return number
+
+
+def validate_metrics_bind(value: Any) -> list[str]:
+    """Return a list of addresses, from a list or from one; raises ``ValueError`` for one that cannot be read."""
+    texts: list[str] = config.validate_list_string(value)
+    try:
+        for text in texts:
+            parse_address(text)
+    except MetricsAddressError as error:
+        raise ValueError(str(error)) from error
+    return texts
 
 
 class MetricsBind(config.Setting):  # type: ignore[misc] # gunicorn is untyped
@@ -53,7 +64,7 @@ class MetricsBind(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     cli = ("--metrics-bind",)
     meta = "ADDRESS"
     action = "append"
-    validator = config.validate_list_string
+    validator = validate_metrics_bind
     default = (METRICS_ADDRESS,)
     desc = """\
         The address of the metrics endpoint: HOST:PORT, [IPV6]:PORT or unix:PATH.
@@ -125,7 +136,7 @@ class MetricsSizeBuckets(config.Setting):  # type: ignore[misc] # gunicorn is un
 
 
 def validate_ratio(value: Any) -> float:
-    """Return a number from 0 to 1; raises ``ValueError`` otherwise."""
+    """Return a number from 0 to 1; raises ``ValueError`` for anything else."""
     ratio = float(value)
     if not 0.0 <= ratio <= 1.0:
         raise ValueError("must be from 0 to 1")
@@ -195,7 +206,7 @@ class MetricsShowPaths(config.Setting):  # type: ignore[misc] # gunicorn is unty
 
 
 def validate_push_url(value: Any) -> str | None:
-    """Return the URL of a Pushgateway; raises ``ValueError`` for what is none."""
+    """Return the URL of a Pushgateway; raises ``ValueError`` for anything else."""
     if value is None or value == "":
         return None
     parts = urlsplit(str(value))

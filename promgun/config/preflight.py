@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 from collections.abc import Container, Mapping
 from typing import Any, NoReturn
 
-from promgun.config.app_addresses import check_address, check_free
+from gunicorn.glogging import Logger
+
+from promgun.config.app_addresses import check_addresses, check_free
+from promgun.config.metrics_addresses import check_addresses as check_metrics_addresses
+from promgun.config.metrics_addresses import parse_address
 from promgun.config.reexec import GUNICORN_PID
 from promgun.errors import ConfigurationError
 
@@ -17,26 +22,67 @@ def inherits_sockets(environment: Mapping[str, str], pid: int) -> bool:
     return GUNICORN_PID in environment or environment.get("LISTEN_PID") == str(pid)
 
 
-def check_configuration(cfg: Any, held: Container[Any] = (), *, inherited: bool = False) -> None:
-    """Raise :class:`ConfigurationError` when a server of this configuration could not start.
+def check_configuration(cfg: Any, *, inherited: bool = False, metrics: bool = True) -> None:
+    """Raise a :class:`PromgunError` when a server of this configuration could not start, whoever else runs.
 
-    ``held`` are addresses that are ours already. With ``inherited`` ones none is to be bound.
+    Nothing is bound and no file is made. With ``inherited`` sockets the application binds none, without ``metrics``
+    the metrics endpoint binds none.
     """
     check_certificates(cfg)
-    folder = cfg.worker_tmp_dir
-    if folder and not os.path.isdir(folder):
-        raise ConfigurationError(f"The folder of --worker-tmp-dir, {folder}, does not exist", "Create it")
+    _check_folders(cfg)
+    _check_logs(cfg)
     try:
         addresses = cfg.address
     except RuntimeError as error:
         raise ConfigurationError(f"Invalid address in --bind: {str(error).rstrip('.')}") from error
-    if inherited:
+    if not inherited:
+        check_addresses(addresses)
+    if metrics and cfg.metrics_server:
+        check_metrics_addresses(map(parse_address, cfg.metrics_bind), application=() if inherited else addresses)
+
+
+def check_in_use(cfg: Any, held: Container[Any] = ()) -> None:
+    """Raise :class:`ConfigurationError` when somebody else listens on an address of the application's.
+
+    ``held`` are addresses that are ours already.
+    """
+    if cfg.reuse_port:
         return
-    for address in addresses:
+    for address in cfg.address:
         if address not in held:
-            check_address(address)
-            if not cfg.reuse_port:
-                check_free(address)
+            check_free(address)
+
+
+def _check_folders(cfg: Any) -> None:
+    heartbeats = cfg.worker_tmp_dir
+    if heartbeats and not os.path.isdir(heartbeats):
+        raise ConfigurationError(f"The folder of --worker-tmp-dir, {heartbeats}, does not exist", "Create it")
+    folder = os.path.dirname(cfg.pidfile) if cfg.pidfile else ""
+    if folder and not os.path.isdir(folder):
+        raise ConfigurationError(f"The folder of --pid, {folder}, does not exist", "Create it")
+
+
+def _check_logs(cfg: Any) -> None:
+    """Ask whether Gunicorn's own logger could write its files; another's ``setup`` may do something else with them."""
+    if cfg.logger_class.setup is not Logger.setup:
+        return
+    for option, path in (("--error-logfile", cfg.errorlog), ("--access-logfile", cfg.accesslog)):
+        if path and path != "-" and (reason := _why_not_writable(path)):
+            raise ConfigurationError(f"The file of {option}, {path}, cannot be written: {reason}", "Check the path")
+    if cfg.logconfig and not cfg.logconfig_dict and not cfg.logconfig_json and not os.path.exists(cfg.logconfig):
+        raise ConfigurationError(f"The file of --log-config, {cfg.logconfig}, does not exist", "Check the path")
+
+
+def _why_not_writable(path: str) -> str:
+    folder = os.path.dirname(path) or "."
+    if not os.path.exists(path) and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+        return ""
+    try:
+        # Nothing is made: the file is there, or it is this that fails. A named pipe without a reader may be opened.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return "" if error.errno == errno.ENXIO else os.strerror(error.errno or 0)
+    return ""
 
 
 class _LockedError(Exception):

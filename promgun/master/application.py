@@ -8,7 +8,6 @@ import argparse
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
@@ -18,13 +17,14 @@ from gunicorn.config import get_default_config_file
 from gunicorn.errors import AppImportError, ConfigError
 
 import promgun.config.gunicorn_settings  # noqa: F401 - our settings must exist before a Config is built
-from promgun.config.app_check import suggest
-from promgun.config.preflight import check_configuration, inherits_sockets
+from promgun.config.preflight import check_configuration, check_in_use, inherits_sockets
 from promgun.config.run_settings import RunSettings
 from promgun.errors import ConfigurationError, PromgunError, UsageError
 from promgun.master.arbiter import PrometheusArbiter
+from promgun.master.config_file import execute
 from promgun.master.context import RunContext
-from promgun.master.tracebacks import is_own_exit, own_traceback
+from promgun.master.load_errors import ApplicationRefusedError, failure_of, refusal_of
+from promgun.master.tracebacks import is_own_exit
 from promgun.master.worker_class import choose_worker_class, last_line
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
 
@@ -37,7 +37,7 @@ class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
     context: RunContext
 
     def run(self) -> None:
-        """Run our arbiter."""
+        """Run our arbiter; raises :class:`ConfigurationError` for a log that cannot be written."""
         try:
             PrometheusArbiter(self, self.context).run()
         except RuntimeError as error:
@@ -51,11 +51,13 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
     cfg: Any
     app_uri: str | None
 
-    def __init__(self, settings: RunSettings, environment_at_start: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: RunSettings, context: RunContext, environment_at_start: dict[str, str] | None = None
+    ) -> None:
         """Load the configuration; raises :class:`ConfigurationError` or another :class:`PromgunError`."""
         self.run_settings = settings
+        self.context = context
         self.environment_at_start = environment_at_start
-        self.control_socket = ""
         self.worker_type = ""
         self._given: set[str] = set()
         self._typed_in = os.getcwd()
@@ -111,9 +113,12 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             self.cfg.set("worker_tmp_dir", str(SHARED_MEMORY))
 
     def use_control_socket(self) -> None:
-        """Give the run a control socket of its own: Gunicorn (since 25.1) opens one path per user."""
-        if self.control_socket and "control_socket" in self.cfg.settings and "control_socket" not in self._given:
-            self.cfg.set("control_socket", self.control_socket)
+        """Give the run a control socket of its own, unless one was named: Gunicorn (since 25.1) opens one path per
+        user.
+        """
+        path = self.context.control_socket
+        if path and "control_socket" in self.cfg.settings and "control_socket" not in self._given:
+            self.cfg.set("control_socket", path)
 
     def _environment_arguments(self) -> dict[str, Any]:
         parser: argparse.ArgumentParser = self.cfg.parser()
@@ -177,23 +182,8 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             raise
 
     def get_config_from_filename(self, filename: str) -> Any:
-        """Read a configuration file; a missing or unreadable one is one clear line, one with an error shows its own
-        traceback.
-        """
-        try:
-            Path(filename).open("rb").close()
-        except OSError as error:
-            raise ConfigurationError(
-                f"Configuration file {filename} cannot be read: {error.strerror}",
-                "Check the path given with --config",
-            ) from error
-        # Bytecode goes by seconds and size: a file that is changed within a second of its last reading, "50" to "60",
-        # would be read as it was.
-        before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        try:
-            return super().get_config_from_filename(filename)
-        finally:
-            sys.dont_write_bytecode = before
+        """Execute a configuration file and return its names."""
+        return super().get_config_from_filename(filename) if filename.endswith(".pyc") else execute(filename)
 
     def _choose_worker_class(self) -> None:
         """Put the instrumented class in place of the one that was asked for."""
@@ -214,12 +204,16 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         kept = self.cfg, self.app_uri, self.worker_type
         try:
             super().reload()
-            check_configuration(self.cfg, kept[0].address, inherited=inherits_sockets(os.environ, os.getpid()))
+            inherited = inherits_sockets(os.environ, os.getpid())
+            check_configuration(self.cfg, inherited=inherited, metrics=not self.context.activated)
+            if not inherited:
+                check_in_use(self.cfg, held=kept[0].address)
+            self.context.listen_again(self.cfg)
         except (PromgunError, SystemExit) as error:
             self.cfg, self.app_uri, self.worker_type = kept
             if isinstance(error, PromgunError):
                 raise
-            raise ConfigurationError("The configuration file failed to load") from error
+            raise ConfigurationError("The configuration file ended the program") from error
 
     # ---- application
 
@@ -236,25 +230,37 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         With ``--reload`` errors pass unchanged: Gunicorn serves them as a page until the file is corrected.
         """
         try:
+            return self._load(serves_errors=self.cfg.reload)
+        except ApplicationRefusedError as refused:
+            self._speak_first()
+            if self.cfg.daemon and not self.cfg.capture_output:
+                # Gunicorn prints the text, and a daemon's standard error is nowhere.
+                logging.getLogger("gunicorn.error").error(refused)
+            raise
+
+    def check_load(self) -> None:
+        """Import the application as a worker would, with the environment and the path that it would have.
+
+        Raises :class:`ApplicationRefusedError`.
+        """
+        os.environ.update(self.cfg.env)
+        sys.path[:0] = [path for path in self.search_paths()[:0:-1] if path not in sys.path]
+        self._load(serves_errors=False)
+
+    def _load(self, *, serves_errors: bool) -> Any:
+        try:
             return super().load()
         except AppImportError as error:
-            raise self._refusal(self._explain(error)) from error
+            raise refusal_of(str(self.app_uri), error) from error
         except Exception as error:
-            if self.cfg.reload:
+            if serves_errors:
                 raise
-            raise self._refusal(own_traceback(error)) from error
+            raise failure_of(str(self.app_uri), error) from error
         except SystemExit as error:
             # ``sys.exit("no database")`` in the module: Gunicorn would start such workers again and again, for ever.
-            if self.cfg.reload or not is_own_exit(error):
+            if serves_errors or not is_own_exit(error):
                 raise
-            raise self._refusal(own_traceback(error)) from error
-
-    def _refusal(self, text: str) -> AppImportError:
-        self._speak_first()
-        if self.cfg.daemon and not self.cfg.capture_output:
-            # Gunicorn prints the text, and a daemon's standard error is nowhere.
-            logging.getLogger("gunicorn.error").error(text)
-        return AppImportError(text)
+            raise failure_of(str(self.app_uri), error) from error
 
     def _speak_first(self) -> None:
         """End quietly, unless this is the first worker of its master to find that the application cannot be loaded."""
@@ -267,12 +273,3 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
         except OSError:
             return
-
-    def _explain(self, error: AppImportError) -> str:
-        module_name = str(self.app_uri).partition(":")[0]
-        module = sys.modules.get(module_name)
-        if module is None or not any(word in str(error) for word in ("attribute", "callable", "object")):
-            return f"promgun: error: {self.app_uri}: {error}"
-        candidates = [name for name, value in vars(module).items() if callable(value)]
-        wanted = str(self.app_uri).partition(":")[2].partition("(")[0] or "application"
-        return f"promgun: error: {self.app_uri}: {error} {suggest(wanted, candidates, module_name)}"

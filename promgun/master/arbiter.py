@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from typing import Any
@@ -18,12 +19,12 @@ from gunicorn import systemd
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from promgun.config.listeners import bind, close_and_unlink, metrics_url, parse_address
+from promgun.config.listeners import metrics_url
 from promgun.config.reexec import Handover
 from promgun.endpoint.process import EndpointConfig
 from promgun.endpoint.push import push_final_page
 from promgun.endpoint.supervisor import MetricsProcess
-from promgun.errors import MetricsAddressError, PromgunError
+from promgun.errors import PromgunError
 from promgun.instances.registration import Registration
 from promgun.master.context import RunContext
 from promgun.master.exit_causes import OomWatch, control_group_events
@@ -75,8 +76,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     def _close_metrics_listeners(self) -> None:
         """Close the metrics listeners in every child but the one that executes a new master."""
         if not self._executing:
-            for listener in self.context.listeners:
-                listener.close()
+            self.context.close_listeners()
 
     # ---- start, stop
 
@@ -90,11 +90,17 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
                 self.app.worker_type,
             )
         if self.cfg.metrics_server:
-            self.metrics_process = MetricsProcess(self._endpoint_config(), self.context.listeners, self.log)
-            for listener in self.context.listeners:
-                self.log.info("Metrics at: %s (%s)", metrics_url(listener), self.pid)
+            self.metrics_process = MetricsProcess(self._endpoint_config(), self._metrics_listeners(), self.log)
+            self._log_metrics_addresses()
             self.metrics_process.ensure()
         self._introduce()
+
+    def _metrics_listeners(self) -> tuple[socket.socket, ...]:
+        return tuple(self.context.listeners.values())
+
+    def _log_metrics_addresses(self) -> None:
+        for listener in self._metrics_listeners():
+            self.log.info("Metrics at: %s (%s)", metrics_url(listener), self.pid)
 
     def _endpoint_config(self) -> EndpointConfig:
         root = os.geteuid() == 0
@@ -119,7 +125,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             worker_type=self.app.worker_type,
             gunicorn=gunicorn_version,
             addresses=self._addresses(),
-            metrics_addresses=tuple(metrics_url(listener) for listener in self.context.listeners),
+            metrics_addresses=tuple(map(metrics_url, self._metrics_listeners())),
             max_label_sets=self.cfg.metrics_max_label_sets,
         )
         if self.context.registration is None:
@@ -224,7 +230,9 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     # ---- reload, upgrade
 
     def reload(self) -> None:
-        """Read the configuration again; a bad one is refused with a log line and the server goes on."""
+        """Read the configuration again; one that cannot be applied whole is refused with a log line, and what ran goes
+        on.
+        """
         before = self.cfg
         self._intent = ExitCause.RELOAD
         try:
@@ -236,37 +244,34 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             return
         finally:
             self._intent = ExitCause.SCALE_IN
-        self.instruments.counters.inc(RELOADS, (ReloadResult.OK,))
+        # 27.0 goes on with the old logger settings where the new ones cannot be used.
+        whole = getattr(self.log, "cfg", self.cfg) is self.cfg
+        self.instruments.counters.inc(RELOADS, (ReloadResult.OK if whole else ReloadResult.FAILED,))
         self.store.board.cells[Cell.LAST_RELOAD] = int(time.time())
-        self._reload_metrics()
+        self._reload_metrics_process()
         self._introduce()
 
-    def _reload_metrics(self) -> None:
-        wanted = tuple(self.cfg.metrics_bind) if self.cfg.metrics_server else ()
-        if wanted != self.context.metrics_bind:
-            try:
-                fresh = [bind(parse_address(text), uid=self.cfg.uid, gid=self.cfg.gid) for text in wanted]
-            except MetricsAddressError as error:
-                self.log.error("The metrics address stays as it is: %s", error)
-                return
-            old, self.context.listeners = self.context.listeners, fresh
-            self.context.metrics_bind = wanted
-            if self.metrics_process is None:
-                self.metrics_process = MetricsProcess(self._endpoint_config(), (), self.log)
-            self.metrics_process.restart(self._endpoint_config(), fresh)
-            for listener in old:
-                close_and_unlink(listener)
-            for listener in fresh:
-                self.log.info("Metrics at: %s (%s)", metrics_url(listener), self.pid)
+    def _reload_metrics_process(self) -> None:
+        """Have the metrics process serve what the reload bound; one that has it all already goes on as it is."""
+        config, listeners = self._endpoint_config(), self._metrics_listeners()
+        if self.metrics_process is None:
+            self.metrics_process = MetricsProcess(config, (), self.log)
+        if listeners == self.metrics_process.listeners and config == self.metrics_process.config:
+            return
+        moved = listeners != self.metrics_process.listeners
+        self.metrics_process.restart(config, listeners)
+        self.context.close_dropped()
+        if moved:
+            self._log_metrics_addresses()
 
     def reexec(self) -> None:
         """Execute a new master, which goes on with our store and our metrics listeners."""
-        descriptors = tuple(listener.fileno() for listener in self.context.listeners)
-        handover = Handover(str(self.context.directory.path), self.context.directory.private, descriptors)
+        context = self.context
+        handover = Handover(context.directory.path, context.directory.private, context.listeners, context.activated)
         environment = dict(self.cfg.env_orig)
         handover.to_environment(environment)
         self.cfg.env_orig, kept = environment, self.cfg.env_orig
-        for listener in self.context.listeners:
+        for listener in self._metrics_listeners():
             listener.set_inheritable(True)
         self._executing = True
         try:
@@ -274,5 +279,5 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         finally:
             self._executing = False
             self.cfg.env_orig = kept
-            for listener in self.context.listeners:
+            for listener in self._metrics_listeners():
                 listener.set_inheritable(False)

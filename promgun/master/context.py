@@ -1,25 +1,82 @@
-"""What the launcher hands to the application and its arbiter."""
+"""What a run holds: its store, the metrics listeners, its entry in the list of runs."""
 
 from __future__ import annotations
 
+import os
 import socket
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import Any
 
-from promgun.config.listeners import close_and_unlink
+from promgun.config.listeners import NO_LISTENERS, Listeners, bind_all, close_and_unlink
+from promgun.config.metrics_addresses import parse_address
 from promgun.instances.registration import Registration
 from promgun.store.directory import StoreDirectory
 from promgun.store.process import ProcessStore
 
 
-@dataclass(slots=True)
 class RunContext:
-    """What the launcher made for the arbiter: the store, and the metrics listeners bound before any fork."""
+    """What the launcher opens for the application and its arbiter, and what a reload may change of it.
 
-    store: ProcessStore
-    directory: StoreDirectory
-    listeners: list[socket.socket] = field(default_factory=list)
-    metrics_bind: tuple[str, ...] = ()
-    registration: Registration | None = None
+    It exists before the configuration is read, which decides what is opened: until :meth:`open` there is nothing.
+    """
+
+    def __init__(self, store: ProcessStore) -> None:
+        self.store = store
+        self.registration: Registration | None = None
+        self.listeners: Listeners = NO_LISTENERS
+        #: Listeners that the last reload no longer wants; the metrics process still serves them.
+        self.dropped: Sequence[socket.socket] = ()
+        self.control_socket = ""
+        self._activated = False
+        self._directory: StoreDirectory | None = None
+
+    @property
+    def directory(self) -> StoreDirectory:
+        """The store's directory; there is one once the context is open."""
+        assert self._directory is not None, "the store is not open"  # noqa: S101 - an order of ours
+        return self._directory
+
+    @property
+    def activated(self) -> bool:
+        """Whether systemd passed the metrics listeners: then ``metrics_bind`` has no say."""
+        return self._activated
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a store: not in a process that only checks the configuration."""
+        return self._directory is not None
+
+    def open(self, directory: StoreDirectory, listeners: Listeners, *, activated: bool) -> None:
+        """Take what this run goes on with, and let the store write."""
+        self.store.open(directory)
+        self._directory = directory
+        self.listeners = listeners
+        self._activated = activated
+        # Gunicorn (since 25.1) opens one path per user.
+        self.control_socket = str(directory.path / f"gunicorn-{os.getpid()}.ctl")
+
+    def listen_again(self, cfg: Any) -> None:
+        """Bind what a configuration read anew asks for; what it no longer wants moves to ``dropped``, still open.
+
+        Raises :class:`MetricsAddressError`, and then nothing has changed.
+        """
+        if self._activated and cfg.metrics_server:
+            return
+        before = self.listeners
+        self.listeners = listen(cfg, before)
+        kept = set(self.listeners.values())
+        self.dropped = [*self.dropped, *(listener for listener in before.values() if listener not in kept)]
+
+    def close_dropped(self) -> None:
+        """Close what is no longer wanted, and remove its socket files; the metrics process must have let go before."""
+        for listener in self.dropped:
+            close_and_unlink(listener)
+        self.dropped = ()
+
+    def close_listeners(self) -> None:
+        """Close all metrics listeners in a child of the master; socket files stay."""
+        for listener in (*self.listeners.values(), *self.dropped):
+            listener.close()
 
     def close(self) -> None:
         """Leave nothing behind: run entry, sockets, directory. Workers pass here too and are told apart by pid."""
@@ -27,6 +84,16 @@ class RunContext:
             return
         if self.registration is not None:
             self.registration.withdraw()
-        for listener in self.listeners:
+        self.close_dropped()
+        for listener in self.listeners.values():
             close_and_unlink(listener)
         self.directory.close()
+
+
+def listen(cfg: Any, keep: Listeners = NO_LISTENERS) -> Listeners:
+    """Listen where the configuration says, keeping what is there already; nowhere with ``--no-metrics-server``.
+
+    Raises :class:`MetricsAddressError`, with nothing bound.
+    """
+    wanted = cfg.metrics_bind if cfg.metrics_server else ()
+    return bind_all(map(parse_address, wanted), keep=keep, uid=cfg.uid, gid=cfg.gid)

@@ -12,19 +12,23 @@ import fcntl
 import os
 import socket
 from collections.abc import MutableMapping
+from types import MappingProxyType
+
+from promgun.config.listeners import NO_LISTENERS, Listeners
+from promgun.config.metrics_addresses import SocketAddress
 
 FIRST = 3
 NAME = "metrics"
 
 
-def take_metrics_sockets(environment: MutableMapping[str, str], pid: int) -> list[socket.socket]:
+def take_metrics_sockets(environment: MutableMapping[str, str], pid: int) -> Listeners:
     """Take the sockets named ``metrics`` out of an activation for process ``pid``; empty when there are none.
 
     The rest stays contiguous from descriptor 3 on, and the variables say so.
     """
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     if environment.get("LISTEN_PID") != str(pid) or NAME not in names:
-        return []
+        return NO_LISTENERS
     count = int(environment.get("LISTEN_FDS", "0"))
     passed = list(zip(range(FIRST, FIRST + count), names, strict=False))
     ours = [
@@ -46,4 +50,4 @@ def take_metrics_sockets(environment: MutableMapping[str, str], pid: int) -> lis
             environment.pop(variable, None)
     for sock in ours:
         sock.settimeout(0)
-    return ours
+    return MappingProxyType({SocketAddress(sock.family, sock.getsockname()): sock for sock in ours})

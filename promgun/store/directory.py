@@ -154,10 +154,57 @@ def take_over(path: Path, owner: Owner) -> StoreDirectory:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()
     except OSError as error:
+        raise _not_made(path, error) from error
+    _check_status(path, status, owner)
+    try:
+        lock_fd = _lock(path, exclusive=True)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    if lock_fd is None:
         raise StoreError(
-            f"The store directory {path} cannot be made: {error.strerror}",
-            "Name a directory that you may write with --metrics-dir DIR.",
-        ) from error
+            f"The store directory {path} is in use by another live run",
+            "Give this run a directory of its own with --metrics-dir DIR, or leave the option out; see: promgun ps",
+        )
+    wipe(path)
+    fcntl.flock(lock_fd, fcntl.LOCK_SH)
+    directory = StoreDirectory(path, lock_fd, owner, private=False)
+    directory.give_to(owner)
+    return directory
+
+
+def check_named(path: Path, owner: Owner) -> None:
+    """Raise the :class:`StoreError` of :func:`take_over`, one in use excepted; nothing is made or locked."""
+    try:
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    except FileNotFoundError:
+        above = next(parent for parent in path.parents if parent.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise _not_made(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))) from None
+        return
+    except OSError as error:
+        raise _not_made(path, error) from error
+    _check_status(path, status, owner)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise _not_writable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _not_made(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"The store directory {path} cannot be made: {error.strerror}",
+        "Name a directory that you may write with --metrics-dir DIR.",
+    )
+
+
+def _not_writable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"The store directory {path} is not writable: {error.strerror}",
+        "Name a directory that you may write with --metrics-dir DIR.",
+    )
+
+
+def _check_status(path: Path, status: os.stat_result, owner: Owner) -> None:
     allowed = {os.geteuid(), owner.uid} if os.geteuid() == 0 else {os.geteuid()}
     if status.st_uid not in allowed:
         raise StoreError(
@@ -169,23 +216,6 @@ def take_over(path: Path, owner: Owner) -> StoreDirectory:
             f"The store directory {path} is writable by everybody",
             f"Anybody could forge metrics or plant files there: chmod o-w {path}",
         )
-    try:
-        lock_fd = _lock(path, exclusive=True)
-    except OSError as error:
-        raise StoreError(
-            f"The store directory {path} is not writable: {error.strerror}",
-            "Name a directory that you may write with --metrics-dir DIR.",
-        ) from error
-    if lock_fd is None:
-        raise StoreError(
-            f"The store directory {path} is in use by another live run",
-            "Give this run a directory of its own with --metrics-dir DIR, or leave the option out; see: promgun ps",
-        )
-    wipe(path)
-    fcntl.flock(lock_fd, fcntl.LOCK_SH)
-    directory = StoreDirectory(path, lock_fd, owner, private=False)
-    directory.give_to(owner)
-    return directory
 
 
 def attach(path: Path, owner: Owner, *, private: bool) -> StoreDirectory:

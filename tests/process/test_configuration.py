@@ -90,12 +90,6 @@ def test_configuration_files_that_are_named(sandbox: Sandbox) -> None:
     assert printed(sandbox, env={"PROMGUN_CONFIG": "other.py"})["graceful_timeout"] == "2"
 
 
-def test_check_config(sandbox: Sandbox) -> None:
-    assert sandbox.run(*PROMGUN, DEMO, "--check-config").returncode == 0
-    assert sandbox.run(*PROMGUN, "no_such_module:app", "--check-config").returncode != 0
-    assert not sandbox.left_behind()
-
-
 def test_buckets_are_those_that_were_asked_for() -> None:
     config = "metrics_size_buckets = [10, 20]\n"
     with PromgunProcess("--metrics-duration-buckets", "0.5,1.5", config=config) as server:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from promgun.config.listeners import bind, parse_address
+from promgun.config.listeners import bind
+from promgun.config.metrics_addresses import parse_address
 from promgun.endpoint.process import (
     EXIT_FAILED,
     IGNORED_SIGNALS,
@@ -138,7 +139,8 @@ def test_it_inherits_its_sockets_and_nothing_else(
 MASTER = """
 import os, signal, sys
 from promgun.endpoint.process import EndpointConfig, spawn
-from promgun.config.listeners import bind, parse_address
+from promgun.config.listeners import bind
+from promgun.config.metrics_addresses import parse_address
 listener = bind(parse_address("127.0.0.1:0"))
 user = int(sys.argv[1]) or None
 config = EndpointConfig(store="/x", master_pid=os.getpid(), collector="test_collector:Collector", uid=user, gid=user)
@@ -186,7 +188,8 @@ FOREGROUND = """
 import sys
 from pathlib import Path
 from promgun.endpoint.main import serve_store
-from promgun.config.listeners import bind, close_and_unlink, describe, parse_address
+from promgun.config.listeners import bind, close_and_unlink, describe
+from promgun.config.metrics_addresses import parse_address
 listener = bind(parse_address(sys.argv[1]))
 print(describe(listener), flush=True)
 serve_store(Path("/some/store"), [listener], "test_collector:Collector")

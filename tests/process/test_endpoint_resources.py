@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from promgun.config.listeners import bind, parse_address
+from promgun.config.listeners import bind
+from promgun.config.metrics_addresses import parse_address
 from tests.support.endpoint_process import COLLECTOR, address, running
 from tests.support.http_client import Connection, Request, send
 

@@ -154,7 +154,7 @@ def test_logger_class_that_cannot_be_loaded(sandbox: Sandbox) -> None:
 
 def test_log_that_cannot_be_written(sandbox: Sandbox) -> None:
     ran = fail(sandbox, DEMO, *FREE, "--error-logfile", "/no/such/log", code=CONFIGURATION)
-    assert_one_line(ran, "error: '/no/such/log'")
+    assert_one_line(ran, "--error-logfile, /no/such/log", "No such file or directory")
 
 
 def test_configuration_module_that_is_not_there(sandbox: Sandbox) -> None:
@@ -239,6 +239,7 @@ def test_reload_that_would_stop_the_server_is_refused(sandbox: Sandbox) -> None:
             config.format(", '127.0.0.1:99999'"),
             config.format(f", '127.0.0.1:{other.getsockname()[1]}'"),
             config.format(", 'unix:/no/such/folder/app.sock'"),
+            config.format("") + "errorlog = '/no/such/log'\n",
             config.format("") + "worker_tmp_dir = '/no/such/folder'\n",
             config.format("") + "worker_class = 'probe.app'\n",
             config.format("") + "logger_class = 'no_such_module.Logger'\n",

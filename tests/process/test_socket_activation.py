@@ -23,7 +23,7 @@ for place, (fd, _) in enumerate(kept, 3):
     os.close(fd)
 environment = {"LISTEN_PID": sys.argv[2] or str(os.getpid()), "LISTEN_FDS": str(len(names))}
 environment["LISTEN_FDNAMES"] = sys.argv[1]
-ours = take_metrics_sockets(environment, os.getpid())
+ours = take_metrics_sockets(environment, os.getpid()).values()
 left = int(environment.get("LISTEN_FDS", "0"))
 ports = [socket.socket(fileno=fd).getsockname()[1] for fd in range(3, 3 + left)]
 expected = [port for (_, port), name in zip(kept, names) if name != "metrics"]

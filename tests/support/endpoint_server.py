@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from promgun.config.listeners import bind, parse_address
+from promgun.config.listeners import bind
+from promgun.config.metrics_addresses import parse_address
 from promgun.endpoint.limits import Limits
 from promgun.endpoint.server import MetricsEndpoint
 from tests.support.http_client import Connection

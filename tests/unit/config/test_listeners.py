@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from promgun.config.listeners import Address, bind, close_and_unlink, describe, parse_address
+from promgun.config.listeners import bind, bind_all, close_and_unlink, describe
+from promgun.config.metrics_addresses import Address, check_addresses, parse_address, resolve
 from promgun.errors import ExitCode, MetricsAddressError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from promgun.config.listeners import Listeners
 
 
 @pytest.mark.parametrize(
@@ -38,10 +41,23 @@ def test_hosts_and_ports_are_read(text: str, host: str, port: int) -> None:
     assert parse_address(str(address)) == address
 
 
-def test_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_begins_where_the_server_works_when_it_binds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = parse_address("unix:s")
+    assert str(address) == "unix:s"
     monkeypatch.chdir(tmp_path)
-    assert parse_address("unix:run/s") == parse_address(f"unix:{tmp_path}/run/s")
-    assert str(parse_address("unix:s")) == f"unix:{tmp_path}/s"
+    assert resolve(address).path == f"{tmp_path}/s"
+    sock = bind(address)
+    assert describe(sock) == f"unix:{tmp_path}/s"
+    close_and_unlink(sock)
+
+
+def test_path_too_long_once_it_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (deep := tmp_path / ("x" * 90)).mkdir()
+    monkeypatch.chdir(deep)
+    with pytest.raises(MetricsAddressError, match="longer than 103 bytes"):
+        bind(parse_address("unix:" + "y" * 50))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +166,9 @@ def test_other_reasons_are_told(text: str, reason: str) -> None:
     with pytest.raises(MetricsAddressError, match=reason) as caught:
         bind(parse_address(text))
     assert caught.value.hint
+    with pytest.raises(MetricsAddressError) as checked:
+        check_addresses([parse_address(text)])
+    assert str(checked.value) == str(caught.value)
 
 
 @pytest.fixture
@@ -242,3 +261,80 @@ def test_missing_rights_are_told_and_nothing_is_left() -> None:
         with pytest.raises(MetricsAddressError, match="no permission"):
             bind(parse_address(f"unix:{path}"), uid=0)
         assert not path.exists()
+
+
+# -- all or none --
+
+
+def close(listeners: Listeners) -> None:
+    """Give all of them up."""
+    for sock in listeners.values():
+        close_and_unlink(sock)
+
+
+def addresses(*texts: str) -> list[Address]:
+    """Read addresses."""
+    return [parse_address(text) for text in texts]
+
+
+def test_all_are_bound_in_order_and_each_once(path: Path) -> None:
+    listeners = bind_all(addresses("127.0.0.1:0", f"unix:{path}", "localhost:0", f"unix:{path}", "[::1]:0"))
+    shown = [describe(sock) for sock in listeners.values()]
+    assert [text.rpartition(":")[0] for text in shown] == ["http://127.0.0.1", "unix", "http://[::1]"]
+    close(listeners)
+
+
+@pytest.mark.parametrize("bad", ["192.0.2.1:0", "unix:/no/such/folder/s", "no-such-host.invalid:0", "taken"])
+def test_one_that_cannot_be_had_undoes_the_others(path: Path, listener: socket.socket, bad: str) -> None:
+    text = f"127.0.0.1:{listener.getsockname()[1]}" if bad == "taken" else bad
+    kept = bind_all(addresses("127.0.0.1:0"))
+    with pytest.raises(MetricsAddressError):
+        bind_all(addresses("127.0.0.1:0", f"unix:{path}", text), keep=kept)
+    assert not path.exists()
+    (sock,) = kept.values()
+    socket.create_connection(sock.getsockname()).close()
+    close(kept)
+
+
+def test_listeners_whose_address_stays_are_the_same_sockets(path: Path) -> None:
+    before = bind_all(addresses("127.0.0.1:0", f"unix:{path}", "[::1]:0"))
+    tcp, unix, ipv6 = before.values()
+    after = bind_all(addresses(f"unix:{path}", "localhost:0", "127.0.0.2:0"), keep=before)
+    assert list(after.values())[:2] == [unix, tcp]
+    assert ipv6.fileno() != -1, "what is dropped is the caller's to close"
+    ipv6.close()
+    close(after)
+
+
+def test_port_that_was_free_and_is_named_now_is_the_same_listener() -> None:
+    before = bind_all(addresses("127.0.0.1:0"))
+    (sock,) = before.values()
+    port = sock.getsockname()[1]
+    after = bind_all(addresses(f"127.0.0.1:{port}", "127.0.0.1:0"), keep=before)
+    assert list(after.values()) == [sock]
+    close(after)
+
+
+def test_socket_file_that_was_removed_is_bound_again(path: Path) -> None:
+    before = bind_all(addresses(f"unix:{path}"))
+    path.unlink()
+    after = bind_all(addresses(f"unix:{path}"), keep=before)
+    (old,), (new,) = before.values(), after.values()
+    assert new is not old
+    close_and_unlink(old)
+    assert path.is_socket()
+    close(after)
+
+
+def test_check_takes_no_address(path: Path) -> None:
+    check_addresses(addresses("127.0.0.1:0", f"unix:{path}", "127.0.0.1:80"))
+    assert not path.exists()
+    with bind(parse_address("127.0.0.1:0")) as busy:
+        check_addresses(addresses(f"127.0.0.1:{busy.getsockname()[1]}"))
+
+
+def test_check_tells_an_address_of_the_application() -> None:
+    for text, own in (("127.0.0.1:8000", ("127.0.0.1", 8000)), ("unix:/tmp/s", "/tmp/s")):  # noqa: S108 - a name only
+        with pytest.raises(MetricsAddressError, match="application is served there"):
+            check_addresses(addresses(text), application=[own])
+    check_addresses(addresses("127.0.0.1:0"), application=[("127.0.0.1", 0)])

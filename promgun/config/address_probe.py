@@ -1,0 +1,27 @@
+"""Whether this process could listen on a TCP address, asked of the kernel without taking the address from anybody."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+#: Ports below it need a privilege (IPPORT_RESERVED; Linux can move the limit by ip_unprivileged_port_start).
+_RESERVED = 1024
+
+
+def probe(family: int, sockaddr: Any) -> OSError | None:
+    """Return the error that bind(2) would give for this address, one in use excepted; ``None`` when it could be had.
+
+    It is asked for with port 0, because the address decides and not the port. Only a reserved port is bound itself,
+    for the moment of the question and without listening. ``sockaddr`` is a tuple that begins with host and port.
+    """
+    host, port, *rest = sockaddr
+    try:
+        for asked in (0, port) if 0 < port < _RESERVED else (0,):
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((host, asked, *rest))
+    except OSError as error:
+        return error if error.errno != errno.EADDRINUSE else None
+    return None

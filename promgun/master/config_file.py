@@ -1,0 +1,44 @@
+"""Executes a configuration file of the user's."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from gunicorn import util
+
+from promgun.errors import ConfigurationError
+from promgun.master.tracebacks import own_traceback
+
+_MODULE = "__config__"
+
+
+def execute(filename: str) -> dict[str, Any]:
+    """Execute a file as the module ``__config__`` (Gunicorn's name for it) and return what it defines.
+
+    It is compiled here each time, because the import system's bytecode goes by size and by the second of the change:
+    a file in which 50 became 60 within a second of its last reading would be read as it was.
+
+    Raises :class:`ConfigurationError`; where the file itself fails, its own traceback has been printed before.
+    """
+    try:
+        source = Path(filename).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"Configuration file {filename} cannot be read: {error.strerror}", "Check the path given with --config"
+        ) from error
+    if not filename.endswith(".py"):
+        util.warn("configuration file should have a valid Python extension.\n")
+    loader = SourceFileLoader(_MODULE, filename)
+    spec = spec_from_file_location(_MODULE, filename, loader=loader)
+    assert spec is not None  # noqa: S101 - there is one for every loader that is given
+    module = sys.modules[_MODULE] = module_from_spec(spec)
+    try:
+        exec(loader.source_to_code(source, filename), vars(module))  # noqa: S102 - a program of the user's own
+    except Exception as error:
+        print(own_traceback(error), file=sys.stderr, flush=True)  # noqa: T201 - where Gunicorn prints it
+        raise ConfigurationError(f"Configuration file {filename} failed", "Its own error is above") from error
+    return vars(module)
