@@ -25,24 +25,31 @@ def bind_all(
     """Listen on all ``addresses``, or raise ``MetricsAddressError`` and leave nothing behind.
 
     An address named twice is bound once. A listener of ``keep`` whose address is wanted again, by the name it was
-    asked for or by the one it really has, is the same socket in the result; nothing is ever done to those of ``keep``.
+    asked for or by the one it really has, is the same socket in the result; those of ``keep`` are never closed. One
+    that is no longer wanted does not stand in the way of another on its port: 127.0.0.1:9164 can become :9164.
     ``uid`` and ``gid`` become the owner of new socket files.
     """
-    real = {SocketAddress(sock.family, sock.getsockname()): sock for sock in keep.values()}
+    wanted: dict[SocketAddress, Address] = {}
+    for address in addresses:
+        wanted.setdefault(resolve(address), address)
+    real = _places(keep.values())
+    held = {place: sock for place in wanted if (sock := keep.get(place) or real.get(place)) and _can_be_reached(sock)}
+    dropped = [sock for sock in keep.values() if sock not in held.values()]
     listeners: dict[SocketAddress, socket.socket] = {}
     with ExitStack() as undo:
-        for address in addresses:
-            place = resolve(address)
-            if place in listeners:
-                continue
-            kept = keep.get(place) or real.get(place)
-            if kept is None or not _can_be_reached(kept):
-                listeners[place] = bind(address, uid=uid, gid=gid)
+        for place, address in wanted.items():
+            if place not in held:
+                listeners[place] = bind(address, uid=uid, gid=gid, beside=dropped)
                 undo.callback(close_and_unlink, listeners[place])
-            elif kept not in listeners.values():
-                listeners[place] = kept
+            elif held[place] not in listeners.values():
+                listeners[place] = held[place]
         undo.pop_all()
     return MappingProxyType(listeners)
+
+
+def _places(listeners: Iterable[socket.socket]) -> dict[SocketAddress, socket.socket]:
+    """Return listeners by the address that they really have."""
+    return {SocketAddress(sock.family, sock.getsockname()): sock for sock in listeners}
 
 
 def _can_be_reached(listener: socket.socket) -> bool:
@@ -50,27 +57,61 @@ def _can_be_reached(listener: socket.socket) -> bool:
     return listener.family != socket.AF_UNIX or _is_live(listener.getsockname())
 
 
-def bind(address: Address, *, backlog: int = BACKLOG, uid: int | None = None, gid: int | None = None) -> socket.socket:
+def bind(
+    address: Address,
+    *,
+    backlog: int = BACKLOG,
+    uid: int | None = None,
+    gid: int | None = None,
+    beside: Iterable[socket.socket] = (),
+) -> socket.socket:
     """Listen on ``address``: a non-blocking socket that no child inherits unasked.
 
     SO_REUSEPORT stays off, so that a second server is refused instead of sharing the scrapes. ``uid`` and ``gid``
-    become the owner of a Unix socket's file; a file that nobody listens on any more is replaced. Raises
-    ``MetricsAddressError`` when the address cannot be had.
+    become the owner of a Unix socket's file; a file that nobody listens on any more is replaced. Listeners of ours
+    that are about to be closed (``beside``) may have the same port. Raises ``MetricsAddressError`` when the address
+    cannot be had.
     """
     place = resolve(address)
     try:
-        return _bind_path(address, place.path, backlog, uid, gid) if place.path else _bind_port(place, backlog)
+        return _bind_path(address, place.path, backlog, uid, gid) if place.path else _bind_port(place, backlog, beside)
     except OSError as error:
         raise refusal(address, error) from error
 
 
-def _bind_port(place: SocketAddress, backlog: int) -> socket.socket:
+def _bind_port(place: SocketAddress, backlog: int, beside: Iterable[socket.socket]) -> socket.socket:
+    try:
+        return _listen(place, backlog)
+    except OSError as error:
+        port = place.sockaddr[1]
+        ours = [sock for sock in beside if sock.family == place.family and sock.getsockname()[1] == port]
+        if error.errno != errno.EADDRINUSE or not ours:
+            raise
+    # Linux checks bind(2) and listen(2) against each listener on the port; it lets two that have SO_REUSEPORT, of one
+    # user, have addresses that overlap.
+    _share_port(ours, share=True)
+    try:
+        sock = _listen(place, backlog, share=True)
+    finally:
+        _share_port(ours, share=False)
+    _share_port([sock], share=False)
+    return sock
+
+
+def _share_port(listeners: Iterable[socket.socket], *, share: bool) -> None:
+    for sock in listeners:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
+
+
+def _listen(place: SocketAddress, backlog: int, *, share: bool = False) -> socket.socket:
     with ExitStack() as undo:
         sock = undo.enter_context(socket.socket(place.family, socket.SOCK_STREAM))
         sock.settimeout(0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if place.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if share:
+            _share_port([sock], share=True)
         sock.bind(place.sockaddr)
         sock.listen(backlog)
         undo.pop_all()

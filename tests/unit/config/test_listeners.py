@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -313,6 +314,27 @@ def test_port_that_was_free_and_is_named_now_is_the_same_listener() -> None:
     after = bind_all(addresses(f"127.0.0.1:{port}", "127.0.0.1:0"), keep=before)
     assert list(after.values()) == [sock]
     close(after)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what Linux allows")
+@pytest.mark.parametrize(("narrow", "wide"), [("127.0.0.1", ""), ("[::1]", "[::]")])
+def test_listener_on_its_port_gives_way_to_another_address(narrow: str, wide: str) -> None:
+    before = bind_all(addresses(f"{narrow}:0"))
+    (first,) = before.values()
+    port = first.getsockname()[1]
+    widened = bind_all(addresses(f"{wide}:{port}"), keep=before)
+    first.close()
+    (second,) = widened.values()
+    narrowed = bind_all(addresses(f"{narrow}:{port}"), keep=widened)
+    second.close()
+    (third,) = narrowed.values()
+    assert len({first, second, third}) == 3
+    assert not third.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    for text in (f"{narrow}:{port}", f"{wide}:{port}"):
+        with pytest.raises(MetricsAddressError, match="in use"):
+            bind_all(addresses(text))
+    socket.create_connection(third.getsockname()[:2]).close()
+    third.close()
 
 
 def test_socket_file_that_was_removed_is_bound_again(path: Path) -> None:
