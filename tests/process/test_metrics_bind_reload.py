@@ -19,7 +19,7 @@ pytestmark = pytest.mark.seam
 def listening(pid: int) -> set[str]:
     """Return where a process listens: ``HOST:PORT`` and paths."""
     found = psutil.Process(pid).net_connections("inet")
-    unix = [each.laddr for each in psutil.Process(pid).net_connections("unix") if each.laddr]
+    unix = [str(each.laddr) for each in psutil.Process(pid).net_connections("unix") if each.laddr]
     return {f"{each.laddr.ip}:{each.laddr.port}" for each in found if each.status == psutil.CONN_LISTEN} | set(unix)
 
 
