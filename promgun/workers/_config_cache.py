@@ -1,8 +1,9 @@
-"""The configuration of a worker that has booted: read once, not two dozen times a request.
+"""Caches all settings of a worker as attributes after its boot; ``--no-config-cache`` turns it off.
 
-``Config.__getattr__`` (gunicorn 25.3 to 27.0) runs, after the ordinary look-up has failed, for every ``cfg.name`` in
-Gunicorn's own request path: 22 to 24 times a request, some 13 µs on CPython 3.11, more than all that promgun adds. A
-worker's settings are final once it serves, so it keeps their values as attributes, which the ordinary look-up finds.
+For each ``cfg.name`` in Gunicorn's request path, ``Config.__getattr__`` runs after the ordinary look-up has failed
+(gunicorn 25.3 to 27.0): 22 to 24 times a request. Plain Gunicorn with this cache and nothing else takes 0.82 to 0.88 of
+its CPU a request on CPython 3.10 and 3.11 (13 µs less), 0.93 to 0.96 on 3.12 and 3.13: more than measuring adds on the
+older two, half of it on the newer.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ from __future__ import annotations
 from typing import Any
 
 
-def settle(cfg: Any) -> None:
-    """Keep the value of every setting of ``cfg`` as a plain attribute; ``cfg.set`` goes on working.
+def cache_settings(cfg: Any) -> None:
+    """Set the value of every setting as a plain attribute of ``cfg``; ``cfg.set`` goes on working.
 
     What the class computes (``is_ssl``, ``address`` …) stays computed: a property comes before an attribute.
     """
     kind = type(cfg)
-    if issubclass(kind, _SettledConfig):
+    if issubclass(kind, _CachedConfig):
         return
     vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
-    cfg.__class__ = type(kind.__name__, (_SettledConfig, kind), {"__module__": kind.__module__})
+    cfg.__class__ = type(kind.__name__, (_CachedConfig, kind), {"__module__": kind.__module__})
 
 
-class _SettledConfig:
+class _CachedConfig:
     settings: Any
 
     def set(self, name: str, value: Any) -> None:
-        """Set a value, as ``Config.set`` does, also where it is kept."""
-        super().set(name, value)  # type: ignore[misc] # the class behind us is Gunicorn's
+        """Set a value, as ``Config.set`` does, and cache it."""
+        super().set(name, value)  # type: ignore[misc] # the next class in the MRO is Gunicorn's
         vars(self)[name] = self.settings[name].get()

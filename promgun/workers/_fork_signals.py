@@ -1,58 +1,61 @@
-"""Signals between the fork of a worker and its own handlers: kept for it, where Gunicorn loses them.
+"""Defers signals that reach a forked worker before it has its own handlers.
 
 Until then the child has the master's handlers, which put a signal into its copy of the master's queue (gunicorn 25.3 to
-27.0): a stop or a reload would wait for the whole graceful timeout. They are not merely blocked for so long, because a
-process that a ``pre_fork`` or ``post_fork`` hook starts would inherit that and could not be stopped.
+27.0), where nobody reads it: a stop or a reload would wait for the whole graceful timeout. The signals are not blocked
+until the handlers are set, because a process that a ``post_fork`` hook starts would inherit that and ignore SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import Any
 
-AWAITED = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT, signal.SIGUSR1})
+DEFERRED = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT, signal.SIGUSR1})
+#: What ``Worker.__init__`` sets as ``pid`` (gunicorn 25.3 to 27.0); the arbiter replaces it right after the fork.
+_NOT_FORKED = "[booting]"
 
 
-class HeldSignals:
-    """What came for this worker before it could hear; installed once, in the master."""
+class DeferredSignals:
+    """The signals that came for this worker too early; installed once, in the master."""
 
     def __init__(self) -> None:
+        self._worker: Any = None
         self._mask: set[signal.Signals | int] | None = None
-        self._held: list[int] = []
+        self._received: list[int] = []
 
     def install(self) -> None:
-        """Act at every fork of a worker from now on, and at no other."""
-        os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._hold)
+        """Act at every fork of a worker from now on."""
+        os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._defer)
+
+    def expect_fork(self, worker: Any) -> None:
+        """Expect ``worker`` to be forked: until it has a pid, any fork of this process may be that one."""
+        self._worker = worker
 
     def _block(self) -> None:
-        caller = sys._getframe(1)  # noqa: SLF001 - who forks: the arbiter, or a hook of the user's
-        while caller.f_back is not None and caller.f_globals.get("__name__", "").startswith("gevent."):
-            # An application that is preloaded may have put gevent's fork in place of the one in os.
-            caller = caller.f_back
-        if caller.f_code.co_name == "spawn_worker" and caller.f_globals.get("__name__") == "gunicorn.arbiter":
-            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
+        if self._worker is not None and self._worker.pid == _NOT_FORKED:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
 
     def _unblock(self) -> None:
         if self._mask is not None:
             mask, self._mask = self._mask, None
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def _hold(self) -> None:
+    def _defer(self) -> None:
+        self._worker = None
         if self._mask is not None:
-            for number in AWAITED:
-                signal.signal(number, self._keep)
+            for number in DEFERRED:
+                signal.signal(number, self._receive)
             self._unblock()
 
-    def _keep(self, number: int, _frame: Any) -> None:
-        self._held.append(number)
+    def _receive(self, number: int, _frame: Any) -> None:
+        self._received.append(number)
 
-    def release(self) -> None:
-        """Give the worker what came for it; its own handlers are set."""
-        held, self._held = self._held, []
-        for number in held:
+    def deliver(self) -> None:
+        """Send the worker what came for it; its own handlers are set."""
+        received, self._received = self._received, []
+        for number in received:
             signal.raise_signal(number)
 
 
-HELD_SIGNALS = HeldSignals()
+DEFERRED_SIGNALS = DeferredSignals()

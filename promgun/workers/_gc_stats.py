@@ -1,4 +1,7 @@
-"""Garbage collections of a worker, counted on its board: cells only, because a collection may interrupt anything."""
+"""Counts a worker's garbage collections and their time in cells of its board.
+
+In cells only: a collection may interrupt any code, also code that holds a lock of the store.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _PAUSE = int(Cell.GC_PAUSE)
 
 
 class CollectionCounter:
-    """A callback for ``gc.callbacks``."""
+    """A callback for ``gc.callbacks``; ``clock`` returns nanoseconds."""
 
     def __init__(self, cells: Any, clock: Callable[[], int] = monotonic_ns) -> None:
         self.cells = cells
@@ -22,7 +25,7 @@ class CollectionCounter:
         self._start = 0
 
     def __call__(self, phase: str, info: Mapping[str, int]) -> None:
-        """Note the start of a collection; count it and its time at the stop."""
+        """Count a collection, and the time since its start, when it stops."""
         if phase == "start":
             self._start = self._clock()
         elif self._start:
@@ -33,7 +36,7 @@ class CollectionCounter:
 
 
 def count_collections(cells: Any) -> CollectionCounter:
-    """Count this process's collections on ``cells``, in place of whatever counted them before a fork."""
+    """Count this process's collections in ``cells``; a counter inherited through a fork is removed."""
     gc.callbacks[:] = [callback for callback in gc.callbacks if not isinstance(callback, CollectionCounter)]
     counter = CollectionCounter(cells)
     gc.callbacks.append(counter)

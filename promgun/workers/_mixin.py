@@ -1,200 +1,153 @@
-"""What stands in front of a Gunicorn worker class and measures it: its life here, its requests in ``requests``."""
+"""What stands in front of a Gunicorn worker class and measures the WSGI requests that it serves.
+
+A request is followed at three places: around ``handle_request`` (it begins, it is closed), around the application (it
+is called, it fails), and around the response's ``close`` (the last byte was handed to the socket: it is answered).
+What Gunicorn refuses, or the application fails, is answered and counted in ``handle_error``.
+
+``_handle_request_metrics``, ``_handle_request_error_metrics``, ``_generic_handle_request``, ``_generic_handle_error``
+and ``update_worker_metrics`` may be overridden: each is called for everything that it is named after. Where nobody
+overrides them, requests go to the accounting without that frame.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Callable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
-from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
+from gunicorn.http.wsgi import Response
+
+from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.families.workers import WORKER_REQUESTS
-from promgun.metrics.instruments import Instruments, count_log
-from promgun.metrics.label_values import ExitCause
-from promgun.store.board import Cell, ExitHint, Role
+from promgun.metrics.label_values import QueueSource
 from promgun.store.process import STORE
-from promgun.system.procfs import cpu_wait_ns
-from promgun.workers._config_cache import settle
-from promgun.workers._fork_signals import HELD_SIGNALS
-from promgun.workers._gc_stats import count_collections
-from promgun.workers._instrumentation import RequestFollower
-from promgun.workers._queue_time import TrustedPeers
-from promgun.workers._stack_dump import StackDump
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from promgun.workers._standalone import PlainRun
-
-_SECOND = 1_000_000_000
-_SELF_REPORT = 10 * _SECOND
-_HEARTBEAT = int(Cell.HEARTBEAT)
-_DRAINING = int(Cell.DRAINING)
-_HINT = int(Cell.EXIT_HINT)
+from promgun.workers._accounting import RequestAccounting
+from promgun.workers._config_cache import cache_settings
+from promgun.workers._instrumentation import follow_application, follow_requests
+from promgun.workers._lifecycle import WorkerLifecycle
+from promgun.workers._queue_time import TrustedPeers, arrival_observer
+from promgun.workers._request_state import RequestState
+from promgun.workers._responses import ResponseObserver
 
 
-class PrometheusMixin(RequestFollower):
-    """Adds metrics to any Gunicorn worker class that it is put in front of."""
+def _no_request(*_: Any) -> None:
+    """Stand in for a ``handle_request`` that the worker class does not have, and so does not call."""
 
-    #: What ``promgun run`` does otherwise, where plain Gunicorn is the launcher.
-    plain: ClassVar[PlainRun | None] = None
 
-    app: Any
-    cfg: Any
-    sockets: list[Any]
-    alive: bool
-    age: int
-    ppid: int
+class PrometheusMixin(WorkerLifecycle):
+    """Adds metrics to any Gunicorn worker class for WSGI that it is put in front of."""
 
-    @classmethod
-    def setup(cls) -> None:
-        """Open the store, unless ``promgun run`` has; Gunicorn calls this in the master before it loads anything of
-        the user's.
-        """
-        inherited = getattr(super(), "setup", None)
-        if inherited is not None:
-            inherited()
-        if STORE.directory is None:
-            from promgun.workers._standalone import PlainRun  # noqa: PLC0415 - only where promgun is not the launcher
+    #: The place of the request in the arguments of the class's ``handle_request``.
+    request_at = 1
+    #: The region of the one request that a class serves at a time. A class that serves more has a region for each
+    #: request, unless it has given the connection one, as ``conn.promgun`` (``region_of_connection``).
+    only_region: int | None = None
+    region_of_connection = False
+    #: Whether the class calls ``handle_request`` with a request at all (Gunicorn's on Tornado does not).
+    gives_requests = True
 
-            PrometheusMixin.plain = PlainRun(STORE)
+    wsgi: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take a slot in the master, before the fork: this worker alone inherits it."""
-        super().__init__(*args, **kwargs)
-        if self.plain is not None:
-            self.plain.introduce(self.cfg, self.app, self.log, self.sockets)
-        self.slot = STORE.reserve()
-        self.worker_id = "" if self.slot is None else str(self.slot.number)
-
-    def follow(self) -> None:
-        """Get ready to follow requests and signs of life."""
-        super().follow()
-        self._notify_behind: Callable[[], None] = super().notify  # type: ignore[misc] # the worker class behind us
-
-    def capacity(self) -> int:
-        """Return how many requests the worker can serve at once."""
-        return 1
-
-    # ---- life
-
-    def init_process(self) -> None:
-        """Take the slot over in the child, then boot as the class does."""
-        STORE.warn = self.log.warning
-        slot = STORE.own_slot(Role.WORKER)
-        if slot is not None:
-            self.worker_id = str(slot.number)
-        self.instruments = Instruments(STORE, self.cfg)
-        if slot is not None:
-            # It is there with 0 before the first request.
+    def prepare(self) -> None:
+        """Get ready to follow requests."""
+        super().prepare()
+        if STORE.slot is not None:
+            # The series is there with 0 before the first request.
             self.instruments.counters.inc(WORKER_REQUESTS, (self.worker_id,), 0.0)
-        self._tend_at = 0
-        self._reported = 0
-        self._waited = 0
-        self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
-        count_log(self.instruments.counters)
-        self._board = STORE.board
-        self._trusted = TrustedPeers(self.cfg)
-        self.follow()
-        cells = self._board.cells
-        cells[Cell.AGE] = self.age
-        cells[Cell.CAPACITY] = self.capacity()
-        cells[Cell.MAX_REQUESTS] = self.max_requests if self.max_requests != sys.maxsize else 0
-        cells[Cell.TIMEOUT] = int(self.cfg.timeout * _SECOND)
-        self._collections = count_collections(cells)
-        self._stacks = StackDump(self.log)
-        super().init_process()  # type: ignore[misc] # the worker class behind us
+        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg))
+        self.responses = ResponseObserver(
+            self.accounting,
+            self._handle_request_metrics if self._overrides("_handle_request_metrics") else self.accounting.answered,
+            self._handle_request_error_metrics,
+        )
+        # Bound once: a look-up through super() costs as much as a whole counter.
+        self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
+        self._follow_request = self._next_handle_request
+        if self.gives_requests:
+            self._follow_request = self._followed(self._next_handle_request)
+        self.observe_arrival = arrival_observer(
+            self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,)),
+            listeners=len(self.sockets),
+        )
+        if not self._overrides("handle_request") and not self._overrides("_generic_handle_request"):
+            self.handle_request = self._follow_request  # type: ignore[method-assign]
+        self.responses.measure(Response)
 
-    def init_signals(self) -> None:
-        """Set the worker's signals, let in those that came since the fork, and answer the master's question for
-        stacks.
-        """
-        super().init_signals()  # type: ignore[misc] # the worker class behind us
-        self._stacks.install()
-        HELD_SIGNALS.release()
+    def _overrides(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(PrometheusMixin, name)
+
+    def _followed(self, handle: Callable[..., Any]) -> Callable[..., Any]:
+        return follow_requests(handle, self, self.accounting, self.responses)
+
+    # ---- Gunicorn's methods
 
     def load_wsgi(self) -> None:
-        """Load the application and stand in front of it."""
-        super().load_wsgi()  # type: ignore[misc] # the worker class behind us
+        """Load the application and put the accounting in front of it."""
+        super().load_wsgi()  # type: ignore[misc] # the next class in the MRO
         self.wsgi = self.follow_application(self.wsgi)
 
-    def run(self) -> None:
-        """Note that the worker is ready, serve, and leave word why it ends."""
-        cells = self._board.cells
-        now = monotonic_ns()
-        cells[Cell.BOOTED] = now
-        boot = (now - cells[Cell.CLAIMED]) / _SECOND
-        self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), boot)
-        settle(self.cfg)
+    def follow_application(self, application: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``application`` with the accounting in front of it."""
+        return follow_application(application, self.accounting)
+
+    def enter_service(self) -> None:
+        """Note that the worker serves, and have it read its settings once."""
+        super().enter_service()
+        wanted = self.cfg.settings.get("config_cache")
+        if wanted is None or wanted.get():
+            cache_settings(self.cfg)
+
+    def handle_request(self, *args: Any) -> Any:
+        """Serve a request of HTTP/1."""
+        return self._generic_handle_request(self._next_handle_request, *args)
+
+    def handle_http2_request(self, *args: Any) -> Any:
+        """Serve a request of HTTP/2; the caller answers a failure with 500 and does not call ``handle_error``."""
+        req, following = args[self.request_at], super().handle_http2_request  # type: ignore[misc] # same
+        *most, connection = args
         try:
-            super().run()  # type: ignore[misc] # the worker class behind us
-        finally:
-            self._leave_word()
+            return self._generic_handle_request(lambda *usual: following(*usual, connection), *most)
+        except Exception:
+            if req.promgun.error_type and not req.promgun.recorded:
+                self.responses.answered(req, req.promgun, 500, 0)
+            raise
 
-    def _leave_word(self) -> None:
-        cells = self._board.cells
-        if self.ppid != os.getppid():
-            cells[_HINT] = ExitHint.PARENT_LOST
-            # No master is left that could count it.
-            self.instruments.counters.inc(WORKER_EXITS, (ExitCause.PARENT_LOST,))
-        elif self.nr >= self.max_requests and not cells[_HINT]:
-            cells[_HINT] = ExitHint.MAX_REQUESTS
-        elif self.cfg.reload and not self.alive and not cells[_HINT]:
-            cells[_HINT] = ExitHint.CODE_CHANGED
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer a request that Gunicorn refused or the application failed."""
+        self._generic_handle_error(super().handle_error, req, client, addr, exc)  # type: ignore[misc] # same
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to drain; only cells are touched, for this is a signal handler."""
-        self._board.cells[_HINT] = ExitHint.SIGNALLED
-        self._board.cells[_DRAINING] = 1
-        super().handle_exit(sig, frame)  # type: ignore[misc] # the worker class behind us
+    # ---- the methods to override
 
-    def handle_quit(self, sig: int, frame: Any) -> None:
-        """Quit; only cells are touched, for this is a signal handler."""
-        self._board.cells[_HINT] = ExitHint.SIGNALLED
-        super().handle_quit(sig, frame)  # type: ignore[misc] # the worker class behind us
+    def _generic_handle_request(self, handle: Callable[..., Any], *args: Any) -> Any:
+        """Call ``handle``, the worker class's own method, and follow the request that is among ``args``."""
+        follow = self._follow_request if handle is self._next_handle_request else self._followed(handle)
+        return follow(*args)
 
-    def handle_abort(self, sig: int, frame: Any) -> None:
-        """Note that the master has given the worker up, and show the stacks that it asked for a moment ago."""
-        self._board.cells[_HINT] = ExitHint.ABORTED
-        if self.plain is None and self.cfg.stack_dump_at:
-            self._stacks.last_words()
-        super().handle_abort(sig, frame)  # type: ignore[misc] # the worker class behind us
+    def _handle_request_metrics(self, req: Any, state: RequestState, status: int, sent: int) -> None:
+        """Count an answered request: its status, and the bytes of body sent."""
+        self.accounting.answered(req, state, status, sent)
 
-    def notify(self) -> None:
-        """Tell the master, and the scoreboard, that the worker is alive."""
-        self._notify_behind()
-        now = monotonic_ns()
-        self._board.cells[_HEARTBEAT] = now
-        if now > self._tend_at:
-            self.update_worker_metrics()
+    def _handle_request_error_metrics(self, req: Any, state: RequestState, error_type: str) -> None:
+        """Count an exception that left the application."""
+        self.accounting.raised(req, state, error_type)
 
-    def update_worker_metrics(self) -> None:
-        """Tend, once a second, to what cannot be done in a request: the worker's own state, what waits for space."""
-        now = monotonic_ns()
-        self._tend_at = now + _SECOND
-        self._tend(now)
+    def _generic_handle_error(
+        self, handle: Callable[..., Any], req: Any, client: Any, addr: Any, exc: BaseException
+    ) -> None:
+        """Let ``handle``, the worker class's own ``handle_error``, answer, and count what it sent."""
+        self.responses.error_answered(handle, req, client, addr, exc)
 
-    def _tend(self, now: int) -> None:
-        self._board.cells[_DRAINING] = not self.alive
-        self._collections.cells = self._board.cells
-        self._stacks.install()
-        waited = cpu_wait_ns()
-        if waited is not None:
-            self._board.cells[Cell.CPU_WAIT] += waited - self._waited
-            self._waited = waited
-        self.instruments.retry()
-        if self._changes_user and now - self._reported > _SELF_REPORT:
-            self._reported = now
-            self._report_itself()
 
-    def _report_itself(self) -> None:
-        """Say what others of our user may not see: a process that changed user is not dumpable (proc(5))."""
-        cells = self._board.cells
-        try:
-            cells[Cell.OPEN_FDS] = len(os.listdir("/proc/self/fd"))
-            with open("/proc/self/smaps_rollup", "rb") as rollup:
-                cells[Cell.UNIQUE_MEMORY] = 1024 * sum(
-                    int(line.split()[1]) for line in rollup if line.startswith((b"Private_Clean", b"Private_Dirty"))
-                )
-        except OSError:
-            return
+class PrometheusConnectionMixin(PrometheusMixin):
+    """For classes that serve a whole connection in ``handle(listener, client, addr)``."""
+
+    def prepare(self) -> None:
+        """Get ready to follow connections as well."""
+        super().prepare()
+        self._next_handle: Callable[..., None] = super().handle  # type: ignore[misc] # the next class in the MRO
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection."""
+        if addr.__class__ is tuple:
+            self.observe_arrival(client, monotonic_ns())
+        self._next_handle(listener, client, addr)

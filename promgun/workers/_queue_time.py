@@ -13,15 +13,16 @@ from typing import Any
 #: Bytes of struct tcp_info up to tcpi_bytes_received (linux/tcp.h), and the two fields that are looked at.
 _TCP_INFO_SIZE = 136
 _LAST_DATA_AND_BYTES_RECEIVED = Struct("=52xI72xQ").unpack
-#: No wait, and no word about those behind it in the queue.
+#: The client had sent nothing: no wait, and nothing is known of the connections after it.
 NOTHING_SENT = -1.0
-#: Seconds that TCP_INFO cannot tell apart from none with 250 ticks a second, as most kernels have; below the first
-#: bucket's bound.
-_GRAIN = 0.004
-_MOMENT = 1_000_000
+#: A tick of the kernel in seconds, at 250 a second, as most have: TCP_INFO cannot tell shorter waits from none. Below
+#: the first bucket's bound.
+_TICK = 0.004
+#: Nanoseconds for which an answer within a tick holds: TCP_INFO is asked at most once in them.
+_SAMPLE_NS = 1_000_000
 ON_LINUX = sys.platform == "linux"
 _HEADERS = ("HTTP_X_REQUEST_START", "HTTP_X_QUEUE_START")
-#: A stamp older than this is no wait but a clock that is wrong.
+#: Seconds; an older stamp comes from a clock that is wrong.
 _LONGEST = 3600.0
 _MILLISECONDS = 1e11
 _MICROSECONDS = 1e14
@@ -31,7 +32,7 @@ def kernel_wait(client: Any) -> float | None:
     """Return the seconds for which the first bytes of a connection lay in the kernel, asked right after accept.
 
     For TCP connections, on Linux only (tcp(7): TCP_INFO, milliseconds); ``NOTHING_SENT`` when the client has sent
-    nothing yet, for then nobody waits for us; ``None`` when it cannot be told.
+    nothing yet, for then nobody waits; ``None`` when the kernel does not say.
     """
     if not ON_LINUX:
         return None
@@ -48,13 +49,13 @@ def kernel_wait(client: Any) -> float | None:
 def arrival_observer(
     observe: Callable[[float], None], listeners: int, ask: Callable[[Any], float | None] = kernel_wait
 ) -> Callable[[Any, int], None]:
-    """Return what tells ``observe`` how long a connection had waited; call it right after accept, with the clock.
+    """Return a function that observes how long a connection waited; call it right after accept, with the clock.
 
-    The kernel is asked as rarely as that takes. An accept queue is first in, first out: a connection that is taken a
-    moment after another can hardly have waited longer than that one and the moment. So an answer within the kernel's
-    own grain (a tick, 1 to 10 ms) stands for what is accepted within a millisecond. That holds for one listener only.
+    It asks the kernel as rarely as possible. An accept queue is first in, first out: of two connections accepted
+    within a millisecond, the second can hardly have waited longer than the first and that millisecond. So an answer
+    within a tick (1 to 10 ms) holds for whatever is accepted in the next millisecond, if there is one listener only.
     """
-    hold = _MOMENT if listeners == 1 else 0
+    hold = _SAMPLE_NS if listeners == 1 else 0
     answer, answer_holds_until = 0.0, 0
 
     def observe_arrival(client: Any, now_ns: int) -> None:
@@ -65,7 +66,7 @@ def arrival_observer(
         wait = ask(client)
         if wait is None:
             return
-        if 0.0 <= wait <= _GRAIN:
+        if 0.0 <= wait <= _TICK:
             answer, answer_holds_until = wait, now_ns + hold
         observe(wait if wait > 0 else 0.0)
 
@@ -73,10 +74,10 @@ def arrival_observer(
 
 
 def proxy_wait(environ: Mapping[str, Any], clock: Callable[[], float] = time.time) -> float | None:
-    """Return the seconds since a proxy says it took the request; ``None`` without a stamp that can be true.
+    """Return the seconds since a proxy stamped the request; ``None`` without a stamp that can be true.
 
-    Read are X-Request-Start and X-Queue-Start, with or without ``t=``, in seconds, milliseconds or microseconds since
-    the epoch.
+    The headers are X-Request-Start and X-Queue-Start, with or without ``t=``, in seconds, milliseconds or microseconds
+    since the epoch.
     """
     for header in _HEADERS:
         text = environ.get(header)
@@ -99,9 +100,7 @@ def _since(text: str, now: float) -> float | None:
 
 
 class TrustedPeers:
-    """Whose stamps are believed: the peers of Gunicorn's ``forwarded_allow_ips``, and Unix sockets, as Gunicorn does
-    itself.
-    """
+    """The peers whose stamps are believed: those in Gunicorn's ``forwarded_allow_ips``, and Unix sockets."""
 
     def __init__(self, cfg: Any) -> None:
         allowed = cfg.forwarded_allow_ips

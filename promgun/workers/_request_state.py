@@ -1,4 +1,4 @@
-"""One request and its answer, as the worker follows them."""
+"""What a worker knows of one request while it serves it, and what it reads off Gunicorn's objects to know it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from promgun.store.request_table import NOWHERE
 
 
 class CountingReader:
-    """Counts the bytes of a request body, and notices when the client left before its end.
+    """Counts the bytes of a request body; ``cut`` tells that the client left before its end.
 
-    Takes the place of ``Body.reader`` (gunicorn 25.3 to 27.0), only when there is a body.
+    Replaces ``Body.reader`` (gunicorn 25.3 to 27.0) where the request has a body.
     """
 
     def __init__(self, reader: Any) -> None:
@@ -36,19 +36,31 @@ class CountingReader:
         return data
 
 
+class DeclaredBody(CountingReader):
+    """A request body of which only the declared length is known, in bytes; it is not read through this."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(None)
+        self.received = length
+
+
+#: Stands in :attr:`RequestState.response` once the request is closed.
 ANSWERED = object()
 
 
-class Exchange:
-    """What is known of a request while it is served; hangs on Gunicorn's request as ``req.promgun``.
+class RequestState:
+    """What is known of one request; hangs on Gunicorn's request as ``req.promgun`` from *begin* to *closed*.
 
-    ``start`` is nanoseconds of the monotonic clock; ``response`` is there once the application was called, and
-    ``ANSWERED`` when that is over; ``recorded`` tells that the answer has been counted.
+    ``start`` is nanoseconds of the monotonic clock. ``region`` is where the request stands in the table of running
+    requests, ``NOWHERE`` for one that is only counted there; ``owns_region`` tells that *begin* took it. ``response``
+    is Gunicorn's, from *application_called* on, and ``ANSWERED`` after *closed*. ``recorded`` tells that the answer
+    has been counted, ``error_type`` names the exception that left the application.
     """
 
     # Defaults stand on the class, so that a request costs two assignments.
     start = 0
     region = NOWHERE
+    owns_region = False
     body: CountingReader | None = None
     response: Any = None
     recorded = False
@@ -60,7 +72,7 @@ class Exchange:
 
 
 def file_size(result: Any) -> int:
-    """Return how many bytes Gunicorn would send of a file that the application returned, 0 when it is none.
+    """Return how many bytes Gunicorn would send of a file that the application returned, 0 for what has no descriptor.
 
     ``Response.sendfile`` (gunicorn 25.3 to 27.0) sends from the file's position to its end and counts nothing.
     """
@@ -80,8 +92,8 @@ def response_has_no_body(response: Any) -> bool:
 class StatusTap:
     """A socket that remembers the status line written to it, and how many bytes of body followed.
 
-    ``Worker.handle_error`` decides the status itself and tells nobody (gunicorn 25.3 to 27.0): what it sends is the
-    truth.
+    ``Worker.handle_error`` chooses the status and returns nothing (gunicorn 25.3 to 27.0), so it is read off what is
+    sent.
     """
 
     def __init__(self, sock: Any) -> None:
@@ -102,12 +114,12 @@ class StatusTap:
             self.body = len(body)
 
 
-def came_from_application(error: BaseException, exchange: Exchange) -> bool:
-    """Whether an exception was raised by the application, rather than while writing to the client.
+def came_from_application(error: BaseException, state: RequestState) -> bool:
+    """Whether an exception was raised by the application, not by Gunicorn while it wrote to the client.
 
-    Looked at only when something failed: frames of Gunicorn's response writer under the failure mean the client.
+    An ``OSError`` whose traceback passes through Gunicorn's response writer means that the client is gone.
     """
-    if exchange.error_type:
+    if state.error_type:
         return True
     if not isinstance(error, OSError):
         return True

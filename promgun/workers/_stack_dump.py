@@ -1,9 +1,8 @@
-"""Stacks of a worker that is stuck, written to the error log when the master asks by signal, before it kills the
-worker.
+"""Dumps the stacks of a stuck worker to the error log when the master asks for them by SIGURG.
 
 faulthandler's handler is C and async-signal-safe: it shows all threads even while the interpreter is stuck in a C
-call. Greenlets are added by Python, if it
-gets to run. SIGURG is used because it is ignored by default: a process that has no handler for it takes no harm.
+call. Greenlets are shown by a Python handler, if the interpreter gets to run it. A process without a handler ignores
+SIGURG, so asking does no harm.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _MOST_GREENLETS = 200
 
 
 class StackDump:
-    """Answers :data:`STACK_SIGNAL` in a worker with stacks on the error log."""
+    """Answers :data:`STACK_SIGNAL` in a worker with the stacks of all threads and greenlets on the error log."""
 
     def __init__(self, log: Any) -> None:
         self._log = log
@@ -30,7 +29,7 @@ class StackDump:
         self._answered = False
 
     def install(self) -> None:
-        """Begin to answer; again whenever the error log may have been reopened, and once a second while all is well."""
+        """Begin to answer; called again once a second, because the error log may have been reopened."""
         self._answered = False
         fd = self._error_fd()
         if fd == self._fd:
@@ -44,9 +43,9 @@ class StackDump:
         handlers = getattr(getattr(self._log, "error_log", None), "handlers", [])
         return next((fd for fd in map(_descriptor, handlers) if fd >= 0), 2)
 
-    def last_words(self) -> None:
-        """Show what was asked for and has not been shown whole: SIGABRT, which ends the worker, may come before Python
-        gets to the master's question, or into the middle of the answer.
+    def finish(self) -> None:
+        """Show the greenlets if that is not done: SIGABRT, which ends the worker, may interrupt the handler of SIGURG
+        or come before it.
         """
         if self._fd >= 0:
             self._show_greenlets(STACK_SIGNAL, None)

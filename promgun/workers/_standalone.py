@@ -1,6 +1,4 @@
-"""What ``promgun run`` does otherwise, where plain Gunicorn is the launcher: ``gunicorn -k promgun.PrometheusWorker
-app:app``.
-"""
+"""The set-up when ``gunicorn``, not ``promgun run``, is the launcher: ``gunicorn -k promgun.PrometheusWorker app``."""
 
 from __future__ import annotations
 
@@ -22,15 +20,18 @@ from promgun.store.directory import StoreDirectory, create_private, take_over
 from promgun.store.files import Owner
 from promgun.store.master_info import MasterFacts
 from promgun.store.process import ProcessStore
-from promgun.workers._fork_signals import HELD_SIGNALS
+from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
-#: What ``PROMETHEUS_MULTIPROC_DIR`` was before we published ours: a master executed by SIGUSR2 must not take ours for
-#: the user's wish.
+#: The variable that names the directory which this module put into ``PROMETHEUS_MULTIPROC_DIR``: a master executed by
+#: SIGUSR2 must not think that the user had set it.
 _PUBLISHED = "PROMGUN_STORE"
 
 
-class PlainRun:
-    """The store of a plain Gunicorn master; made when Gunicorn first loads the worker class, before ``--preload``."""
+class StandaloneRun:
+    """The store and the registration of a plain Gunicorn master.
+
+    Made when Gunicorn first loads the worker class, which is before ``--preload`` loads the application.
+    """
 
     def __init__(self, store: ProcessStore) -> None:
         named = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
@@ -48,10 +49,10 @@ class PlainRun:
         if self._private:
             os.environ[_PUBLISHED] = str(self._directory.path)
         atexit.register(self.close)
-        HELD_SIGNALS.install()
+        DEFERRED_SIGNALS.install()
 
     def endpoint_config(self, cfg: Any) -> EndpointConfig:
-        """Return what a metrics process of this run must know."""
+        """Return the configuration of a metrics process for this run."""
         root = os.geteuid() == 0
         return EndpointConfig(
             store=str(self._directory.path),
@@ -62,7 +63,7 @@ class PlainRun:
         )
 
     def serve(self, process: MetricsProcess) -> None:
-        """Start a metrics process and end it with the run; workers close its listeners when they are forked."""
+        """Start a metrics process, which ``close`` stops; workers close its listeners when they are forked."""
         self._process = process
         os.register_at_fork(after_in_child=self._close_listeners)
         process.ensure()
@@ -72,8 +73,8 @@ class PlainRun:
             for listener in self._process.listeners:
                 listener.close()
 
-    def introduce(self, cfg: Any, app: Any, log: Any, sockets: Sequence[Any]) -> None:
-        """Give the store to the workers' user and register the run; called for every worker, acts on the first."""
+    def register(self, cfg: Any, app: Any, log: Any, sockets: Sequence[Any]) -> None:
+        """Give the store to the workers' user and register the run; acts on the first call in the master only."""
         if self._registration is not None or os.getpid() != self._pid:
             return
         if os.geteuid() == 0:
@@ -96,7 +97,7 @@ class PlainRun:
         self._registration.announce(facts, log)
 
     def close(self) -> None:
-        """Remove what this run made; workers run this at their exit too and are told apart by pid."""
+        """Remove what this run made; does nothing in a worker, which runs its master's exit functions as well."""
         if os.getpid() != self._pid:
             return
         if self._registration is not None:

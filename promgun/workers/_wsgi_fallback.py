@@ -1,78 +1,85 @@
-"""Requests of a worker class that serves them past Gunicorn's ``handle_request``: measured around the application."""
+"""Requests that a worker class serves past Gunicorn's ``handle_request``: measured around the application alone."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
-from time import monotonic_ns
 from typing import Any
 
 from gunicorn.http.wsgi import Response
 
-from promgun.metrics.families.requests import FAILED_REQUESTS
+from promgun.store.request_table import NOWHERE
+from promgun.workers._accounting import RequestAccounting
+from promgun.workers._request_state import DeclaredBody
+from promgun.workers._responses import ResponseObserver
 
-_SECOND = 1_000_000_000
 
+class ApplicationMixin:
+    """Stands before ``PrometheusMixin`` in front of a class that is not ours, such as Gunicorn's on gevent's pywsgi.
 
-class ForeignServer:
-    """Stands before the mixin in a class that is not ours, such as Gunicorn's on gevent's pywsgi.
-
-    Calls that come from Gunicorn's own response object are followed as everywhere else.
+    A call that comes from Gunicorn's own response object is left to ``PrometheusMixin``.
     """
 
-    _board: Any
-    _record: Any
-    instruments: Any
+    accounting: RequestAccounting
+    responses: ResponseObserver
+    gives_requests: bool
+    log: Any
 
-    def follow_application(self, application: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Return ``application`` with us in front of it, and the mixin behind us for its own calls."""
-        follow_own: Callable[[Any, Any], Any] = super().follow_application(application)  # type: ignore[misc] # the mixin
+    def follow_application(self, application: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``application`` with the accounting in front of it; what WSGI cannot call is returned as it is."""
+        if not self.gives_requests and not is_wsgi_callable(application):
+            self.log.warning(
+                "Requests are not measured: %s takes no (environ, start_response), so it is not called as WSGI says",
+                type(application).__qualname__,
+            )
+            return application
+        follow_own: Callable[..., Any] = super().follow_application(application)  # type: ignore[misc] # the next class
 
         def call_application(environ: Any, start_response: Any) -> Any:
             if isinstance(getattr(start_response, "__self__", None), Response):
                 return follow_own(environ, start_response)
-            call = ForeignCall(self, environ)
+            call = ApplicationCall(self.accounting, self.responses, environ)
             try:
-                result = application(environ, call.begin(start_response))
-                return ForeignList(result, call) if isinstance(result, list | tuple) else ForeignBody(result, call)
+                result = application(environ, call.remember_status(start_response))
+                return FollowedList(result, call) if isinstance(result, list | tuple) else FollowedBody(result, call)
             except BaseException as error:
                 call.fail(error)
                 raise
 
         return call_application
 
-    def enter_foreign(self) -> int:
-        """Note that a request runs; return its start."""
-        start = monotonic_ns()
-        self._board.enter(start)
-        return start
 
-    def leave_foreign(self, call: ForeignCall) -> None:
-        """Count an answered request."""
-        now = monotonic_ns()
-        self._record(call.method, "", call.status, (now - call.start) / _SECOND, call.received, call.sent)
-        self._board.leave(now)
-
-    def fail_foreign(self, call: ForeignCall, error: BaseException) -> None:
-        """Count an exception that left the application."""
-        method = self.instruments.recorder.known_method(call.method)
-        self.instruments.counters.inc(FAILED_REQUESTS, (method, "", type(error).__name__))
+def is_wsgi_callable(application: Callable[..., Any]) -> bool:
+    """Whether ``application(environ, start_response)`` is a call that can succeed; True where that cannot be told."""
+    if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(type(application).__call__):
+        return False
+    try:
+        inspect.signature(application).bind({}, None)
+    except TypeError:
+        return False
+    except ValueError:
+        # A callable in C may have no signature.
+        return True
+    return True
 
 
-class ForeignCall:
+class ApplicationCall:
     """One request and its answer, from the call of the application to the end of what it returned."""
 
-    def __init__(self, worker: ForeignServer, environ: Any) -> None:
-        self._worker = worker
+    def __init__(self, accounting: RequestAccounting, responses: ResponseObserver, environ: Any) -> None:
+        self._accounting = accounting
+        self._responses = responses
         self._over = False
         self.method = str(environ.get("REQUEST_METHOD", ""))
-        length = str(environ.get("CONTENT_LENGTH") or "")
-        self.received = int(length) if length.isdecimal() else 0
-        #: What every server answers for an application that fails, or says nothing.
+        #: What every server answers for an application that fails, or sets no status.
         self.status = 500
         self.sent = 0
-        self.start = worker.enter_foreign()
+        self._state = accounting.begin(self, NOWHERE)
+        length = str(environ.get("CONTENT_LENGTH") or "")
+        if length.isdecimal():
+            self._state.body = DeclaredBody(int(length))
 
-    def begin(self, start_response: Any) -> Any:
+    def remember_status(self, start_response: Any) -> Any:
         """Return a ``start_response`` that remembers the status."""
 
         def remember(status: str, headers: Any, exc_info: Any = None) -> Any:
@@ -86,20 +93,21 @@ class ForeignCall:
     def fail(self, error: BaseException) -> None:
         """Count an exception, and the answer that the server gives for it."""
         if not self._over:
-            self._worker.fail_foreign(self, error)
+            self._responses.raised(self, self._state, type(error).__name__)
             self.end()
 
     def end(self) -> None:
         """Count the answer, once."""
         if not self._over:
             self._over = True
-            self._worker.leave_foreign(self)
+            self._responses.answered(self, self._state, self.status, self.sent)
+            self._accounting.closed(self._state)
 
 
-class ForeignList(list[bytes]):
-    """Pieces that the application returned at once: a list still, for servers derive the answer's length from it."""
+class FollowedList(list[bytes]):
+    """Pieces that the application returned at once: still a list, for servers derive the answer's length from it."""
 
-    def __init__(self, pieces: Iterable[bytes], call: ForeignCall) -> None:
+    def __init__(self, pieces: Iterable[bytes], call: ApplicationCall) -> None:
         super().__init__(pieces)
         self._call = call
         call.sent += sum(map(len, self))
@@ -109,10 +117,10 @@ class ForeignList(list[bytes]):
         self._call.end()
 
 
-class ForeignBody:
+class FollowedBody:
     """What the application returned, passed on; the request is over when it is closed."""
 
-    def __init__(self, result: Iterable[bytes], call: ForeignCall) -> None:
+    def __init__(self, result: Iterable[bytes], call: ApplicationCall) -> None:
         self._result = result
         self._call = call
 

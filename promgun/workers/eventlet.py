@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from promgun.workers._eventlet_server import EventletWorker
-from promgun.workers._instrumentation import ConnectionFollower
-from promgun.workers._mixin import PrometheusMixin
+from promgun.workers._mixin import PrometheusConnectionMixin
 
 
-class PrometheusEventletWorker(PrometheusMixin, ConnectionFollower, EventletWorker):
+class PrometheusEventletWorker(PrometheusConnectionMixin, EventletWorker):
     """promgun's eventlet worker, measured: Gunicorn's own was removed in 26.0."""
 
     def capacity(self) -> int:

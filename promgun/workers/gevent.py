@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from gunicorn.workers.ggevent import GeventWorker
 
-from promgun.workers._instrumentation import ConnectionFollower
-from promgun.workers._mixin import PrometheusMixin
+from promgun.workers._mixin import PrometheusConnectionMixin
 
 
-class PrometheusGeventWorker(PrometheusMixin, ConnectionFollower, GeventWorker):  # type: ignore[misc] # gunicorn is untyped
+class PrometheusGeventWorker(PrometheusConnectionMixin, GeventWorker):  # type: ignore[misc] # gunicorn is untyped
     """Gunicorn's gevent worker, measured."""
 
     def capacity(self) -> int:

@@ -27,28 +27,29 @@ class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[mis
         """Return the size of the thread pool."""
         return int(self.cfg.threads)
 
-    def follow(self) -> None:
+    def prepare(self) -> None:
         """Get ready to follow connections as well."""
-        super().follow()
-        self._handle_behind: Callable[[Any], Any] = super().handle
-        self._enqueue_behind: Callable[[Any], None] = super().enqueue_req
+        super().prepare()
+        self._running = self.accounting.running
+        self._next_handle: Callable[[Any], Any] = super().handle
+        self._next_enqueue_req: Callable[[Any], None] = super().enqueue_req
 
     def enqueue_req(self, conn: Any) -> None:
-        """Hand a connection to the pool; until a thread takes it, it shows as ``queued``."""
+        """Hand a connection to the pool; until a thread begins with it, it is shown as ``queued``."""
         now = monotonic_ns()
         if not hasattr(conn, "promgun") and conn.client.__class__ is tuple:
             self.observe_arrival(conn.sock, now)
-        conn.promgun = self._requests.take(now, _QUEUED)
-        self._enqueue_behind(conn)
+        conn.promgun = self._running.take(now, _QUEUED)
+        self._next_enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
         """Serve what a connection has sent, in a thread of the pool."""
-        requests = self._requests
+        running = self._running
         region = conn.promgun
         if region >= 0:
-            requests.cells[region + PHASE] = _READING
+            running.cells[region + PHASE] = _READING
         try:
-            return self._handle_behind(conn)
+            return self._next_handle(conn)
         finally:
             conn.promgun = NOWHERE
-            requests.leave(region)
+            running.leave(region)

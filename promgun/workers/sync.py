@@ -27,10 +27,11 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
 
     only_region = FIRST
 
-    def follow(self) -> None:
+    def prepare(self) -> None:
         """Get ready to follow connections as well."""
-        super().follow()
-        self._handle_behind: Callable[..., None] = super().handle
+        super().prepare()
+        self._running = self.accounting.running
+        self._next_handle: Callable[..., None] = super().handle
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -39,22 +40,23 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
             log.warning("PrometheusWorker serves one request at a time: for threads use promgun.PrometheusThreadWorker")
 
     def wait(self, timeout: float) -> Any:
-        """Wait for a connection, but for no more than a second: Gunicorn's own worker would not notice for half the
-        timeout that its
-        master is gone, and would look hung while it is idle.
+        """Wait for a connection, for a second at most.
+
+        Gunicorn's own waits for half the timeout: so long it does not notice that its master is gone, and an idle
+        worker would be shown as hung.
         """
         return super().wait(min(timeout, _IDLE))
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve a connection; a client that is slow to send its head holds the worker, and shows as ``reading``."""
+        """Serve a connection; while the worker waits for its head, it is shown as ``reading``."""
         now = monotonic_ns()
-        requests = self._requests
-        cells = requests.cells
+        running = self._running
+        cells = running.cells
         cells[_PHASE] = _READING
         cells[_START] = now
         try:
             if addr.__class__ is tuple:
                 self.observe_arrival(client, now)
-            self._handle_behind(listener, client, addr)
+            self._next_handle(listener, client, addr)
         finally:
-            requests.cells[_START] = 0
+            running.cells[_START] = 0

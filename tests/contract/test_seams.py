@@ -112,8 +112,8 @@ def test_settings_join_the_table_when_they_are_declared() -> None:
     assert inspect.isclass(Setting)
 
 
-def test_a_setting_is_looked_up_anew_each_time_unless_the_worker_has_settled() -> None:
-    # What workers/settled.py stands on; once Gunicorn keeps values itself, that module can go.
+def test_a_setting_is_looked_up_anew_each_time_unless_the_worker_caches_it() -> None:
+    # What workers/_config_cache.py stands on; once Gunicorn keeps values itself, that module can go.
     assert "self.settings[name].get()" in inspect.getsource(Config.__getattr__)
     assert list(inspect.signature(Config.set).parameters) == ["self", "name", "value"]
     cfg = Config()

@@ -120,11 +120,6 @@ def test_worker_type_of_gunicorn_s_without_its_library(sandbox: Sandbox) -> None
     assert_one_line(ran, "'tornado' cannot be loaded", "ornado")
 
 
-def test_worker_type_for_another_kind_of_application(sandbox: Sandbox) -> None:
-    ran = fail(sandbox, DEMO, "-k", "asgi", *FREE, code=CONFIGURATION)
-    assert_one_line(ran, "asgi", "WSGI")
-
-
 @pytest.mark.parametrize("name", ["gevent_pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker"])
 def test_worker_class_that_serves_past_gunicorn_s_own_way(sandbox: Sandbox, name: str) -> None:
     requests = [

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from promgun.workers._config_cache import settle
+from promgun.workers._config_cache import cache_settings
 
 
 class Looked(Config):  # type: ignore[misc] # gunicorn is untyped
@@ -24,24 +24,24 @@ class Looked(Config):  # type: ignore[misc] # gunicorn is untyped
 
 
 def test_every_setting_says_what_it_said_before() -> None:
-    plain, settled = Config(), Config()
-    for cfg in (plain, settled):
+    plain, cached = Config(), Config()
+    for cfg in (plain, cached):
         cfg.set("timeout", 7)
         cfg.set("certfile", "/c")
-    settle(settled)
+    cache_settings(cached)
     assert len(plain.settings) > 90
     for name in plain.settings:
         # functions and classes are compared by identity, as they should be
-        assert getattr(settled, name) == getattr(plain, name), name
-    assert settled.is_ssl
-    assert isinstance(settled, Config)
+        assert getattr(cached, name) == getattr(plain, name), name
+    assert cached.is_ssl
+    assert isinstance(cached, Config)
 
 
 def test_no_setting_is_looked_up_again() -> None:
     cfg = Looked()
     assert cfg.timeout == 30
     assert cfg.looked == ["timeout"]
-    settle(cfg)
+    cache_settings(cfg)
     cfg.looked.clear()
     assert (cfg.timeout, cfg.keepalive, cfg.sendfile) == (30, 2, True)
     assert cfg.looked == []
@@ -49,8 +49,8 @@ def test_no_setting_is_looked_up_again() -> None:
 
 def test_what_is_set_later_counts() -> None:
     cfg = Config()
-    settle(cfg)
-    settle(cfg)
+    cache_settings(cfg)
+    cache_settings(cfg)
     cfg.set("keepalive", "9")
     assert cfg.keepalive == cfg.settings["keepalive"].get() == 9
     with pytest.raises(AttributeError, match="Invalid access"):

@@ -1,0 +1,157 @@
+"""The accounting of requests in five calls: begin, application_called, route_known, answered, closed.
+
+Whatever serves requests makes these calls, in this order, from the thread, greenlet or task that serves the request.
+``begin`` and ``closed`` are made once for every request; ``application_called`` when it reaches the application;
+``route_known`` at any time between; ``answered`` at most once, when the last byte has been handed to the socket. What
+else is counted of a request (an exception, a client that left, a refusal) describes it and ends nothing.
+
+The WSGI worker classes do not pay for a call where every request would: ``_instrumentation`` has ``begin``,
+``application_called`` and ``closed`` written out in two functions, and a test holds that both do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Any
+
+from promgun.metrics.families.requests import (
+    CLIENT_DISCONNECTS,
+    FAILED_REQUESTS,
+    INVALID_REQUESTS,
+    REQUEST_QUEUE_SECONDS,
+    REQUESTS_LOST,
+)
+from promgun.metrics.instruments import Instruments
+from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource
+from promgun.store.board import Board, Cell, ExitHint
+from promgun.store.request_table import BUSY, NOWHERE, PHASE, START, Phase, describe
+from promgun.workers._queue_time import TrustedPeers, proxy_wait
+from promgun.workers._request_state import ANSWERED, RequestState
+
+_SECOND = 1_000_000_000
+_HINT = int(Cell.EXIT_HINT)
+_APPLICATION = int(Phase.APPLICATION)
+_READING = int(Phase.READING)
+
+
+class RequestAccounting:
+    """Counts the requests of one worker process on its board and in its store.
+
+    A ``req`` is Gunicorn's request, or anything with a ``method`` (a string) that takes an attribute ``promgun``.
+    ``clock`` returns nanoseconds of the monotonic clock.
+    """
+
+    __slots__ = ("_trusted", "board", "clock", "counters", "histograms", "known_method", "record", "running")
+
+    def __init__(
+        self, board: Board, instruments: Instruments, trusted: TrustedPeers, clock: Callable[[], int] = monotonic_ns
+    ) -> None:
+        self.board = board
+        self.running = board.requests
+        self.clock = clock
+        self.record = instruments.recorder.record
+        self.known_method = instruments.recorder.known_method
+        self.counters = instruments.counters
+        self.histograms = instruments.histograms
+        self._trusted = trusted
+
+    # ---- the five calls
+
+    def begin(self, req: Any, region: int | None = None) -> RequestState:
+        """Note that a request runs from now on, and hang its state on it.
+
+        ``region`` is the one that it already has in the table of running requests, ``NOWHERE`` to count it only;
+        without one, a free region is taken until ``closed``.
+        """
+        state: RequestState = RequestState()
+        req.promgun = state
+        state.start = start = self.clock()
+        if region is None:
+            region = self.running.free.pop() if self.running.free else NOWHERE
+            state.owns_region = region >= 0
+        state.region = region
+        if region >= 0:
+            self.running.cells[region + BUSY] -= start
+        else:
+            self.board.enter(start)
+        return state
+
+    def application_called(self, req: Any, state: RequestState, environ: Any, response: Any) -> None:
+        """Note that the request reaches the application: ``response`` is what will answer it.
+
+        Writes what the request is beside its region, and observes how long a trusted proxy says that it waited.
+        """
+        state.response = response
+        if state.region >= 0:
+            get = environ.get
+            texts = req.method, state.route, get("REMOTE_ADDR", ""), get("HTTP_X_REQUEST_ID", ""), req.path
+            data = "\0".join(map(str, texts)).encode("utf-8", "replace")
+            describe(self.running.cells, state.region * 8, data, _APPLICATION, state.start)
+        self.observe_proxy(req, environ)
+
+    def route_known(self, state: RequestState, route: str) -> None:
+        """Count the request under ``route``, as the framework writes it (``/users/<int:id>``), from now on."""
+        state.route = route
+
+    def answered(self, req: Any, state: RequestState, status: int, sent: int) -> None:
+        """Count a request that was answered with ``status`` and ``sent`` bytes of body."""
+        seconds = (self.clock() - state.start) / _SECOND
+        state.recorded = True
+        body = state.body
+        received = 0
+        if body is not None:
+            received = body.received
+            if body.cut:
+                self.disconnected(state, DisconnectPhase.REQUEST)
+        record = self.record
+        record(req.method, state.route, status, seconds, received, sent)
+
+    def closed(self, state: RequestState) -> None:
+        """Note that nothing of the request runs any more."""
+        if state.response is not None:
+            # It refers to the request, which refers to the state: a cycle would wait for the garbage collector.
+            state.response = ANSWERED
+        now = self.clock()
+        region = state.region
+        if region >= 0:
+            cells = self.running.cells
+            cells[region + BUSY] += now
+            if state.owns_region:
+                cells[region + START] = 0
+                self.running.free.append(region)
+        else:
+            self.board.leave(now)
+
+    # ---- what describes a request
+
+    def observe_proxy(self, req: Any, environ: Any) -> None:
+        """Observe the time since the proxy's stamp, where there is one and the peer is trusted."""
+        if ("HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ) and req.peer_addr in self._trusted:
+            wait = proxy_wait(environ)
+            if wait is not None:
+                self.histograms.observe(REQUEST_QUEUE_SECONDS, (QueueSource.PROXY,), wait)
+
+    def raised(self, req: Any, state: RequestState, error_type: str) -> None:
+        """Count an exception that left the application."""
+        self.counters.inc(FAILED_REQUESTS, (self.known_method(req.method), state.route, error_type))
+
+    def refused(self, error: BaseException) -> None:
+        """Count a request that never reached the application, by what was wrong with it."""
+        self.counters.inc(INVALID_REQUESTS, (type(error).__name__,))
+
+    def disconnected(self, state: RequestState, phase: DisconnectPhase) -> None:
+        """Count a client that left in ``phase``, once a request: who leaves during the request misses the response."""
+        if not state.client_left:
+            state.client_left = True
+            self.counters.inc(CLIENT_DISCONNECTS, (phase,))
+
+    def cut_off(self, state: RequestState) -> None:
+        """Count the request as lost if the worker's handler of SIGABRT ended it: the master finds it on the board no
+        more.
+        """
+        if self.board.cells[_HINT] == ExitHint.ABORTED and not state.cut_off:
+            state.cut_off = True
+            self.counters.inc(REQUESTS_LOST, (ExitCause.TIMEOUT, state.route))
+            if state.region >= 0:
+                self.running.cells[state.region + PHASE] = _READING

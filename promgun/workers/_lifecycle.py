@@ -1,0 +1,203 @@
+"""A worker's life on the scoreboard: its slot, its boot, its heartbeat, and why it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
+from promgun.metrics.instruments import Instruments, count_log
+from promgun.metrics.label_values import ExitCause
+from promgun.store.board import Board, Cell, ExitHint, Role
+from promgun.store.process import STORE
+from promgun.store.slots import Slot
+from promgun.system.procfs import cpu_wait_ns
+from promgun.workers._fork_signals import DEFERRED_SIGNALS
+from promgun.workers._gc_stats import count_collections
+from promgun.workers._stack_dump import StackDump
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from promgun.workers._standalone import StandaloneRun
+
+_SECOND = 1_000_000_000
+_SELF_REPORT = 10 * _SECOND
+_HEARTBEAT = int(Cell.HEARTBEAT)
+_DRAINING = int(Cell.DRAINING)
+_HINT = int(Cell.EXIT_HINT)
+
+
+class WorkerLifecycle:
+    """Stands in front of any Gunicorn worker class; how that serves requests is none of its business.
+
+    Its own attributes begin to exist in the master (``slot``, ``worker_id``) and in ``init_process`` (the others).
+    """
+
+    #: What a master without ``promgun run`` has of promgun; None under ``promgun run``.
+    standalone: ClassVar[StandaloneRun | None] = None
+
+    app: Any
+    cfg: Any
+    log: Any
+    sockets: list[Any]
+    alive: bool
+    age: int
+    nr: int
+    ppid: int
+    max_requests: int
+
+    # ---- in the master
+
+    @classmethod
+    def setup(cls) -> None:
+        """Open the store, unless ``promgun run`` has: Gunicorn calls this in the master when it loads the class."""
+        inherited = getattr(super(), "setup", None)
+        if inherited is not None:
+            inherited()
+        if STORE.directory is None:
+            from promgun.workers._standalone import StandaloneRun  # noqa: PLC0415 - only without promgun run
+
+            WorkerLifecycle.standalone = StandaloneRun(STORE)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Claim a slot, which the process that is forked next inherits."""
+        super().__init__(*args, **kwargs)
+        if self.standalone is not None:
+            self.standalone.register(self.cfg, self.app, self.log, self.sockets)
+        self.slot: Slot | None = STORE.reserve()
+        self.worker_id = "" if self.slot is None else str(self.slot.number)
+        DEFERRED_SIGNALS.expect_fork(self)
+
+    # ---- in the worker: what a class that serves requests adds to
+
+    def prepare(self) -> None:
+        """Get ready to serve, before the application is loaded; the board and the instruments are there."""
+
+    def capacity(self) -> int:
+        """Return how many requests the worker can serve at once, 0 where that is not known."""
+        return 1
+
+    def hung_after(self) -> float:
+        """Return the seconds without a heartbeat after which the worker is shown as hung, 0 for never."""
+        return float(self.cfg.timeout) / 2
+
+    # ---- Gunicorn's methods
+
+    def init_process(self) -> None:
+        """Occupy the slot, then boot as the class does."""
+        STORE.warn = self.log.warning
+        slot = STORE.own_slot(Role.WORKER)
+        if slot is not None:
+            self.worker_id = str(slot.number)
+        self.instruments = Instruments(STORE, self.cfg)
+        self._update_at = 0
+        self._reported = 0
+        self._waited = 0
+        self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
+        count_log(self.instruments.counters)
+        self._board: Board = STORE.board
+        self._next_notify: Callable[[], None] = super().notify  # type: ignore[misc] # the next class in the MRO
+        self.prepare()
+        cells = self._board.cells
+        cells[Cell.AGE] = self.age
+        cells[Cell.CAPACITY] = self.capacity()
+        cells[Cell.MAX_REQUESTS] = self.max_requests if self.max_requests != sys.maxsize else 0
+        # Half of what this cell says is when a worker is shown as hung.
+        cells[Cell.TIMEOUT] = int(2 * self.hung_after() * _SECOND)
+        self._collections = count_collections(cells)
+        self._stacks = StackDump(self.log)
+        super().init_process()  # type: ignore[misc] # the next class in the MRO
+
+    def init_signals(self) -> None:
+        """Set the worker's signals, deliver those that came since the fork, and answer the master's SIGURG."""
+        super().init_signals()  # type: ignore[misc] # the next class in the MRO
+        self._stacks.install()
+        DEFERRED_SIGNALS.deliver()
+
+    def run(self) -> None:
+        """Serve, then note why the worker ends."""
+        self.enter_service()
+        try:
+            super().run()  # type: ignore[misc] # the next class in the MRO
+        finally:
+            self.note_exit()
+
+    def enter_service(self) -> None:
+        """Note that the worker serves from now on, and how long its boot took."""
+        cells = self._board.cells
+        now = monotonic_ns()
+        cells[Cell.BOOTED] = now
+        boot = (now - cells[Cell.CLAIMED]) / _SECOND
+        self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), boot)
+
+    def note_exit(self) -> None:
+        """Leave on the board why the worker ends by itself; the master joins it with the wait status."""
+        cells = self._board.cells
+        if self.ppid != os.getppid():
+            cells[_HINT] = ExitHint.PARENT_LOST
+            # No master is left that could count it.
+            self.instruments.counters.inc(WORKER_EXITS, (ExitCause.PARENT_LOST,))
+        elif self.nr >= self.max_requests and not cells[_HINT]:
+            cells[_HINT] = ExitHint.MAX_REQUESTS
+        elif self.cfg.reload and not self.alive and not cells[_HINT]:
+            cells[_HINT] = ExitHint.CODE_CHANGED
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to drain; only cells are touched, for this is a signal handler."""
+        self._board.cells[_HINT] = ExitHint.SIGNALLED
+        self._board.cells[_DRAINING] = 1
+        super().handle_exit(sig, frame)  # type: ignore[misc] # the next class in the MRO
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Quit; only cells are touched, for this is a signal handler."""
+        self._board.cells[_HINT] = ExitHint.SIGNALLED
+        super().handle_quit(sig, frame)  # type: ignore[misc] # the next class in the MRO
+
+    def handle_abort(self, sig: int, frame: Any) -> None:
+        """Note that the worker timed out, and dump the stacks that the master asked for, if that is not done yet."""
+        self._board.cells[_HINT] = ExitHint.ABORTED
+        if self.standalone is None and self.cfg.stack_dump_at:
+            self._stacks.finish()
+        super().handle_abort(sig, frame)  # type: ignore[misc] # the next class in the MRO
+
+    def notify(self) -> None:
+        """Send the heartbeat to the master and to the scoreboard."""
+        self._next_notify()
+        now = monotonic_ns()
+        self._board.cells[_HEARTBEAT] = now
+        if now > self._update_at:
+            self.update_worker_metrics()
+
+    # ---- once a second
+
+    def update_worker_metrics(self) -> None:
+        """Update the worker's own figures and retry what found no space; ``notify`` calls it once a second."""
+        now = monotonic_ns()
+        self._update_at = now + _SECOND
+        cells = self._board.cells
+        cells[_DRAINING] = not self.alive
+        self._collections.cells = cells
+        self._stacks.install()
+        waited = cpu_wait_ns()
+        if waited is not None:
+            cells[Cell.CPU_WAIT] += waited - self._waited
+            self._waited = waited
+        self.instruments.retry()
+        if self._changes_user and now - self._reported > _SELF_REPORT:
+            self._reported = now
+            self._report_hidden_figures()
+
+    def _report_hidden_figures(self) -> None:
+        """Report what the metrics process cannot read: a process that changed its user is not dumpable (proc(5))."""
+        cells = self._board.cells
+        try:
+            cells[Cell.OPEN_FDS] = len(os.listdir("/proc/self/fd"))
+            with open("/proc/self/smaps_rollup", "rb") as rollup:
+                cells[Cell.UNIQUE_MEMORY] = 1024 * sum(
+                    int(line.split()[1]) for line in rollup if line.startswith((b"Private_Clean", b"Private_Dirty"))
+                )
+        except OSError:
+            return

@@ -1,0 +1,87 @@
+"""A worker class whose application is not WSGI: it serves as under plain Gunicorn, and its requests are not measured.
+
+Which classes these are is decided by what they are made of, not by name. Gunicorn's own servers for WSGI (``sync``,
+``gthread``, and what stands on ``AsyncWorker``) call the application as WSGI says, and so do classes built on them.
+Of the others, a class that has a coroutine function among its methods serves on an event loop, where a WSGI callable
+has no place: ``gunicorn.workers.gasgi``, uvicorn-worker, aiohttp. A class that falls on the wrong side of that rule is
+measured too little, and never broken: what remains is measured only around an application that can be called with
+``(environ, start_response)``, see ``_wsgi_fallback``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from gunicorn.workers.base import Worker
+from gunicorn.workers.base_async import AsyncWorker
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
+
+from promgun.store.board import Cell, ExitHint
+from promgun.workers._lifecycle import WorkerLifecycle
+
+WARNING = (
+    "%s serves applications that are not WSGI: it runs as under plain Gunicorn, and its requests are not measured. "
+    "Missing are all metrics of requests (counts, durations, sizes, errors, queue times), requests in "
+    "progress, busy time and capacity. Metrics of the master, of workers and their exits are there"
+)
+
+
+def serves_wsgi(worker_class: type) -> bool:
+    """Whether a worker class calls its application as WSGI says, as far as can be told; see the module."""
+    if issubclass(worker_class, SyncWorker | AsyncWorker | ThreadWorker):
+        return True
+    own = [base for base in worker_class.__mro__ if not issubclass(Worker, base)]
+    return not any(_is_coroutine_function(attribute) for base in own for attribute in vars(base).values())
+
+
+def _is_coroutine_function(attribute: Any) -> bool:
+    function = getattr(attribute, "__func__", attribute)
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+class UnmeasuredMixin(WorkerLifecycle):
+    """Shows the worker's life on the scoreboard and leaves its application, its settings and its requests alone."""
+
+    _serving = False
+    _in_run = False
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Warn of what is missing: Gunicorn calls this once, in the master, before the first fork."""
+        inherited = getattr(super(), "check_config", None)
+        if inherited is not None:
+            inherited(cfg, log)
+        log.warning(WARNING, cfg.settings["worker_class"].get().__qualname__)
+
+    def capacity(self) -> int:
+        """Return 0: how many requests an event loop serves at once is not known."""
+        return 0
+
+    def hung_after(self) -> float:
+        """Return the middle between the longest pause that Gunicorn's contract allows and the timeout.
+
+        A worker has to call ``notify`` every half of the timeout (``Worker.timeout``, gunicorn 25.3 to 27.0), and
+        uvicorn-worker does it no more often.
+        """
+        return float(self.cfg.timeout) * 3 / 4
+
+    def enter_service(self) -> None:
+        """Wait for the first heartbeat: such classes do most of their boot in ``run`` (lifespan, sockets)."""
+        self._in_run = True
+
+    def notify(self) -> None:
+        """Send the heartbeat; with the first one the worker serves."""
+        super().notify()
+        if not self._serving and self._in_run:
+            self._serving = True
+            super().enter_service()
+
+    def note_exit(self) -> None:
+        """Leave on the board why the worker ends by itself."""
+        super().note_exit()
+        cells = self._board.cells
+        if not cells[Cell.EXIT_HINT] and self._serving and self.cfg.max_requests and not self.cfg.reload:
+            # The server counts requests by itself, and nobody told it to stop.
+            cells[Cell.EXIT_HINT] = ExitHint.MAX_REQUESTS

@@ -1,0 +1,133 @@
+"""The five calls of a request's accounting, and the two functions that have them written out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.body import LengthReader
+
+from promgun.metrics.instruments import Instruments
+from promgun.store.board import Cell
+from promgun.store.process import ProcessStore
+from promgun.store.request_table import NOWHERE
+from promgun.workers._accounting import RequestAccounting
+from promgun.workers._instrumentation import follow_application, follow_requests
+from promgun.workers._queue_time import TrustedPeers
+from promgun.workers._responses import ResponseObserver
+
+ENVIRON = {"REMOTE_ADDR": "192.0.2.1", "HTTP_X_REQUEST_ID": "é7"}
+
+
+class Fixture:
+    """An accounting with a clock that ticks a second a look, and what it recorded."""
+
+    def __init__(self) -> None:
+        store = ProcessStore()
+        ticks = count(1_000_000_000, 1_000_000_000)
+        self.instruments = Instruments(store, Config())
+        self.board = store.board
+        self.accounting = RequestAccounting(
+            self.board, self.instruments, TrustedPeers(Config()), clock=lambda: next(ticks)
+        )
+        self.recorded: list[tuple[Any, ...]] = []
+        self.accounting.record = lambda *answer: self.recorded.append(answer)
+
+    def cells(self) -> list[int]:
+        """Return all that the board says, less when it was occupied."""
+        cells = list(self.board.cells)
+        cells[Cell.CLAIMED] = cells[Cell.HEARTBEAT] = 0
+        return cells
+
+
+def request() -> Any:
+    """Return what is used of a request of Gunicorn's."""
+    body = SimpleNamespace(reader=LengthReader(None, 0))
+    return SimpleNamespace(method="GET", path="/a", body=body, peer_addr=("192.0.2.1", 5))
+
+
+class Response:
+    """What is used of a response of Gunicorn's."""
+
+    def __init__(self, req: Any) -> None:
+        self.req = req
+
+    def start_response(self, *_: Any) -> None:
+        """Accept a status."""
+
+
+def by_calls(fixture: Fixture, region: int | None, look: Callable[[], None]) -> None:
+    accounting, req = fixture.accounting, request()
+    state = accounting.begin(req, region)
+    accounting.application_called(req, state, ENVIRON, object())
+    look()
+    accounting.answered(req, state, 204, 3)
+    accounting.closed(state)
+
+
+def by_functions(fixture: Fixture, region: int | None, look: Callable[[], None]) -> None:
+    accounting, req = fixture.accounting, request()
+    responses = ResponseObserver(accounting, accounting.answered, accounting.raised)
+    shape = SimpleNamespace(
+        request_at=0, only_region=None, region_of_connection=region is not None, max_requests=2**63 - 1
+    )
+    response = Response(req)
+
+    def application(_environ: Any, _start_response: Any) -> list[bytes]:
+        look()
+        return []
+
+    called = follow_application(application, accounting)
+
+    def handle(_req: Any, _conn: Any) -> None:
+        called(ENVIRON, response.start_response)
+        accounting.answered(req, req.promgun, 204, 3)
+
+    follow_requests(handle, shape, accounting, responses)(req, SimpleNamespace(promgun=region))
+
+
+@pytest.mark.parametrize("region", [None, 0, NOWHERE])
+def test_what_is_written_out_does_what_the_calls_do(region: int | None) -> None:
+    seen = []
+    for drive in (by_calls, by_functions):
+        fixture = Fixture()
+        given = fixture.board.requests.free.pop() if region == 0 else region
+        boards: list[list[int]] = []
+
+        def look(fixture: Fixture = fixture, boards: list[list[int]] = boards) -> None:
+            boards.append(fixture.cells())
+
+        drive(fixture, given, look)
+        seen.append((boards, fixture.recorded, len(fixture.board.requests.free)))
+        assert fixture.recorded == [("GET", "", 204, 1.0, 0, 3)]
+        assert fixture.board.view(0).in_progress == 0
+        assert len(boards) == 1
+    assert seen[0] == seen[1]
+
+
+def test_a_request_counts_under_its_route_from_then_on() -> None:
+    fixture = Fixture()
+    accounting, req = fixture.accounting, request()
+    state = accounting.begin(req)
+    assert fixture.board.view(0).in_progress == 1
+    accounting.application_called(req, state, ENVIRON, object())
+    accounting.route_known(state, "/users/<int:id>")
+    accounting.answered(req, state, 200, 0)
+    accounting.closed(state)
+    assert fixture.recorded == [("GET", "/users/<int:id>", 200, 1.0, 0, 0)]
+    assert fixture.board.view(0).in_progress == 0
+
+
+def test_a_busy_table_counts_without_a_region() -> None:
+    fixture = Fixture()
+    fixture.board.requests.free.clear()
+    state = fixture.accounting.begin(request())
+    assert (state.region, state.owns_region) == (NOWHERE, False)
+    assert fixture.board.view(0).in_progress == 1
+    fixture.accounting.closed(state)
+    assert fixture.board.view(0).in_progress == 0
+    assert not fixture.board.requests.free
