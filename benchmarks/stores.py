@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -36,21 +36,32 @@ def count(sets: int) -> None:
         histogram.labels(f"view_{number}").observe(number % 12)
 
 
+def serve(sets: int) -> None:
+    """Count answered requests of so many routes, as a worker does."""
+    from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS  # noqa: PLC0415 - same
+    from promgun.metrics.counters import Counters  # noqa: PLC0415 - same
+    from promgun.metrics.recorder import Recorder  # noqa: PLC0415 - same
+
+    recorder = Recorder(STORE, Counters(STORE, sets), DURATION_BUCKETS, SIZE_BUCKETS)
+    for number in range(sets):
+        recorder.record("GET", f"/view_{number}", 200, number % 12, 0, number)
+
+
 @contextmanager
-def workers(directory: StoreDirectory, population: Population) -> Iterator[None]:
-    """Recycle workers on a store, then keep as many alive as the population says."""
+def workers(directory: StoreDirectory, population: Population, use: Callable[[int], None] = count) -> Iterator[None]:
+    """Recycle workers on a store, then keep as many alive as the population says; each does ``use`` once."""
     STORE.open(directory)
     for first in range(0, population.recycled, population.processes):
         number = min(population.processes, population.recycled - first)
-        _release([_worker(population.sets) for _ in range(number)])
-    alive = [_worker(population.sets) for _ in range(population.processes)]
+        _release([_worker(population.sets, use) for _ in range(number)])
+    alive = [_worker(population.sets, use) for _ in range(population.processes)]
     try:
         yield
     finally:
         _release(alive)
 
 
-def _worker(sets: int) -> tuple[int, int]:
+def _worker(sets: int, use: Callable[[int], None]) -> tuple[int, int]:
     """Fork a worker that has counted and now waits; return its pid and the descriptor that ends it when closed."""
     end_read, end_write = os.pipe()
     ready_read, ready_write = os.pipe()
@@ -60,7 +71,7 @@ def _worker(sets: int) -> tuple[int, int]:
             os.close(end_write)
             STORE.own_slot(Role.WORKER)
             STORE.board.cells[Cell.BOOTED] = time.monotonic_ns()
-            count(sets)
+            use(sets)
             os.write(ready_write, b"!")
             os.read(end_read, 1)
         finally:

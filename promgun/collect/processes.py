@@ -6,13 +6,10 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-from promgun.store.board import BoardView, Cell, is_alive
-from promgun.store.slots import read_board_of, read_views
-from promgun.system.procfs import HAS_PROC, Usage, read_usage
+from promgun.system.procfs import Usage
 
 _NS = 1_000_000_000
 
@@ -46,19 +43,21 @@ class ProcessFigures:
         self._clock = clock
         self._unique: dict[int, _Unique] = {}
 
-    def read(self, pid: int, usage: Usage | None) -> Figures | None:
+    def read(self, pid: int, usage: Usage | None, *, whole: bool = True) -> Figures | None:
         """Return the figures of a process, ``None`` when it is gone; ``usage`` is what /proc says, where there is one.
 
-        What it used is there also of one that waits to be reaped.
+        What it used is there also of one that waits to be reaped. Without ``whole`` unique memory and descriptors are
+        left out: with /proc they cost more than all the rest.
         """
         if usage is None:
             return self._ask(pid)
+        whole = whole and not usage.ended
         return Figures(
             resident=usage.resident,
-            unique=None if usage.ended else self._unique_of(pid, usage.start),
+            unique=self._unique_of(pid, usage.start) if whole else None,
             user=usage.user,
             system=usage.system,
-            fds=None if usage.ended else _fds(pid),
+            fds=_fds(pid) if whole else None,
             threads=usage.threads,
             voluntary=usage.voluntary,
             involuntary=usage.involuntary,
@@ -107,40 +106,6 @@ class _Unique:
     size: int | None
 
 
-Live = Callable[[int, Usage | None], Figures | None]
-
-
-def boards_with_figures(store: Path, live: Live) -> list[tuple[BoardView, bool, Figures | None]]:
-    """Return the boards of a store, whether their owners live, and their figures, all of one moment.
-
-    A worker that went between the copy of its board and the look at its process is looked up again: its master books
-    what it used before it is reaped.
-    """
-    found = []
-    for view in read_views(store):
-        alive, figures = _look_at(view, live)
-        if figures is None and view[Cell.PID] > 0 and view[Cell.WORKED]:
-            again = read_board_of(store, view.slot)
-            if again is not None and again[Cell.PID] != view[Cell.PID]:
-                found.append((again, *_look_at(again, live)))
-                continue
-        found.append((view, alive, figures))
-    return found
-
-
-def _look_at(view: BoardView, live: Live) -> tuple[bool, Figures | None]:
-    """Return whether a board's owner lives, and its figures: those by ``live``, ``None`` when it is gone."""
-    pid = view[Cell.PID]
-    if pid <= 0:
-        return False, None
-    if not HAS_PROC:
-        return is_alive(view), live(pid, None)
-    usage = read_usage(pid)
-    if usage is None or usage.start != view[Cell.PROCESS_START]:
-        return False, None
-    return not usage.ended, live(pid, usage)
-
-
 def _unique(pid: int) -> int | None:
     # A process that changed user is not dumpable, and its maps are closed to others of that user (proc(5)).
     try:
@@ -157,8 +122,8 @@ def _fds(pid: int) -> int | None:
         return None
 
 
-class RisingFigures:
-    """Makes figures that begin at 0 with every process rise for ever by slot: what the last owner had is added.
+class SlotCounters:
+    """Makes counters that begin at 0 in every process rise for ever by slot: what earlier owners used is added.
 
     All are whole numbers (nanoseconds, counts): sums of floats would come out a rounding error apart from reader to
     reader, and Prometheus takes any decrease for a reset.
@@ -170,8 +135,8 @@ class RisingFigures:
         self._unbooked: dict[tuple[int, str], int] = {}
         self._last: dict[tuple[int, str], int] = {}
 
-    def update(self, slot: int, pid: int, figures: Figures | None, lasting: dict[str, int]) -> dict[str, int]:
-        """Return the totals of a slot; ``lasting`` is what the master booked for owners that are gone.
+    def update(self, slot: int, pid: int, figures: Figures | None, booked_by_master: dict[str, int]) -> dict[str, int]:
+        """Return the totals of a slot; ``booked_by_master`` is what the master booked for owners that are gone.
 
         What nobody books at the end of a process, or not yet, is carried on from what was last seen of it.
         """
@@ -180,7 +145,7 @@ class RisingFigures:
         totals = {}
         for name in COUNTERS:
             key = slot, name
-            booked = lasting.get(name, 0)
+            booked = booked_by_master.get(name, 0)
             unbooked = max(0, self._unbooked.get(key, 0) - (booked - self._booked.get(key, booked)))
             if changed:
                 unbooked = max(unbooked, self._last.get(key, 0) - booked)

@@ -18,13 +18,15 @@ from promgun.endpoint.html import StatusFeed
 from promgun.endpoint.limits import Limits, raise_open_files
 from promgun.endpoint.process import COLLECTOR, EXIT_FAILED, IGNORED_SIGNALS, STOP_SIGNAL, EndpointConfig
 from promgun.endpoint.server import MetricsEndpoint
-from promgun.status.from_store import StoreStatus
+from promgun.status.from_store import snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import NoReturn
 
     from prometheus_client.core import Metric
+
+    from promgun.collect.reading import Reading
 
 logger = logging.getLogger("promgun.endpoint")
 
@@ -40,6 +42,9 @@ class Source(Protocol):
 
     def collect(self) -> Sequence[Metric]:
         """Return the whole page."""
+
+    def read(self) -> Reading:
+        """Return a reading for the status."""
 
     def master_alive(self) -> bool:
         """Whether a master holds the store."""
@@ -78,16 +83,18 @@ def main(config: EndpointConfig) -> int:
     for sock in sockets:
         sock.settimeout(0)
     store = Path(config.store)
-    status = StatusFeed(StoreStatus(store).snapshot, paths=config.show_paths)
-    asyncio.run(_serve(make_source(store), status, sockets, (STOP_SIGNAL,), watched))
+    source = make_source(store)
+    status = StatusFeed(lambda: snapshot_of(source.read()), paths=config.show_paths)
+    asyncio.run(_serve(source, status, sockets, (STOP_SIGNAL,), watched))
     return 0
 
 
 def serve_store(store: Path, sockets: Sequence[socket.socket], collector: str = COLLECTOR) -> None:
     """Serve a store on listening, non-blocking sockets, in the foreground, until SIGINT or SIGTERM comes."""
     raise_open_files(Limits())
-    status = StatusFeed(StoreStatus(store).snapshot)
-    asyncio.run(_serve(_load(collector)(store), status, sockets, (signal.SIGINT, signal.SIGTERM), None))
+    source = _load(collector)(store)
+    status = StatusFeed(lambda: snapshot_of(source.read()))
+    asyncio.run(_serve(source, status, sockets, (signal.SIGINT, signal.SIGTERM), None))
 
 
 async def _serve(

@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from promgun.collect.page import worker_state
+from promgun.collect.slot_owners import living_owners, worker_state
 from promgun.instances.registry import Run
 from promgun.status.from_store import open_requests
 from promgun.status.snapshot import OpenRequest
-from promgun.store.board import Cell, Role
-from promgun.store.slots import read_boards
+from promgun.store.board import Cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +28,14 @@ class WorkerNow:
 def workers_now(runs: Iterable[Run]) -> Iterator[WorkerNow]:
     """Yield the workers of each instance in the order of their slots; never waits for any of them."""
     for run in runs:
-        for view, alive in read_boards(run.store):
-            if alive and view[Cell.ROLE] == Role.WORKER:
-                now = time.monotonic_ns()
+        for worker in living_owners(run.store):
+            if worker.is_worker:
+                board, now = worker.board, time.monotonic_ns()
                 yield WorkerNow(
                     instance=run.name,
-                    worker_id=view.slot,
-                    pid=view[Cell.PID],
-                    state=worker_state(view, now),
-                    in_progress=view.in_progress,
-                    running=open_requests(view, now),
+                    worker_id=worker.slot,
+                    pid=board[Cell.PID],
+                    state=worker_state(board, now),
+                    in_progress=board.in_progress,
+                    running=open_requests(board.running(), now),
                 )

@@ -1,8 +1,8 @@
 """An instance at a moment, as the terminal view and the status page show it: data without I/O.
 
-``status_page`` reads a snapshot from a page of metrics, ``status_store`` from the store itself, far cheaper, and
-``status_source`` knows which to ask; ``status_interval`` compares two, ``status_history`` keeps the last minute,
-``status_json`` writes it all down for others.
+``from_page`` makes a snapshot of a page of metrics, ``from_store`` one of a reading of the store, which is far cheaper,
+and ``source`` knows which to ask; ``interval`` compares two, ``history`` keeps the last minute, ``json`` writes all of
+it as JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Details:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A living worker; ``None`` is what the page does not tell (no ``--max-requests``, no /proc, no store at hand)."""
+    """A living worker; ``None`` is what the page does not tell (no ``--max-requests``, no /proc, no pid)."""
 
     worker_id: int
     state: str
@@ -114,5 +114,5 @@ class Snapshot:
 
     @property
     def waiting(self) -> int | None:
-        """Connections in all accept queues; ``None`` where nobody tells."""
+        """Connections in all accept queues; ``None`` where the kernel does not tell."""
         return sum(queue.connections for queue in self.queues) if self.queues else None

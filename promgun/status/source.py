@@ -1,4 +1,4 @@
-"""Where snapshots come from: a store at hand, whose instance is found again by name, or a page somewhere else."""
+"""Where snapshots come from: a store on this machine, whose instance is found again by name, or the page at a URL."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
+from promgun.collect.reading import InstanceReader
 from promgun.errors import InstanceError, PromgunError, StoreError
 from promgun.instances.page_source import UrlSource, source_for
 from promgun.instances.registry import find
+from promgun.status import from_store
 from promgun.status.from_page import FAMILIES, snapshot_of
-from promgun.status.from_store import StoreStatus
 from promgun.status.snapshot import Details, Snapshot
 
 #: Seconds to wait for a page: a view that stands still for longer had better say that nobody answers.
@@ -28,24 +29,24 @@ class SnapshotSource(Protocol):
 
 
 class StoreSnapshots:
-    """Of the instance whose store is at hand; ``named`` instances are looked for again when they are gone."""
+    """Of the instance that runs on a store; ``named`` instances are looked for again when they are gone."""
 
     def __init__(self, store: Path, name: str = "") -> None:
         self.name = name or str(store)
         self._named = bool(name)
         self._store = store
-        self._status: StoreStatus | None = StoreStatus(store)
+        self._reader: InstanceReader | None = InstanceReader(store)
 
     def snapshot(self) -> Snapshot:
-        """Raises ``InstanceError`` while no master lives, ``StoreError`` for a directory that is none."""
-        if self._status is None:
+        """Raises ``InstanceError`` while no master lives, ``StoreError`` when there is no such directory."""
+        if self._reader is None:
             store = find(self.name).store if self._named else self._store
-            self._status = StoreStatus(store)
-        snapshot = self._status.snapshot()
+            self._reader = InstanceReader(store)
+        snapshot = from_store.snapshot_of(self._reader.read(whole=False))
         if snapshot.up:
             self.name = snapshot.details.name or self.name
             return snapshot
-        self._status = None
+        self._reader = None
         if not self._named and not self._store.is_dir():
             raise StoreError(f"cannot read the store {self._store}", "Is the instance still running? See: promgun ps")
         what = f"{self.name} is not running" if self._named else f"no instance runs on the store {self._store}"

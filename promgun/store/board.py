@@ -254,6 +254,9 @@ class Board:
         cells[Cell.ROLE] = role
         if role == Role.WORKER:
             cells[Cell.WORKED] = 1
+        elif role == Role.MASTER:
+            # The time of a reload is the master's own, though the cell is one of those that outlive an owner.
+            cells[Cell.LAST_RELOAD] = 0
         cells[Cell.PID] = pid
 
 

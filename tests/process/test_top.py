@@ -24,8 +24,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.cells import cell_len
 
+from promgun.collect.reading import InstanceReader
+from promgun.status import from_store
 from promgun.status.from_page import snapshot_of
-from promgun.status.from_store import StoreStatus
 from tests.support.harness import DEADLINE, PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import NoAnswer, load, send
 
@@ -386,10 +387,10 @@ def test_cheap_snapshot_says_what_the_page_says(server: PromgunProcess) -> None:
     load(server.address, 20, path="/fast")
     send(server.address, path="/fail")
     (entry,) = server.sandbox.runs()
-    status = StoreStatus(Path(entry["store"]))
+    reader = InstanceReader(Path(entry["store"]))
 
     def agree() -> bool:
-        cheap = status.snapshot()
+        cheap = from_store.snapshot_of(reader.read(whole=False))
         whole = snapshot_of(
             text_string_to_metric_families(server.fresh().text), taken=cheap.taken, at=cheap.at, details=cheap.details
         )

@@ -20,7 +20,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from promgun.collect.page import Collector, worker_state
+from promgun.collect.page import Collector
+from promgun.collect.slot_owners import worker_state
 from promgun.metrics.catalog import (
     BY_NAME,
     CATALOG,

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from promgun.collect.processes import COUNTERS, Figures, ProcessFigures, RisingFigures, boards_with_figures
+from promgun.collect.processes import COUNTERS, Figures, ProcessFigures, SlotCounters
+from promgun.collect.slot_owners import owners_of
 from promgun.store.board import Cell, Role
 from promgun.store.files import Owner
 from promgun.store.slots import claim
@@ -166,14 +167,14 @@ def test_cpu_time_grows() -> None:
 def test_boards_come_with_the_figures_of_living_owners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_proc: bool
 ) -> None:
-    monkeypatch.setattr("promgun.collect.processes.HAS_PROC", has_proc)
+    monkeypatch.setattr("promgun.collect.slot_owners.HAS_PROC", has_proc)
     ours, nobodys, reused = (claim(tmp_path, Owner()) for _ in range(3))
     ours.take_over(Role.WORKER)
     reused.take_over(Role.WORKER)
     reused.board.cells[Cell.PROCESS_START] += 1
-    found = boards_with_figures(tmp_path, ProcessFigures().read)
-    assert [(view.slot, alive) for view, alive, _ in found] == [(0, True), (1, False), (2, False)]
-    (_, _, figures), (_, _, none), _ = found
+    found = owners_of(tmp_path, ProcessFigures().read)
+    assert [(owner.slot, owner.alive) for owner in found] == [(0, True), (1, False), (2, False)]
+    figures, none, _ = (owner.figures for owner in found)
     assert figures is not None
     assert figures.resident > 1 << 20
     assert none is None
@@ -189,7 +190,7 @@ def user(total: dict[str, int]) -> int:
 
 
 def test_the_next_owner_goes_on_where_the_last_one_ended() -> None:
-    rising = RisingFigures()
+    rising = SlotCounters()
     assert user(rising.update(1, 100, replace(FIGURES, user=1000), {})) == 1000
     assert user(rising.update(1, 100, replace(FIGURES, user=1200), {})) == 1200
     assert user(rising.update(1, 0, None, {})) == 1200
@@ -199,7 +200,7 @@ def test_the_next_owner_goes_on_where_the_last_one_ended() -> None:
 
 def test_what_the_master_books_is_not_counted_twice() -> None:
     """The master learns what a worker used from wait4, sooner or later than we see it gone."""
-    sooner, later = RisingFigures(), RisingFigures()
+    sooner, later = SlotCounters(), SlotCounters()
     for rising in (sooner, later):
         rising.update(1, 100, replace(FIGURES, user=1000), {})
     booked = {"user": 1050}
@@ -211,11 +212,11 @@ def test_what_the_master_books_is_not_counted_twice() -> None:
 
 
 def test_a_reader_that_begins_late_takes_what_is_booked() -> None:
-    assert user(RisingFigures().update(1, 200, replace(FIGURES, user=100), {"user": 5000})) == 5100
+    assert user(SlotCounters().update(1, 200, replace(FIGURES, user=100), {"user": 5000})) == 5100
 
 
 def test_totals_never_sink() -> None:
-    rising = RisingFigures()
+    rising = SlotCounters()
     last = dict.fromkeys(COUNTERS, 0)
     story = [
         (100, 500, 0),
@@ -236,17 +237,17 @@ def test_totals_never_sink() -> None:
 
 
 def test_slots_are_apart() -> None:
-    rising = RisingFigures()
+    rising = SlotCounters()
     rising.update(1, 100, replace(FIGURES, user=1000), {})
     assert user(rising.update(2, 101, replace(FIGURES, user=100), {})) == 100
 
 
 def test_what_is_not_told_is_nothing() -> None:
-    assert set(RisingFigures().update(1, 0, None, {}).values()) == {0}
+    assert set(SlotCounters().update(1, 0, None, {}).values()) == {0}
 
 
 def test_other_figures_are_kept_from_sinking_too() -> None:
-    rising = RisingFigures()
+    rising = SlotCounters()
     assert [rising.clamp(1, "busy", value) for value in (100, 500, -700, 600)] == [100, 500, 500, 600]
     assert rising.clamp(2, "busy", 50) == 50
 
@@ -258,7 +259,7 @@ def test_a_new_reader_shows_no_less_than_an_old_one_by_a_rounding_error() -> Non
 
 def _read_twice(seed: int) -> None:
     dice = random.Random(seed)
-    old = RisingFigures()
+    old = SlotCounters()
     tick, booked, now, pid = 10_000_000, 0, 0, 1
     for _ in range(60):
         if dice.random() < 0.3:
@@ -266,6 +267,6 @@ def _read_twice(seed: int) -> None:
         else:
             now += tick * dice.randrange(4)
         shown = [
-            user(one.update(1, pid, replace(FIGURES, user=now), {"user": booked})) for one in (old, RisingFigures())
+            user(one.update(1, pid, replace(FIGURES, user=now), {"user": booked})) for one in (old, SlotCounters())
         ]
         assert shown[0] / 1e9 == shown[1] / 1e9 == (booked + now) / 1e9

@@ -10,20 +10,32 @@ from pathlib import Path
 
 import pytest
 
+from promgun.collect.reading import InstanceReader, sums_wanted
 from promgun.errors import InstanceError, StoreError
 from promgun.metrics.catalog import BY_NAME
-from promgun.status.from_store import StoreStatus
+from promgun.status.from_store import snapshot_of
+from promgun.status.snapshot import Snapshot
 from promgun.status.source import PageSnapshots, StoreSnapshots, with_names
-from promgun.status.sums import StoredSums
 from promgun.store import format as fmt
 from promgun.store.board import Cell, Role
 from promgun.store.files import Owner
+from promgun.store.reader import StoreReader
 from promgun.store.slots import Slot, claim
 from tests.support import boards
 
 REQUESTS = "gunicorn_requests_total"
 DURATIONS = "gunicorn_request_duration_seconds_bucket"
-KEPT = {REQUESTS: "status", DURATIONS: "le"}
+SUMS = [wanted for wanted in sums_wanted() if wanted.sample in {REQUESTS, DURATIONS}]
+
+
+def reader(store: Path) -> StoreReader:
+    """Return a reader that makes two of the sums of a status."""
+    return StoreReader(store, sums=SUMS)
+
+
+def take(store: Path) -> Snapshot:
+    """Return a snapshot of a store."""
+    return snapshot_of(InstanceReader(store).read(whole=False))
 
 
 def entry(sample: str, value: float, **labels: str) -> bytes:
@@ -51,24 +63,24 @@ def test_sums_are_over_slots_routes_and_methods(tmp_path: Path) -> None:
     write(tmp_path / "counter_slot2.db", answered(10, "200"))
     labels = {"method": "GET", "route": "/", "status": "200"}
     write(tmp_path / "histogram_slot2.db", *(entry(DURATIONS, 1, le=le, **labels) for le in ("0.5", "+Inf")))
-    read = StoredSums(tmp_path, KEPT).read()
+    read = reader(tmp_path).read_sums()
     assert read == {REQUESTS: {"200": 15.0, "500": 1.0}, DURATIONS: {"0.5": 1.0, "+Inf": 1.0}}
 
 
 def test_sums_follow_a_file_that_grows_and_one_that_is_made_anew(tmp_path: Path) -> None:
-    sums = StoredSums(tmp_path, KEPT)
-    assert sums.read() == {REQUESTS: {}, DURATIONS: {}}
+    sums = reader(tmp_path)
+    assert sums.read_sums() == {REQUESTS: {}, DURATIONS: {}}
     write(tmp_path / "counter_slot1.db", answered(2, "200"))
-    assert sums.read()[REQUESTS] == {"200": 2.0}
+    assert sums.read_sums()[REQUESTS] == {"200": 2.0}
     with (tmp_path / "counter_slot1.db").open("r+b") as file:
         file.write(fmt.encode_header(len((tmp_path / "counter_slot1.db").read_bytes()) + len(answered(1, "404"))))
         file.seek(0, os.SEEK_END)
         file.write(answered(1, "404"))
-    assert sums.read()[REQUESTS] == {"200": 2.0, "404": 1.0}
+    assert sums.read_sums()[REQUESTS] == {"200": 2.0, "404": 1.0}
     write(tmp_path / "counter_slot1.db", answered(7, "503"), answered(9, "200"), edition=1)
-    assert sums.read()[REQUESTS] == {"503": 7.0, "200": 9.0}
+    assert sums.read_sums()[REQUESTS] == {"503": 7.0, "200": 9.0}
     (tmp_path / "counter_slot1.db").unlink()
-    assert sums.read()[REQUESTS] == {}
+    assert sums.read_sums()[REQUESTS] == {}
 
 
 def test_sums_know_what_is_not_ours_and_what_is_damaged(tmp_path: Path) -> None:
@@ -79,11 +91,11 @@ def test_sums_know_what_is_not_ours_and_what_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "counter_slot4.db").symlink_to(tmp_path / "counter_slot1.db")
     os.mkfifo(tmp_path / "counter_slot5.db")
     write(tmp_path / "gauge_all_slot1.db", answered(50, "200"))
-    assert StoredSums(tmp_path, KEPT).read()[REQUESTS] == {"200": 1.0}
+    assert reader(tmp_path).read_sums()[REQUESTS] == {"200": 1.0}
 
 
 def test_a_store_that_is_gone_has_no_sums(tmp_path: Path) -> None:
-    assert StoredSums(tmp_path / "gone", KEPT).read() == {REQUESTS: {}, DURATIONS: {}}
+    assert reader(tmp_path / "gone").read_sums() == {REQUESTS: {}, DURATIONS: {}}
 
 
 # -- boards ----------------------------------------------------------------------------------------------------------
@@ -111,7 +123,7 @@ def begin(slot: Slot, path: str, seconds_ago: float = 0.0) -> None:
 def test_snapshot_tells_of_running_requests_without_their_query(tmp_path: Path, worker: Slot) -> None:
     begin(worker, "/users/7?token=secret#part", 5.0)
     begin(worker, "")
-    seen = StoreStatus(tmp_path).snapshot()
+    seen = take(tmp_path)
     shown = seen.workers[worker.number]
     assert (shown.pid, shown.state, shown.in_progress, shown.capacity) == (os.getpid(), "busy", 2, 4)
     assert [(request.phase, request.path) for request in shown.running] == [
@@ -127,16 +139,15 @@ def test_snapshot_tells_of_running_requests_without_their_query(tmp_path: Path, 
 
 
 def test_requests_left_only_with_the_option(tmp_path: Path, worker: Slot) -> None:
-    status = StoreStatus(tmp_path)
-    assert status.snapshot().workers[worker.number].requests_left is None
+    assert take(tmp_path).workers[worker.number].requests_left is None
     worker.board.cells[Cell.MAX_REQUESTS] = 10
     worker.board.cells[Cell.SERVED] = 4
-    assert status.snapshot().workers[worker.number].requests_left == 6
+    assert take(tmp_path).workers[worker.number].requests_left == 6
 
 
 def test_hung_worker_is_told_like_any_other(tmp_path: Path, worker: Slot) -> None:
     worker.board.cells[Cell.HEARTBEAT] = time.monotonic_ns() - 31 * 10**9
-    assert StoreStatus(tmp_path).snapshot().workers[worker.number].state == "hung"
+    assert take(tmp_path).workers[worker.number].state == "hung"
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------

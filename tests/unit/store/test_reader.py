@@ -163,7 +163,7 @@ def test_a_key_that_many_slots_have_is_parsed_once(tmp_path: Path, monkeypatch: 
     reader = StoreReader(tmp_path)
     assert totals(tmp_path, reader) == {name: 5 * value for name, value in THREE_TOTALS.items()}
     assert sorted(parsed) == sorted(THREE)
-    assert not reader._parsed, "kept for one reading"
+    assert not reader._files._parsed, "kept for one reading"
 
 
 def test_a_recreated_file_is_another_one_even_with_the_same_inode(tmp_path: Path) -> None:

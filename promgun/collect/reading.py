@@ -1,0 +1,180 @@
+"""One reading of an instance: who owns its slots, which master is the newest, what is stored, what the kernel tells.
+
+Page, status, ``top``, readiness and ``ps --requests`` are views of it. Owners are read at once; what costs more (stored
+values, their sums, accept queues) is read when a view first asks for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from promgun.collect.accept_queues import AcceptQueues, Queue
+from promgun.collect.processes import ProcessFigures, SlotCounters
+from promgun.collect.slot_owners import SlotOwner, owners_of
+from promgun.metrics.catalog import BY_NAME
+from promgun.metrics.defaults import MAX_LABEL_SETS
+from promgun.store.board import Cell
+from promgun.store.master_info import MasterFacts, read_facts
+from promgun.store.reader import StoredValues, StoreReader, SumBy, Sums
+
+#: Families of which a status shows sums, and the label that each is summed by.
+SUMMED = {
+    "gunicorn_requests_total": "status",
+    "gunicorn_request_duration_seconds": "le",
+    "gunicorn_worker_requests_total": "worker_id",
+    "gunicorn_worker_exits_total": "cause",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """A living master; ``facts`` is ``None`` until it has written them, which it does once it can serve."""
+
+    owner: SlotOwner
+    facts: MasterFacts | None
+
+
+def newest_first(masters: Iterable[Master]) -> tuple[Master, ...]:
+    """Return masters by start, newest first: the one place that decides which of them speaks for the instance.
+
+    During SIGUSR2 two masters share a store. A new one that still boots, and has said nothing of itself, comes behind
+    those that serve. The start is that of the board, whose clock is not set by anybody.
+    """
+    return tuple(
+        sorted(masters, key=lambda master: (master.facts is not None, master.owner.board[Cell.CLAIMED]), reverse=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTotals:
+    """What only rises, by slot, whoever owns it: nanoseconds and counts."""
+
+    busy: int
+    user: int
+    system: int
+    voluntary: int
+    involuntary: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An instance at a moment.
+
+    ``taken_ns`` is the monotonic clock, ``at`` Unix time; ``owners`` has every slot in order, ``masters`` the living
+    ones, newest first, ``totals`` each slot that a worker has owned.
+    """
+
+    taken_ns: int
+    at: float
+    owners: tuple[SlotOwner, ...]
+    masters: tuple[Master, ...]
+    totals: dict[int, SlotTotals]
+    max_label_sets: int
+    _read_values: Callable[[], StoredValues]
+    _read_sums: Callable[[], Sums]
+    _read_queues: Callable[[Iterable[str]], list[Queue]]
+
+    @cached_property
+    def workers(self) -> tuple[SlotOwner, ...]:
+        """The living workers, in the order of their slots."""
+        return tuple(owner for owner in self.owners if owner.is_worker)
+
+    @property
+    def master(self) -> Master | None:
+        """The newest living master."""
+        return self.masters[0] if self.masters else None
+
+    @property
+    def workers_wanted(self) -> int:
+        """How many workers the living masters want together."""
+        return sum(master.owner.board[Cell.TARGET] for master in self.masters)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the living masters listen, each address once."""
+        return tuple(sorted({address for master in self.masters if master.facts for address in master.facts.addresses}))
+
+    @cached_property
+    def values(self) -> StoredValues:
+        """All that stands in the store, merged."""
+        return self._read_values()
+
+    @cached_property
+    def sums(self) -> Sums:
+        """Sums by sample name and value of a label, see :data:`SUMMED`; buckets each count for themselves."""
+        return self._read_sums()
+
+    @cached_property
+    def queues(self) -> tuple[Queue, ...]:
+        """The accept queues of the living masters' listeners, by address; empty where the kernel does not tell."""
+        return tuple(sorted(self._read_queues(self.addresses), key=lambda queue: queue.address))
+
+
+class InstanceReader:
+    """Reads one store again and again, from one thread at a time; remembers what does not change between readings."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._living: frozenset[int] = frozenset()
+        self._reader = StoreReader(store, lambda slot: slot in self._living, sums_wanted())
+        self._figures = ProcessFigures()
+        self._counters = SlotCounters()
+        self._queues = AcceptQueues()
+
+    def read(self, *, whole: bool) -> Reading:
+        """Read the owners of all slots; never raises for what stands in the store.
+
+        ``whole`` also reads what costs most of a process: unique memory and open descriptors.
+        """
+        owners = owners_of(self._store, lambda pid, usage: self._figures.read(pid, usage, whole=whole))
+        taken_ns, at = time.monotonic_ns(), time.time()
+        self._living = frozenset(owner.slot for owner in owners if owner.alive)
+        self._figures.keep(owner.board[Cell.PID] for owner in owners if owner.alive)
+        facts = list(read_facts(self._store))
+        return Reading(
+            taken_ns=taken_ns,
+            at=at,
+            owners=owners,
+            masters=newest_first(_masters(owners, facts)),
+            totals={owner.slot: self._totals_of(owner) for owner in owners if owner.board[Cell.WORKED]},
+            max_label_sets=max((fact.max_label_sets for fact in facts), default=0) or MAX_LABEL_SETS,
+            _read_values=self._reader.read,
+            _read_sums=self._reader.read_sums,
+            _read_queues=self._queues.read,
+        )
+
+    def _totals_of(self, owner: SlotOwner) -> SlotTotals:
+        board = owner.board
+        booked = {
+            "user": board[Cell.CPU_USER_BASE],
+            "system": board[Cell.CPU_SYSTEM_BASE],
+            "voluntary": board[Cell.SWITCHES_VOLUNTARY_BASE],
+            "involuntary": board[Cell.SWITCHES_INVOLUNTARY_BASE],
+        }
+        # A master may own a slot that was a worker's; what it uses is not the workers'.
+        figures = owner.figures if owner.was_worker else None
+        totals = self._counters.update(owner.slot, board[Cell.PID], figures, booked)
+        busy = self._counters.clamp(owner.slot, "busy", board.busy_ns(board.taken))
+        return SlotTotals(busy=busy, **totals)
+
+
+def _masters(owners: Sequence[SlotOwner], facts: Sequence[MasterFacts]) -> Iterator[Master]:
+    known = {(fact.slot, fact.pid): fact for fact in facts}
+    return (Master(owner, known.get((owner.slot, owner.board[Cell.PID]))) for owner in owners if owner.is_master)
+
+
+def sums_wanted() -> tuple[SumBy, ...]:
+    """Return :data:`SUMMED` as the store's reader wants it."""
+    return tuple(
+        SumBy(
+            sample=f"{name}_bucket" if label == "le" else name,
+            label=label,
+            kind=BY_NAME[name].kind,
+            names=tuple(sorted(BY_NAME[name].labels)),
+        )
+        for name, label in SUMMED.items()
+    )

@@ -1,0 +1,117 @@
+"""The owners of a store's slots at a moment: masters and workers, whether they live, and what state they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from promgun.collect.processes import Figures
+from promgun.metrics.label_values import WorkerState
+from promgun.store.board import BoardView, Cell, Role, is_alive
+from promgun.store.request_table import Phase, RunningRequest
+from promgun.store.slots import read_board_of, read_views
+from promgun.system.procfs import HAS_PROC, Usage, read_usage
+
+_NS = 1e9
+#: Reads the figures of a process; ``None`` for one that is gone.
+ReadFigures = Callable[[int, Usage | None], Figures | None]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOwner:
+    """The process that owns a slot, or owned it last: a copy of its board, and its figures where they were read."""
+
+    board: BoardView
+    alive: bool
+    figures: Figures | None = None
+
+    @property
+    def slot(self) -> int:
+        """The number of the slot; of a worker it is the ``worker_id``."""
+        return self.board.slot
+
+    @property
+    def is_master(self) -> bool:
+        """Whether it is a living master."""
+        return self.alive and self.board[Cell.ROLE] == Role.MASTER
+
+    @property
+    def was_worker(self) -> bool:
+        """Whether it is a worker, living or not."""
+        return self.board[Cell.ROLE] == Role.WORKER
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it is a living worker."""
+        return self.alive and self.was_worker
+
+    @property
+    def has_booted(self) -> bool:
+        """Whether it has said that it serves."""
+        return self.board[Cell.BOOTED] > 0
+
+    def uptime(self, now_ns: int) -> float:
+        """Seconds since it took the slot."""
+        return (now_ns - self.board[Cell.CLAIMED]) / _NS
+
+    def heartbeat_age(self, now_ns: int) -> float:
+        """Seconds since its last heartbeat, never below 0."""
+        return max(0, now_ns - self.board[Cell.HEARTBEAT]) / _NS
+
+    @property
+    def requests_left(self) -> int | None:
+        """Requests until ``--max-requests`` recycles the worker, ``None`` without the option."""
+        limit = self.board[Cell.MAX_REQUESTS]
+        return max(0, limit - self.board[Cell.SERVED]) if limit else None
+
+    @staticmethod
+    def oldest_request(running: list[RunningRequest], now_ns: int) -> float:
+        """Age in seconds of the first of ``running`` that the application has been given; 0 when there is none."""
+        return next((request.age(now_ns) for request in running if request.phase >= Phase.APPLICATION), 0.0)
+
+
+def worker_state(board: BoardView, now_ns: int) -> WorkerState:
+    """Return the one state that a worker is in; it is hung after half of ``--timeout`` without a heartbeat."""
+    if not board[Cell.BOOTED]:
+        return WorkerState.BOOTING
+    timeout = board[Cell.TIMEOUT]
+    if timeout and now_ns - board[Cell.HEARTBEAT] > timeout // 2:
+        return WorkerState.HUNG
+    if board[Cell.DRAINING]:
+        return WorkerState.DRAINING
+    return WorkerState.BUSY if board.in_progress > 0 else WorkerState.IDLE
+
+
+def owners_of(store: Path, figures: ReadFigures = lambda _pid, _usage: None) -> tuple[SlotOwner, ...]:
+    """Return the owners of all slots in order, with their figures, all of one moment; empty where there is no store.
+
+    A worker that went between the copy of its board and the look at its process is looked up again: its master adds
+    to the board what it used before it is reaped.
+    """
+    found = []
+    for board in read_views(store):
+        owner = _owner(board, figures)
+        if owner.figures is None and board[Cell.PID] > 0 and board[Cell.WORKED]:
+            again = read_board_of(store, board.slot)
+            if again is not None and again[Cell.PID] != board[Cell.PID]:
+                owner = _owner(again, figures)
+        found.append(owner)
+    return tuple(found)
+
+
+def living_owners(store: Path) -> tuple[SlotOwner, ...]:
+    """Return the owners that live, without figures: enough for readiness, and cheap enough for an event loop."""
+    return tuple(owner for owner in (SlotOwner(board, is_alive(board)) for board in read_views(store)) if owner.alive)
+
+
+def _owner(board: BoardView, figures: ReadFigures) -> SlotOwner:
+    pid = board[Cell.PID]
+    if pid <= 0:
+        return SlotOwner(board, alive=False)
+    if not HAS_PROC:
+        return SlotOwner(board, is_alive(board), figures(pid, None))
+    usage = read_usage(pid)
+    if usage is None or usage.start != board[Cell.PROCESS_START]:
+        return SlotOwner(board, alive=False)
+    return SlotOwner(board, not usage.ended, figures(pid, usage))

@@ -1,0 +1,240 @@
+"""Follows the value files of a store from reading to reading: which series stand where, and the last good content.
+
+Files are read with ``pread`` and never mapped. What does not change between two readings (which series stand where in
+a file) is kept, so a reading costs what changed and one read a file. A file that is damaged or cannot be read goes on
+with what it held last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from promgun.store import format as fmt
+from promgun.store.files import MAX_SIZE
+from promgun.store.series import Series
+from promgun.store.slots import VALUE_FILE
+from promgun.system.safe_open import open_regular
+
+#: Families of another kind sort behind: counters are summed before gauges of the same name are looked at.
+_KINDS = ("counter", "histogram", "summary", "gauge")
+#: What may follow the family's name in a sample's.
+_SUFFIXES = {
+    "counter": frozenset({"_total", "_created", ""}),
+    "histogram": frozenset({"_bucket", "_sum", "_count", "_created"}),
+    "summary": frozenset({"_sum", "_count", "_created", ""}),
+    "gauge": frozenset({""}),
+}
+
+
+Pick = Callable[[Any], Any]
+
+
+@dataclass(slots=True)
+class FollowedFile:
+    """What is known of a file: which file it is, how far it was parsed, its series and how to pick their values.
+
+    ``identity`` is device, inode and edition; ``end`` is what the header said last; ``data`` is the last content that
+    was whole; ``size`` is in bytes, ``None`` when the file could not be read this time.
+    """
+
+    identity: tuple[int, int, int] = (0, 0, 0)
+    end: int = fmt.HEADER_SIZE
+    parsed: int = fmt.HEADER_SIZE
+    series: list[Series] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    pick: Pick | None = None
+    data: bytes = b""
+    damage: str = ""
+    size: int | None = None
+
+    @property
+    def cells(self) -> memoryview[float]:
+        """The content as float64: the value of ``series[i]`` stands at ``offsets[i]``, its time stamp behind it."""
+        return memoryview(self.data)[: len(self.data) - len(self.data) % 8].cast("d")
+
+
+class FileFollower:
+    """Follows the value files of one store. ``corrupt`` counts damages found so far, each once a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.corrupt = 0
+        self._known: dict[str, FollowedFile] = {}
+        self._series: dict[tuple[str, str, str], Series] = {}
+        #: keys that were new in this reading: every slot has about the same ones
+        self._parsed: dict[str, fmt.SeriesKey | None] = {}
+        self._complaints: list[str] = []
+
+    def complaints(self) -> tuple[str, ...]:
+        """Return what was found damaged since this was asked last."""
+        complaints, self._complaints = tuple(self._complaints), []
+        return complaints
+
+    def interned(self) -> Iterator[Series]:
+        """Yield every series that any file ever held, in the order in which they were found."""
+        yield from self._series.values()
+
+    def follow(self, wanted: Callable[[str, int], bool]) -> Iterator[FollowedFile]:
+        """Read the files that are ``wanted`` by type and slot, and yield them, always in the same order.
+
+        The type is the first part of the file's name: ``counter``, ``gauge_livesum``. Yields nothing when there is no
+        store; never raises for what stands in it.
+        """
+        try:
+            directory_fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        except OSError:
+            return
+        try:
+            names = os.listdir(directory_fd)
+            for kind, slot, name in sorted(_value_files(names)):
+                if wanted(kind[1], slot):
+                    file = self._refresh(directory_fd, name, kind[1], slot)
+                    if file is not None:
+                        yield file
+            for gone in self._known.keys() - set(names):
+                # Only live gauges are ever removed; a counter file that vanished with its store is nothing to keep.
+                del self._known[gone]
+        finally:
+            os.close(directory_fd)
+            self._parsed.clear()
+
+    def _refresh(self, directory_fd: int, name: str, kind: str, slot: int) -> FollowedFile | None:
+        """Return a file as it is now, or as it was when it could be read last; ``None`` when it has just gone."""
+        try:
+            fd = open_regular(directory_fd, name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return self._last(name, error.strerror)
+        try:
+            return self._read(fd, name, kind, slot)
+        except OSError as error:
+            return self._last(name, error.strerror)
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, name: str, kind: str, slot: int) -> FollowedFile:
+        # The header before the size: a file that grows meanwhile is then as long as its header says.
+        head = os.pread(fd, fmt.HEADER_SIZE, 0)
+        status = os.fstat(fd)
+        if status.st_size > MAX_SIZE:
+            return self._last(name, "oversize")
+        known = self._known.setdefault(name, FollowedFile())
+        # A file too short for a header is the one that it was.
+        edition = fmt.read_edition(head) if len(head) == fmt.HEADER_SIZE else known.identity[2]
+        identity = (status.st_dev, status.st_ino, edition)
+        if known.identity != identity:
+            known = self._known[name] = FollowedFile(identity)
+        end = fmt.read_used(head)
+        data = os.pread(fd, min(max(end, known.parsed), status.st_size), 0)
+        damage = known.damage
+        if end != known.end:
+            known.end = end
+            found = fmt.scan(data, end, known.parsed, self._parse)
+            damage = fmt.header_error(end, status.st_size) or found.error
+            if damage or end < known.parsed:
+                # Whatever the header says: entries are entries, and the owner of a file takes none away.
+                damage = damage or "header points before the end"
+                data = os.pread(fd, status.st_size, 0)
+                found = fmt.scan(data, len(data), known.parsed, self._parse)
+            damage = self._add(known, found, kind, slot) or damage
+        if len(data) >= known.parsed:
+            known.data = data
+        else:
+            damage = damage or "cut short"
+        if damage:
+            self._complain(name, damage)
+        known.damage = damage
+        known.size = status.st_size
+        return known
+
+    def _add(self, known: FollowedFile, found: fmt.Scan, kind: str, slot: int) -> str:
+        """Add entries that are new; return what is wrong with them, if anything."""
+        damage = ""
+        for key, position in found.entries:
+            series = self._intern(key, kind, slot)
+            if series is None:
+                damage = "a name that no metric has"
+            else:
+                known.series.append(series)
+                known.offsets.append(position // 8)
+        known.parsed = found.end
+        known.pick = picker(known.offsets)
+        return damage
+
+    def _parse(self, key: str) -> fmt.SeriesKey | None:
+        try:
+            return self._parsed[key]
+        except KeyError:
+            parsed = self._parsed[key] = fmt.parse_series_key(key)
+            return parsed
+
+    def _intern(self, key: str, kind: str, slot: int) -> Series | None:
+        """Return the series that a key spells, ``None`` when no metric of that kind is called so."""
+        per_slot = kind in ("gauge_all", "gauge_liveall")
+        identity = (kind, key, str(slot) if per_slot else "")
+        series = self._series.get(identity)
+        if series is None:
+            parsed = self._parse(key)
+            if parsed is None:
+                return None
+            family, sample, labels, documentation = parsed
+            name, _, mode = kind.partition("_")
+            if not family or not sample.startswith(family) or sample[len(family) :] not in _SUFFIXES[name]:
+                return None
+            if per_slot:
+                labels = {**labels, "pid": f"slot{slot}"}
+            pairs = tuple(sorted((_printable(label), _printable(value)) for label, value in labels.items()))
+            series = self._series[identity] = Series(
+                family=_printable(family),
+                kind=name,
+                mode=mode,
+                sample=_printable(sample),
+                labels=pairs,
+                documentation=_printable(documentation),
+                names=tuple(label for label, _ in pairs if label != "le"),
+            )
+        return series
+
+    def _last(self, name: str, reason: str | None) -> FollowedFile:
+        """Return what a file held when it could be read last."""
+        self._complain(name, reason or "unreadable")
+        known = self._known[name]
+        known.size = None
+        return known
+
+    def _complain(self, name: str, reason: str) -> None:
+        known = self._known.setdefault(name, FollowedFile())
+        if known.damage != reason:
+            known.damage = reason
+            self.corrupt += 1
+            self._complaints.append(f"{name}: {reason}")
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` without halves of surrogate pairs: JSON can spell them, no page can."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def picker(offsets: list[int]) -> Pick | None:
+    """Return what gives a tuple of the values at these offsets in one call; ``None`` when there are none."""
+    # itemgetter gives a tuple only for two items or more
+    if len(offsets) == 1:
+        return itemgetter(slice(offsets[0], offsets[0] + 1))
+    return itemgetter(*offsets) if offsets else None
+
+
+def _value_files(names: list[str]) -> Iterator[tuple[tuple[int, str], int, str]]:
+    """Yield the value files among ``names``: place of the kind and type, slot, name.
+
+    Kinds in a fixed order, then slots by number: the order in which floats are added must never change.
+    """
+    for name in names:
+        match = VALUE_FILE.fullmatch(name)
+        if match is not None:
+            yield (_KINDS.index(match[1].partition("_")[0]), match[1]), int(match[2]), name
