@@ -11,7 +11,7 @@ from promgun.terminal.output import Output
 from promgun.terminal.requests import render_requests
 
 if TYPE_CHECKING:
-    from promgun.instances.registry import Run
+    from promgun.instances.entries import Run
 
 
 @click.command(
@@ -34,10 +34,12 @@ def ps(form: str, *, requests: bool) -> None:
     queued, application, writing), method, path, client, age; a worker that has none is a row too.
     """
     from promgun.instances.registry import instances, live_runs  # noqa: PLC0415 - not needed for --help
+    from promgun.instances.runtime_directory import why_unreadable  # noqa: PLC0415 - same
 
     runs = instances() if requests else live_runs()
     if not runs:
-        click.echo("no running instances", err=True)
+        why = why_unreadable()
+        click.echo(f"no running instances{why and f' are known: {why}'}", err=True)
     if runs or form == "json":
         click.echo(_requests(runs, form) if requests else render_runs(runs, form, Output.of()), nl=False)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from promgun.errors import PromgunError
-from promgun.instances.registry import Run, clean_name, register
+from promgun.instances.entries import Run, clean_name
+from promgun.instances.registry import register, withdraw
 from promgun.store.directory import StoreDirectory
 from promgun.store.master_info import MasterFacts, write_facts
 
@@ -57,7 +58,9 @@ class Registration:
 
     def withdraw(self) -> None:
         """Remove both."""
-        for path in (self._facts, self._entry):
-            if path is not None:
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+        if self._entry is not None:
+            with contextlib.suppress(OSError):
+                withdraw(self._entry)
+        if self._facts is not None:
+            with contextlib.suppress(OSError):
+                self._facts.unlink(missing_ok=True)

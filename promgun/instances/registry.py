@@ -1,7 +1,8 @@
 """The list of running instances: one small file for each master, in a directory that only its user may write to.
 
 An entry counts while the process that wrote it lives: pid and start time are compared, so a reused pid never passes
-for a server. Whoever reads the list removes the entries of dead processes.
+for a server. Whoever reads a list of their own removes the entries of dead processes. What an entry may be is in
+``entries``.
 
 The name of an instance, everywhere it is shown and for ``--instance``: masters that share a store (an upgrade by
 SIGUSR2) are one instance, and its newest master gives the name. That is the cleaned value of ``--name``, else of the
@@ -11,43 +12,27 @@ other's lists; where root reads both and finds a name twice, the pid tells them 
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
 from promgun.errors import InstanceError
-from promgun.instances.runtime_directory import locked, readable_directories, writable_directory
+from promgun.instances.entries import Run, clean_name, entry_name, entry_text, read_entries
+from promgun.instances.runtime_directory import (
+    ListDirectory,
+    locked,
+    open_list,
+    readable_directories,
+    why_unreadable,
+    writable_directory,
+)
 from promgun.system.atomic_file import write_atomically
 from promgun.system.procfs import HAS_PROC, process_start
-from promgun.system.safe_open import open_directory, read_regular
-
-NAME_LIMIT = 64
-#: Bytes that an entry may have: a few addresses and paths.
-_LIMIT = 1 << 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A running master: ``started`` in Unix seconds, ``store`` its store directory."""
-
-    name: str
-    pid: int
-    started: float
-    application: str
-    worker_type: str
-    addresses: tuple[str, ...]
-    metrics_addresses: tuple[str, ...]
-    store: Path
-
-    def uptime(self, now: float | None = None) -> float:
-        """Seconds since the start; ``now`` is the clock to compare with."""
-        return max(0.0, (time.time() if now is None else now) - self.started)
 
 
 class Entry(NamedTuple):
@@ -63,13 +48,18 @@ def register(run: Run) -> Entry:
     The run is given the name of its instance, see the module; raises ``ConfigurationError`` if no directory can hold
     the list.
     """
-    directory = writable_directory()
-    path = directory / f"{run.pid}.json"
-    with locked(directory):
+    place = writable_directory()
+    path = place / entry_name(run.pid)
+    with open_list(place) as directory, locked(directory):
         run = replace(run, name=_instance_name(run, _all_entries()))
-        entry = asdict(run) | {"store": str(run.store), "process": process_identity(run.pid)}
-        write_atomically(path, json.dumps(entry, indent=1), durable=False)
+        write_atomically(path, entry_text(run, process_identity(run.pid)), durable=False)
     return Entry(path, run)
+
+
+def withdraw(path: Path) -> None:
+    """Remove an entry of this user's; raises ``OSError``."""
+    with open_list(path.parent) as directory:
+        os.unlink(path.name, dir_fd=directory.fd)
 
 
 def live_runs() -> tuple[Run, ...]:
@@ -115,8 +105,9 @@ def handles() -> dict[str, Run]:
 
 def _only(runs: Sequence[Run], what: str, hint: str) -> Run:
     if not runs:
+        why = why_unreadable()
         raise InstanceError(
-            "no running promgun instance",
+            f"no running promgun instance{why and f' is known: {why}'}",
             "Start one with: promgun run APP, or name a source with --dir or --url",
         )
     if len(runs) > 1:
@@ -128,41 +119,18 @@ def _only(runs: Sequence[Run], what: str, hint: str) -> Run:
 # -- entries ---------------------------------------------------------------------------------------------------------
 
 
-def _entries(directory: Path) -> Iterator[Run]:
-    try:
-        with open_directory(directory) as directory_fd:
-            names = [name for name in os.listdir(directory_fd) if name.endswith(".json") and not name.startswith(".")]
-            found = [(name, *_parse(read_regular(directory_fd, name, _LIMIT))) for name in names]
-    except OSError:
-        return
-    for name, run, process in found:
-        if run is None or process is None:
-            continue
+def _live_entries(directory: ListDirectory) -> Iterator[Run]:
+    for name, (run, process) in read_entries(directory.fd):
         if process == process_identity(run.pid):
             yield run
-        elif _same_machine(process):
-            (directory / name).unlink(missing_ok=True)
-
-
-def _parse(data: bytes | None) -> tuple[Run | None, str | None]:
-    """An entry and the identity of its process; ``None`` twice for a file that is gone or no entry."""
-    try:
-        entry = json.loads(data or b"")
-        process = str(entry.pop("process"))
-        for field in ("addresses", "metrics_addresses"):
-            entry[field] = tuple(entry[field])
-        return Run(**entry | {"store": Path(entry["store"])}), process
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, None
+        elif directory.own and _same_machine(process):
+            # What cannot be removed, as on a read-only file system, stays.
+            with suppress(OSError):
+                os.unlink(name, dir_fd=directory.fd)
 
 
 def _all_entries() -> list[Run]:
-    return [run for place in readable_directories() for run in _entries(place)]
-
-
-def clean_name(wanted: str) -> str:
-    """``wanted`` as an instance can be called: at most 64 ASCII letters, digits, ``.``, ``_`` and ``-``."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-.")[:NAME_LIMIT].rstrip("-.") or "promgun"
+    return [run for directory in readable_directories() for run in _live_entries(directory)]
 
 
 def _instance_name(run: Run, entries: Sequence[Run]) -> str:

@@ -1,4 +1,8 @@
-"""Where the list of running instances lies: a directory of this user that nobody else may write to."""
+"""Where the list of running instances lies: a directory of this user that nobody else may write to.
+
+Root may also read the list of another user, whose directory it names by ``PROMGUN_RUNTIME_DIR``. What is checked is the
+directory that is open, by its descriptor: whoever swaps the folder for another one later changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,26 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from promgun.errors import ConfigurationError
 from promgun.system.folders import temporary_folder
+from promgun.system.safe_open import open_directory, open_regular
 
 VARIABLE = "PROMGUN_RUNTIME_DIR"
+_HINT = f"Set {VARIABLE} to a directory of your own that only you may write to, for servers and commands alike"
+_LOCK = "lock"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(frozen=True, slots=True)
+class ListDirectory:
+    """An open directory that holds a list; ``own`` if it belongs to this user."""
+
+    path: Path
+    fd: int
+    own: bool
 
 
 def candidates(environ: Mapping[str, str]) -> list[Path]:
@@ -33,20 +50,42 @@ def candidates(environ: Mapping[str, str]) -> list[Path]:
     return places
 
 
+@contextmanager
+def open_list(place: Path, *, any_owner: bool = False) -> Iterator[ListDirectory]:
+    """Open a directory for the time of the block.
+
+    Raises ``OSError`` unless it is a directory (not a link) of this user, or with ``any_owner`` of any one user, that
+    nobody else may write to.
+    """
+    # Looked at by its name first: whoever may not even open it still learns whose it is.
+    _check_owner(place.lstat(), any_owner=any_owner)
+    with open_directory(place, follow=False) as directory_fd:
+        status = os.fstat(directory_fd)
+        own = _check_owner(status, any_owner=any_owner)
+        if status.st_mode & _OTHERS_MAY_WRITE:
+            raise PermissionError(None, "others may write to it")
+        yield ListDirectory(place, directory_fd, own)
+
+
+def _check_owner(status: os.stat_result, *, any_owner: bool) -> bool:
+    """Tell whether it is this user's; raises ``PermissionError`` if it must be and is not."""
+    own = status.st_uid == os.geteuid()
+    if not own and not any_owner:
+        raise PermissionError(None, f"it belongs to uid {status.st_uid}")
+    return own
+
+
 def writable_directory() -> Path:
     """The first place that can hold the list, made if need be; raises ``ConfigurationError`` if none can."""
     reasons: list[str] = []
     for place in candidates(os.environ):
         with _collected(place, reasons):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(place)
-            if not os.access(place, os.W_OK):
-                raise PermissionError(None, "it cannot be written to")
+            with open_list(place):
+                if not os.access(place, os.W_OK):
+                    raise PermissionError(None, "it cannot be written to")
             return place
-    raise ConfigurationError(
-        f"no private directory for the list of running instances ({'; '.join(reasons)})",
-        f"Set {VARIABLE} to a directory of your own that only you may write to",
-    )
+    raise ConfigurationError(f"no private directory for the list of running instances ({'; '.join(reasons)})", _HINT)
 
 
 @contextmanager
@@ -58,38 +97,48 @@ def _collected(place: Path, reasons: list[str]) -> Iterator[None]:
         reasons.append(f"{place}: {error.strerror or error}")
 
 
-def readable_directories() -> Iterator[Path]:
-    """The places that exist and can be trusted; raises ``ConfigurationError`` if the one that was named cannot."""
+def readable_directories() -> Iterator[ListDirectory]:
+    """The places that exist and can be trusted, each open until the next one is asked for.
+
+    Raises ``ConfigurationError`` if the one that was named cannot be trusted.
+    """
+    named = bool(os.environ.get(VARIABLE))
     for place in candidates(os.environ):
         try:
             # A service's list belongs to the service's user; root may read it by naming it.
-            _check_private(place, any_owner=os.geteuid() == 0 and bool(os.environ.get(VARIABLE)))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if os.environ.get(VARIABLE):
+            with open_list(place, any_owner=named and os.geteuid() == 0) as directory:
+                yield directory
+        except OSError as error:  # noqa: PERF203 - there are three places at most
+            if named and not isinstance(error, FileNotFoundError):
                 raise ConfigurationError(
                     f"{VARIABLE}={place} cannot be trusted: {error.strerror or error}",
                     "Name a directory of your own that only you may write to",
                 ) from error
-            continue
-        yield place
 
 
-def _check_private(place: Path, *, any_owner: bool = False) -> None:
-    """Raise ``OSError`` unless ``place`` is a directory (not a link) of this user, writable by nobody else."""
-    status = place.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(None, "not a directory")
-    if status.st_uid != os.geteuid() and not any_owner:
-        raise PermissionError(None, f"it belongs to uid {status.st_uid}")
-    if status.st_mode & _OTHERS_MAY_WRITE:
-        raise PermissionError(None, "others may write to it")
+def why_unreadable() -> str:
+    """One sentence on the places whose lists are passed over because they cannot be trusted, and what to set; or
+    nothing.
+    """
+    reasons: list[str] = []
+    for place in candidates(os.environ):
+        with _collected(place, reasons):
+            try:
+                with open_list(place):
+                    pass
+            except FileNotFoundError:
+                continue
+    if not reasons or os.environ.get(VARIABLE):
+        return ""
+    return f"the list of running instances cannot be read ({'; '.join(reasons)}). {_HINT}"
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: ListDirectory) -> Iterator[None]:
     """Let one process at a time change the list in ``directory``."""
-    with (directory / "lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock = open_regular(directory.fd, _LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from promgun.collect.slot_owners import living_owners, worker_state
-from promgun.instances.registry import Run
+from promgun.instances.entries import Run
 from promgun.status.from_store import open_requests
 from promgun.status.snapshot import OpenRequest
 from promgun.store.board import Cell

@@ -16,22 +16,28 @@ NOT_REGULAR = "not a regular file"
 
 
 @contextmanager
-def open_directory(path: Path) -> Iterator[int]:
-    """Give a descriptor of a directory for the time of the block. Raises ``OSError``."""
-    directory_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+def open_directory(path: Path, *, follow: bool = True) -> Iterator[int]:
+    """Give a descriptor of a directory for the time of the block.
+
+    Raises ``OSError``; without ``follow`` for a symbolic link too (ENOTDIR).
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+    directory_fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     try:
         yield directory_fd
     finally:
         os.close(directory_fd)
 
 
-def open_regular(directory_fd: int, name: str) -> int:
-    """Return a descriptor, for reading, of a regular file in an open directory.
+def open_regular(directory_fd: int, name: str, flags: int = os.O_RDONLY) -> int:
+    """Return a descriptor of a regular file in an open directory, for reading if no ``flags`` are given (open(2)).
+
+    A file that ``O_CREAT`` makes may be read by its user alone.
 
     Raises ``OSError``: ``FileNotFoundError``, ELOOP for a symbolic link (Linux), EINVAL for what is no regular file.
     """
     # O_NONBLOCK: opening a pipe would wait for its writer
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
+    fd = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=directory_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, NOT_REGULAR, name)
@@ -45,8 +51,9 @@ def read_regular(directory_fd: int, name: str, limit: int) -> bytes | None:
     except OSError:
         return None
     try:
-        size = os.fstat(fd).st_size
-        return os.pread(fd, size, 0) if size <= limit else None
+        # One byte more than allowed is asked for: files of /proc and the like have a size of 0, and others grow.
+        data = os.pread(fd, limit + 1, 0)
+        return data if len(data) <= limit else None
     except OSError:
         return None
     finally:

@@ -12,7 +12,7 @@ from promgun.status.texts import duration
 from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
-    from promgun.instances.registry import Run
+    from promgun.instances.entries import Run
 
 FORMATS = ("table", "json")
 _COLUMNS = ("NAME", "PID", "APPLICATION", "WORKER TYPE", "ADDRESSES", "METRICS", "UPTIME")

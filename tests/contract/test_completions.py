@@ -19,7 +19,8 @@ from click.testing import CliRunner
 
 from promgun.cli.completion import SHELLS
 from promgun.cli.main import main
-from promgun.instances.registry import Run, register
+from promgun.instances.entries import Run
+from promgun.instances.registry import register
 
 ROOT = Path(__file__).parents[2]
 FILES = {"bash": "promgun.bash", "zsh": "_promgun", "fish": "promgun.fish"}

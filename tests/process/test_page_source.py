@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from promgun.errors import ExitCode, InstanceError, StoreError, UsageError
+from promgun.instances.entries import Run
 from promgun.instances.page_source import StoreSource, UrlSource, source_for
-from promgun.instances.registry import Run, register
+from promgun.instances.registry import register
 
 PAGE = b"# HELP shop_sales_total Sales.\n# TYPE shop_sales_total counter\nshop_sales_total 3.0\n"
 

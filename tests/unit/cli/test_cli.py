@@ -22,7 +22,8 @@ from promgun import __version__
 from promgun.cli.main import LazyGroup, main
 from promgun.config.run_settings import RunSettings
 from promgun.errors import AppLoadError, ConfigurationError, ExitCode, PromgunError, StoreError
-from promgun.instances.registry import Run, register
+from promgun.instances.entries import Run
+from promgun.instances.registry import register
 from promgun.metrics.catalog import CATALOG
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from promgun.cli.main import main
-from promgun.instances.registry import Run, register
+from promgun.instances.entries import Run
+from promgun.instances.registry import register
 from promgun.status.requests import WorkerNow, workers_now
 from promgun.status.snapshot import OpenRequest
 from promgun.store.board import Cell, Role

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from promgun.errors import ConfigurationError
 from promgun.exposition.formats import render, select
-from promgun.instances.registry import Run
+from promgun.instances.entries import Run
 from promgun.status.texts import duration
 from promgun.system.atomic_file import write_atomically
 from promgun.terminal.histograms import Summary, has_all_parts, summaries

@@ -17,7 +17,8 @@ import pytest
 
 from promgun.errors import ConfigurationError, InstanceError
 from promgun.instances import runtime_directory
-from promgun.instances.registry import Run, find, handles, instances, live_runs, process_identity, register
+from promgun.instances.entries import Run
+from promgun.instances.registry import find, handles, instances, live_runs, process_identity, register
 
 
 @pytest.fixture
