@@ -1,6 +1,6 @@
 """The families that are computed when the page is made, not stored: one function for each group of the catalogue.
 
-A function yields rows: the name of a family, the values of its labels in the catalogue's order, the value.
+A function yields rows: a family, the values of its labels in the catalogue's order, the value.
 """
 
 from __future__ import annotations
@@ -11,27 +11,37 @@ from collections.abc import Callable, Iterator, Mapping
 from promgun.collect.accept_queues import read_overflows
 from promgun.collect.reading import Reading, SlotTotals
 from promgun.collect.slot_owners import SlotOwner, worker_state
-from promgun.metrics.catalog import BY_NAME
+from promgun.metrics.catalog import CATALOG
+from promgun.metrics.families import listeners, master, promgun, workers
 from promgun.metrics.label_sets import has_free_labels
-from promgun.metrics.label_values import StoreErrorReason, WorkerCount, WorkerState
-from promgun.metrics.spec import MetricSpec
+from promgun.metrics.label_values import CpuMode, Generation, StoreErrorReason, SwitchKind, WorkerCount, WorkerState
+from promgun.metrics.spec import CounterFamily, GaugeFamily, Labels, MetricSpec
 from promgun.store.board import Cell
 
 _NS = 1e9
-_GENERATIONS = (Cell.GC_COLLECTIONS_0, Cell.GC_COLLECTIONS_1, Cell.GC_COLLECTIONS_2)
+_GENERATION_CELLS = {
+    Generation.YOUNGEST: Cell.GC_COLLECTIONS_0,
+    Generation.MIDDLE: Cell.GC_COLLECTIONS_1,
+    Generation.OLDEST: Cell.GC_COLLECTIONS_2,
+}
 _ERROR_CELLS = {
     StoreErrorReason.NO_SPACE: Cell.ERRORS_NO_SPACE,
     StoreErrorReason.CORRUPT: Cell.ERRORS_CORRUPT,
     StoreErrorReason.PERMISSION: Cell.ERRORS_PERMISSION,
 }
 
-Row = tuple[str, tuple[str, ...], float]
-#: Values of a family by those of its labels, by the name in the catalogue.
-Rows = Mapping[str, Mapping[tuple[str, ...], float]]
+Row = tuple[MetricSpec, tuple[str, ...], float]
+#: The values of each family by those of its labels.
+Rows = Mapping[MetricSpec, Mapping[tuple[str, ...], float]]
+
+
+def row(family: CounterFamily[Labels] | GaugeFamily[Labels], values: Labels, value: float) -> Row:
+    """Return a row whose label values have the types that the family wants."""
+    return family, values, value
 
 
 def request_rows(_: Reading) -> Iterator[Row]:
-    """Yield nothing: whatever is told of requests that have ended is stored."""
+    """Yield nothing: all families of requests are stored."""
     yield from ()
 
 
@@ -47,73 +57,73 @@ def worker_rows(reading: Reading) -> Iterator[Row]:
 def _slot(owner: SlotOwner, totals: SlotTotals) -> Iterator[Row]:
     board = owner.board
     worker_id = str(owner.slot)
-    yield "gunicorn_worker_busy_seconds_total", (worker_id,), totals.busy / _NS
-    yield "gunicorn_worker_cpu_seconds_total", (worker_id, "user"), totals.user / _NS
-    yield "gunicorn_worker_cpu_seconds_total", (worker_id, "system"), totals.system / _NS
-    yield "gunicorn_worker_context_switches_total", (worker_id, "voluntary"), float(totals.voluntary)
-    yield "gunicorn_worker_context_switches_total", (worker_id, "involuntary"), float(totals.involuntary)
+    yield row(workers.WORKER_BUSY_SECONDS, (worker_id,), totals.busy / _NS)
+    yield row(workers.WORKER_CPU_SECONDS, (worker_id, CpuMode.USER), totals.user / _NS)
+    yield row(workers.WORKER_CPU_SECONDS, (worker_id, CpuMode.SYSTEM), totals.system / _NS)
+    yield row(workers.WORKER_CONTEXT_SWITCHES, (worker_id, SwitchKind.VOLUNTARY), float(totals.voluntary))
+    yield row(workers.WORKER_CONTEXT_SWITCHES, (worker_id, SwitchKind.INVOLUNTARY), float(totals.involuntary))
     if sys.platform == "linux":
-        yield "gunicorn_worker_cpu_wait_seconds_total", (worker_id,), board[Cell.CPU_WAIT] / _NS
-    for generation, cell in enumerate(_GENERATIONS):
-        yield "gunicorn_worker_gc_collections_total", (worker_id, str(generation)), float(board[cell])
-    yield "gunicorn_worker_gc_pause_seconds_total", (worker_id,), board[Cell.GC_PAUSE] / _NS
+        yield row(workers.WORKER_CPU_WAIT_SECONDS, (worker_id,), board[Cell.CPU_WAIT] / _NS)
+    for generation, cell in _GENERATION_CELLS.items():
+        yield row(workers.WORKER_GC_COLLECTIONS, (worker_id, generation), float(board[cell]))
+    yield row(workers.WORKER_GC_PAUSE_SECONDS, (worker_id,), board[Cell.GC_PAUSE] / _NS)
 
 
 def _worker(worker: SlotOwner, now_ns: int) -> Iterator[Row]:
     board, figures = worker.board, worker.figures
     labels = (str(worker.slot),)
-    yield "gunicorn_worker_requests_in_progress", labels, float(board.in_progress)
-    yield "gunicorn_worker_capacity", labels, float(board[Cell.CAPACITY])
-    yield "gunicorn_worker_oldest_request_seconds", labels, worker.oldest_request(board.running(), now_ns)
-    yield "gunicorn_worker_heartbeat_age_seconds", labels, worker.heartbeat_age(now_ns)
+    yield row(workers.WORKER_REQUESTS_IN_PROGRESS, labels, float(board.in_progress))
+    yield row(workers.WORKER_CAPACITY, labels, float(board[Cell.CAPACITY]))
+    yield row(workers.WORKER_OLDEST_REQUEST_SECONDS, labels, worker.oldest_request(board.running(), now_ns))
+    yield row(workers.WORKER_HEARTBEAT_AGE_SECONDS, labels, worker.heartbeat_age(now_ns))
     state = worker_state(board, now_ns)
     for name in WorkerState:
-        yield "gunicorn_worker_state", (*labels, name), float(name == state)
-    yield "gunicorn_worker_uptime_seconds", labels, worker.uptime(now_ns)
+        yield row(workers.WORKER_STATE, (*labels, name), float(name == state))
+    yield row(workers.WORKER_UPTIME_SECONDS, labels, worker.uptime(now_ns))
     if worker.requests_left is not None:
-        yield "gunicorn_worker_requests_left", labels, float(worker.requests_left)
+        yield row(workers.WORKER_REQUESTS_LEFT, labels, float(worker.requests_left))
     if figures is None:
         return
-    yield "gunicorn_worker_resident_memory_bytes", labels, float(figures.resident)
-    yield "gunicorn_worker_threads", labels, float(figures.threads)
+    yield row(workers.WORKER_RESIDENT_MEMORY_BYTES, labels, float(figures.resident))
+    yield row(workers.WORKER_THREADS, labels, float(figures.threads))
     # Of a worker that changed user the kernel tells neither to others of its user (proc(5)): it writes them itself.
     unique = figures.unique if figures.unique is not None else board[Cell.UNIQUE_MEMORY]
     if unique:
-        yield "gunicorn_worker_unique_memory_bytes", labels, float(unique)
+        yield row(workers.WORKER_UNIQUE_MEMORY_BYTES, labels, float(unique))
     fds = figures.fds if figures.fds is not None else board[Cell.OPEN_FDS]
     if fds:
-        yield "gunicorn_worker_open_fds", labels, float(fds)
+        yield row(workers.WORKER_OPEN_FDS, labels, float(fds))
 
 
 def master_rows(reading: Reading) -> Iterator[Row]:
     """Yield whether a master lives, how many workers there are, and what the newest master tells."""
-    yield "gunicorn_up", (), float(bool(reading.masters))
-    yield "gunicorn_workers", (WorkerCount.TARGET,), float(reading.workers_wanted)
-    yield "gunicorn_workers", (WorkerCount.ALIVE,), float(len(reading.workers))
-    yield "gunicorn_workers", (WorkerCount.BOOTED,), float(sum(worker.has_booted for worker in reading.workers))
+    yield row(master.UP, (), float(bool(reading.masters)))
+    yield row(master.WORKERS, (WorkerCount.TARGET,), float(reading.workers_wanted))
+    yield row(master.WORKERS, (WorkerCount.ALIVE,), float(len(reading.workers)))
+    yield row(master.WORKERS, (WorkerCount.BOOTED,), float(sum(worker.has_booted for worker in reading.workers)))
     if reading.master is None:
         return
     owner, facts = reading.master.owner, reading.master.facts
     if facts is not None:
-        yield "gunicorn_info", (facts.gunicorn, facts.promgun, facts.python, facts.worker_type), 1.0
+        yield row(master.INFO, (facts.gunicorn, facts.promgun, facts.python, facts.worker_type), 1.0)
     if owner.board[Cell.LAST_RELOAD]:
-        yield "gunicorn_last_reload_timestamp_seconds", (), float(owner.board[Cell.LAST_RELOAD])
-    yield "gunicorn_master_uptime_seconds", (), owner.uptime(reading.taken_ns)
+        yield row(master.LAST_RELOAD_TIMESTAMP_SECONDS, (), float(owner.board[Cell.LAST_RELOAD]))
+    yield row(master.MASTER_UPTIME_SECONDS, (), owner.uptime(reading.taken_ns))
     if owner.figures is not None:
-        yield "gunicorn_master_resident_memory_bytes", (), float(owner.figures.resident)
-        yield "gunicorn_master_cpu_seconds_total", ("user",), owner.figures.user / _NS
-        yield "gunicorn_master_cpu_seconds_total", ("system",), owner.figures.system / _NS
+        yield row(master.MASTER_RESIDENT_MEMORY_BYTES, (), float(owner.figures.resident))
+        yield row(master.MASTER_CPU_SECONDS, (CpuMode.USER,), owner.figures.user / _NS)
+        yield row(master.MASTER_CPU_SECONDS, (CpuMode.SYSTEM,), owner.figures.system / _NS)
 
 
 def listener_rows(reading: Reading) -> Iterator[Row]:
     """Yield the accept queues, and what the network namespace lost: nothing where the kernel does not tell."""
     for queue in reading.queues:
-        yield "gunicorn_listener_queue_connections", (queue.address,), float(queue.waiting)
-        yield "gunicorn_listener_queue_limit", (queue.address,), float(queue.limit)
+        yield row(listeners.LISTENER_QUEUE_CONNECTIONS, (queue.address,), float(queue.waiting))
+        yield row(listeners.LISTENER_QUEUE_LIMIT, (queue.address,), float(queue.limit))
     overflows = read_overflows() if reading.addresses else {}
     if overflows:
-        yield "gunicorn_listen_overflows_total", (), overflows["overflows"]
-        yield "gunicorn_listen_drops_total", (), overflows["drops"]
+        yield row(listeners.LISTEN_OVERFLOWS, (), overflows["overflows"])
+        yield row(listeners.LISTEN_DROPS, (), overflows["drops"])
 
 
 def promgun_rows(reading: Reading) -> Iterator[Row]:
@@ -121,10 +131,10 @@ def promgun_rows(reading: Reading) -> Iterator[Row]:
     errors = {reason: sum(owner.board[cell] for owner in reading.owners) for reason, cell in _ERROR_CELLS.items()}
     errors[StoreErrorReason.CORRUPT] += reading.values.corrupt
     for reason, count in errors.items():
-        yield "promgun_store_errors_total", (reason,), float(count)
-    yield "promgun_store_bytes", (), float(reading.values.size)
-    yield "promgun_store_files", (), float(reading.values.files)
-    yield "promgun_store_slots", (), float(len(reading.owners))
+        yield row(promgun.STORE_ERRORS, (reason,), float(count))
+    yield row(promgun.STORE_BYTES, (), float(reading.values.size))
+    yield row(promgun.STORE_FILES, (), float(reading.values.files))
+    yield row(promgun.STORE_SLOTS, (), float(len(reading.owners)))
 
 
 #: What computes the rows of each group of the catalogue.
@@ -138,11 +148,11 @@ GROUPS: Mapping[str, Callable[[Reading], Iterator[Row]]] = {
 
 
 def computed_rows(reading: Reading) -> Rows:
-    """Return the rows of all groups, by family; raises ``KeyError`` for a name that is not in the catalogue."""
-    rows: dict[str, dict[tuple[str, ...], float]] = {}
+    """Return the rows of all groups, by family."""
+    rows: dict[MetricSpec, dict[tuple[str, ...], float]] = {}
     for compute in GROUPS.values():
-        for name, values, value in compute(reading):
-            rows.setdefault(BY_NAME[name].name, {})[values] = value
+        for family, values, value in compute(reading):
+            rows.setdefault(family, {})[values] = value
     return rows
 
 
@@ -150,7 +160,7 @@ def zero_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
     """Return the label sets of a counter that are on the page from the start; none where values are not known
     beforehand.
     """
-    if spec.name == "promgun_label_sets_folded_total":
+    if spec is promgun.LABEL_SETS_FOLDED:
         return [(name,) for name in FOLDABLE]
     if spec.group == "listeners":
         # Absent, not 0, where the system does not tell.
@@ -165,4 +175,4 @@ def zero_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
 
 
 #: Counters whose label sets may be folded.
-FOLDABLE = tuple(spec.name for spec in BY_NAME.values() if spec.kind == "counter" and has_free_labels(spec.labels))
+FOLDABLE = tuple(spec.name for spec in CATALOG if spec.kind == "counter" and has_free_labels(spec.labels))

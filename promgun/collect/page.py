@@ -13,13 +13,12 @@ from promgun.collect.families import build_family, cap_label_sets
 from promgun.collect.live_families import computed_rows, zero_sets
 from promgun.collect.reading import InstanceReader, Reading
 from promgun.collect.slot_owners import living_owners
-from promgun.metrics.catalog import BY_NAME, CATALOG
+from promgun.metrics.catalog import CATALOG
+from promgun.metrics.families.promgun import SCRAPE_DURATION_SECONDS
 from promgun.metrics.label_sets import has_free_labels
 from promgun.metrics.spec import MetricSpec
 from promgun.store.reader import families_of
 from promgun.store.series import Series
-
-_SCRAPE_DURATION = BY_NAME["promgun_scrape_duration_seconds"]
 
 
 class Collector:
@@ -57,10 +56,10 @@ class Collector:
         stored = families_of(reading.values.series)
         rows = computed_rows(reading)
         families = [
-            _own_family(spec, rows.get(spec.name, {}), stored.pop(spec.family, []), reading.max_label_sets)
+            _own_family(spec, rows.get(spec, {}), stored.pop(spec.family, []), reading.max_label_sets)
             for spec in CATALOG
         ]
-        scrape = next(family for family in families if family.name == _SCRAPE_DURATION.family)
+        scrape = next(family for family in families if family.name == SCRAPE_DURATION_SECONDS.family)
         for name in sorted(stored):
             families.extend(self._foreign_family(name, stored[name]))
         scrape.samples = [Sample(scrape.name, {}, time.perf_counter() - begin)]

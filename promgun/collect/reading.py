@@ -15,19 +15,22 @@ from pathlib import Path
 from promgun.collect.accept_queues import AcceptQueues, Queue
 from promgun.collect.processes import ProcessFigures, SlotCounters
 from promgun.collect.slot_owners import SlotOwner, owners_of
-from promgun.metrics.catalog import BY_NAME
 from promgun.metrics.defaults import MAX_LABEL_SETS
+from promgun.metrics.families.master import WORKER_EXITS
+from promgun.metrics.families.requests import REQUEST_DURATION_SECONDS, REQUESTS
+from promgun.metrics.families.workers import WORKER_REQUESTS
+from promgun.metrics.spec import MetricSpec
 from promgun.store.board import Cell
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import StoredValues, StoreReader, SumBy, Sums
 
-#: Families of which a status shows sums, and the label that each is summed by.
-SUMMED = {
-    "gunicorn_requests_total": "status",
-    "gunicorn_request_duration_seconds": "le",
-    "gunicorn_worker_requests_total": "worker_id",
-    "gunicorn_worker_exits_total": "cause",
-}
+#: What a status shows sums of: the family, the sample of it, and the label that it is summed by.
+SUMMED: tuple[tuple[MetricSpec, str, str], ...] = (
+    (REQUESTS, REQUESTS.name, "status"),
+    (REQUEST_DURATION_SECONDS, REQUEST_DURATION_SECONDS.bucket, "le"),
+    (WORKER_REQUESTS, WORKER_REQUESTS.name, "worker_id"),
+    (WORKER_EXITS, WORKER_EXITS.name, "cause"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +173,6 @@ def _masters(owners: Sequence[SlotOwner], facts: Sequence[MasterFacts]) -> Itera
 def sums_wanted() -> tuple[SumBy, ...]:
     """Return :data:`SUMMED` as the store's reader wants it."""
     return tuple(
-        SumBy(
-            sample=f"{name}_bucket" if label == "le" else name,
-            label=label,
-            kind=BY_NAME[name].kind,
-            names=tuple(sorted(BY_NAME[name].labels)),
-        )
-        for name, label in SUMMED.items()
+        SumBy(sample=sample, label=label, kind=family.kind, names=tuple(sorted(family.labels)))
+        for family, sample, label in SUMMED
     )

@@ -19,6 +19,7 @@ from gunicorn import systemd
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from promgun import __version__ as promgun_version
 from promgun.config.listeners import metrics_url
 from promgun.config.reexec import Handover
 from promgun.endpoint.process import EndpointConfig
@@ -124,6 +125,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             application=str(self.app.app_uri),
             worker_type=self.app.worker_type,
             gunicorn=gunicorn_version,
+            promgun=promgun_version,
             addresses=self._addresses(),
             metrics_addresses=tuple(map(metrics_url, self._metrics_listeners())),
             max_label_sets=self.cfg.metrics_max_label_sets,

@@ -8,7 +8,7 @@ from typing import Any
 
 from promgun.metrics.families.promgun import LABEL_SETS_FOLDED
 from promgun.metrics.label_sets import fold, has_free_labels, has_room
-from promgun.metrics.spec import CounterFamily, Labels, MetricSpec
+from promgun.metrics.spec import CounterFamily, HistogramFamily, Labels, MetricSpec
 from promgun.store.format import go_string, series_key
 from promgun.store.process import ProcessStore
 from promgun.store.values import Place, has_gil
@@ -91,14 +91,13 @@ class Counters:
         return place
 
 
-def histogram_keys(spec: MetricSpec, values: Sequence[str], bounds: Sequence[float]) -> list[str]:
+def histogram_keys(spec: HistogramFamily[Any], values: Sequence[str], bounds: Sequence[float]) -> list[str]:
     """Return the keys of one histogram series: each bucket with ``+Inf`` last, then the sum.
 
     Bounds are spelled as prometheus_client spells them (``utils.floatToGoString``).
     """
     labels = dict(zip(spec.labels, values, strict=True))
     keys = [
-        series_key(spec.name, f"{spec.name}_bucket", {**labels, "le": le}, spec.help)
-        for le in [*map(go_string, bounds), "+Inf"]
+        series_key(spec.name, spec.bucket, {**labels, "le": le}, spec.help) for le in [*map(go_string, bounds), "+Inf"]
     ]
     return [*keys, series_key(spec.name, f"{spec.name}_sum", labels, spec.help)]

@@ -54,3 +54,8 @@ class HistogramFamily(MetricSpec, Generic[Labels]):
     """A histogram whose label values, ``le`` not among them, have the types ``Labels``."""
 
     kind = "histogram"
+
+    @property
+    def bucket(self) -> str:
+        """The name of the samples that are its buckets."""
+        return f"{self.name}_bucket"

@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from promgun.metrics.families import listeners, master, requests, workers
+from promgun.metrics.label_values import WorkerCount
+from promgun.metrics.spec import HistogramFamily, MetricSpec
 from promgun.status.snapshot import Details, Queue, SlotTotals, Snapshot, Worker
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.samples import Sample
 
-REQUESTS = "gunicorn_requests_total"
-DURATIONS = "gunicorn_request_duration_seconds_bucket"
-WORKER_REQUESTS = "gunicorn_worker_requests_total"
-EXITS = "gunicorn_worker_exits_total"
-#: What a snapshot reads of a page, by the names of the families: all that needs to be asked for (``?name[]=``).
-FAMILIES = frozenset(
-    {
-        "gunicorn_info",
-        "gunicorn_listener_queue_connections",
-        "gunicorn_listener_queue_limit",
-        "gunicorn_master_uptime_seconds",
-        "gunicorn_request_duration_seconds",
-        "gunicorn_requests",
-        "gunicorn_up",
-        "gunicorn_worker_busy_seconds",
-        "gunicorn_worker_capacity",
-        "gunicorn_worker_cpu_seconds",
-        "gunicorn_worker_exits",
-        "gunicorn_worker_heartbeat_age_seconds",
-        "gunicorn_worker_oldest_request_seconds",
-        "gunicorn_worker_requests",
-        "gunicorn_worker_requests_in_progress",
-        "gunicorn_worker_requests_left",
-        "gunicorn_worker_resident_memory_bytes",
-        "gunicorn_worker_state",
-        "gunicorn_worker_uptime_seconds",
-        "gunicorn_workers",
-    }
+#: The families that a snapshot is made of.
+_READ: tuple[MetricSpec, ...] = (
+    listeners.LISTENER_QUEUE_CONNECTIONS,
+    listeners.LISTENER_QUEUE_LIMIT,
+    master.INFO,
+    master.MASTER_UPTIME_SECONDS,
+    master.UP,
+    master.WORKERS,
+    master.WORKER_EXITS,
+    requests.REQUESTS,
+    requests.REQUEST_DURATION_SECONDS,
+    workers.WORKER_BUSY_SECONDS,
+    workers.WORKER_CAPACITY,
+    workers.WORKER_CPU_SECONDS,
+    workers.WORKER_HEARTBEAT_AGE_SECONDS,
+    workers.WORKER_OLDEST_REQUEST_SECONDS,
+    workers.WORKER_REQUESTS,
+    workers.WORKER_REQUESTS_IN_PROGRESS,
+    workers.WORKER_REQUESTS_LEFT,
+    workers.WORKER_RESIDENT_MEMORY_BYTES,
+    workers.WORKER_STATE,
+    workers.WORKER_UPTIME_SECONDS,
 )
+#: Their names on a page: all that needs to be asked for (``?name[]=``).
+FAMILIES = frozenset(family.family for family in _READ)
 _MOST_DIGITS = 6
 _BOUND = re.compile(r"\+Inf|[0-9]+(\.[0-9]+)?(e[+-]?[0-9]{1,2})?", re.ASCII)
 
@@ -56,16 +55,16 @@ def snapshot_of(families: Iterable[Metric], *, taken: float, at: float, details:
     return Snapshot(
         taken=taken,
         at=at,
-        up=bool(page.value("gunicorn_up")),
-        uptime=page.value("gunicorn_master_uptime_seconds"),
-        info=page.labels("gunicorn_info"),
-        target=int(page.by("gunicorn_workers", "state").get("target", 0)),
+        up=bool(page.value(master.UP)),
+        uptime=page.value(master.MASTER_UPTIME_SECONDS),
+        info=page.labels(master.INFO),
+        target=int(page.by(master.WORKERS, "state").get(WorkerCount.TARGET, 0)),
         workers=_workers(page, details),
         slots=_slots(page),
-        requests=page.by(REQUESTS, "status"),
+        requests=page.by(requests.REQUESTS, "status"),
         durations=_durations(page),
         queues=_queues(page),
-        exits={cause: int(count) for cause, count in page.by(EXITS, "cause").items()},
+        exits={cause: int(count) for cause, count in page.by(master.WORKER_EXITS, "cause").items()},
         details=details,
     )
 
@@ -81,33 +80,36 @@ class _Page:
                     if math.isfinite(sample.value):
                         self._samples.setdefault(sample.name, []).append(sample)
 
-    def value(self, name: str) -> float | None:
+    def value(self, family: MetricSpec) -> float | None:
         """Return the value of a sample without labels."""
-        return next((sample.value for sample in self._samples.get(name, ())), None)
+        return next((sample.value for sample in self._of(family)), None)
 
-    def labels(self, name: str) -> dict[str, str]:
+    def labels(self, family: MetricSpec) -> dict[str, str]:
         """Return the labels of the first sample."""
-        return next((dict(sample.labels) for sample in self._samples.get(name, ())), {})
+        return next((dict(sample.labels) for sample in self._of(family)), {})
 
-    def by(self, name: str, label: str) -> dict[str, float]:
-        """Return the sums of the samples by the value of one label."""
+    def by(self, family: MetricSpec, label: str) -> dict[str, float]:
+        """Return the sums of the samples (of a histogram, its buckets) by the value of one label."""
         sums: dict[str, float] = {}
-        for sample in self._samples.get(name, ()):
+        for sample in self._of(family):
             value = sample.labels.get(label, "")
             sums[value] = sums.get(value, 0.0) + sample.value
         return sums
 
-    def by_slot(self, name: str) -> dict[int, float]:
+    def by_slot(self, family: MetricSpec) -> dict[int, float]:
         """Return the sums of a worker's family by slot."""
-        sums = self.by(f"gunicorn_worker_{name}", "worker_id")
-        return {int(text): value for text, value in sums.items() if _is_slot(text)}
+        return {int(text): value for text, value in self.by(family, "worker_id").items() if _is_slot(text)}
 
     def states(self) -> Iterator[tuple[int, str]]:
         """Yield the slots that have a living worker, and its state."""
-        for sample in self._samples.get("gunicorn_worker_state", ()):
+        for sample in self._of(workers.WORKER_STATE):
             text = sample.labels.get("worker_id", "")
             if sample.value == 1 and _is_slot(text):
                 yield int(text), sample.labels.get("state", "")
+
+    def _of(self, family: MetricSpec) -> Sequence[Sample]:
+        name = family.bucket if isinstance(family, HistogramFamily) else family.name
+        return self._samples.get(name, ())
 
 
 def _is_slot(text: str) -> bool:
@@ -115,35 +117,29 @@ def _is_slot(text: str) -> bool:
 
 
 def _workers(page: _Page, details: Details) -> dict[int, Worker]:
-    gauges = {
-        name: page.by_slot(name)
-        for name in (
-            "requests_in_progress",
-            "capacity",
-            "oldest_request_seconds",
-            "heartbeat_age_seconds",
-            "uptime_seconds",
-            "resident_memory_bytes",
-            "requests_left",
-        )
-    }
-    workers = {}
-    for slot, state in sorted(page.states()):
-        values = {name: found.get(slot) for name, found in gauges.items()}
-        workers[slot] = Worker(
+    in_progress = page.by_slot(workers.WORKER_REQUESTS_IN_PROGRESS)
+    capacity = page.by_slot(workers.WORKER_CAPACITY)
+    oldest_request = page.by_slot(workers.WORKER_OLDEST_REQUEST_SECONDS)
+    heartbeat_age = page.by_slot(workers.WORKER_HEARTBEAT_AGE_SECONDS)
+    uptime = page.by_slot(workers.WORKER_UPTIME_SECONDS)
+    memory = page.by_slot(workers.WORKER_RESIDENT_MEMORY_BYTES)
+    requests_left = page.by_slot(workers.WORKER_REQUESTS_LEFT)
+    return {
+        slot: Worker(
             worker_id=slot,
             state=state,
             pid=details.pids.get(slot),
-            in_progress=int(values["requests_in_progress"] or 0),
-            capacity=int(values["capacity"] or 0),
-            oldest_request=values["oldest_request_seconds"] or 0.0,
-            heartbeat_age=values["heartbeat_age_seconds"] or 0.0,
-            uptime=values["uptime_seconds"] or 0.0,
-            memory=_whole(values["resident_memory_bytes"]),
-            requests_left=_whole(values["requests_left"]),
+            in_progress=int(in_progress.get(slot, 0)),
+            capacity=int(capacity.get(slot, 0)),
+            oldest_request=oldest_request.get(slot, 0.0),
+            heartbeat_age=heartbeat_age.get(slot, 0.0),
+            uptime=uptime.get(slot, 0.0),
+            memory=_whole(memory.get(slot)),
+            requests_left=_whole(requests_left.get(slot)),
             running=details.running.get(slot, ()),
         )
-    return workers
+        for slot, state in sorted(page.states())
+    }
 
 
 def _whole(value: float | None) -> int | None:
@@ -151,20 +147,26 @@ def _whole(value: float | None) -> int | None:
 
 
 def _slots(page: _Page) -> dict[int, SlotTotals]:
-    requests, busy, cpu = (page.by_slot(name) for name in ("requests_total", "busy_seconds_total", "cpu_seconds_total"))
+    answered = page.by_slot(workers.WORKER_REQUESTS)
+    busy = page.by_slot(workers.WORKER_BUSY_SECONDS)
+    cpu = page.by_slot(workers.WORKER_CPU_SECONDS)
     return {
-        slot: SlotTotals(requests.get(slot, 0.0), busy.get(slot, 0.0), cpu.get(slot, 0.0))
-        for slot in sorted({*requests, *busy, *cpu})
+        slot: SlotTotals(answered.get(slot, 0.0), busy.get(slot, 0.0), cpu.get(slot, 0.0))
+        for slot in sorted({*answered, *busy, *cpu})
     }
 
 
 def _durations(page: _Page) -> dict[float, float]:
     """Return the cumulative buckets of all requests by bound; a bound that is not a number is left out."""
-    found = {text: count for text, count in page.by(DURATIONS, "le").items() if _BOUND.fullmatch(text)}
+    found = {
+        text: count
+        for text, count in page.by(requests.REQUEST_DURATION_SECONDS, "le").items()
+        if _BOUND.fullmatch(text)
+    }
     return dict(sorted((float(text), count) for text, count in found.items()))
 
 
 def _queues(page: _Page) -> tuple[Queue, ...]:
-    limits = page.by("gunicorn_listener_queue_limit", "listener")
-    waiting = page.by("gunicorn_listener_queue_connections", "listener")
+    limits = page.by(listeners.LISTENER_QUEUE_LIMIT, "listener")
+    waiting = page.by(listeners.LISTENER_QUEUE_CONNECTIONS, "listener")
     return tuple(Queue(name, int(count), int(limits.get(name, 0))) for name, count in sorted(waiting.items()))

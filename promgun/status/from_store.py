@@ -10,14 +10,15 @@ from itertools import accumulate
 
 from promgun.collect.reading import Reading
 from promgun.collect.slot_owners import SlotOwner, worker_state
+from promgun.metrics.families.master import INFO, WORKER_EXITS
+from promgun.metrics.families.requests import REQUEST_DURATION_SECONDS, REQUESTS
+from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.label_values import ExitCause
-from promgun.status.from_page import DURATIONS, EXITS, REQUESTS, WORKER_REQUESTS
 from promgun.status.snapshot import Details, OpenRequest, Queue, SlotTotals, Snapshot, Worker
 from promgun.store.board import Cell
 from promgun.store.request_table import RunningRequest
 
 _NS = 1e9
-_INFO = ("gunicorn", "promgun", "python", "worker_type")
 
 
 def snapshot_of(reading: Reading) -> Snapshot:
@@ -30,14 +31,14 @@ def snapshot_of(reading: Reading) -> Snapshot:
         at=reading.at,
         up=master is not None,
         uptime=master.owner.uptime(reading.taken_ns) if master is not None else None,
-        info={name: getattr(facts, name) for name in _INFO} if facts is not None else {},
+        info={name: getattr(facts, name) for name in INFO.labels} if facts is not None else {},
         target=reading.workers_wanted,
         workers=workers,
         slots=_slots(reading),
-        requests=reading.sums[REQUESTS],
-        durations=_cumulative(reading.sums[DURATIONS]),
+        requests=reading.sums[REQUESTS.name],
+        durations=_cumulative(reading.sums[REQUEST_DURATION_SECONDS.bucket]),
         queues=tuple(Queue(queue.address, queue.waiting, queue.limit) for queue in reading.queues),
-        exits={cause: int(reading.sums[EXITS].get(cause, 0)) for cause in ExitCause},
+        exits={cause: int(reading.sums[WORKER_EXITS.name].get(cause, 0)) for cause in ExitCause},
         details=Details(
             name=facts.name if facts is not None else "",
             application=facts.application if facts is not None else "",
@@ -82,7 +83,7 @@ def _worker(worker: SlotOwner, now_ns: int) -> Worker:
 
 
 def _slots(reading: Reading) -> dict[int, SlotTotals]:
-    requests = reading.sums[WORKER_REQUESTS]
+    requests = reading.sums[WORKER_REQUESTS.name]
     return {
         slot: SlotTotals(
             requests=requests.get(str(slot), 0.0),

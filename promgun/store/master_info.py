@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from promgun import __version__
 from promgun.system.atomic_file import replace_file
 from promgun.system.safe_open import open_directory, read_regular
 
@@ -33,9 +32,9 @@ class MasterFacts:
     application: str
     worker_type: str
     gunicorn: str
+    promgun: str
     addresses: tuple[str, ...] = ()
     metrics_addresses: tuple[str, ...] = ()
-    promgun: str = __version__
     python: str = platform.python_version()
     max_label_sets: int = 0
 

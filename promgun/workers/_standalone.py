@@ -11,6 +11,7 @@ from typing import Any
 
 from gunicorn import __version__ as gunicorn_version
 
+from promgun import __version__ as promgun_version
 from promgun.config.listeners import close_and_unlink, metrics_url
 from promgun.endpoint.process import EndpointConfig
 from promgun.endpoint.supervisor import MetricsProcess
@@ -91,6 +92,7 @@ class StandaloneRun:
             application=application,
             worker_type=cfg.worker_class_str,
             gunicorn=gunicorn_version,
+            promgun=promgun_version,
             addresses=tuple(str(listener) for listener in sockets),
             metrics_addresses=tuple(map(metrics_url, self._process.listeners)) if self._process is not None else (),
         )

@@ -50,6 +50,7 @@ FACTS = MasterFacts(
     application="shop:app",
     worker_type="sync",
     gunicorn="27.0.1",
+    promgun="0.1.0",
     addresses=("http://127.0.0.1:8000",),
 )
 SECOND = 1_000_000_000

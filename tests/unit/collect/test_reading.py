@@ -24,7 +24,14 @@ from promgun.store.master_info import MasterFacts, write_facts
 from promgun.store.slots import Slot, claim
 
 FACTS = MasterFacts(
-    slot=0, pid=os.getpid(), started=1000.0, name="a", application="shop:app", worker_type="sync", gunicorn="27.0.1"
+    slot=0,
+    pid=os.getpid(),
+    started=1000.0,
+    name="a",
+    application="shop:app",
+    worker_type="sync",
+    gunicorn="27.0.1",
+    promgun="0.1.0",
 )
 
 

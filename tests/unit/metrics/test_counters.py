@@ -195,7 +195,7 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
     real = place.store.allocate
     retries = []
 
-    def house(*arguments: Any) -> Any:
+    def allocate_while_space_returns(*arguments: Any) -> Any:
         with monkeypatch.context() as patched:
             patched.setattr(place.store, "places", full)
             found = real(*arguments)
@@ -204,7 +204,7 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
         retries[-1].join(0.1)
         return found
 
-    monkeypatch.setattr(place.store, "allocate", house)
+    monkeypatch.setattr(place.store, "allocate", allocate_while_space_returns)
     steps: list[Callable[[], None]] = [
         lambda: counters.inc(LOG_MESSAGES, (LogLevel.INFO,)),
         lambda: histograms.observe(WORKER_BOOT_SECONDS, (), 0.5),

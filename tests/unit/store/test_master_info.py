@@ -21,6 +21,7 @@ FACTS = MasterFacts(
     application="shop:app",
     worker_type="sync",
     gunicorn="27.0.1",
+    promgun="0.1.0",
     addresses=("http://127.0.0.1:8000", "unix:/run/shop.sock"),
     metrics_addresses=("http://127.0.0.1:9164/metrics",),
     max_label_sets=50,
