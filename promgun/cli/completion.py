@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from promgun.cli.echo import echo
+
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -24,4 +26,4 @@ def completion(shell: str) -> None:
     """
     from promgun.cli.shells import script  # noqa: PLC0415 - not needed for --help
 
-    click.echo(script(shell), nl=False)
+    echo(script(shell))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from promgun.cli.echo import echo
 from promgun.cli.main import LazyGroup
 from promgun.cli.types import AppType, WorkerClassType
 from promgun.export.grafana import GrafanaOptions, grafana
@@ -82,7 +83,7 @@ def _command(name: str, make: Callable[[Any], str], defaults: Any, about: str, e
     def callback(*, output: Path | None, **values: Any) -> None:
         text = make(build(defaults, values))
         if output is None or str(output) == "-":
-            click.echo(text, nl=False)
+            echo(text)
             return
         from promgun.system.atomic_file import write_atomically  # noqa: PLC0415 - not needed for --help
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from promgun import __version__
+from promgun.cli.echo import echo, say, say_lines
 from promgun.errors import AppLoadError, ExitCode, PromgunError
 
 PROGRAM = "promgun"
@@ -41,7 +42,7 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without arguments show the help and exit with 2, on any Click (8.1 exits with 0)."""
         if not args and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), err=True)
+            say_lines(ctx.get_help())
             ctx.exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
 
@@ -90,13 +91,13 @@ class PromgunGroup(LazyGroup):
 
 def _fail(error: PromgunError) -> NoReturn:
     if isinstance(error, AppLoadError) and error.traceback:
-        click.echo(error.traceback.rstrip("\n"), err=True)
+        say_lines(error.traceback.rstrip("\n"))
     _report(f"error: {error}")
     sys.exit(error.exit_code)
 
 
 def _report(line: str) -> None:
-    click.echo(f"{PROGRAM}: {line}", err=True)
+    say(f"{PROGRAM}: {line}")
 
 
 def _usage_line(error: click.ClickException) -> str:
@@ -115,7 +116,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 
     parts = [f"{name} {version(name)}" for name in ("gunicorn", "prometheus-client")]
     python = f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    click.echo(f"{PROGRAM} {__version__} ({', '.join(parts)}, {python})")
+    echo(f"{PROGRAM} {__version__} ({', '.join(parts)}, {python})\n")
     ctx.exit()
 
 

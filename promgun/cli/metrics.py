@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from promgun.cli.echo import echo_page, say
 from promgun.cli.main import LazyGroup
 from promgun.cli.types import InstanceType, MetricsAddressType
 from promgun.config.metrics_addresses import Address
@@ -77,7 +78,7 @@ def dump(
     families = source_for(instance, directory, url).families()
     page = formats.render(families, form, match, Output() if output else Output.of())
     if output is None or str(output) == "-":
-        click.echo(page, nl=False)
+        echo_page(page, form)
     else:
         write_atomically(output, page)
 
@@ -98,7 +99,7 @@ def list_contract(form: str) -> None:
     """Print every metric that promgun exports: its family, type, labels and meaning."""
     from promgun.metrics.catalog import CATALOG  # noqa: PLC0415 - not needed for --help
 
-    click.echo(contract.render_catalog(CATALOG, form, Output.of()), nl=False)
+    echo_page(contract.render_catalog(CATALOG, form, Output.of()), form)
 
 
 @click.command(
@@ -134,5 +135,5 @@ def serve(directory: Path, addresses: tuple[Address, ...]) -> None:
         sockets = tuple(bind_all(addresses).values())
         for listener in sockets:
             undo.callback(close_and_unlink, listener)
-            click.echo(f"serving the metrics of {directory} on {describe(listener)}", err=True)
+            say(f"serving the metrics of {directory} on {describe(listener)}")
         serve_store(directory, sockets)

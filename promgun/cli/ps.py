@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from promgun.cli.echo import echo_page, say
 from promgun.terminal.instances import FORMATS, render_runs
 from promgun.terminal.output import Output
 from promgun.terminal.requests import render_requests
@@ -39,9 +40,9 @@ def ps(form: str, *, requests: bool) -> None:
     runs = instances() if requests else live_runs()
     if not runs:
         why = why_unreadable()
-        click.echo(f"no running instances{why and f' are known: {why}'}", err=True)
+        say(f"no running instances{why and f' are known: {why}'}")
     if runs or form == "json":
-        click.echo(_requests(runs, form) if requests else render_runs(runs, form, Output.of()), nl=False)
+        echo_page(_requests(runs, form) if requests else render_runs(runs, form, Output.of()), form)
 
 
 def _requests(runs: tuple[Run, ...], form: str) -> str:

@@ -32,9 +32,10 @@ class InstanceType(ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
         """Names of the instances that run now."""
         from promgun.instances.registry import handles  # noqa: PLC0415 - read at a TAB only
+        from promgun.terminal.output import printable  # noqa: PLC0415 - same
 
         return [
-            CompletionItem(name, help=f"pid {run.pid}, {run.application}")
+            CompletionItem(name, help=printable(f"pid {run.pid}, {run.application}"))
             for name, run in handles().items()
             if name.startswith(incomplete)
         ]

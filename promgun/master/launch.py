@@ -47,7 +47,9 @@ def launch(settings: RunSettings) -> None:
     application = PromgunApplication(settings, context, environment_at_start)
     cfg = application.cfg
     if cfg.print_config:
-        print(cfg, flush=True)  # noqa: T201 - what was asked for
+        from promgun.terminal.output import Output  # noqa: PLC0415 - for this only
+
+        print(Output.of().text(str(cfg)), flush=True)  # noqa: T201 - what was asked for
     if cfg.paste is None:
         _check_application(application)
     inherited = inherits_sockets(os.environ, os.getpid())

@@ -1,14 +1,22 @@
-"""What standard output is: a terminal of some width, in colour or not, or a pipe."""
+"""What standard output is: a terminal of some width, in colour or not, or a pipe; and what a terminal may be sent.
+
+Labels, paths and reason phrases come from elsewhere. A terminal obeys control characters in them (ECMA-48: ESC, and
+U+0080 to U+009F by themselves), so there they are shown escaped; into a pipe or a file they go as they are.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
+#: Halves of characters: no encoding has them, so they cannot be written at all.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 #: Wide enough that a row in a pipe is never folded.
 PIPE_WIDTH = 10_000
 
@@ -29,3 +37,24 @@ class Output:
             return cls()
         plain = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
         return cls(interactive=True, width=shutil.get_terminal_size().columns, color=not plain)
+
+    def text(self, text: str, keep: str = "\n\t") -> str:
+        """Return lines as they go to this output: on a terminal printable but for the characters of ``keep``."""
+        return printable(text, keep) if self.interactive else text
+
+    def json(self, text: str) -> str:
+        """Return JSON, which stays the same value, as it goes to this output."""
+        if self.interactive:
+            return _escape(text, "\n", lambda char: json.dumps(char)[1:-1])
+        return _SURROGATES.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return ``text`` with what is not printable escaped as in a Python string, but for the characters of ``keep``."""
+    return _escape(text, keep, lambda char: char.encode("unicode_escape").decode())
+
+
+def _escape(text: str, keep: str, escaped: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else escaped(char) for char in text)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promgun.terminal.histograms import has_all_parts, summaries
-from promgun.terminal.output import Output
+from promgun.terminal.output import Output, printable
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -68,11 +68,6 @@ def _print(drawn: Table | Text, output: Output) -> str:
     )
     console.print(drawn, soft_wrap=isinstance(drawn, Text))
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
-
-
-def printable(cell: str) -> str:
-    """``cell`` with control characters escaped: a label's value must not send commands to the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cell)
 
 
 def metrics_table(families: Iterable[Metric], output: Output | None = None) -> str:

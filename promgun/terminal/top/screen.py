@@ -15,6 +15,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from promgun.terminal.input import SUSPENDED, TerminalInput, ignore_signals, suspend
+from promgun.terminal.output import printable
 from promgun.terminal.top.table import Line
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Lines:
         new_line = Segment.line()
         for line in self._lines:
             for text, role in line:
-                yield Segment(text, STYLES[role])
+                yield Segment(printable(text), STYLES[role])
             yield new_line
 
 

@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 
 from promgun.status import texts
 from promgun.status.figures import request_text
+from promgun.terminal.output import printable
 from promgun.terminal.top.charts import Glyphs
 from promgun.terminal.top.view import Row
 
@@ -21,7 +22,8 @@ _LEAST_REQUEST = 12
 
 
 def fit(text: str, width: int, glyphs: Glyphs, *, right: bool = False) -> str:
-    """``text`` in exactly ``width`` cells: padded, or cut with ``…``."""
+    """``text``, made printable, in exactly ``width`` cells: padded, or cut with ``…``."""
+    text = printable(text)
     length = cell_len(text)
     if length > width:
         return set_cell_size(text, width - 1) + glyphs.cut if width > 0 else ""
@@ -97,7 +99,7 @@ def table(rows: Sequence[Row], width: int | None, height: int | None, glyphs: Gl
     fitting = len(rows) if height is None or len(rows) < height else height - 2
     shown, rest = rows[:fitting], rows[fitting:]
     columns = [column for column in COLUMNS if column.heading != "LEFT" or _has_limit(rows)]
-    cells = [[column.cell(row) for column in columns] for row in shown]
+    cells = [[printable(column.cell(row)) for column in columns] for row in shown]
     if rest:
         cells.append([column.total(rest) for column in columns])
     laid = _lay(columns, cells, width)

@@ -1,0 +1,43 @@
+"""Every line and page that a command prints goes through here; what a terminal would obey is escaped on the way.
+
+``color=True`` keeps Click (8.1 to 8.3) from taking escape sequences out of what goes into a pipe: a page there is
+byte for byte what Prometheus would get.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from promgun.terminal.output import Output
+
+
+def echo(text: str) -> None:
+    """Print text on standard output, as it is."""
+    click.echo(Output.of(sys.stdout).text(text), nl=False, color=True)
+
+
+def echo_json(text: str) -> None:
+    """Print JSON on standard output."""
+    click.echo(Output.of(sys.stdout).json(text), nl=False, color=True)
+
+
+def echo_drawn(text: str) -> None:
+    """Print what :mod:`promgun.terminal` has drawn, its cells escaped already, its colours not."""
+    click.echo(text, nl=False, color=True)
+
+
+def echo_page(text: str, form: str) -> None:
+    """Print a page in one of the forms of ``--format``: JSON, a table that is drawn, or text."""
+    {"json": echo_json, "table": echo_drawn}.get(form, echo)(text)
+
+
+def say(line: str) -> None:
+    """Print one line on standard error; on a terminal it stays one line."""
+    click.echo(Output.of(sys.stderr).text(line, keep=""), err=True, color=True)
+
+
+def say_lines(text: str) -> None:
+    """Print lines on standard error."""
+    click.echo(Output.of(sys.stderr).text(text), err=True, color=True)
