@@ -3,7 +3,8 @@
     worker_class = "promgun.PrometheusWorker"
     from promgun.hooks import when_ready
 
-It listens where ``PROMGUN_METRICS_BIND`` says (addresses with spaces between them), by default on 127.0.0.1:9164. Plain
+It listens where ``PROMGUN_METRICS_BIND`` says (addresses with spaces between them), by default on 127.0.0.1:9164, and
+is protected as ``PROMGUN_METRICS_WEB_CONFIG`` and the other variables of :mod:`promgun.config.web_options` say. Plain
 Gunicorn has no place from which a metrics process that was killed could be started again: ``promgun run`` does that.
 """
 
@@ -14,6 +15,8 @@ from typing import Any
 
 from promgun.config.listeners import bind_all
 from promgun.config.metrics_addresses import parse_address
+from promgun.config.web_options import web_options_from
+from promgun.endpoint.process import check_web
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.errors import PromgunError
 from promgun.metrics.defaults import METRICS_ADDRESS
@@ -33,9 +36,10 @@ def when_ready(server: Any) -> None:
         return
     addresses = os.environ.get("PROMGUN_METRICS_BIND", METRICS_ADDRESS).split()
     try:
+        config = run.endpoint_config(server.cfg, web_options_from(os.environ))
+        tls = check_web(config)
         listeners = bind_all(map(parse_address, addresses), uid=server.cfg.uid, gid=server.cfg.gid)
     except PromgunError as error:
         server.log.error("No metrics endpoint: %s", error)
         return
-    process = MetricsProcess(run.endpoint_config(server.cfg), tuple(listeners.values()), server.log)
-    run.serve(process)
+    run.serve(MetricsProcess(config, tuple(listeners.values()), server.log), tls=tls)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from promgun.cli.credentials import with_credentials
 from promgun.cli.echo import echo_page, say
 from promgun.cli.main import LazyGroup
 from promgun.cli.types import InstanceType, MetricsAddressType
@@ -14,6 +16,9 @@ from promgun.config.metrics_addresses import Address
 from promgun.exposition import contract, formats
 from promgun.metrics.defaults import METRICS_ADDRESS
 from promgun.terminal.output import Output
+
+if TYPE_CHECKING:
+    from promgun.instances.credentials import Credentials
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -43,6 +48,7 @@ def metrics() -> None:
       promgun metrics dump
       promgun metrics dump --format table --match 'gunicorn_request*'
       promgun metrics dump --url http://127.0.0.1:9164/metrics --output page.prom
+      promgun metrics dump --url https://web-1.example:9164 --ca-file ca.pem --user prometheus
     """,
 )
 @click.option(
@@ -62,6 +68,7 @@ def metrics() -> None:
     metavar="FILE",
     help="Write to FILE, in one step, not to the screen.",
 )
+@with_credentials
 def dump(
     *,
     instance: str | None,
@@ -70,12 +77,13 @@ def dump(
     form: formats.Format,
     match: tuple[str, ...],
     output: Path | None,
+    credentials: Credentials,
 ) -> None:
     """Print the page of metrics of the running instance, or of the one that an option names."""
     from promgun.instances.page_source import source_for  # noqa: PLC0415 - imports prometheus_client
     from promgun.system.atomic_file import write_atomically  # noqa: PLC0415 - not needed for --help
 
-    families = source_for(instance, directory, url).families()
+    families = source_for(instance, directory, url, credentials).families()
     page = formats.render(families, form, match, Output() if output else Output.of())
     if output is None or str(output) == "-":
         echo_page(page, form)
@@ -123,17 +131,32 @@ def list_contract(form: str) -> None:
     metavar="ADDRESS",
     help="Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. May be repeated.",
 )
-def serve(directory: Path, addresses: tuple[Address, ...]) -> None:
+@click.option("--web-config", metavar="FILE", help="TLS, passwords and more on TCP addresses: exporter-toolkit's file.")
+@click.option("--certfile", metavar="FILE", help="Serve over TLS on TCP addresses, with this certificate (PEM).")
+@click.option("--keyfile", metavar="FILE", help="Its key, if it is not in the same file.")
+@click.option("--bearer-token-file", metavar="FILE", help="Answer only who has one of these tokens; one a line.")
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A host name by which loopback addresses may be asked. May be repeated.",
+)
+def serve(directory: Path, addresses: tuple[Address, ...], **protection: Any) -> None:
     """Serve the metrics of a store, as a sidecar does, until it is stopped.
 
     A store that is not there yet is waited for: until then the page says gunicorn_up 0.
     """
     from promgun.config.listeners import bind_all, close_and_unlink, describe  # noqa: PLC0415 - not needed for --help
+    from promgun.config.web_options import web_options  # noqa: PLC0415 - not needed for --help
     from promgun.endpoint.main import serve_store  # noqa: PLC0415 - imports asyncio
+    from promgun.endpoint.security import load_security  # noqa: PLC0415 - same
 
+    web = web_options(**protection, prefix="--")
+    load_security(web)
     with ExitStack() as undo:
         sockets = tuple(bind_all(addresses).values())
         for listener in sockets:
             undo.callback(close_and_unlink, listener)
             say(f"serving the metrics of {directory} on {describe(listener)}")
-        serve_store(directory, sockets)
+        serve_store(directory, sockets, web=web)

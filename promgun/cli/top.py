@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from promgun.cli.credentials import with_credentials
 from promgun.cli.types import InstanceType
+
+if TYPE_CHECKING:
+    from promgun.instances.credentials import Credentials
 
 _LEAST_INTERVAL = 0.2
 _MOST_INTERVAL = 3600.0
@@ -54,7 +59,16 @@ def _number(_ctx: click.Context, _param: click.Parameter, value: float) -> float
     help="Time between two samples, 0.2 at least.",
 )
 @click.option("--once", is_flag=True, help="Print one frame, of two samples an interval apart, and exit.")
-def top(*, instance: str | None, directory: Path | None, url: str | None, interval: float, once: bool) -> None:
+@with_credentials
+def top(
+    *,
+    instance: str | None,
+    directory: Path | None,
+    url: str | None,
+    interval: float,
+    once: bool,
+    credentials: Credentials,
+) -> None:
     """Watch a running instance: requests, errors, latencies, saturation, workers and what they do, exits.
 
     Keys: q quits, p pauses, s sorts by the next column, + and - change the interval, ? explains. Where standard
@@ -63,7 +77,7 @@ def top(*, instance: str | None, directory: Path | None, url: str | None, interv
     from promgun.status.source import snapshots_of  # noqa: PLC0415 - imports prometheus_client
     from promgun.terminal.top.live import Watch, can_draw, print_frame  # noqa: PLC0415 - imports rich
 
-    source = snapshots_of(instance, directory, url)
+    source = snapshots_of(instance, directory, url, credentials)
     if once or not can_draw():
         print_frame(source, interval)
     else:

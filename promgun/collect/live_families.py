@@ -137,6 +137,11 @@ def promgun_rows(reading: Reading) -> Iterator[Row]:
     yield row(promgun.STORE_SLOTS, (), float(len(reading.owners)))
 
 
+def endpoint_rows(_reading: Reading) -> Iterator[Row]:
+    """Yield nothing: the metrics process counts them itself, and puts them on the page that it serves."""
+    yield from ()
+
+
 #: What computes the rows of each group of the catalogue.
 GROUPS: Mapping[str, Callable[[Reading], Iterator[Row]]] = {
     "requests": request_rows,
@@ -144,6 +149,7 @@ GROUPS: Mapping[str, Callable[[Reading], Iterator[Row]]] = {
     "master": master_rows,
     "listeners": listener_rows,
     "promgun": promgun_rows,
+    "endpoint": endpoint_rows,
 }
 
 
@@ -162,8 +168,8 @@ def zero_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
     """
     if spec is promgun.LABEL_SETS_FOLDED:
         return [(name,) for name in FOLDABLE]
-    if spec.group == "listeners":
-        # Absent, not 0, where the system does not tell.
+    if spec.group in {"listeners", "endpoint"}:
+        # Absent, not 0, where the system does not tell, and where no endpoint is asked.
         return []
     sets: list[tuple[str, ...]] = [()]
     for label in spec.labels:

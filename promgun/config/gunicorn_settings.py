@@ -14,12 +14,9 @@ from urllib.parse import urlsplit
 
 from gunicorn import config
 
-from promgun.config.metrics_addresses import parse_address
-from promgun.errors import MetricsAddressError
+from promgun.config.endpoint_settings import SECTION as SECTION  # noqa: PLC0414 - also the name by which others ask for it
 from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
-from promgun.metrics.defaults import MAX_LABEL_SETS, METRICS_ADDRESS
-
-SECTION = "Promgun"
+from promgun.metrics.defaults import MAX_LABEL_SETS
 
 
 def validate_buckets(value: Any) -> tuple[float, ...]:
@@ -43,52 +40,6 @@ def validate_positive(value: Any) -> int:
     if number < 1:
         raise ValueError("must be at least 1")
     return number
-
-
-def validate_metrics_bind(value: Any) -> list[str]:
-    """Return a list of addresses, from a list or from one; raises ``ValueError`` for one that cannot be read."""
-    texts: list[str] = config.validate_list_string(value)
-    try:
-        for text in texts:
-            parse_address(text)
-    except MetricsAddressError as error:
-        raise ValueError(str(error)) from error
-    return texts
-
-
-class MetricsBind(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Where the metrics endpoint listens."""
-
-    name = "metrics_bind"
-    section = SECTION
-    cli = ("--metrics-bind",)
-    meta = "ADDRESS"
-    action = "append"
-    validator = validate_metrics_bind
-    default = (METRICS_ADDRESS,)
-    desc = """\
-        The address of the metrics endpoint: HOST:PORT, [IPV6]:PORT or unix:PATH.
-
-        May be given more than once. Port 0 takes a free one; the address in use is logged at start and shown by
-        ``promgun ps``.
-        """
-
-
-class MetricsServer(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Whether the metrics endpoint runs."""
-
-    name = "metrics_server"
-    section = SECTION
-    cli = ("--no-metrics-server",)
-    validator = config.validate_bool
-    action = "store_const"
-    const = False
-    default = True
-    desc = """\
-        Collect metrics but serve them nowhere: no second listener, no metrics process.
-
-        ``promgun metrics dump`` and ``promgun metrics serve`` still read them.
-        """
 
 
 class MetricsDir(config.Setting):  # type: ignore[misc] # gunicorn is untyped
@@ -204,22 +155,6 @@ class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is u
     default = MAX_LABEL_SETS
     desc = """\
         The most label sets that one family holds; what is beyond is folded into one named _OVERFLOW and counted.
-        """
-
-
-class MetricsShowPaths(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Whether the status page tells paths."""
-
-    name = "metrics_show_paths"
-    section = SECTION
-    cli = ("--metrics-show-paths",)
-    validator = config.validate_bool
-    action = "store_true"
-    default = False
-    desc = """\
-        Show the paths of running requests on the status page; by default it tells their methods and routes only.
-
-        A path may carry a secret, as that of a link to reset a password does. Query strings are never shown.
         """
 
 

@@ -169,7 +169,12 @@ def close_and_unlink(sock: socket.socket) -> None:
         Path(path).unlink()
 
 
-def metrics_url(listener: socket.socket) -> str:
-    """Return the URL of the metrics page behind a listener; a Unix socket's path stays a path."""
+def metrics_url(listener: socket.socket, *, tls: bool = False) -> str:
+    """Return the URL of the metrics page behind a listener; a Unix socket's path stays a path.
+
+    ``tls`` says whether TCP listeners speak TLS.
+    """
     address = describe(listener)
+    if tls:
+        address = address.replace("http://", "https://", 1)
     return address if address.startswith("unix:") else f"{address}/metrics"

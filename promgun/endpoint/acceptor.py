@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
 import logging
+import os
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from promgun.endpoint.access import Peer
+from promgun.endpoint.answers import OUT_OF_DESCRIPTORS
+from promgun.endpoint.connection import CHUNK
 from promgun.endpoint.connection_limit import address_of
+from promgun.endpoint.tls_layer import TlsLayer
+from promgun.metrics.label_values import EndpointRefusal
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from promgun.endpoint.connection import HttpConnection
     from promgun.endpoint.connection_limit import Gate
+    from promgun.endpoint.counts import EndpointCounts
+    from promgun.endpoint.limits import Limits
+    from promgun.endpoint.security import Security
 
 logger = logging.getLogger("promgun.endpoint")
 
@@ -22,6 +34,66 @@ logger = logging.getLogger("promgun.endpoint")
 _AT_A_TURN = 8
 _FULL_PAUSE = 0.02
 _NO_RESOURCES_PAUSE = 1.0
+# The largest record of TLS, and then some (RFC 8446 5.2).
+_RECORD = 32 * 1024
+
+
+class Door:
+    """What all listeners of an endpoint share: they make a connection of a socket that was accepted.
+
+    One descriptor is kept in reserve: when all others are taken, a client is told so instead of left in the dark.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        security: Callable[[], Security],
+        connection: Callable[[Peer], HttpConnection],
+        counts: EndpointCounts,
+        limits: Limits,
+    ) -> None:
+        self.gate = gate
+        self._security = security
+        self._connection = connection
+        self._counts = counts
+        # Linux reserves twice what it is told (socket(7)); what is handed to asyncio comes on top.
+        self._send_buffer = (limits.unsent_connection_bytes - 2 * CHUNK) // 2
+        self._buffer = memoryview(bytearray(_RECORD))
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give up the reserve."""
+        os.close(self._reserve)
+
+    def let_in(self, sock: socket.socket, peer: Any) -> tuple[HttpConnection, asyncio.BaseProtocol]:
+        """Return the connection, and what asyncio is to call."""
+        sock.settimeout(0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
+        on_unix = sock.family == socket.AF_UNIX
+        on_loopback = not on_unix and is_loopback(sock.getsockname()[0])
+        connection = self._connection(Peer(address_of(sock.family, peer), on_loopback, on_unix))
+        tls = None if on_unix else self._security().tls
+        return connection, connection if tls is None else TlsLayer(connection, tls, self._counts, self._buffer)
+
+    def turn_away(self, listener: socket.socket) -> bool:
+        """Answer one client that no descriptor is left for; returns whether there was one."""
+        os.close(self._reserve)
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return False
+        else:
+            with sock, suppress(OSError):
+                self._counts.refuse(EndpointRefusal.DESCRIPTORS)
+                sock.settimeout(0)
+                if sock.family == socket.AF_UNIX or self._security().tls is None:
+                    sock.send(OUT_OF_DESCRIPTORS)
+                    sock.shutdown(socket.SHUT_WR)
+                    # What is unread when a socket is closed makes the kernel drop the answer (RFC 9112 9.6).
+                    sock.recv(_RECORD)
+            return True
+        finally:
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 class Acceptor:
@@ -31,10 +103,9 @@ class Acceptor:
     calls ``accept`` another ``backlog`` times and schedules as many restarts (Python 3.10 to 3.13).
     """
 
-    def __init__(self, listener: socket.socket, gate: Gate, connection: Callable[[str], HttpConnection]) -> None:
+    def __init__(self, listener: socket.socket, door: Door) -> None:
         self._listener = listener
-        self._gate = gate
-        self._connection = connection
+        self._door = door
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -53,7 +124,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         for _ in range(_AT_A_TURN):
-            if not self._gate.has_room():
+            if not self._door.gate.has_room():
                 self._rest(_FULL_PAUSE)
                 return
             try:
@@ -62,24 +133,29 @@ class Acceptor:
                 return
             except OSError as error:
                 self._complain(error)
-                self._rest(_NO_RESOURCES_PAUSE)
-                return
+                if not (error.errno == errno.EMFILE and self._door.turn_away(self._listener)):
+                    self._rest(_NO_RESOURCES_PAUSE)
+                    return
             self._open(sock, peer)
 
     def _open(self, sock: socket.socket, peer: Any) -> None:
-        sock.settimeout(0)
-        connection = self._connection(address_of(sock.family, peer))
-        self._gate.enter(connection)
-        task = self._loop.create_task(self._connect(connection, sock))
+        try:
+            connection, protocol = self._door.let_in(sock, peer)
+        except OSError:
+            # The client has gone meanwhile.
+            sock.close()
+            return
+        self._door.gate.enter(connection)
+        task = self._loop.create_task(self._connect(connection, protocol, sock))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def _connect(self, connection: HttpConnection, sock: socket.socket) -> None:
+    async def _connect(self, connection: HttpConnection, protocol: asyncio.BaseProtocol, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: connection, sock)
+            await self._loop.connect_accepted_socket(lambda: protocol, sock)
         except OSError:
             # The client has gone meanwhile.
-            self._gate.leave(connection)
+            self._door.gate.leave(connection)
             sock.close()
 
     def _rest(self, seconds: float) -> None:
@@ -90,3 +166,10 @@ class Acceptor:
         if not self._has_complained:
             logger.warning("Cannot take connections for metrics for now: %s", error.strerror)
         self._has_complained = True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address, given as ``getsockname`` tells it."""
+    found = ipaddress.ip_address(host.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return bool((mapped or found).is_loopback)

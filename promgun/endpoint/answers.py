@@ -5,20 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import h11
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from promgun.endpoint.negotiation import Form
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 METHODS = (b"GET", b"HEAD")
 
 _TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
-# A browser must neither guess another type, nor keep or embed what is here.
+# A browser must neither guess another type, nor keep what is here.
 ALWAYS = ((b"X-Content-Type-Options", b"nosniff"), (b"Cache-Control", b"no-store"))
+#: On every answer that has no header of that name: pages of other origins may neither load nor embed it, no address of
+#: ours is told to them, and text is never run.
+_PROTECTION = (
+    *ALWAYS,
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 _ALLOW = ((b"Allow", b", ".join(METHODS)),)
 _RETRY = ((b"Retry-After", b"1"),)
 
@@ -29,13 +39,14 @@ class Answer:
 
     status: HTTPStatus
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (_TEXT, *ALWAYS)
+    headers: Headers = (_TEXT, *ALWAYS)
 
-    def response(self, *, is_last: bool) -> h11.Response:
-        """Return its head, dated now."""
+    def response(self, *, is_last: bool, extra: Headers = ()) -> h11.Response:
+        """Return its head, dated now; a header in ``extra`` takes the place of ours of the same name."""
+        named = {name.lower(): (name, value) for name, value in (*_PROTECTION, *self.headers, *extra)}
         headers = [
             (b"Date", formatdate(usegmt=True).encode()),
-            *self.headers,
+            *named.values(),
             (b"Content-Length", str(len(self.body)).encode()),
         ]
         if is_last:
@@ -57,17 +68,42 @@ REFUSALS: Mapping[HTTPStatus, Answer] = {
     status: _plain(status, f"{status.value} {status.phrase}", *headers)
     for status, headers in (
         (HTTPStatus.BAD_REQUEST, ()),
+        (HTTPStatus.FORBIDDEN, ()),
         (HTTPStatus.NOT_FOUND, ()),
         (HTTPStatus.METHOD_NOT_ALLOWED, _ALLOW),
         (HTTPStatus.REQUEST_TIMEOUT, ()),
         (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ()),
         (HTTPStatus.REQUEST_URI_TOO_LONG, ()),
         (HTTPStatus.EXPECTATION_FAILED, ()),
+        (HTTPStatus.TOO_MANY_REQUESTS, _RETRY),
         (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, ()),
         (HTTPStatus.NOT_IMPLEMENTED, ()),
         (HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, ()),
     )
 }
+
+
+FOREIGN_HOST = _plain(
+    HTTPStatus.MISDIRECTED_REQUEST,
+    "421 Misdirected Request: this name is not one of the endpoint's; see --metrics-allowed-host",
+)
+CROSS_SITE = _plain(HTTPStatus.FORBIDDEN, "403 Forbidden: pages of other sites may not ask")
+WRONG_CERTIFICATE = _plain(HTTPStatus.FORBIDDEN, "403 Forbidden: the client certificate names nobody who may ask")
+UNCONFIGURED = _plain(HTTPStatus.SERVICE_UNAVAILABLE, "promgun: the web configuration cannot be used now.", *_RETRY)
+
+#: All of an answer, for clients that no connection can be made for.
+OUT_OF_DESCRIPTORS = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 39\r\n"
+    b"Retry-After: 1\r\nConnection: close\r\n"
+    + b"".join(b"%s: %s\r\n" % header for header in _PROTECTION)
+    + b"\r\npromgun: no file descriptor is left now"
+)
+
+
+def unauthorized(schemes: Iterable[bytes]) -> Answer:
+    """Return the answer to a request without valid credentials; ``schemes`` are challenges (RFC 9110 11.6.1)."""
+    challenges = ((b"WWW-Authenticate", b", ".join(schemes)),)
+    return _plain(HTTPStatus.UNAUTHORIZED, "401 Unauthorized", *challenges)
 
 
 def metrics(body: bytes, form: Form) -> Answer:

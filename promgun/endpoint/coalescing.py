@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -26,7 +27,8 @@ class Rounds(Generic[Collected, Page]):
     collection. A round that took ``d`` seconds, rendering included, is followed by a pause of ``d``, at most
     ``limits.pause_seconds``: clients cannot have more than half of one CPU's time, but for very long rounds.
     Each form of the page is rendered once a round; of the forms that keep only some names, a round takes
-    ``limits.filters`` different ones.
+    ``limits.filters`` different ones. When all of these places are taken, an address that has fewer of them than
+    another gets one of that one's, so that nobody can have them all; ``refused`` is called for each form that got none.
 
     ``failed`` is the page of those whose collection or rendering raised, was refused, or hangs. Rounds that share a
     ``thread`` never collect at the same time.
@@ -41,6 +43,7 @@ class Rounds(Generic[Collected, Page]):
         limits: Limits,
         *,
         thread: ThreadPoolExecutor | None = None,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._collect = collect
         self._render = render
@@ -49,17 +52,23 @@ class Rounds(Generic[Collected, Page]):
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self.thread = thread or ThreadPoolExecutor(1, thread_name_prefix="promgun-collect")
+        self._refused = refused
         self._next: dict[Form, asyncio.Future[Page]] = {}
+        # Who asked first for each of the forms that take a place.
+        self._places: dict[Form, str] = {}
         self._runner: asyncio.Task[None] | None = None
         self._began: float | None = None
         self._not_before = 0.0
 
-    def page(self, form: Form) -> asyncio.Future[Page]:
-        """Return the page of the next round; others may wait for it too, so it must not be cancelled."""
+    def page(self, form: Form, address: str = "") -> asyncio.Future[Page]:
+        """Return the page of the next round; others may wait for it too, so it must not be cancelled.
+
+        ``address`` is who asks.
+        """
         future = self._next.get(form)
         if future is None:
             future = self._loop.create_future()
-            if self._hangs() or self._is_full_for(form):
+            if self._hangs() or not self._has_place(form, address):
                 future.set_result(self._failed)
             else:
                 self._next[form] = future
@@ -76,13 +85,33 @@ class Rounds(Generic[Collected, Page]):
     def _hangs(self) -> bool:
         return self._began is not None and self._loop.time() - self._began > self._limits.collect_seconds
 
-    def _is_full_for(self, form: Form) -> bool:
-        return bool(form.names) and sum(bool(other.names) for other in self._next) >= self._limits.filters
+    def _has_place(self, form: Form, address: str) -> bool:
+        """Whether a form can be rendered in the next round; it takes a place if it is a filtered one."""
+        if not form.names:
+            return True
+        if len(self._places) >= self._limits.filters and not self._make_place(address):
+            self._refused()
+            return False
+        self._places[form] = address
+        return True
+
+    def _make_place(self, address: str) -> bool:
+        """Take the youngest place of the address that has most, if it has more than ``address`` would."""
+        taken = Counter(self._places.values())
+        greediest, most = taken.most_common(1)[0]
+        if taken[address] + 1 >= most:
+            return False
+        youngest = next(form for form in reversed(self._places) if self._places[form] == greediest)
+        del self._places[youngest]
+        self._next.pop(youngest).set_result(self._failed)
+        self._refused()
+        return True
 
     async def _run(self) -> None:
         while self._next:
             await asyncio.sleep(self._not_before - self._loop.time())
             pages, self._next = self._next, {}
+            self._places.clear()
             began = self._began = self._loop.time()
             await self._round(pages)
             self._began = None

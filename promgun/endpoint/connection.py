@@ -11,22 +11,30 @@ import h11
 
 from promgun.endpoint.answers import REFUSALS, UNAVAILABLE, Answer
 from promgun.endpoint.pages import has_body, is_last
+from promgun.endpoint.send_queues import drop_unsent, not_yet_sent, unsent_bytes
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
+    from promgun.endpoint.access import Peer
     from promgun.endpoint.connection_limit import Gate
     from promgun.endpoint.limits import Limits
     from promgun.endpoint.pages import Site
+    from promgun.endpoint.send_queues import SendQueues
 
-# What of an answer is handed to asyncio at a time. Up to Python 3.11 a transport copies what the kernel does
-# not take at once; all else of a body is shared by the connections it goes to.
-_CHUNK = 32 * 1024
+#: What of an answer is handed to asyncio at a time. Up to Python 3.11 a transport copies what the kernel does
+#: not take at once; all else of a body is shared by the connections it goes to.
+CHUNK = 32 * 1024
+# How long to wait before asking again whether an answer has left: twice as long each time.
+_FIRST_LOOK = 0.001
+_LONGEST_LOOK = 0.05
+_NO_ROOM_PAUSE = 0.02
 
 
 class _Phase(Enum):
     HEAD = auto()  # waiting for a request
-    ANSWER = auto()  # waiting for the page, or writing it
+    ANSWER = auto()  # waiting for the page, writing it, or waiting for it to leave
     LINGER = auto()  # our end is closed; what still comes is thrown away
 
 
@@ -38,10 +46,14 @@ class HttpConnection(asyncio.BufferedProtocol):
     unread, makes the kernel send RST, and the client may lose the answer (RFC 9112 9.6).
     """
 
-    def __init__(self, address: str, site: Site, gate: Gate, limits: Limits, buffer: memoryview) -> None:
-        self.address = address
+    def __init__(
+        self, peer: Peer, site: Site, gate: Gate, queues: SendQueues, limits: Limits, buffer: memoryview
+    ) -> None:
+        self.peer = peer
+        self.address = peer.address
         self._site = site
         self._gate = gate
+        self._queues = queues
         self._limits = limits
         # Shared by all connections: what is read into it is copied out before the loop reads again.
         self._buffer = buffer
@@ -54,17 +66,23 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._has_answered = False
         self._is_last = False
         self._page: asyncio.Future[Answer] | None = None
+        self._head = b""
         self._unsent = memoryview(b"")
         self._is_stalled = False
+        #: Whether the client's certificate names nobody who may ask.
+        self.is_barred = False
         self._drained = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
+        self._socket: socket.socket
 
     # What asyncio and the gate call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with a deadline for the first head."""
         self._transport = cast("asyncio.Transport", transport)
+        self._socket = cast("socket.socket", transport.get_extra_info("socket"))
         # pause_writing then tells of every byte that the kernel did not take.
         self._transport.set_write_buffer_limits(high=0)
         self._set_deadline(self._limits.head_seconds, self._give_up_on_head)
@@ -100,12 +118,21 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget everything, whoever ended it."""
         self._cancel_deadline()
+        if self._look is not None:
+            self._look.cancel()
         self._unsent = memoryview(b"")
         self._forget_page()
+        self._queues.forget(self)
         self._gate.leave(self)
 
+    def unsent(self) -> int:
+        """Return how many bytes of answers the client's side does not have yet."""
+        return self._transport.get_write_buffer_size() + unsent_bytes(self._socket)
+
     def evict(self) -> None:
-        """Make room for somebody else."""
+        """End at once. What is unsent is dropped: a closed socket would keep it in the kernel for minutes."""
+        if self.unsent():
+            drop_unsent(self._socket)
         self._transport.abort()
 
     def retire(self) -> None:
@@ -164,7 +191,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_last = self._is_last or is_last(request)
         if not has_body(request):
             self._http.next_event()  # the end of a request without a body
-        reply = self._site.reply(request)
+        reply = self._site.reply(request, self.peer, is_barred=self.is_barred)
         if isinstance(reply, Answer):
             self._send(reply)
         else:
@@ -192,29 +219,53 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _send(self, answer: Answer) -> None:
         self._begin_answer()
-        self._set_deadline(self._limits.write_seconds, self._transport.abort)
+        self._set_deadline(self._limits.write_seconds, self.evict)
         is_head = self._method == b"HEAD"
-        head = self._http.send(answer.response(is_last=self._is_last or self._gate.is_crowded))
+        is_last = self._is_last or self._gate.is_crowded
+        head = self._http.send(answer.response(is_last=is_last, extra=self._site.headers))
         if not is_head:
             # The state of h11 has to follow, the bytes are the same.
             self._http.send(h11.Data(data=answer.body))
         self._http.send(h11.EndOfMessage())
         body = memoryview(b"" if is_head else answer.body)
         # The head goes out with the beginning of the body: small answers take one packet.
-        self._unsent = body[_CHUNK:]
-        self._transport.write(head + body[:_CHUNK])
+        self._head = bytes(head)
+        self._unsent = body
         self._write()
 
     def _write(self) -> None:
         while not (self._is_stalled or self._transport.is_closing()):
-            if not self._unsent:
-                self._end_answer()
+            piece = self._unsent[:CHUNK]
+            if self._head:
+                piece = memoryview(self._head + piece)
+            if not piece:
+                self._gate.start_waiting(self)
+                self._await_departure(_FIRST_LOOK)
                 return
-            self._transport.write(self._unsent[:_CHUNK])
-            self._unsent = self._unsent[_CHUNK:]
+            if not self._queues.add(self, len(piece)):
+                self._look_again(_NO_ROOM_PAUSE, self._write)
+                return
+            self._head = b""
+            self._unsent = self._unsent[CHUNK:]
+            self._transport.write(piece)
+
+    def _await_departure(self, pause: float) -> None:
+        """End the answer when it has left this machine, so that unread ones do not pile up here."""
+        if self._transport.is_closing():
+            return
+        if not self._transport.get_write_buffer_size() and not not_yet_sent(self._socket):
+            self._end_answer()
+            return
+        self._look_again(pause, lambda: self._await_departure(min(2 * pause, _LONGEST_LOOK)))
+
+    def _look_again(self, pause: float, then: Callable[[], None]) -> None:
+        self._look = self._loop.call_later(pause, then)
 
     def _end_answer(self) -> None:
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+        is_over = self._is_last or not (self._http.our_state is h11.DONE and self._http.their_state is h11.DONE)
+        if is_over:
+            self._linger()
+        else:
             self._http.start_next_cycle()
             self._phase = _Phase.HEAD
             self._method = b""
@@ -224,8 +275,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._gate.start_waiting(self)
             # In a turn of its own, so that a client that pipelines cannot keep the loop to itself.
             self._loop.call_soon(self._read_request)
-        else:
-            self._linger()
 
     def _linger(self) -> None:
         self._phase = _Phase.LINGER

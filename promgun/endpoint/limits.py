@@ -31,7 +31,12 @@ class Limits:
     ``linger_seconds`` from our end of a connection to the client's (at most ``linger_bytes`` are thrown away
     meanwhile), ``collect_seconds`` from a request for metrics to its page, ``pause_seconds`` between two
     collections at most, and ``stop_seconds`` from the wish to stop to the end. A request may ask for
-    ``names`` names, and a collection serves ``filters`` different sets of them.
+    ``names`` names, and a collection serves ``filters`` different sets of them; when all are taken, an address that
+    has fewer of them than another takes one from that.
+
+    What a client does not read stays in the kernel's memory: at most ``unsent_connection_bytes`` for one connection,
+    whose next answer waits until the last has left, and ``unsent_bytes`` for all. Where that is reached, the connection
+    that has read nothing for longest makes room, among those of the address with most unread, as above.
     """
 
     connections: int = 2048
@@ -47,6 +52,8 @@ class Limits:
     stop_seconds: float = 1.0
     names: int = 64
     filters: int = 16
+    unsent_connection_bytes: int = 256 * 1024
+    unsent_bytes: int = 64 * 1024 * 1024
 
     def within_open_files(self) -> Limits:
         """Return these limits with no more connections than RLIMIT_NOFILE leaves room for."""

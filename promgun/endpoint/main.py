@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import logging
 import os
 import pwd
@@ -14,10 +15,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from promgun.config.web_options import WebOptions
+from promgun.endpoint.counts import EndpointCounts
 from promgun.endpoint.html import StatusFeed
 from promgun.endpoint.limits import Limits, raise_open_files
 from promgun.endpoint.process import COLLECTOR, EXIT_FAILED, IGNORED_SIGNALS, STOP_SIGNAL, EndpointConfig
+from promgun.endpoint.security import load_security
 from promgun.endpoint.server import MetricsEndpoint
+from promgun.errors import PromgunError
 from promgun.status.from_store import snapshot_of
 
 if TYPE_CHECKING:
@@ -85,20 +90,45 @@ def main(config: EndpointConfig) -> int:
     store = Path(config.store)
     source = make_source(store)
     status = StatusFeed(lambda: snapshot_of(source.read()), paths=config.show_paths)
-    asyncio.run(_serve(source, status, sockets, (STOP_SIGNAL,), watched))
+    asyncio.run(_serve(source, status, sockets, (STOP_SIGNAL,), watched, config.web))
     return 0
 
 
-def serve_store(store: Path, sockets: Sequence[socket.socket], collector: str = COLLECTOR) -> None:
-    """Serve a store on listening, non-blocking sockets, in the foreground, until SIGINT or SIGTERM comes."""
+def check(argument: str) -> NoReturn:
+    """Write to standard output, as one JSON object, whether the web configuration can be used; see ``check_web``."""
+    config = EndpointConfig.from_json(argument)
+    _become(config)
+    try:
+        answer: dict[str, object] = {"tls": load_security(config.web).tls is not None}
+    except PromgunError as error:
+        answer = {"error": error.message, "hint": error.hint}
+    os.write(1, json.dumps(answer).encode())
+    os._exit(0)
+
+
+def serve_store(
+    store: Path,
+    sockets: Sequence[socket.socket],
+    collector: str = COLLECTOR,
+    web: WebOptions = WebOptions(),  # noqa: B008 - frozen
+) -> None:
+    """Serve a store on listening, non-blocking sockets, in the foreground, until SIGINT or SIGTERM comes.
+
+    ``web`` must have been found good by ``load_security``.
+    """
     raise_open_files(Limits())
     source = _load(collector)(store)
     status = StatusFeed(lambda: snapshot_of(source.read()))
-    asyncio.run(_serve(source, status, sockets, (signal.SIGINT, signal.SIGTERM), None))
+    asyncio.run(_serve(source, status, sockets, (signal.SIGINT, signal.SIGTERM), None, web))
 
 
 async def _serve(
-    source: Source, status: StatusFeed, sockets: Sequence[socket.socket], signals: Iterable[int], watched: int | None
+    source: Source,
+    status: StatusFeed,
+    sockets: Sequence[socket.socket],
+    signals: Iterable[int],
+    watched: int | None,
+    web: WebOptions,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -107,7 +137,12 @@ async def _serve(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     if watched is not None:
         _end_without(loop, watched)
-    endpoint = MetricsEndpoint(source.collect, source.master_alive, source.worker_booted, status.text)
+    counts = EndpointCounts()
+
+    def collect() -> Sequence[Metric]:
+        return counts.join(source.collect())
+
+    endpoint = MetricsEndpoint(collect, source.master_alive, source.worker_booted, status.text, web=web, counts=counts)
     await endpoint.serve(sockets, stop)
 
 

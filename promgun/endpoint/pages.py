@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
 from promgun.endpoint import answers, html
-from promgun.endpoint.answers import REFUSALS, Answer
+from promgun.endpoint.answers import REFUSALS, Answer, Headers
 from promgun.endpoint.coalescing import Rounds
 from promgun.endpoint.negotiation import Form, choose_form
 from promgun.endpoint.rendering import Renderer
+from promgun.metrics.label_values import EndpointRefusal
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
     import h11
     from prometheus_client.core import Metric
 
+    from promgun.endpoint.access import Access, Peer
+    from promgun.endpoint.counts import EndpointCounts
     from promgun.endpoint.error_boundary import Faults
     from promgun.endpoint.limits import Limits
 
@@ -38,45 +41,73 @@ class Site:
         statuses: Statuses,
         healthy: Callable[[], bool],
         ready: Callable[[], bool],
+        access: Access,
         faults: Faults,
         limits: Limits,
     ) -> None:
         self._rounds = rounds
         self._healthy = healthy
         self._ready = ready
+        self._access = access
         self._faults = faults
         self._limits = limits
-        self._routes: dict[bytes, Callable[[h11.Request, str], Reply]] = {
-            b"/": lambda _request, _query: html.PAGE,
+        self._asking: set[asyncio.Task[Answer]] = set()
+        self._routes: dict[bytes, Callable[[h11.Request, str, Peer], Reply]] = {
+            b"/": lambda _request, _query, _peer: html.PAGE,
             b"/metrics": self._metrics,
-            b"/status.json": lambda _request, _query: statuses.page(_ONLY_FORM),
+            b"/status.json": lambda _request, _query, _peer: statuses.page(_ONLY_FORM),
             b"/-/healthy": self._health,
             b"/-/ready": self._readiness,
         }
 
-    def reply(self, request: h11.Request) -> Reply:
-        """Answer a request, now or when its page is ready."""
+    @property
+    def headers(self) -> Headers:
+        """What the web configuration adds to every answer."""
+        return self._access.headers
+
+    def reply(self, request: h11.Request, peer: Peer, *, is_barred: bool = False) -> Reply:
+        """Answer a request, now or when its page is ready; others may wait for that too, so it must not be cancelled.
+
+        ``is_barred`` says that the client's certificate names nobody who may ask.
+        """
         path, query = split_target(request.target)
         refusal = refuse(request)
-        route = self._routes.get(path)
         if refusal is not None:
             return REFUSALS[refusal]
-        if route is None:
-            return REFUSALS[HTTPStatus.NOT_FOUND]
-        return route(request, query)
+        refused = self._access.refuse(request, path, peer, is_barred=is_barred)
+        if refused is not None:
+            return refused
+        if self._access.needs_credentials(path, peer):
+            task = asyncio.get_running_loop().create_task(self._reply_to_known(request, path, query, peer))
+            # The loop itself holds a task weakly.
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+            return task
+        return self._route(request, path, query, peer)
 
-    def _metrics(self, request: h11.Request, query: str) -> Reply:
+    async def _reply_to_known(self, request: h11.Request, path: bytes, query: str, peer: Peer) -> Answer:
+        refused = await self._access.authenticate(request)
+        if refused is not None:
+            return refused
+        reply = self._route(request, path, query, peer)
+        return reply if isinstance(reply, Answer) else await asyncio.shield(reply)
+
+    def _route(self, request: h11.Request, path: bytes, query: str, peer: Peer) -> Reply:
+        route = self._routes.get(path)
+        return REFUSALS[HTTPStatus.NOT_FOUND] if route is None else route(request, query, peer)
+
+    def _metrics(self, request: h11.Request, query: str, peer: Peer) -> Reply:
         accept, encoding = (_header(request, name) for name in (b"accept", b"accept-encoding"))
         try:
             form = choose_form(accept, encoding, query, self._limits.names)
         except ValueError:
             return REFUSALS[HTTPStatus.BAD_REQUEST]
-        return self._rounds.page(form)
+        return self._rounds.page(form, peer.address)
 
-    def _health(self, _request: h11.Request, _query: str) -> Answer:
+    def _health(self, _request: h11.Request, _query: str, _peer: Peer) -> Answer:
         return answers.HEALTHY if self._faults.guard(self._healthy) else answers.UNHEALTHY
 
-    def _readiness(self, _request: h11.Request, _query: str) -> Answer:
+    def _readiness(self, _request: h11.Request, _query: str, _peer: Peer) -> Answer:
         return answers.READY if self._faults.guard(self._ready) else answers.NOT_READY
 
 
@@ -129,6 +160,9 @@ def build_site(
     healthy: Callable[[], bool],
     ready: Callable[[], bool],
     status: Callable[[], str],
+    *,
+    access: Access,
+    counts: EndpointCounts,
     faults: Faults,
     limits: Limits,
 ) -> tuple[Site, tuple[Pages, Statuses]]:
@@ -138,9 +172,11 @@ def build_site(
     def page(families: Sequence[Metric], form: Form) -> Answer:
         return answers.metrics(renderer.render(families, form), form)
 
-    rounds = Rounds(collect, page, answers.UNAVAILABLE, faults, limits)
+    rounds = Rounds(
+        collect, page, answers.UNAVAILABLE, faults, limits, refused=lambda: counts.refuse(EndpointRefusal.FILTERS)
+    )
     statuses = Rounds(status, _status, answers.UNAVAILABLE, faults, limits, thread=rounds.thread)
-    return Site(rounds, statuses, healthy, ready, faults, limits), (rounds, statuses)
+    return Site(rounds, statuses, healthy, ready, access, faults, limits), (rounds, statuses)
 
 
 def _status(text: str, _form: Form) -> Answer:

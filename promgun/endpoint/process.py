@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from promgun.config.web_options import WebOptions
+from promgun.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import socket
@@ -52,13 +55,17 @@ try:
     except OSError:
         here = ""
     sys.path[:] = [folder for folder in sys.path if folder not in ("", here)] + [sys.argv[2]]
-    from promgun.endpoint.main import run
-    run(sys.argv[1])
+    from promgun.endpoint.main import check, run
+    (check if sys.argv[3:] else run)(sys.argv[1])
 except BaseException:
     sys.excepthook(*sys.exc_info())
 finally:
     os._exit({EXIT_FAILED})
 """
+
+#: The third argument of a process that says in one line of JSON whether the web configuration can be used, and ends.
+_CHECK = "check"
+_CHECK_SECONDS = 30.0
 
 # The process reads the store's files; prometheus_client must not take it for one that writes them.
 _UNWANTED_ENVIRONMENT = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
@@ -71,7 +78,8 @@ class EndpointConfig:
     ``fds`` are its listening sockets; :func:`spawn` fills them in. ``uid`` and ``gid`` are the workers',
     ``None`` to stay who the master is; ``initgroups`` takes the user's other groups too. ``collector`` names
     a class made with the store's path, with ``collect()``, ``master_alive()`` and ``worker_booted()``.
-    ``label`` is for readers of ``ps``. ``show_paths`` tells the status page those of running requests.
+    ``label`` is for readers of ``ps``. ``show_paths`` tells the status page those of running requests. ``web`` names
+    what protects the endpoint; the metrics process opens it.
     """
 
     store: str
@@ -83,6 +91,7 @@ class EndpointConfig:
     collector: str = COLLECTOR
     label: str = ""
     show_paths: bool = False
+    web: WebOptions = field(default_factory=WebOptions)
 
     def to_json(self) -> str:
         """Return it as one line."""
@@ -92,7 +101,8 @@ class EndpointConfig:
     def from_json(cls, text: str) -> EndpointConfig:
         """Read what :meth:`to_json` wrote. Raises ``ValueError`` or ``TypeError`` for anything else."""
         values = json.loads(text)
-        return cls(**{**values, "fds": tuple(values["fds"])})
+        web = {**values["web"], "allowed_hosts": tuple(values["web"]["allowed_hosts"])}
+        return cls(**{**values, "fds": tuple(values["fds"]), "web": WebOptions(**web)})
 
 
 def spawn(config: EndpointConfig, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
@@ -103,7 +113,7 @@ def spawn(config: EndpointConfig, sockets: Sequence[socket.socket]) -> subproces
     kill it as it starts. Poll the result to reap it. Raises ``OSError`` if no process can be made.
     """
     fds = tuple(sock.fileno() for sock in sockets)
-    environment = {name: value for name, value in os.environ.items() if name not in _UNWANTED_ENVIRONMENT}
+    environment = _environment()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*IGNORED_SIGNALS, STOP_SIGNAL})
     try:
         return subprocess.Popen(
@@ -114,3 +124,32 @@ def spawn(config: EndpointConfig, sockets: Sequence[socket.socket]) -> subproces
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def check_web(config: EndpointConfig) -> bool:
+    """Return whether TCP listeners will speak TLS; raises :class:`ConfigurationError` when ``config.web`` is unusable.
+
+    The files are opened by a process like the one that will serve them, as the workers' user, so that what this user
+    may read counts and none of it stays in the master.
+    """
+    if not config.web.names_files:
+        return False
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CODE, config.to_json(), _PACKAGE_FOLDER, _CHECK],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_CHECK_SECONDS,
+            check=False,
+            env=_environment(),
+        )
+        answer = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        raise ConfigurationError(f"The web configuration cannot be checked: {error}") from error
+    if "error" in answer:
+        raise ConfigurationError(answer["error"], answer["hint"])
+    return bool(answer["tls"])
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _UNWANTED_ENVIRONMENT}

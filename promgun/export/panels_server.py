@@ -199,12 +199,21 @@ ITSELF = Row(
         ),
         Panel(
             title="What is missing",
-            text="What could not be stored or read, by reason; label sets beyond the cap, by family.",
+            text="What could not be stored or read, by reason; label sets beyond the cap, by family; requests that the "
+            "metrics endpoint refused, by reason; readings of its web configuration that failed.",
             queries=(
                 Query("sum by (reason) (increase(promgun_store_errors_total{<on>}[<rate>])) > 0", "{{reason}}"),
                 Query(
                     "sum by (family) (increase(promgun_label_sets_folded_total{<on>}[<rate>])) > 0",
                     "folded: {{family}}",
+                ),
+                Query(
+                    "sum by (reason) (increase(promgun_endpoint_refused_total{<on>}[<rate>])) > 0",
+                    "endpoint refused: {{reason}}",
+                ),
+                Query(
+                    'sum by (instance) (increase(promgun_web_config_reloads_total{<on>,result="failed"}[<rate>])) > 0',
+                    "web configuration failed: {{instance}}",
                 ),
             ),
             unit="none",

@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -17,6 +17,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from promgun.errors import InstanceError, StoreError, UsageError
+from promgun.instances.credentials import Credentials
 from promgun.instances.registry import find
 from promgun.metrics.defaults import METRICS_ADDRESS
 
@@ -64,14 +65,17 @@ class UrlSource:
 
     url: str
     timeout: float = TIMEOUT
+    credentials: Credentials = field(default_factory=Credentials)
 
     def families(self) -> list[Metric]:
         """Raises ``InstanceError`` if nothing answers in ``timeout`` seconds, or what answers is not a metrics page."""
         try:
             status, reason, body = self._fetch()
         except (OSError, http.client.HTTPException) as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise InstanceError(f"{self.url} does not answer: {why}", "Is it running? See: promgun ps") from error
+            raise InstanceError(f"{self.url} does not answer: {_why(error)}", _hint(error)) from error
+        if status == http.client.UNAUTHORIZED:
+            shown = "another password or token" if self.credentials.headers() else "a password or a token"
+            raise InstanceError(f"{self.url} wants {shown}", "Give --user NAME or --bearer-token-file FILE")
         if status != http.client.OK:
             raise InstanceError(
                 f"{self.url} answered {status} {reason}",
@@ -90,9 +94,9 @@ class UrlSource:
 
     def _fetch(self) -> tuple[int, str, bytes]:
         deadline = time.monotonic() + self.timeout
-        connection, path = _connect(self.url, self.timeout)
+        connection, path = _connect(self.url, self.timeout, self.credentials)
         with closing(connection):
-            connection.request("GET", path, headers=_HEADERS)
+            connection.request("GET", path, headers={**_HEADERS, **self.credentials.headers()})
             response = connection.getresponse()
             body = bytearray()
             # The socket's time-out restarts with every byte: a deadline for the whole is kept here.
@@ -108,10 +112,29 @@ class UrlSource:
             return response.status, response.reason, bytes(body)
 
 
-def source_for(instance: str | None, directory: Path | None, url: str | None) -> StoreSource | UrlSource:
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate cannot be verified ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error})"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "Name the authority that signed it with --ca-file"
+    if isinstance(error, ssl.SSLError):
+        return "If it asks for a client certificate, give --cert-file and --key-file"
+    return "Is it running? See: promgun ps"
+
+
+def source_for(
+    instance: str | None, directory: Path | None, url: str | None, credentials: Credentials | None = None
+) -> StoreSource | UrlSource:
     """The source that the options name; with none of them the only running instance.
 
-    Raises ``UsageError`` if more than one is given and ``InstanceError`` if the instance cannot be found.
+    Raises ``UsageError`` if more than one is given, or ``credentials`` without a URL, and ``InstanceError`` if the
+    instance cannot be found.
     """
     given = [
         flag for flag, value in (("--instance", instance), ("--dir", directory), ("--url", url)) if value is not None
@@ -119,7 +142,9 @@ def source_for(instance: str | None, directory: Path | None, url: str | None) ->
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} cannot be given together", "Name one source")
     if url is not None:
-        return UrlSource(url)
+        return UrlSource(url, credentials=credentials or Credentials())
+    if credentials is not None and not credentials.is_empty:
+        raise UsageError("Passwords, tokens and certificates are for --url", "Add --url https://HOST:PORT")
     return StoreSource(find(instance).store if directory is None else directory)
 
 
@@ -136,7 +161,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
+def _connect(url: str, timeout: float, credentials: Credentials) -> tuple[http.client.HTTPConnection, str]:
     if url.startswith("unix:"):
         return _UnixConnection(url.removeprefix("unix:").replace("//", "/", 1), timeout), METRICS_PATH
     with _url_errors(url):
@@ -146,8 +171,10 @@ def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]
         raise UsageError(
             f"{url!r} is not an address of metrics", "Use http://HOST:PORT, https://HOST:PORT or unix:PATH"
         )
+    if parts.username is not None:
+        raise UsageError("A password does not belong into a URL", "Give --user NAME and --password-file FILE")
     if parts.scheme == "https":
-        context = ssl.create_default_context()
+        context = credentials.context()
         return http.client.HTTPSConnection(host, port, timeout=timeout, context=context), _path(parts)
     return http.client.HTTPConnection(host, port, timeout=timeout), _path(parts)
 

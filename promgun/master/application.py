@@ -208,7 +208,9 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             check_configuration(self.cfg, inherited=inherited, metrics=not self.context.activated)
             if not inherited:
                 check_in_use(self.cfg, held=kept[0].address)
+            tls = self.context.check_web(self.cfg)
             self.context.listen_again(self.cfg)
+            self.context.tls = tls
         except (PromgunError, SystemExit) as error:
             self.cfg, self.app_uri, self.worker_type = kept
             if isinstance(error, PromgunError):

@@ -22,7 +22,6 @@ from gunicorn.errors import HaltServer
 from promgun import __version__ as promgun_version
 from promgun.config.listeners import metrics_url
 from promgun.config.reexec import Handover
-from promgun.endpoint.process import EndpointConfig
 from promgun.endpoint.push import push_final_page
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.errors import PromgunError
@@ -91,7 +90,9 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
                 self.app.worker_type,
             )
         if self.cfg.metrics_server:
-            self.metrics_process = MetricsProcess(self._endpoint_config(), self._metrics_listeners(), self.log)
+            self.metrics_process = MetricsProcess(
+                self.context.endpoint_config(self.cfg), self._metrics_listeners(), self.log
+            )
             self._log_metrics_addresses()
             self.metrics_process.ensure()
         self._introduce()
@@ -100,19 +101,11 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         return tuple(self.context.listeners.values())
 
     def _log_metrics_addresses(self) -> None:
-        for listener in self._metrics_listeners():
-            self.log.info("Metrics at: %s (%s)", metrics_url(listener), self.pid)
+        for url in self._metrics_urls():
+            self.log.info("Metrics at: %s (%s)", url, self.pid)
 
-    def _endpoint_config(self) -> EndpointConfig:
-        root = os.geteuid() == 0
-        return EndpointConfig(
-            store=str(self.context.directory.path),
-            master_pid=os.getpid(),
-            uid=self.cfg.uid if root else None,
-            gid=self.cfg.gid if root else None,
-            initgroups=self.cfg.initgroups,
-            show_paths=self.cfg.metrics_show_paths,
-        )
+    def _metrics_urls(self) -> tuple[str, ...]:
+        return tuple(metrics_url(listener, tls=self.context.tls) for listener in self._metrics_listeners())
 
     def _introduce(self) -> None:
         """Write down who we are, for ``promgun ps``, the metrics page and ``metrics dump``."""
@@ -127,7 +120,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             gunicorn=gunicorn_version,
             promgun=promgun_version,
             addresses=self._addresses(),
-            metrics_addresses=tuple(map(metrics_url, self._metrics_listeners())),
+            metrics_addresses=self._metrics_urls(),
             max_label_sets=self.cfg.metrics_max_label_sets,
         )
         if self.context.registration is None:
@@ -255,12 +248,12 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
 
     def _reload_metrics_process(self) -> None:
         """Have the metrics process serve what the reload bound; one that has it all already goes on as it is."""
-        config, listeners = self._endpoint_config(), self._metrics_listeners()
+        config, listeners = self.context.endpoint_config(self.cfg), self._metrics_listeners()
         if self.metrics_process is None:
             self.metrics_process = MetricsProcess(config, (), self.log)
         if listeners == self.metrics_process.listeners and config == self.metrics_process.config:
             return
-        moved = listeners != self.metrics_process.listeners
+        moved = (listeners, config.web) != (self.metrics_process.listeners, self.metrics_process.config.web)
         self.metrics_process.restart(config, listeners)
         self.context.close_dropped()
         if moved:

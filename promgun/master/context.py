@@ -9,6 +9,8 @@ from typing import Any
 
 from promgun.config.listeners import NO_LISTENERS, Listeners, bind_all, close_and_unlink
 from promgun.config.metrics_addresses import parse_address
+from promgun.config.web_options import web_options_of
+from promgun.endpoint.process import EndpointConfig, check_web
 from promgun.instances.registration import Registration
 from promgun.store.directory import StoreDirectory
 from promgun.store.process import ProcessStore
@@ -26,6 +28,8 @@ class RunContext:
         self.listeners: Listeners = NO_LISTENERS
         #: Listeners that the last reload no longer wants; the metrics process still serves them.
         self.dropped: Sequence[socket.socket] = ()
+        #: Whether the metrics process speaks TLS on TCP addresses.
+        self.tls = False
         self.control_socket = ""
         self._activated = False
         self._directory: StoreDirectory | None = None
@@ -66,6 +70,26 @@ class RunContext:
         self.listeners = listen(cfg, before)
         kept = set(self.listeners.values())
         self.dropped = [*self.dropped, *(listener for listener in before.values() if listener not in kept)]
+
+    def endpoint_config(self, cfg: Any) -> EndpointConfig:
+        """Return what the metrics process of this master must know; the store is ``""`` until there is one."""
+        root = os.geteuid() == 0
+        return EndpointConfig(
+            store=str(self.directory.path) if self.is_open else "",
+            master_pid=os.getpid(),
+            uid=cfg.uid if root else None,
+            gid=cfg.gid if root else None,
+            initgroups=cfg.initgroups,
+            show_paths=cfg.metrics_show_paths,
+            web=web_options_of(cfg),
+        )
+
+    def check_web(self, cfg: Any) -> bool:
+        """Return whether the metrics will be served over TLS.
+
+        Raises :class:`ConfigurationError` when what is to protect them cannot be used.
+        """
+        return cfg.metrics_server and check_web(self.endpoint_config(cfg))
 
     def close_dropped(self) -> None:
         """Close what is no longer wanted, and remove its socket files; the metrics process must have let go before."""

@@ -54,6 +54,7 @@ def launch(settings: RunSettings) -> None:
         _check_application(application)
     inherited = inherits_sockets(os.environ, os.getpid())
     check_configuration(cfg, inherited=inherited, metrics=not activated)
+    context.tls = context.check_web(cfg)
     try:
         if cfg.check_config or cfg.print_config:
             _check_the_rest(application)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from promgun.metrics.families import listeners, master, promgun, requests, workers
+from promgun.metrics.families import endpoint, listeners, master, promgun, requests, workers
 from promgun.metrics.spec import MetricSpec
 
 #: Upper bounds in seconds, as OpenTelemetry advises for http.server.request.duration (semantic conventions 1.44).
@@ -29,5 +29,6 @@ CATALOG: tuple[MetricSpec, ...] = (
     *master.FAMILIES,
     *listeners.FAMILIES,
     *promgun.FAMILIES,
+    *endpoint.FAMILIES,
 )
 BY_NAME: Mapping[str, MetricSpec] = {spec.name: spec for spec in CATALOG}

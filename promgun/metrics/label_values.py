@@ -72,10 +72,25 @@ class MasterSignal(LabelValue):
 
 
 class ReloadResult(LabelValue):
-    """How a reload by SIGHUP went."""
+    """How a reload by SIGHUP, or of the endpoint's web configuration, went."""
 
     OK = "ok"
     FAILED = "failed"
+
+
+class EndpointRefusal(LabelValue):
+    """Why the metrics endpoint refused a request, or a connection."""
+
+    HOST = "host"  #: a foreign name in Host, on a loopback address
+    CROSS_SITE = "cross_site"  #: a page of another site
+    RATE_LIMIT = "rate_limit"  #: more requests than rate_limit allows
+    CREDENTIALS = "credentials"  #: no valid password or token
+    PASSWORDS_WAITING = "passwords_waiting"  #: too many passwords wait to be checked
+    CLIENT_CERTIFICATE = "client_certificate"  #: a certificate that names nobody who is allowed
+    TLS_HANDSHAKE = "tls_handshake"  #: a handshake that failed
+    FILTERS = "filters"  #: no place for one more set of name[]
+    DESCRIPTORS = "descriptors"  #: no file descriptor left
+    WEB_CONFIG = "web_config"  #: no web configuration that can be used
 
 
 class LogLevel(LabelValue):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from promgun.collect.reading import InstanceReader
 from promgun.errors import InstanceError, PromgunError, StoreError
+from promgun.instances.credentials import Credentials
 from promgun.instances.page_source import UrlSource, source_for
 from promgun.instances.registry import find
 from promgun.status import from_store
@@ -56,9 +58,9 @@ class StoreSnapshots:
 class PageSnapshots:
     """Of the instance whose page ``url`` serves."""
 
-    def __init__(self, url: str) -> None:
-        self.name = url
-        self._source = UrlSource(with_names(url), TIMEOUT)
+    def __init__(self, source: UrlSource) -> None:
+        self.name = source.url
+        self._source = replace(source, url=with_names(source.url), timeout=TIMEOUT)
 
     def snapshot(self) -> Snapshot:
         """Raises ``InstanceError`` while nobody answers, or answers that the master is gone."""
@@ -86,12 +88,15 @@ def with_names(url: str) -> str:
     return urlunsplit(parts._replace(query=query))
 
 
-def snapshots_of(instance: str | None, directory: Path | None, url: str | None) -> SnapshotSource:
+def snapshots_of(
+    instance: str | None, directory: Path | None, url: str | None, credentials: Credentials | None = None
+) -> SnapshotSource:
     """The source that the options name; with none of them the only running instance.
 
-    Raises ``UsageError`` if more than one is given and ``InstanceError`` if the instance cannot be found.
+    Raises ``UsageError`` if more than one is given, or ``credentials`` without a URL, and ``InstanceError`` if the
+    instance cannot be found.
     """
-    source = source_for(instance, directory, url)
+    source = source_for(instance, directory, url, credentials)
     if isinstance(source, UrlSource):
-        return PageSnapshots(source.url)
+        return PageSnapshots(source)
     return StoreSnapshots(source.path, "" if directory is not None else find(instance).name)

@@ -13,6 +13,7 @@ from gunicorn import __version__ as gunicorn_version
 
 from promgun import __version__ as promgun_version
 from promgun.config.listeners import close_and_unlink, metrics_url
+from promgun.config.web_options import WebOptions
 from promgun.endpoint.process import EndpointConfig
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.instances.registration import Registration
@@ -42,6 +43,7 @@ class StandaloneRun:
         self._started = time.time()
         self._registration: Registration | None = None
         self._process: MetricsProcess | None = None
+        self._tls = False
         self._directory: StoreDirectory = (
             create_private(Owner()) if self._private or named is None else take_over(Path(named).absolute(), Owner())
         )
@@ -52,8 +54,8 @@ class StandaloneRun:
         atexit.register(self.close)
         DEFERRED_SIGNALS.install()
 
-    def endpoint_config(self, cfg: Any) -> EndpointConfig:
-        """Return the configuration of a metrics process for this run."""
+    def endpoint_config(self, cfg: Any, web: WebOptions) -> EndpointConfig:
+        """Return the configuration of a metrics process for this run, protected as ``web`` says."""
         root = os.geteuid() == 0
         return EndpointConfig(
             store=str(self._directory.path),
@@ -61,11 +63,16 @@ class StandaloneRun:
             uid=cfg.uid if root else None,
             gid=cfg.gid if root else None,
             initgroups=cfg.initgroups,
+            web=web,
         )
 
-    def serve(self, process: MetricsProcess) -> None:
-        """Start a metrics process, which ``close`` stops; workers close its listeners when they are forked."""
+    def serve(self, process: MetricsProcess, *, tls: bool) -> None:
+        """Start a metrics process, which ``close`` stops; workers close its listeners when they are forked.
+
+        ``tls`` says whether it speaks TLS on TCP addresses.
+        """
         self._process = process
+        self._tls = tls
         os.register_at_fork(after_in_child=self._close_listeners)
         process.ensure()
 
@@ -94,7 +101,11 @@ class StandaloneRun:
             gunicorn=gunicorn_version,
             promgun=promgun_version,
             addresses=tuple(str(listener) for listener in sockets),
-            metrics_addresses=tuple(map(metrics_url, self._process.listeners)) if self._process is not None else (),
+            metrics_addresses=(
+                tuple(metrics_url(listener, tls=self._tls) for listener in self._process.listeners)
+                if self._process is not None
+                else ()
+            ),
         )
         self._registration.announce(facts, log)
 

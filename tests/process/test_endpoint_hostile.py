@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.http_client import Address
 
 LINE = b"GET /metrics HTTP/1.1\r\n"
-HOST = b"Host: x\r\n"
+HOST = b"Host: localhost\r\n"
 MARK = b"Zq7Reflected"
 
 
@@ -67,7 +67,7 @@ MALFORMED = {
     "trace": (b"TRACE /" + MARK + b" HTTP/1.1\r\n" + HOST + b"X: " + MARK + b"\r\nConnection: close\r\n\r\n", 405),
     "connect": (b"CONNECT evil:443 HTTP/1.1\r\nHost: evil:443\r\nConnection: close\r\n\r\n", 405),
     "path": (b"GET /../" + MARK + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n", 404),
-    "other scheme": (b"GET ftp://x/metrics HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n", 404),
+    "other scheme": (b"GET ftp://localhost/metrics HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n", 404),
     "query": (b"GET /metrics?name[]=" + MARK + b" HTTP/1.0\r\n\r\n", 200),
     "many names": (b"GET /metrics?" + b"name[]=a&" * 100 + MARK + b" HTTP/1.0\r\n\r\n", 400),
     "accept": (b"GET /metrics HTTP/1.0\r\nAccept: text/plain;version=" + MARK + b"\r\n\r\n", 200),
@@ -90,8 +90,8 @@ def test_malformed_requests_get_one_answer_and_the_end(server: Endpoint, name: s
 
 
 def test_what_follows_a_refused_request_is_not_taken_for_another(server: Endpoint) -> None:
-    smuggled = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-    sent = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 36\r\n\r\n" + smuggled
+    smuggled = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    sent = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 36\r\n\r\n" + smuggled
     assert converse(server.address, sent).count(b"HTTP/1.1 ") == 1
 
 

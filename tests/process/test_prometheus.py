@@ -212,6 +212,8 @@ MAY_BE_EMPTY = {
     "Requests lost: {{cause}} {{route}}",
     "What is missing: {{reason}}",
     "What is missing: folded: {{family}}",
+    "What is missing: endpoint refused: {{reason}}",
+    "What is missing: web configuration failed: {{instance}}",
 }
 #: One of each kind of answer.
 KINDS = tuple(Request(path) for path in ("/ok", "/status/302", "/status/404", "/fail/ValueError"))

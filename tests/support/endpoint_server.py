@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from promgun.config.listeners import bind
 from promgun.config.metrics_addresses import parse_address
+from promgun.config.web_options import WebOptions
 from promgun.endpoint.limits import Limits
 from promgun.endpoint.server import MetricsEndpoint
 from tests.support.http_client import Connection
@@ -56,8 +57,9 @@ class Endpoint:
         status: Callable[[], str] = lambda: "{}",
         limits: Limits = Limits(),  # noqa: B008 - frozen
         bind_to: str = "127.0.0.1:0",
+        web: WebOptions = WebOptions(),  # noqa: B008 - frozen
     ) -> None:
-        self.endpoint = MetricsEndpoint(collect, healthy, ready, status, limits)
+        self.endpoint = MetricsEndpoint(collect, healthy, ready, status, limits, web)
         self.socket = bind(parse_address(bind_to))
         self.address: Address = (
             self.socket.getsockname()[:2] if self.socket.family != socket.AF_UNIX else (self.socket.getsockname())

@@ -45,7 +45,7 @@ class Request:
 
     def encode(self, version: str, *, keepalive: bool) -> bytes:
         """Return the bytes of this request; the Connection header stands where it is no default."""
-        lines = [f"{self.method} {self.path} HTTP/{version}", "Host: test"]
+        lines = [f"{self.method} {self.path} HTTP/{version}", "Host: localhost"]
         if keepalive != (version == "1.1"):
             lines.append(f"Connection: {'keep-alive' if keepalive else 'close'}")
         if self.body:

@@ -6,11 +6,11 @@ import json
 
 from promgun.metrics import label_values
 from promgun.metrics.catalog import BY_NAME, CATALOG
-from promgun.metrics.families import listeners, master, promgun, requests, workers
+from promgun.metrics.families import endpoint, listeners, master, promgun, requests, workers
 from promgun.metrics.label_values import ExitCause, LabelValue
 from promgun.metrics.spec import MetricSpec
 
-GROUPS = (requests, workers, master, listeners, promgun)
+GROUPS = (requests, workers, master, listeners, promgun, endpoint)
 
 
 def test_a_handle_is_called_as_its_family() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from promgun.collect.reading import InstanceReader, sums_wanted
 from promgun.errors import InstanceError, StoreError
+from promgun.instances.page_source import UrlSource
 from promgun.metrics.catalog import BY_NAME
 from promgun.status.from_store import snapshot_of
 from promgun.status.snapshot import Snapshot
@@ -176,6 +177,6 @@ def test_page_is_asked_for_what_is_needed_only() -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/metrics", "unix:/nonexistent/metrics.sock"])
 def test_page_that_does_not_answer_is_named_as_it_was_given(url: str) -> None:
     with pytest.raises(InstanceError, match=r"does not answer") as told:
-        PageSnapshots(url).snapshot()
+        PageSnapshots(UrlSource(url)).snapshot()
     assert url in told.value.message
     assert "name%5B%5D" not in str(told.value)

@@ -1,0 +1,99 @@
+"""What a client shows to an endpoint that asks for it: a password, a token, a certificate."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promgun.errors import UsageError
+
+_MOST_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Of one endpoint: ``ca_file`` verifies it in place of the system's authorities; the others say who asks."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    user: str = ""
+    password: str = field(default="", repr=False)
+    bearer_token: str = field(default="", repr=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show and nothing to verify by."""
+        return self == Credentials()
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers that say who asks."""
+        if self.user:
+            text = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+            return {"Authorization": f"Basic {text}"}
+        return {"Authorization": f"Bearer {self.bearer_token}"} if self.bearer_token else {}
+
+    def context(self) -> ssl.SSLContext:
+        """Return what connections are made with; raises ``UsageError`` for files that cannot be used."""
+        context = ssl.create_default_context()
+        if self.ca_file is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            try:
+                context.load_verify_locations(self.ca_file)
+            except OSError as error:
+                raise _unusable("--ca-file", self.ca_file, error) from error
+        if self.cert_file is not None:
+            try:
+                context.load_cert_chain(self.cert_file, self.key_file)
+            except OSError as error:
+                raise _unusable("--cert-file", self.cert_file, error) from error
+        return context
+
+
+def _unusable(flag: str, path: Path, error: OSError) -> UsageError:
+    why = getattr(error, "reason", None) or error.strerror or error
+    return UsageError(f"{flag} {path} cannot be used: {why}", "It must be readable, in PEM, and fit its key")
+
+
+def read_secret(flag: str, path: Path) -> str:
+    """Return the first line of a file; raises ``UsageError`` if it cannot be read or has none."""
+    try:
+        with path.open("rb") as file:
+            line = file.read(_MOST_BYTES).decode().partition("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{flag} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not line or not line.isprintable():
+        raise UsageError(f"{flag} {path} holds no secret in its first line")
+    return line
+
+
+def credentials(
+    *,
+    ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
+    user: str = "",
+    password: str = "",
+    password_file: Path | None = None,
+    bearer_token_file: Path | None = None,
+) -> Credentials:
+    """Return what the options say, files read; raises ``UsageError`` for options that do not fit together."""
+    if user and bearer_token_file is not None:
+        raise UsageError("--user and --bearer-token-file cannot be given together", "Give the one that is asked for")
+    if password_file is not None and not user:
+        raise UsageError("--password-file was given without --user", "Give both")
+    if ":" in user:
+        raise UsageError(f"the user {user!r} has a colon, which ends a user's name", "Passwords come from a file")
+    if key_file is not None and cert_file is None:
+        raise UsageError("--key-file was given without --cert-file", "Give both")
+    return Credentials(
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+        user=user,
+        password=read_secret("--password-file", password_file) if password_file is not None else password,
+        bearer_token=(read_secret("--bearer-token-file", bearer_token_file) if bearer_token_file is not None else ""),
+    )
