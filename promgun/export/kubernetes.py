@@ -11,6 +11,7 @@ from promgun.export.autoscaling import Scaling, autoscaler
 from promgun.export.command import ANYWHERE, ServerOptions, arguments
 from promgun.export.emitter import Commented, Node, to_yaml
 from promgun.export.options import PART, option
+from promgun.export.protection import WEB_FOLDER, PodProtection
 from promgun.export.text import object_labels, port, window
 from promgun.metrics.defaults import METRICS_PORT
 
@@ -19,6 +20,8 @@ _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", re.ASCII)
 _IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*", re.ASCII)
 #: The user id in the container, as the image's own is not known: not root, and not an account of the host.
 USER = 10001
+# 0444 in decimal, as JSON needs it: the image's user is not the owner of a Secret's files.
+_READABLE = 0o444
 
 HEAD = """\
 A server under promgun, made by: promgun export kubernetes
@@ -26,6 +29,9 @@ PodMonitor needs the Prometheus Operator. Its job is called {name}: promgun expo
 PROBES = """\
 Both are answered by the metrics process, which also answers while every worker is busy: a full server is not
 restarted, and gets no less traffic than its peers."""
+UNASKED = """\
+The kubelet has no client certificate to show, so it only sees whether the metrics process takes connections: a pod
+counts as ready before its workers are."""
 REPLICAS = "No replicas: the autoscaler decides."
 GRACE = "Above the pause before SIGTERM and --graceful-timeout (30 s) together."
 PAUSE = "The service forgets this pod meanwhile; then SIGTERM comes and requests may end."
@@ -40,6 +46,7 @@ class KubernetesOptions:
         default_factory=partial(ServerOptions, bind=f"{ANYWHERE}:8000", metrics_bind=f"{ANYWHERE}:{METRICS_PORT}"),
         metadata=PART,
     )
+    protection: PodProtection = field(default_factory=PodProtection, metadata=PART)
     scaling: Scaling = field(default_factory=Scaling, metadata=PART)
     name: str = option("web", "The name of every object, and of the job in Prometheus.")
     namespace: str = option("", "The namespace, if not that of kubectl.")
@@ -64,6 +71,7 @@ def kubernetes(options: KubernetesOptions) -> str:
     ):
         if not rule.fullmatch(text):
             raise UsageError(f"{text!r} is no {what}", "See promgun export kubernetes --help")
+    options.protection.check()
     scaler = autoscaler(options.scaling, options.name, _metadata(options))
     deployment = Commented(_deployment(options), HEAD.format(name=options.name))
     return to_yaml(deployment, _service(options), _pod_monitor(options), scaler)
@@ -84,7 +92,7 @@ def _deployment(options: KubernetesOptions) -> Node:
         "terminationGracePeriodSeconds": Commented(45, GRACE),
         "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [_container(options)],
-        "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
+        "volumes": _volumes(options),
     }
     template: Node = {"metadata": {"labels": _selector(options) | object_labels(options.labels)}, "spec": pod}
     spec: dict[str, Node] = {
@@ -97,19 +105,23 @@ def _deployment(options: KubernetesOptions) -> Node:
 
 def _container(options: KubernetesOptions) -> Node:
     server = options.server
+    further = ("--worker-tmp-dir", "/tmp", *options.protection.arguments(), *server.arguments)  # noqa: S108 - the pod's own
     resources = {"cpu": options.cpu, "memory": options.memory}
     return {
         "name": "web",
         "image": options.image,
         "command": ["promgun", "run"],
-        "args": list(arguments(replace(server, arguments=("--worker-tmp-dir", "/tmp", *server.arguments)))),  # noqa: S108 - the pod's own
+        "args": list(arguments(replace(server, arguments=further))),
         "ports": [
             {"name": "http", "containerPort": port(server.bind)},
             {"name": "metrics", "containerPort": port(server.metrics_bind)},
         ],
-        "startupProbe": Commented(_probe("/-/ready", period=2, failures=30), PROBES),
-        "readinessProbe": _probe("/-/ready", period=5, failures=2),
-        "livenessProbe": _probe("/-/healthy", period=10, failures=3),
+        "startupProbe": Commented(
+            _probe(options, "/-/ready", period=2, failures=30),
+            UNASKED if options.protection.client_certificates else PROBES,
+        ),
+        "readinessProbe": _probe(options, "/-/ready", period=5, failures=2),
+        "livenessProbe": _probe(options, "/-/healthy", period=10, failures=3),
         "lifecycle": {"preStop": Commented({"exec": {"command": ["sleep", "5"]}}, PAUSE)},
         "resources": {"requests": resources, "limits": dict(resources)},
         "securityContext": {
@@ -117,13 +129,31 @@ def _container(options: KubernetesOptions) -> Node:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": Commented([{"name": "tmp", "mountPath": "/tmp"}], WRITABLE),  # noqa: S108 - the pod's own
+        "volumeMounts": Commented(_mounts(options), WRITABLE),
     }
 
 
-def _probe(path: str, *, period: int, failures: int) -> Node:
+def _volumes(options: KubernetesOptions) -> list[Node]:
+    volumes: list[Node] = [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}]
+    if secret := options.protection.web_secret:
+        volumes.append({"name": "web", "secret": {"secretName": secret, "defaultMode": _READABLE}})
+    return volumes
+
+
+def _mounts(options: KubernetesOptions) -> list[Node]:
+    mounts: list[Node] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
+    if options.protection.web_secret:
+        mounts.append({"name": "web", "mountPath": WEB_FOLDER, "readOnly": True})
+    return mounts
+
+
+def _probe(options: KubernetesOptions, path: str, *, period: int, failures: int) -> Node:
+    scheme: dict[str, Node] = {"scheme": "HTTPS"} if options.protection.speaks_tls else {}
+    asks: dict[str, Node] = {"httpGet": {"path": path, "port": "metrics", **scheme}}
+    if options.protection.client_certificates:
+        asks = {"tcpSocket": {"port": "metrics"}}
     return {
-        "httpGet": {"path": path, "port": "metrics"},
+        **asks,
         "periodSeconds": period,
         "timeoutSeconds": 3,
         "failureThreshold": failures,
@@ -141,7 +171,8 @@ def _service(options: KubernetesOptions) -> Node:
 
 
 def _pod_monitor(options: KubernetesOptions) -> Node:
-    endpoint = {"port": "metrics", "path": "/metrics", "interval": window(options.interval)}
+    endpoint: dict[str, Node] = {"port": "metrics", "path": "/metrics", "interval": window(options.interval)}
+    endpoint |= options.protection.fields()
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",

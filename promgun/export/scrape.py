@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from promgun.export.emitter import Commented, Node, to_yaml
-from promgun.export.options import option
+from promgun.export.options import PART, option
+from promgun.export.protection import ScrapeCredentials
 from promgun.export.rules import JOB
 from promgun.export.text import host_port, labels, seconds, window
 from promgun.metrics.defaults import METRICS_ADDRESS
@@ -27,7 +28,8 @@ class ScrapeOptions:
     """What is scraped: ``targets`` of this ``job`` with these ``labels``.
 
     ``file_sd`` gives the targets as a file for service discovery in place of the job; with ``files`` the job finds
-    its targets in such files; ``rules`` names a rule file; ``push_gateway`` is scraped as a job of its own.
+    its targets in such files; ``rules`` names a rule file; ``credentials`` are for the targets; ``push_gateway`` is
+    scraped as a job of its own.
     """
 
     job: str = option(JOB, "The name of the job.", "NAME")
@@ -41,6 +43,7 @@ class ScrapeOptions:
         "", "Let the job read its targets from such files, e.g. /etc/prometheus/promgun/*.json.", "GLOB"
     )
     rules: str = option("", "Name the file that 'promgun export rules' made.", "FILE")
+    credentials: ScrapeCredentials = field(default_factory=ScrapeCredentials, metadata=PART)
     push_gateway: str = option("", "Scrape this Pushgateway too, as a job of its own.", "HOST:PORT")
 
 
@@ -63,7 +66,7 @@ def _job(options: ScrapeOptions, targets: Node) -> Node:
     found: dict[str, Node] = {"static_configs": [targets]}
     if options.files:
         found = {"file_sd_configs": [Commented({"files": [options.files]}, FILES)]}
-    return {"job_name": options.job, **_pace(options), **found}
+    return {"job_name": options.job, **_pace(options), **options.credentials.fields(), **found}
 
 
 def _pace(options: ScrapeOptions) -> dict[str, Node]:
