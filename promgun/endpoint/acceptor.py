@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from promgun.endpoint.connection import HttpConnection
-    from promgun.endpoint.connection_limit import Gate
+    from promgun.endpoint.connection_limit import ConnectionTable
     from promgun.endpoint.counts import EndpointCounts
     from promgun.endpoint.limits import Limits
     from promgun.endpoint.security import Security
@@ -38,21 +38,21 @@ _NO_RESOURCES_PAUSE = 1.0
 _RECORD = 32 * 1024
 
 
-class Door:
-    """What all listeners of an endpoint share: they make a connection of a socket that was accepted.
+class ConnectionFactory:
+    """Makes a connection of each socket that was accepted; all listeners of an endpoint share one factory.
 
-    One descriptor is kept in reserve: when all others are taken, a client is told so instead of left in the dark.
+    One descriptor is kept in reserve: when all others are in use, it serves to tell a client so.
     """
 
     def __init__(
         self,
-        gate: Gate,
+        connections: ConnectionTable,
         security: Callable[[], Security],
         connection: Callable[[Peer], HttpConnection],
         counts: EndpointCounts,
         limits: Limits,
     ) -> None:
-        self.gate = gate
+        self.connections = connections
         self._security = security
         self._connection = connection
         self._counts = counts
@@ -65,7 +65,7 @@ class Door:
         """Give up the reserve."""
         os.close(self._reserve)
 
-    def let_in(self, sock: socket.socket, peer: Any) -> tuple[HttpConnection, asyncio.BaseProtocol]:
+    def make(self, sock: socket.socket, peer: Any) -> tuple[HttpConnection, asyncio.BaseProtocol]:
         """Return the connection, and what asyncio is to call."""
         sock.settimeout(0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
@@ -75,7 +75,7 @@ class Door:
         tls = None if on_unix else self._security().tls
         return connection, connection if tls is None else TlsLayer(connection, tls, self._counts, self._buffer)
 
-    def turn_away(self, listener: socket.socket) -> bool:
+    def refuse_one(self, listener: socket.socket) -> bool:
         """Answer one client that no descriptor is left for; returns whether there was one."""
         os.close(self._reserve)
         try:
@@ -97,15 +97,15 @@ class Door:
 
 
 class Acceptor:
-    """Accepts on one listening socket, and pauses while the gate is full or the system is out of resources.
+    """Accepts on one listening socket, and pauses while there are too many connections or no resources left.
 
     asyncio's own accept loop is not used: it goes on accepting when a server has enough, and on EMFILE it
     calls ``accept`` another ``backlog`` times and schedules as many restarts (Python 3.10 to 3.13).
     """
 
-    def __init__(self, listener: socket.socket, door: Door) -> None:
+    def __init__(self, listener: socket.socket, factory: ConnectionFactory) -> None:
         self._listener = listener
-        self._door = door
+        self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -124,7 +124,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         for _ in range(_AT_A_TURN):
-            if not self._door.gate.has_room():
+            if not self._factory.connections.has_room():
                 self._rest(_FULL_PAUSE)
                 return
             try:
@@ -133,19 +133,20 @@ class Acceptor:
                 return
             except OSError as error:
                 self._complain(error)
-                if not (error.errno == errno.EMFILE and self._door.turn_away(self._listener)):
-                    self._rest(_NO_RESOURCES_PAUSE)
-                    return
+                if error.errno == errno.EMFILE and self._factory.refuse_one(self._listener):
+                    continue
+                self._rest(_NO_RESOURCES_PAUSE)
+                return
             self._open(sock, peer)
 
     def _open(self, sock: socket.socket, peer: Any) -> None:
         try:
-            connection, protocol = self._door.let_in(sock, peer)
+            connection, protocol = self._factory.make(sock, peer)
         except OSError:
             # The client has gone meanwhile.
             sock.close()
             return
-        self._door.gate.enter(connection)
+        self._factory.connections.enter(connection)
         task = self._loop.create_task(self._connect(connection, protocol, sock))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -155,7 +156,7 @@ class Acceptor:
             await self._loop.connect_accepted_socket(lambda: protocol, sock)
         except OSError:
             # The client has gone meanwhile.
-            self._door.gate.leave(connection)
+            self._factory.connections.leave(connection)
             sock.close()
 
     def _rest(self, seconds: float) -> None:

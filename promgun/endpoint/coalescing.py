@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from promgun.endpoint.error_boundary import Faults
+    from promgun.endpoint.error_boundary import ErrorBoundary
     from promgun.endpoint.limits import Limits
     from promgun.endpoint.negotiation import Form
 
@@ -19,7 +19,7 @@ Page = TypeVar("Page")
 Result = TypeVar("Result")
 
 
-class Rounds(Generic[Collected, Page]):
+class SharedCollections(Generic[Collected, Page]):
     """One collection at a time, on one thread; to be used within a running event loop.
 
     Who asks before a round begins gets that round's page; who asks while it runs gets the next one's. So
@@ -30,8 +30,8 @@ class Rounds(Generic[Collected, Page]):
     ``limits.filters`` different ones. When all of these places are taken, an address that has fewer of them than
     another gets one of that one's, so that nobody can have them all; ``refused`` is called for each form that got none.
 
-    ``failed`` is the page of those whose collection or rendering raised, was refused, or hangs. Rounds that share a
-    ``thread`` never collect at the same time.
+    ``failed`` is the page of those whose collection or rendering raised, was refused, or hangs. Those that
+    share a ``thread`` never collect at the same time.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Rounds(Generic[Collected, Page]):
         collect: Callable[[], Collected],
         render: Callable[[Collected, Form], Page],
         failed: Page,
-        faults: Faults,
+        faults: ErrorBoundary,
         limits: Limits,
         *,
         thread: ThreadPoolExecutor | None = None,

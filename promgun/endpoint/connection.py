@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from promgun.endpoint.access import Peer
-    from promgun.endpoint.connection_limit import Gate
+    from promgun.endpoint.connection_limit import ConnectionTable
     from promgun.endpoint.limits import Limits
     from promgun.endpoint.pages import Site
     from promgun.endpoint.send_queues import SendQueues
@@ -47,12 +47,18 @@ class HttpConnection(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, peer: Peer, site: Site, gate: Gate, queues: SendQueues, limits: Limits, buffer: memoryview
+        self,
+        peer: Peer,
+        site: Site,
+        connections: ConnectionTable,
+        queues: SendQueues,
+        limits: Limits,
+        buffer: memoryview,
     ) -> None:
         self.peer = peer
         self.address = peer.address
         self._site = site
-        self._gate = gate
+        self._connections = connections
         self._queues = queues
         self._limits = limits
         # Shared by all connections: what is read into it is copied out before the loop reads again.
@@ -77,7 +83,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._socket: socket.socket
 
-    # What asyncio and the gate call
+    # What asyncio and the table of connections call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with a deadline for the first head."""
@@ -86,7 +92,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         # pause_writing then tells of every byte that the kernel did not take.
         self._transport.set_write_buffer_limits(high=0)
         self._set_deadline(self._limits.head_seconds, self._give_up_on_head)
-        self._gate.start_waiting(self)
+        self._connections.start_waiting(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature; its hint is -1
         """Offer as much as a head may still grow."""
@@ -105,12 +111,12 @@ class HttpConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Stop: the client does not read as fast as we write."""
         self._is_stalled = True
-        self._gate.start_waiting(self)
+        self._connections.start_waiting(self)
 
     def resume_writing(self) -> None:
         """Go on: the kernel has taken what asyncio held."""
         self._is_stalled = False
-        self._gate.stop_waiting(self)
+        self._connections.stop_waiting(self)
         # In a turn of its own: had we ended our direction from here, asyncio would end it once more, and that
         # raises when the client has closed meanwhile (Python 3.10 to 3.13).
         self._loop.call_soon(self._write)
@@ -123,7 +129,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._unsent = memoryview(b"")
         self._forget_page()
         self._queues.forget(self)
-        self._gate.leave(self)
+        self._connections.leave(self)
 
     def unsent(self) -> int:
         """Return how many bytes of answers the client's side does not have yet."""
@@ -136,7 +142,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def retire(self) -> None:
-        """Finish the request at hand, or the first one; between requests, close."""
+        """Finish the request that is being answered, or the first one; between requests, close."""
         self._is_last = True
         if self._phase is _Phase.HEAD and self._has_answered and not self._has_begun:
             self._transport.close()
@@ -202,7 +208,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _begin_answer(self) -> None:
         self._phase = _Phase.ANSWER
         self._transport.pause_reading()
-        self._gate.stop_waiting(self)
+        self._connections.stop_waiting(self)
 
     def _page_is_ready(self, page: asyncio.Future[Answer]) -> None:
         self._page = None
@@ -221,7 +227,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._begin_answer()
         self._set_deadline(self._limits.write_seconds, self.evict)
         is_head = self._method == b"HEAD"
-        is_last = self._is_last or self._gate.is_crowded
+        is_last = self._is_last or self._connections.is_crowded
         head = self._http.send(answer.response(is_last=is_last, extra=self._site.headers))
         if not is_head:
             # The state of h11 has to follow, the bytes are the same.
@@ -239,7 +245,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self._head:
                 piece = memoryview(self._head + piece)
             if not piece:
-                self._gate.start_waiting(self)
+                self._connections.start_waiting(self)
                 self._await_departure(_FIRST_LOOK)
                 return
             if not self._queues.add(self, len(piece)):
@@ -272,7 +278,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._has_begun = False
             self._has_answered = True
             self._set_deadline(self._limits.idle_seconds, self._give_up_on_head)
-            self._gate.start_waiting(self)
+            self._connections.start_waiting(self)
             # In a turn of its own, so that a client that pipelines cannot keep the loop to itself.
             self._loop.call_soon(self._read_request)
 
@@ -280,7 +286,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._phase = _Phase.LINGER
         self._room = len(self._buffer)
         self._set_deadline(self._limits.linger_seconds, self._transport.abort)
-        self._gate.start_waiting(self)
+        self._connections.start_waiting(self)
         try:
             self._transport.write_eof()
         except OSError:

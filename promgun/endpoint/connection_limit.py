@@ -15,17 +15,17 @@ _V4_IN_V6 = bytes(10) + b"\xff\xff"
 
 
 class Client(Protocol):
-    """What the gate knows of a connection."""
+    """What the table knows of a connection."""
 
     @property
     def address(self) -> str:
         """Whose it is, from :func:`address_of`."""
 
     def evict(self) -> None:
-        """End at once; the gate has crossed it off already."""
+        """End at once; the table has forgotten it already."""
 
     def retire(self) -> None:
-        """End after the answer at hand: the server stops."""
+        """End after the answer that is being given: the server stops."""
 
 
 def address_of(family: int, peer: Any) -> str:
@@ -45,7 +45,7 @@ def address_of(family: int, peer: Any) -> str:
     return packed[:8].hex()
 
 
-class Gate:
+class ConnectionTable:
     """The connections of one endpoint, under the rules that ``Limits`` states."""
 
     def __init__(self, limits: Limits, now: Callable[[], float]) -> None:

@@ -19,7 +19,7 @@ logger = logging.getLogger("promgun.endpoint")
 _MOST_KINDS = 100
 
 
-class Faults:
+class ErrorBoundary:
     """Errors by their text, each logged (with its traceback) when it is first seen."""
 
     def __init__(self) -> None:

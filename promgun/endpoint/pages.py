@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from promgun.endpoint import answers, html
 from promgun.endpoint.answers import REFUSALS, Answer, Headers
-from promgun.endpoint.coalescing import Rounds
+from promgun.endpoint.coalescing import SharedCollections
 from promgun.endpoint.negotiation import Form, choose_form
 from promgun.endpoint.rendering import Renderer
 from promgun.metrics.label_values import EndpointRefusal
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from promgun.endpoint.access import Access, Peer
     from promgun.endpoint.counts import EndpointCounts
-    from promgun.endpoint.error_boundary import Faults
+    from promgun.endpoint.error_boundary import ErrorBoundary
     from promgun.endpoint.limits import Limits
 
     Reply: TypeAlias = Answer | asyncio.Future[Answer]
-    Pages: TypeAlias = Rounds[Sequence[Metric], Answer]
-    Statuses: TypeAlias = Rounds[str, Answer]
+    Pages: TypeAlias = SharedCollections[Sequence[Metric], Answer]
+    Statuses: TypeAlias = SharedCollections[str, Answer]
 
 # The status has one form, whatever is asked for.
 _ONLY_FORM = Form()
@@ -42,7 +42,7 @@ class Site:
         healthy: Callable[[], bool],
         ready: Callable[[], bool],
         access: Access,
-        faults: Faults,
+        faults: ErrorBoundary,
         limits: Limits,
     ) -> None:
         self._rounds = rounds
@@ -163,7 +163,7 @@ def build_site(
     *,
     access: Access,
     counts: EndpointCounts,
-    faults: Faults,
+    faults: ErrorBoundary,
     limits: Limits,
 ) -> tuple[Site, tuple[Pages, Statuses]]:
     """Put together what answers; to be called within a running event loop."""
@@ -172,10 +172,10 @@ def build_site(
     def page(families: Sequence[Metric], form: Form) -> Answer:
         return answers.metrics(renderer.render(families, form), form)
 
-    rounds = Rounds(
+    rounds = SharedCollections(
         collect, page, answers.UNAVAILABLE, faults, limits, refused=lambda: counts.refuse(EndpointRefusal.FILTERS)
     )
-    statuses = Rounds(status, _status, answers.UNAVAILABLE, faults, limits, thread=rounds.thread)
+    statuses = SharedCollections(status, _status, answers.UNAVAILABLE, faults, limits, thread=rounds.thread)
     return Site(rounds, statuses, healthy, ready, access, faults, limits), (rounds, statuses)
 
 

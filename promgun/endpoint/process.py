@@ -23,7 +23,7 @@ EXIT_FAILED = 70
 
 # macOS has no real-time signals. What stands in for them there must end the process until it is handled.
 STOP_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGVTALRM)
-"""Ends the process with 0, after the answers at hand."""
+"""Ends the process with 0, after the answers that are being given."""
 
 IGNORED_SIGNALS = (
     signal.SIGINT,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from promgun.config.metrics_addresses import Address
 from promgun.config.web_options import WebOptions
-from promgun.endpoint.acceptor import Acceptor, Door, is_loopback
+from promgun.endpoint.acceptor import Acceptor, ConnectionFactory, is_loopback
 from promgun.endpoint.access import Access, Peer
 from promgun.endpoint.connection import HttpConnection
-from promgun.endpoint.connection_limit import Gate
+from promgun.endpoint.connection_limit import ConnectionTable
 from promgun.endpoint.counts import EndpointCounts
-from promgun.endpoint.error_boundary import Faults
+from promgun.endpoint.error_boundary import ErrorBoundary
 from promgun.endpoint.limits import Limits
 from promgun.endpoint.pages import build_site
 from promgun.endpoint.security import Security, SecurityWatch
@@ -56,7 +56,7 @@ class MetricsEndpoint:
         self._status = status
         self._limits = limits
         self._web = web
-        self.faults = Faults()
+        self.faults = ErrorBoundary()
         self.counts = counts or EndpointCounts()
 
     async def serve(self, sockets: Iterable[socket.socket], stop: asyncio.Event) -> None:
@@ -69,8 +69,8 @@ class MetricsEndpoint:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self.faults.report)
         watch = SecurityWatch(self._web, self.counts)
-        _warn_of_open_doors(sockets, watch.current)
-        gate = Gate(limits, loop.time)
+        _warn_of_unprotected(sockets, watch.current)
+        connections = ConnectionTable(limits, loop.time)
         queues = SendQueues(limits, loop.time)
         access = Access(lambda: watch.current, self._web.allowed_hosts, self.counts, loop.time)
         site, all_rounds = build_site(
@@ -86,43 +86,43 @@ class MetricsEndpoint:
         buffer = memoryview(bytearray(limits.head_bytes + 1))
 
         def connect(peer: Peer) -> HttpConnection:
-            return HttpConnection(peer, site, gate, queues, limits, buffer)
+            return HttpConnection(peer, site, connections, queues, limits, buffer)
 
-        door = Door(gate, lambda: watch.current, connect, self.counts, limits)
-        watching = loop.create_task(watch.watch(lambda: _retire_all(gate)))
-        acceptors = [Acceptor(sock, door) for sock in sockets]
+        factory = ConnectionFactory(connections, lambda: watch.current, connect, self.counts, limits)
+        watching = loop.create_task(watch.watch(lambda: _retire_all(connections)))
+        acceptors = [Acceptor(sock, factory) for sock in sockets]
         for acceptor in acceptors:
             acceptor.start()
         await stop.wait()
         watching.cancel()
         for acceptor in acceptors:
             await acceptor.stop()
-        _retire_all(gate)
+        _retire_all(connections)
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(gate.is_empty.wait(), limits.stop_seconds)
-        for connection in gate:
+            await asyncio.wait_for(connections.is_empty.wait(), limits.stop_seconds)
+        for connection in connections:
             connection.evict()
         for rounds in all_rounds:
             rounds.close()
         access.close()
-        door.close()
+        factory.close()
 
 
-def _retire_all(gate: Gate) -> None:
+def _retire_all(connections: ConnectionTable) -> None:
     """End every connection after its answer: what was presented when it was made may be worth nothing now."""
-    for connection in gate:
+    for connection in connections:
         connection.retire()
 
 
-def _warn_of_open_doors(sockets: Iterable[socket.socket], security: Security) -> None:
-    open_ones = [
+def _warn_of_unprotected(sockets: Iterable[socket.socket], security: Security) -> None:
+    unprotected = [
         Address(*sock.getsockname()[:2])
         for sock in sockets
         if sock.family != socket.AF_UNIX and not is_loopback(sock.getsockname()[0])
     ]
-    if open_ones and not security.protects:
+    if unprotected and not security.protects:
         logger.warning(
             "The metrics endpoint on %s is open to everybody who reaches it, without TLS or authentication: protect it "
             "with --metrics-web-config, or bind it to loopback",
-            ", ".join(map(str, open_ones)),
+            ", ".join(map(str, unprotected)),
         )

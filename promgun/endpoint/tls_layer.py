@@ -23,9 +23,9 @@ _PLAIN_HTTP = (
 class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
     """Decrypts what a client sends and encrypts what the connection writes.
 
-    asyncio's own TLS (3.10 to 3.13) begins the connection after the handshake only, so that neither the gate nor a
-    deadline of ours could end one that stalls in it; it cannot end one direction, and buffers without the limits of
-    ``Limits``. Here the connection lives from the start, and its deadlines bound the handshake too.
+    asyncio's own TLS (3.10 to 3.13) begins the connection after the handshake only, so that no deadline and no limit of
+    ours could end one that stalls in it; it cannot end one direction, and it buffers without our limits. Here the
+    connection lives from the start, and its deadlines bound the handshake too.
     """
 
     def __init__(self, connection: HttpConnection, tls: Tls, counts: EndpointCounts, buffer: memoryview) -> None:

@@ -72,9 +72,10 @@ def test_no_open_files_left_is_waited_out(listener: socket.socket, capfd: pytest
         used = psutil.Process(process.pid)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used.num_fds() + 5, 5000))
         with ExitStack() as clients:
-            for _ in range(20):
-                clients.enter_context(Connection(address(listener)))
+            crowd = [clients.enter_context(Connection(address(listener))) for _ in range(20)]
             assert cpu_share(used) < 0.1
+            # Whoever has come too late is told so.
+            assert crowd[-1].read_response().status == 503
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (5000, 5000))
         assert send(address(listener), path="/metrics").status == 200
     assert capfd.readouterr().err.count("\n") == 1

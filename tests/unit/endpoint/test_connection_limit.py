@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from promgun.endpoint.connection_limit import Gate, address_of
+from promgun.endpoint.connection_limit import ConnectionTable, address_of
 from promgun.endpoint.limits import RESERVED_FILES, Limits, raise_open_files
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class FakeClient:
-    """A connection as the gate sees it."""
+    """A connection as the table sees it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -26,21 +26,21 @@ class FakeClient:
         self.is_evicted = True
 
     def retire(self) -> None:
-        raise AssertionError("the gate retires nobody")
+        raise AssertionError("the table of connections retires nobody")
 
 
 class House:
-    """A gate with a clock that the test turns."""
+    """A table with a clock that the test turns."""
 
     def __init__(self, connections: int) -> None:
         self.now = 0.0
-        self.gate = Gate(Limits(connections=connections, grace_seconds=1), lambda: self.now)
+        self.connections = ConnectionTable(Limits(connections=connections, grace_seconds=1), lambda: self.now)
 
     def waiting(self, address: str) -> FakeClient:
         self.now += 1
         client = FakeClient(address)
-        self.gate.enter(client)
-        self.gate.start_waiting(client)
+        self.connections.enter(client)
+        self.connections.start_waiting(client)
         return client
 
 
@@ -71,17 +71,17 @@ def test_those_who_are_served_are_never_sent_away() -> None:
     house = House(2)
     served = house.waiting("a"), house.waiting("a")
     for client in served:
-        house.gate.stop_waiting(client)
-    assert not house.gate.has_room()
-    house.gate.leave(served[0])
-    assert house.gate.has_room()
+        house.connections.stop_waiting(client)
+    assert not house.connections.has_room()
+    house.connections.leave(served[0])
+    assert house.connections.has_room()
 
 
 def test_waiting_starts_anew_with_each_move() -> None:
     house = House(2)
     first, second = house.waiting("a"), house.waiting("a")
-    house.gate.stop_waiting(first)
-    house.gate.start_waiting(first)
+    house.connections.stop_waiting(first)
+    house.connections.start_waiting(first)
     house.waiting("a")
     assert (first.is_evicted, second.is_evicted) == (False, True)
 
@@ -90,22 +90,22 @@ def test_the_young_are_spared() -> None:
     house = House(1)
     client = house.waiting("a")
     house.now += 0.5
-    assert not house.gate.has_room()
+    assert not house.connections.has_room()
     house.now += 0.5
-    assert house.gate.has_room()
+    assert house.connections.has_room()
     assert not client.is_evicted
 
 
 def test_who_left_does_not_come_back_by_waiting() -> None:
     house = House(1)
     client = house.waiting("a")
-    house.gate.leave(client)
-    house.gate.leave(client)
-    house.gate.start_waiting(client)
-    assert not list(house.gate)
-    assert house.gate.is_empty.is_set()
+    house.connections.leave(client)
+    house.connections.leave(client)
+    house.connections.start_waiting(client)
+    assert not list(house.connections)
+    assert house.connections.is_empty.is_set()
     house.waiting("b")
-    assert not house.gate.is_empty.is_set()
+    assert not house.connections.is_empty.is_set()
 
 
 def test_places_go_round_when_it_gets_crowded() -> None:
@@ -113,7 +113,7 @@ def test_places_go_round_when_it_gets_crowded() -> None:
     crowded = []
     for _ in range(4):
         house.waiting("a")
-        crowded.append(house.gate.is_crowded)
+        crowded.append(house.connections.is_crowded)
     assert crowded == [False, False, True, True]
 
 
