@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import os
 import shutil
 import signal
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,14 +81,3 @@ def sandbox() -> Iterator[Sandbox]:
     """Give a place for processes, in which nothing may be left."""
     with Sandbox() as place:
         yield place
-
-
-@pytest.fixture
-def alone_with_stores() -> Iterator[None]:
-    """Keep apart the tests that leave a store behind on purpose and those that look for one left by mistake.
-
-    Stores lie in the machine's shared memory, whichever test made them.
-    """
-    with Path(tempfile.gettempdir(), f"promgun-tests-{os.geteuid()}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-pytestmark = [pytest.mark.seam, pytest.mark.usefixtures("alone_with_stores")]
+pytestmark = pytest.mark.seam
 
 LOGGED = re.compile(r"\[\d{4}-\d\d-\d\d .*\] \[\d+\] \[[A-Z]+\] ")
 APPS = {

@@ -21,9 +21,8 @@ from tests.support.refusals import (
     assert_one_line,
     fail,
 )
-from tests.support.sandbox import free_stores
 
-pytestmark = [pytest.mark.seam, pytest.mark.usefixtures("alone_with_stores")]
+pytestmark = pytest.mark.seam
 
 #: A module of this name is imported by Python itself at its start; it hides the libraries that it names.
 HIDING = """
@@ -288,25 +287,23 @@ sys.meta_path.insert(0, Interrupt())
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 9, 20, 40])
 def test_interrupt_while_promgun_is_imported(sandbox: Sandbox, number: int) -> None:
     """The interpreter's own start is not ours to handle, so the first moment is the import of the package."""
-    before = free_stores()
+    sandbox.records_stores = True
     sandbox.write("sitecustomize.py", INTERRUPTS_ITSELF)
     environment = {"TEST_INTERRUPT_AT_IMPORT": str(number)}
     server = PromgunProcess("-k", "sync", "--workers", "2", sandbox=sandbox, env=environment)
     server.start()
     assert server.wait() in {0, 130, -signal.SIGINT}, f"{server.process.poll()}: {server.log}"
     wait_until(lambda: not sandbox.left_behind(), message=lambda: str(sandbox.left_behind()))
-    wait_until(lambda: not free_stores() - before)
 
 
 @pytest.mark.unmeasured("signals come while an interpreter starts")
 @pytest.mark.parametrize("mark", ["Starting gunicorn", "Listening at", "Metrics at", "Booting worker"])
 def test_interrupt_when_a_line_was_logged(sandbox: Sandbox, mark: str) -> None:
     """Ctrl-C goes to the whole group: to workers that were just forked too."""
-    before = free_stores()
+    sandbox.records_stores = True
     server = PromgunProcess("-k", "sync", "--workers", "2", "--graceful-timeout", "3", sandbox=sandbox)
     server.start()
     wait_until(lambda: mark in server.log)
     os.killpg(server.process.pid, signal.SIGINT)
     assert server.wait() in {0, 130, -signal.SIGINT}, f"{server.process.poll()}: {server.log}"
     wait_until(lambda: not sandbox.left_behind(), message=lambda: str(sandbox.left_behind()))
-    wait_until(lambda: not free_stores() - before)

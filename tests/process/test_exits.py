@@ -306,8 +306,7 @@ def test_a_storm_of_deaths_is_counted_without_a_miss() -> None:
         expect_exits(server, killed=len(killed))
 
 
-def test_orphans_count_themselves(worker_type: str, alone_with_stores: None) -> None:
-    del alone_with_stores
+def test_orphans_count_themselves(worker_type: str) -> None:
     with Sandbox(clean=False) as sandbox:
         store = sandbox.directory / "store"
         server = probe(worker_type, "--metrics-dir", str(store), "--timeout", "4", sandbox=sandbox)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
@@ -272,18 +275,26 @@ def test_killed_metrics_process_is_back(worker_type: str) -> None:
         assert server.workers() == workers
 
 
-def test_killed_master_takes_all_with_it_and_the_next_start_sweeps(worker_type: str, alone_with_stores: None) -> None:
-    del alone_with_stores
+@contextmanager
+def held(store: Path) -> Iterator[None]:
+    """Hold a store's lock as a master does: a server that another test starts must not sweep it."""
+    with (store / "store.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def test_killed_master_takes_all_with_it_and_the_next_start_sweeps(worker_type: str) -> None:
     with Sandbox(clean=False) as sandbox:
         with probe(worker_type, sandbox=sandbox, workers=2) as server:
             send(server.address, path="/ok")
             (run,) = sandbox.runs()
             pids = [*server.workers(), server.metrics_pid()]
             assert len(pids) == 3
-            server.send_signal(signal.SIGKILL)
-            assert server.wait() == -signal.SIGKILL
-            wait_until(lambda: not any(is_alive(pid) for pid in pids if pid))
-            assert Path(run["store"]).exists()
+            with held(Path(run["store"])):
+                server.send_signal(signal.SIGKILL)
+                assert server.wait() == -signal.SIGKILL
+                wait_until(lambda: not any(is_alive(pid) for pid in pids if pid))
+                assert Path(run["store"]).exists()
         with probe(worker_type, sandbox=sandbox) as server:
             assert not Path(run["store"]).exists()
             assert [entry["pid"] for entry in sandbox.runs()] == [server.master_pid]

@@ -252,7 +252,7 @@ class PromgunProcess:
         masters = {self.process.pid, *(pid for _, pid in self.listening())} & ours
         for pid in masters:
             os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not masters & {process.pid for process in self.sandbox.processes()})
+        wait_until(lambda: not any(is_alive(pid) for pid in masters))
         return self.wait() if running else 0
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.support.harness import PROMGUN, Sandbox, wait_until
-from tests.support.sandbox import free_stores
+from tests.support.harness import PROMGUN, Sandbox
 
 if TYPE_CHECKING:
     import subprocess
@@ -20,11 +19,11 @@ def fail(
     sandbox: Sandbox, *args: str, code: int, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run ``promgun run``, which must end by itself with this code and leave nothing behind."""
-    before = free_stores()
+    sandbox.records_stores = True
     ran = sandbox.run(*PROMGUN, *args, env=env)
     assert ran.returncode == code, f"{ran.returncode}: {ran.stderr}"
-    assert not sandbox.left_behind()
-    wait_until(lambda: not free_stores() - before, message=lambda: f"left behind: {free_stores() - before}")
+    left = sandbox.left_behind()
+    assert not left, f"left behind: {left}"
     return ran
 
 

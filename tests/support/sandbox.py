@@ -29,7 +29,8 @@ T = TypeVar("T")
 APPS = Path(__file__).parents[1] / "apps"
 #: Seconds after which something hangs; what is slow on a busy machine takes much less.
 DEADLINE = 60.0
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where private stores are
+#: Where an interpreter finds the module that writes down which directories it makes.
+RECORDING = Path(__file__).parent / "stores_made"
 #: The variable that marks every process of a sandbox, whatever session or process group it moved to.
 MARK = "TEST_SANDBOX"
 #: Variables that Gunicorn and promgun read, and that the surroundings of the tests must not decide.
@@ -65,27 +66,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def free_stores() -> set[Path]:
-    """Return the stores in shared memory that no living process has open: what a run has left behind."""
-    stores = set(SHARED_MEMORY.glob("promgun-*"))
-    return {store for store in stores - _held_stores() if store.exists()}
-
-
-def _held_stores() -> set[Path]:
-    held = set()
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            held |= {Path(file.path).parent for file in process.open_files() if file.path.endswith(".lock")}
-    return held
-
-
 class Sandbox:
     """A directory of its own, an environment of its own, and a mark on every process started in it.
 
     Nothing may be left in it at the end of a ``with`` block, unless the test is about that (``clean=False``).
+    Where ``records_stores`` is set, a store in shared memory counts from when it is made, not only once it is in the
+    list of runs. What ends late is waited for ``patience`` seconds.
     """
 
-    def __init__(self, *, clean: bool = True) -> None:
+    def __init__(self, *, clean: bool = True, records_stores: bool = False, patience: float = DEADLINE / 2) -> None:
         # Short, for Unix sockets hold 107 bytes of path; open, for --user needs to look inside.
         self.directory = Path(tempfile.mkdtemp(prefix="pg-"))
         self.directory.chmod(0o755)
@@ -94,6 +83,9 @@ class Sandbox:
         self.temporary = self._subdirectory("tmp", 0o1777)
         self.mark = uuid.uuid4().hex
         self.clean = clean
+        self.records_stores = records_stores
+        self._patience = patience
+        self._record = self.directory / "stores-made"
         self._stores: set[Path] = set()
 
     def __enter__(self) -> Self:
@@ -122,6 +114,9 @@ class Sandbox:
             "PYTHONPATH": os.pathsep.join([str(APPS), str(self.directory)]),
             MARK: self.mark,
         }
+        if self.records_stores:
+            own["PYTHONPATH"] = os.pathsep.join([str(RECORDING), own["PYTHONPATH"]])
+            own["TEST_STORES_MADE"] = str(self._record)
         return inherited | own | dict(changes or {})
 
     def run(
@@ -177,8 +172,15 @@ class Sandbox:
         self._stores |= {Path(entry["store"]) for entry in entries}
         return entries
 
+    def _recorded(self) -> set[Path]:
+        """Return the stores that were made in here; one gets its name without the dot when it is complete."""
+        lines = self._record.read_text().splitlines() if self._record.exists() else []
+        made = [Path(line) for line in lines if "promgun-" in line]
+        return {*made, *(path.with_name(path.name.removeprefix(".")) for path in made)}
+
     def left_behind(self) -> list[str]:
-        """Return what is still here: processes, entries in the list of runs, sockets, directories."""
+        """Return what is still here: processes, entries in the list of runs, stores, sockets, directories."""
+        self._stores |= self._recorded()
         processes = [f"process {process.pid}" for process in self.processes()]
         runs = [path for path in self.runtime.iterdir() if path.name != "lock"]
         private = [store for store in self._stores if store.exists() and not store.is_relative_to(self.directory)]
@@ -190,7 +192,7 @@ class Sandbox:
         """End every process, remove the directory, and return what was left behind before that."""
         left: list[str] = []
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not self.left_behind(), deadline=DEADLINE / 2 if self.clean else 0.1)
+            wait_until(lambda: not self.left_behind(), deadline=self._patience if self.clean else 0.1)
         left = self.left_behind()
         for process in self.processes():
             with contextlib.suppress(psutil.Error):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,6 @@ from tests.support.http_client import NO_ANSWER, Connection, NoAnswer, Request, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.http_client import Address
 
@@ -216,7 +216,7 @@ def test_daemon_is_found_and_stopped() -> None:
 
 
 def test_sandbox_tells_a_process_that_was_left_in_a_session_of_its_own() -> None:
-    sandbox = Sandbox()
+    sandbox = Sandbox(patience=1)
     program = f"import subprocess, sys;subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True)"
     sandbox.run("-c", program)
     (process,) = wait_until(sandbox.processes)
@@ -226,13 +226,29 @@ def test_sandbox_tells_a_process_that_was_left_in_a_session_of_its_own() -> None
 
 
 def test_sandbox_tells_a_socket_that_was_left() -> None:
-    sandbox = Sandbox()
+    sandbox = Sandbox(patience=1)
     with (
         pytest.raises(AssertionError, match=r"left behind: .*left\.sock"),
         sandbox,
         socket.socket(socket.AF_UNIX) as one,
     ):
         one.bind(str(sandbox.directory / "left.sock"))
+
+
+def test_sandbox_tells_a_store_that_was_made_and_left(sandbox: Sandbox) -> None:
+    """Also one that its master never put in the list of runs. A test may still have a ``sitecustomize`` of its own."""
+    place = Path("/dev/shm")  # noqa: S108 - where private stores are
+    sandbox.write("sitecustomize.py", "import builtins\nbuiltins.place = 'shm'\n")
+    unfinished = "import tempfile; print(tempfile.mkdtemp(prefix='.promgun-', dir='/dev/' + place))"
+    sandbox.records_stores = True
+    assert not sandbox.left_behind()
+    made = Path(sandbox.run("-c", unfinished).stdout.strip())
+    assert made.parent == place
+    assert sandbox.left_behind() == [str(made)]
+    finished = made.rename(made.with_name(made.name.removeprefix(".")))
+    assert sandbox.left_behind() == [str(finished)]
+    finished.rmdir()
+    assert not sandbox.left_behind()
 
 
 def test_surroundings_do_not_decide(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
