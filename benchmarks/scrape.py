@@ -3,7 +3,8 @@
 Both sides hold the same: in each process a histogram of 12 buckets with that many label sets. *Same* is reading,
 merging and writing just that; stock is ``MultiProcessCollector`` and text. The *page* is everything that the metrics
 process serves: boards, figures of every process, queues, our own families too. Stores are made first and scraped in
-turns; times are CPU times, which other work on the machine moves least.
+turns; times are CPU times, which other work on the machine moves least. A *status frame* is what ``top`` shows and the
+status page asks for: a snapshot of the store, compared with the one before, as JSON with the last minute.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from frames import FRAME_WORKERS, FrameCase, frame_rows
 from shared import Report, Value, arguments, fast_folder, high_water, mib, pinned, two_cores
-from stores import Population, fill_stock, workers
+from stores import Population, fill_stock, serve, workers
 
 from promgun.collect.families import build_family
 from promgun.collect.page import Collector
@@ -261,9 +263,19 @@ def main() -> None:
             stack.enter_context(workers(directory, population))
             fill_stock(stock, population)
             cases.append(case)
+        frames = []
+        for number in FRAME_WORKERS:
+            directory = take_over(root / f"frame-{number}", Owner())
+            stack.callback(directory.close)
+            stack.enter_context(workers(directory, Population(number, 20, 0), serve))
+            frames.append(FrameCase(number, directory.path))
         with pinned(measured):
             measure(cases, options.rounds)
+            for _ in range(options.rounds):
+                for frame in frames:
+                    frame.measure()
         show(report, cases)
+        report.table("Status frame (ms, medians)", frame_rows(frames))
     report.save(options.json)
 
 

@@ -131,9 +131,9 @@ class SlotCounters:
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
-        self._booked: dict[tuple[int, str], int] = {}
-        self._unbooked: dict[tuple[int, str], int] = {}
-        self._last: dict[tuple[int, str], int] = {}
+        self._booked: dict[int, dict[str, int]] = {}
+        self._unbooked: dict[int, dict[str, int]] = {}
+        self._last: dict[int, dict[str, int]] = {}
 
     def update(self, slot: int, pid: int, figures: Figures | None, booked_by_master: dict[str, int]) -> dict[str, int]:
         """Return the totals of a slot; ``booked_by_master`` is what the master booked for owners that are gone.
@@ -142,21 +142,24 @@ class SlotCounters:
         """
         changed = self._pids.get(slot) != pid
         self._pids[slot] = pid
+        last = self._last.setdefault(slot, {})
+        booked_before = self._booked.setdefault(slot, {})
+        unbooked_before = self._unbooked.setdefault(slot, {})
         totals = {}
         for name in COUNTERS:
-            key = slot, name
             booked = booked_by_master.get(name, 0)
-            unbooked = max(0, self._unbooked.get(key, 0) - (booked - self._booked.get(key, booked)))
+            unbooked = max(0, unbooked_before.get(name, 0) - (booked - booked_before.get(name, booked)))
             if changed:
-                unbooked = max(unbooked, self._last.get(key, 0) - booked)
-            self._booked[key], self._unbooked[key] = booked, unbooked
+                unbooked = max(unbooked, last.get(name, 0) - booked)
+            booked_before[name], unbooked_before[name] = booked, unbooked
             now = getattr(figures, name) if figures is not None else 0
-            totals[name] = self.clamp(slot, name, booked + unbooked + now)
+            totals[name] = last[name] = max(booked + unbooked + now, last.get(name, 0))
         return totals
 
     def clamp(self, slot: int, name: str, value: int) -> int:
         """Return ``value``, or the last one of that name where it was higher: between a death and the master's booking
         of it, and while a board was copied in the middle of a change.
         """
-        value = self._last[slot, name] = max(value, self._last.get((slot, name), 0))
+        last = self._last.setdefault(slot, {})
+        value = last[name] = max(value, last.get(name, 0))
         return value

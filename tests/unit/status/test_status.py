@@ -285,6 +285,13 @@ def test_json_before_there_is_an_interval_is_strict() -> None:
     assert set(read["now"]) == set(to_object(*watched())["now"])
 
 
+def test_json_is_the_object_as_text_also_when_points_were_written_before() -> None:
+    last, history = watched()
+    for _ in range(2):
+        assert to_json(last, history) == json.dumps(to_object(last, history), ensure_ascii=False, allow_nan=False)
+    assert len(history.points) == 1
+
+
 def test_json_tells_paths_when_asked_and_clients_never() -> None:
     request = OpenRequest(
         phase="application", age=0.5, method="GET", route="/u/<id>", path="/u/s3cret", client="10.9.8.7"
