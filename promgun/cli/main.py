@@ -13,6 +13,7 @@ import click
 from promgun import __version__
 from promgun.cli.echo import echo, say, say_lines
 from promgun.errors import AppLoadError, ExitCode, PromgunError
+from promgun.system.secrets import mask_passwords
 
 PROGRAM = "promgun"
 COMPLETE_VARIABLE = "_PROMGUN_COMPLETE"
@@ -97,7 +98,7 @@ def _fail(error: PromgunError) -> NoReturn:
 
 
 def _report(line: str) -> None:
-    say(f"{PROGRAM}: {line}")
+    say(f"{PROGRAM}: {mask_passwords(line)}")
 
 
 def _usage_line(error: click.ClickException) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from typing import Any
-from urllib.parse import urlsplit
 
 from gunicorn import config
 
 from promgun.config.endpoint_settings import SECTION as SECTION  # noqa: PLC0414 - also the name by which others ask for it
+from promgun.config.push_gateway import validate_push_gateway
 from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.defaults import MAX_LABEL_SETS
 
@@ -158,16 +158,6 @@ class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is u
         """
 
 
-def validate_push_url(value: Any) -> str | None:
-    """Return the URL of a Pushgateway; raises ``ValueError`` for anything else."""
-    if value is None or value == "":
-        return None
-    parts = urlsplit(str(value))
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be a URL such as http://pushgateway.example:9091")
-    return str(value)
-
-
 class PushGateway(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     """Where the final page goes."""
 
@@ -175,12 +165,27 @@ class PushGateway(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     section = SECTION
     cli = ("--push-gateway",)
     meta = "URL"
-    validator = validate_push_url
+    validator = validate_push_gateway
     default = None
     desc = """\
         Push the final page of metrics to this Pushgateway at exit: for servers that do not live until a scrape.
 
-        The labels are job and instance, the name of this host. The exit waits 3 seconds for it at most.
+        The labels are job and instance, the name of this host. The exit waits 3 seconds for it at most. A URL may name
+        a user; its password belongs into a file (--push-gateway-password-file).
+        """
+
+
+class PushGatewayPasswordFile(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Where the password lies."""
+
+    name = "push_gateway_password_file"
+    section = SECTION
+    cli = ("--push-gateway-password-file",)
+    meta = "FILE"
+    validator = config.validate_string
+    default = None
+    desc = """\
+        The file whose first line is the password of the user in --push-gateway; it is read when the page is pushed.
         """
 
 

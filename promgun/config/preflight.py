@@ -13,6 +13,7 @@ from gunicorn.glogging import Logger
 from promgun.config.app_addresses import check_addresses, check_free
 from promgun.config.metrics_addresses import check_addresses as check_metrics_addresses
 from promgun.config.metrics_addresses import parse_address
+from promgun.config.push_gateway import gateway_of
 from promgun.config.reexec import GUNICORN_PID
 from promgun.errors import ConfigurationError
 
@@ -29,6 +30,7 @@ def check_configuration(cfg: Any, *, inherited: bool = False, metrics: bool = Tr
     the metrics endpoint binds none.
     """
     check_certificates(cfg)
+    gateway_of(cfg)
     _check_folders(cfg)
     _check_logs(cfg)
     try:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+
+from promgun.config.push_gateway import Gateway, gateway_of
+from promgun.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -22,22 +24,6 @@ DEADLINE = 3.0
 #: Of a server that has ended, on purpose: it would be said to be up for as long as the Pushgateway keeps the page.
 _OF_THE_LIVING = frozenset({"gunicorn_up"})
 _REASON = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """A Pushgateway: ``url`` may be logged, the credentials it came with are kept apart."""
-
-    url: str
-    username: str | None = None
-    password: str = ""
-
-    @classmethod
-    def at(cls, url: str) -> Gateway:
-        """Read a URL that may carry user and password."""
-        parts = urlsplit(url)
-        plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-        return cls(plain, parts.username and unquote(parts.username), unquote(parts.password or ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +38,24 @@ class _Page:
 
 def push_final_page(cfg: Any, store: Path, log: Any) -> None:
     """Push what a store holds where ``--push-gateway`` says; without it do nothing. ``cfg`` is Gunicorn's."""
-    if not cfg.push_gateway:
+    try:
+        gateway = gateway_of(cfg)
+    except ConfigurationError as error:
+        log.error("The final metrics could not be pushed: %s", error)
+        return
+    if gateway is None:
         return
     from promgun.collect.page import Collector  # noqa: PLC0415 - see above
 
-    push(cfg.push_gateway, cfg.push_gateway_job or cfg.proc_name, Collector(store, log.warning).collect(), log)
+    push(gateway, cfg.push_gateway_job or cfg.proc_name, Collector(store, log.warning).collect(), log)
 
 
-def push(url: str, job: str, families: Iterable[Metric], log: Any, *, deadline: float = DEADLINE) -> bool:
+def push(gateway: Gateway, job: str, families: Iterable[Metric], log: Any, *, deadline: float = DEADLINE) -> bool:
     """Push a page under ``job`` and this host's name, and log in one line how it went; returns whether it arrived.
 
-    User and password in ``url`` are sent as basic authentication and never logged. Returns after ``deadline`` seconds
+    User and password are sent as basic authentication and never logged. Returns after ``deadline`` seconds
     at the latest, whatever the network does.
     """
-    gateway = Gateway.at(url)
     instance = socket.gethostname()
     page = _Page([family for family in families if family.name not in _OF_THE_LIVING])
     failures = ["no answer"]
@@ -104,4 +94,6 @@ def _send(gateway: Gateway, job: str, instance: str, page: Any, timeout: float, 
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    from promgun.terminal.output import printable  # noqa: PLC0415 - see above
+
+    return printable(" ".join(text.split()))

@@ -18,6 +18,7 @@ from gunicorn.errors import AppImportError, ConfigError
 
 import promgun.config.gunicorn_settings  # noqa: F401 - our settings must exist before a Config is built
 from promgun.config.preflight import check_configuration, check_in_use, inherits_sockets
+from promgun.config.push_gateway import SECRET_SETTINGS
 from promgun.config.run_settings import RunSettings
 from promgun.errors import ConfigurationError, PromgunError, UsageError
 from promgun.master.arbiter import PrometheusArbiter
@@ -156,7 +157,8 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         try:
             self.cfg.set(name.lower(), value)
         except (ConfigError, ValueError, TypeError, AttributeError, OSError) as error:
-            raise ConfigurationError(f"Invalid value for {name} in {source}: {value!r}: {error}") from error
+            shown = "" if name.lower() in SECRET_SETTINGS else f": {value!r}"
+            raise ConfigurationError(f"Invalid value for {name} in {source}{shown}: {error}") from error
         self._given.add(name.lower())
 
     def load_config_from_module_name_or_filename(self, location: str) -> Any:

@@ -21,6 +21,7 @@ from gunicorn.errors import HaltServer
 
 from promgun import __version__ as promgun_version
 from promgun.config.listeners import metrics_url
+from promgun.config.push_gateway import warn_of_visible_password
 from promgun.config.reexec import Handover
 from promgun.endpoint.push import push_final_page
 from promgun.endpoint.supervisor import MetricsProcess
@@ -95,6 +96,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             )
             self._log_metrics_addresses()
             self.metrics_process.ensure()
+        warn_of_visible_password(self.cfg, sys.argv, self.log)
         self._introduce()
 
     def _metrics_listeners(self) -> tuple[socket.socket, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promgun.config.listeners import Listeners, close_and_unlink
+from promgun.config.push_gateway import SECRET_VARIABLES
 from promgun.config.reexec import GUNICORN_PID, Handover
 from promgun.config.run_settings import RunSettings
 from promgun.errors import AppLoadError
@@ -16,6 +17,7 @@ from promgun.master.socket_activation import take_metrics_sockets
 from promgun.store.directory import StoreDirectory, attach, check_named, create_private, take_over
 from promgun.store.files import Owner
 from promgun.store.process import STORE
+from promgun.system.secrets import hide_passwords
 
 if TYPE_CHECKING:
     from promgun.master.application import PromgunApplication
@@ -34,6 +36,8 @@ def launch(settings: RunSettings) -> None:
     environment_at_start = dict(os.environ)
     handover = Handover.from_environment(os.environ)
     environment_at_start.pop("PROMGUN_HANDOVER", None)
+    # A reload and SIGUSR2 begin with the environment at start, workers with that of now.
+    hide_passwords(os.environ, SECRET_VARIABLES)
     STORE.publish()
 
     with interrupts_wait():

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from promgun.config.gunicorn_settings import validate_push_url
-from promgun.endpoint.push import Gateway, push, push_final_page
+from promgun.config.push_gateway import Gateway, validate_push_gateway
+from promgun.endpoint.push import push, push_final_page
 
 LOG = logging.getLogger("push")
 HOST = socket.gethostname()
@@ -91,7 +91,7 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_page_is_put_under_job_and_host(said: pytest.LogCaptureFixture) -> None:
     with gateway(answer(200)) as server:
-        assert push(f"http://{server.url}/base/", "batch", FAMILIES, LOG)
+        assert push(Gateway.at(f"http://{server.url}/base/"), "batch", FAMILIES, LOG)
     ((path, headers, body),) = server.seen
     assert path == f"/base/metrics/job/batch/instance/{HOST}"
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -102,7 +102,7 @@ def test_page_is_put_under_job_and_host(said: pytest.LogCaptureFixture) -> None:
 
 def test_credentials_are_sent_and_not_logged(said: pytest.LogCaptureFixture) -> None:
     with gateway(answer(401, b"no")) as server:
-        assert not push(f"http://us%40er:p%3Aw@{server.url}", "batch", FAMILIES, LOG)
+        assert not push(Gateway.at(f"http://us%40er:p%3Aw@{server.url}"), "batch", FAMILIES, LOG)
     assert server.seen[0][1]["Authorization"] == "Basic " + b64encode(b"us@er:p:w").decode()
     (message,) = said.messages
     assert message == f"The final metrics could not be pushed to http://{server.url}: 401 Unauthorized no"
@@ -120,7 +120,7 @@ def test_credentials_are_sent_and_not_logged(said: pytest.LogCaptureFixture) -> 
 )
 def test_failure_is_one_line(reply: Callable[[Gate], None], reason: str, said: pytest.LogCaptureFixture) -> None:
     with gateway(reply) as server:
-        assert not push(f"http://{server.url}", "batch", FAMILIES, LOG)
+        assert not push(Gateway.at(f"http://{server.url}"), "batch", FAMILIES, LOG)
     (record,) = said.records
     assert record.levelno == logging.ERROR
     assert reason in record.getMessage()
@@ -131,13 +131,13 @@ def test_failure_is_one_line(reply: Callable[[Gate], None], reason: str, said: p
 def test_an_answer_that_trickles_in_is_not_waited_for(said: pytest.LogCaptureFixture) -> None:
     with gateway(trickle) as server:
         start = time.monotonic()
-        assert not push(f"http://{server.url}", "batch", FAMILIES, LOG, deadline=0.5)
+        assert not push(Gateway.at(f"http://{server.url}"), "batch", FAMILIES, LOG, deadline=0.5)
         assert time.monotonic() - start < 30
     assert said.messages[0].endswith("no answer within 0.5 s")
 
 
 def test_without_the_option_nothing_is_read() -> None:
-    push_final_page(SimpleNamespace(push_gateway=None), None, None)  # type: ignore[arg-type] # neither is looked at
+    push_final_page(SimpleNamespace(push_gateway=None, push_gateway_password_file=None), None, None)  # type: ignore[arg-type] # neither is looked at
 
 
 @pytest.mark.parametrize(
@@ -152,12 +152,42 @@ def test_gateway(url: str, gate: Gateway) -> None:
     assert Gateway.at(url) == gate
 
 
-@pytest.mark.parametrize("url", ["pushgateway:9091", "ftp://a", "http://", "http://:9091", "/metrics", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "pushgateway:9091",
+        "ftp://a",
+        "http://",
+        "http://:9091",
+        "/metrics",
+        "http://[::1",
+        "http://user:sec/ret@a",
+        "http://user:1/secret@a",
+        "http://user:1?secret@a",
+        "http://user:secret@a:port",
+        "http://user:secret@\u2100",
+        "user:secret@a",
+    ],
+)
 def test_url_that_is_none(url: str) -> None:
-    with pytest.raises(ValueError, match=r"URL"):
-        validate_push_url(url)
+    with pytest.raises(ValueError, match=r"URL") as caught:
+        validate_push_gateway(url)
+    assert "sec" not in str(caught.value)
 
 
 def test_url_that_is_one() -> None:
-    assert validate_push_url("https://a:9091") == "https://a:9091"
-    assert validate_push_url(None) is validate_push_url("") is None
+    assert validate_push_gateway("https://a:9091") == Gateway("https://a:9091")
+    assert validate_push_gateway(None) is validate_push_gateway("") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://a:9091/b", "http://a:9091/b"),
+        ("https://u:p@[::1]:9091", "https://u:***@[::1]:9091"),
+        ("http://u@a", "http://u@a"),
+    ],
+)
+def test_gateway_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert str(Gateway.at(url)) == f"{Gateway.at(url)}" == shown
+    assert "'p'" not in repr(Gateway.at(url))

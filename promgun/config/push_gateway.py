@@ -1,0 +1,93 @@
+"""The Pushgateway of ``--push-gateway``: its URL, who pushes, and the password, which is shown nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from promgun.errors import ConfigurationError
+from promgun.system.secrets import MASK, has_password, read_password
+
+#: Settings whose values are repeated in no message.
+SECRET_SETTINGS = frozenset({"push_gateway"})
+#: Variables that may carry a password; workers do not get them then.
+SECRET_VARIABLES = ("PROMGUN_PUSH_GATEWAY", "GUNICORN_CMD_ARGS")
+_EXPECTED = "must be a URL such as http://pushgateway.example:9091"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A Pushgateway: ``url`` may be logged, the credentials it came with are kept apart."""
+
+    url: str
+    username: str | None = None
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def at(cls, url: str) -> Gateway:
+        """Read a URL that may carry user and password.
+
+        Raises ``ValueError`` for anything else, in words that do not repeat it.
+        """
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - read to have it checked
+        except ValueError:
+            raise ValueError(_EXPECTED) from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(_EXPECTED)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError(f"{_EXPECTED}; what is special in a password is written as %40 (@), %2F (/), %3F (?)")
+        plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return cls(plain, parts.username and unquote(parts.username), unquote(parts.password or ""))
+
+    def __str__(self) -> str:
+        """Give the URL with the password masked: what ``--print-config`` and Gunicorn's debug log print."""
+        if self.username is None:
+            return self.url
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{self.username}{self.password and f':{MASK}'}@{rest}"
+
+
+def validate_push_gateway(value: Any) -> Gateway | None:
+    """Return what ``--push-gateway`` names; raises ``ValueError`` for what is no URL of one."""
+    if value is None or value == "":
+        return None
+    return value if isinstance(value, Gateway) else Gateway.at(str(value))
+
+
+def gateway_of(cfg: Any) -> Gateway | None:
+    """Return the gateway of a Gunicorn ``Config``, its password read from the file if one is named.
+
+    Raises :class:`ConfigurationError` for a file that cannot be read, or that does not go with the URL.
+    """
+    gateway: Gateway | None = cfg.push_gateway
+    path = cfg.push_gateway_password_file
+    if not path:
+        return gateway
+    flag = "--push-gateway-password-file"
+    if gateway is None or not gateway.username:
+        raise ConfigurationError(f"{flag} goes with a user", "Name one: --push-gateway http://USER@HOST:PORT")
+    if gateway.password:
+        raise ConfigurationError(
+            f"{flag} was given, and --push-gateway has a password too", "Take the password out of the URL"
+        )
+    try:
+        return replace(gateway, password=read_password(path))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{flag} {path} cannot be read: {error.strerror or error}", "Check the path"
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{flag} {path} cannot be used: {error}", "Write the password into it") from error
+
+
+def warn_of_visible_password(cfg: Any, arguments: Iterable[str], log: Any) -> None:
+    """Log a warning if the password stands in one of the ``arguments`` of this process."""
+    if cfg.push_gateway and cfg.push_gateway.password and any(map(has_password, arguments)):
+        log.warning(
+            "The password of --push-gateway stands on the command line, which every user of this host can read: "
+            "keep it in a file and name that with --push-gateway-password-file"
+        )

@@ -1,0 +1,67 @@
+"""Passwords: read from a file, masked where text is shown, taken out of the environment that others can read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import MutableMapping
+from pathlib import Path
+
+MASK = "***"
+_MOST_BYTES = 64 * 1024
+#: The password in ``scheme://user:password@host``, as it is read and as it is typed (RFC 3986, 3.2.1).
+_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@:'\"]*:)[^/?#\s@]+(?=@)")
+
+
+def mask_passwords(text: str) -> str:
+    """Return ``text`` with the password of each URL in it replaced by ``***``."""
+    return _IN_URL.sub(rf"\g<1>{MASK}", text)
+
+
+def has_password(text: str) -> bool:
+    """Tell whether a URL with a password is in ``text``."""
+    return _IN_URL.search(text) is not None
+
+
+def read_password(path: str | Path) -> str:
+    """Return the first line of a regular file; links are followed, as a mounted Kubernetes secret is one.
+
+    Raises ``OSError``, and ``ValueError`` for a line that is empty or no printable text.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        line = os.read(fd, _MOST_BYTES).partition(b"\n")[0].rstrip(b"\r")
+    finally:
+        os.close(fd)
+    try:
+        password = line.decode()
+    except UnicodeDecodeError:
+        password = ""
+    if not password or not password.isprintable():
+        raise ValueError("its first line holds no password")
+    return password
+
+
+def hide_passwords(environment: MutableMapping[str, str], names: tuple[str, ...]) -> None:
+    """Take those variables out of ``os.environ`` that carry a URL with a password.
+
+    /proc/PID/environ shows the memory in which a program was given its environment, and a forked worker has a copy of
+    that: the value is overwritten there too.
+    """
+    for name in names:
+        if has_password(environment.get(name, "")):
+            _overwrite(name)
+            del environment[name]
+
+
+def _overwrite(name: str) -> None:
+    import ctypes  # noqa: PLC0415 - for whoever has a password there only
+
+    libc = ctypes.CDLL(None)
+    libc.getenv.argtypes, libc.getenv.restype = [ctypes.c_char_p], ctypes.c_void_p
+    if (address := libc.getenv(name.encode())) is not None:
+        ctypes.memset(address, ord("*"), len(ctypes.string_at(address)))
