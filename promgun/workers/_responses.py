@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gunicorn.http.errors import ParseException
+
 from promgun.metrics.label_values import DisconnectPhase
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._request_state import RequestState, StatusTap, came_from_application, response_has_no_body
@@ -99,8 +101,10 @@ class ResponseObserver:
         handle(req, tap, addr, error)
         request = req if req is not None else getattr(error, "req", None)
         state = getattr(request, "promgun", None)
-        if state is None:
-            state = RequestState()
+        if state is None or (state.recorded and isinstance(error, ParseException)):
+            # gthread (gunicorn 27.0 ``_keepalive_after``) names the request before: it was answered, and what stands
+            # behind it on the connection is refused by an answer of its own.
+            request, state = None, RequestState()
             state.start = start
         if state.response is None:
             self._accounting.refused(error)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 from collections import Counter
 
 import pytest
 
-from tests.support.harness import PromgunProcess, Sandbox, wait_until
+from tests.support.harness import DEADLINE, PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import NO_ANSWER, Connection, Request, load, send
 
 pytestmark = pytest.mark.seam
@@ -145,6 +147,23 @@ def test_broken_pipe_of_the_application_is_its_failure(worker_type: str) -> None
         assert send(server.address, path="/ok").status == 200
         expect_statuses(server, Counter({200: 1}))
         assert server.scrape().sum("gunicorn_client_disconnects_total") == 0
+
+
+@pytest.mark.parametrize("worker_type", ["gthread", "gevent"])
+def test_a_bad_chunk_behind_an_answer_is_answered_and_counted(worker_type: str) -> None:
+    """The application left the body unread: Gunicorn looks for its end before the connection's next request."""
+    with probe(worker_type) as server, socket.create_connection(server.address, DEADLINE) as connection:
+        head = b"POST /ok HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + b"5\r\nhello\r\nZZZ\r\n")
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+        assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"400"]
+        expect_statuses(server, Counter({200: 1, 400: 1}))
+        server.expect("gunicorn_invalid_requests_total", 1)
+        page = server.scrape()
+        assert page.by("error_type", "gunicorn_invalid_requests_total") == {"InvalidChunkSize": 1}
+        assert page.sum("gunicorn_failed_requests_total") == 0
 
 
 def test_invalid_requests_never_reach_the_application(worker_type: str) -> None:
