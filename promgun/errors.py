@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
 
 
 class PromgunError(Exception):
-    """An error that is told in one line: what is wrong, and (``hint``) what to do next."""
+    """An error that is reported in one line: what is wrong, and (``hint``) what to do next."""
 
     exit_code = ExitCode.CONFIGURATION
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of the documentation from the real program: ``python -m docs.pictures``, in the repository's root.
+"""Draw the pictures of the documentation from the real program: ``python -m tools.draw_pictures``, in the repository's root.
 
 It runs a server, puts a minute of load on it from this machine, and takes what ``tmux`` and Chromium show of it.
 """

@@ -41,7 +41,8 @@ SIGNALS = (
         "HUP",
         (
             "Reload: the configuration is read again, new workers start, old ones drain. Counters go on, scrapes are "
-            "answered all the while. A configuration with an error is refused with a log line and the server goes on; "
+            "answered all the while. A configuration with an error, or with a metrics address that cannot be had, is "
+            "refused whole with a log line, and the server goes on with the one it has; "
             "`gunicorn_reloads_total{result}` counts both."
         ),
     ),

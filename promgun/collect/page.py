@@ -24,8 +24,8 @@ from promgun.store.series import Series
 class Collector:
     """Collects the page of one store, and takes the readings that a status is made of; keep it between them.
 
-    ``log`` is told of damaged files and of families that cannot be shown, each once. Used from one thread at a time,
-    but for the questions of the health pages.
+    ``log`` gets a line for each damaged file and each family that cannot be shown, once. Used from one thread at a
+    time; ``master_alive`` and ``worker_booted`` may be called from another.
     """
 
     def __init__(self, store: Path, log: Callable[[str], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Whether an application can be there at all, judged without importing it: before the first fork, with a clear word."""
+"""Checks from source, before the first fork and without importing it, whether an application can be loaded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_application(text: str, paths: Sequence[str]) -> None:
 
     ``paths`` are searched before ``sys.path``. Nothing is imported: an application may rely on being loaded in a
     worker, after monkey patching. What
-    cannot be judged from the source passes; a worker will tell.
+    cannot be judged from the source passes; the worker that imports it reports the error.
     """
     reference = AppReference.parse(text)
     origin = _find(reference.module, [*paths, *sys.path])
@@ -85,7 +85,7 @@ def check_application(text: str, paths: Sequence[str]) -> None:
 
 
 def suggest(name: str, candidates: Iterable[str], module: str) -> str:
-    """Say what could have been meant by ``name``."""
+    """Return a hint: the callable whose name is closest to ``name``, and the module's other callables."""
     found = [item for item in candidates if not item.startswith("_")]
     close = difflib.get_close_matches(name, found, n=1)
     if close:
@@ -158,7 +158,9 @@ def callables(body: Iterable[ast.stmt]) -> list[str]:
 
 
 def _defines_something(tree: ast.Module) -> bool:
-    """Whether a module gets to its end with names of its own: else importing it tells more than its source."""
+    """Whether a module defines names of its own and raises nothing at its top level; of any other the error of its
+    import says more.
+    """
     if any(isinstance(statement, ast.Raise) for statement in tree.body):
         return False
     imports = (ast.Import, ast.ImportFrom, ast.Expr, ast.Pass)

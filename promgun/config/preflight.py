@@ -1,4 +1,4 @@
-"""What would stop the server later, told in one line before the first fork, and before a reload gives up what runs."""
+"""Checks a configuration before the first fork and before a reload: each error is one line."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _check_folders(cfg: Any) -> None:
 
 
 def _check_logs(cfg: Any) -> None:
-    """Ask whether Gunicorn's own logger could write its files; another's ``setup`` may do something else with them."""
+    """Check that Gunicorn's own logger could write its files; a logger with a ``setup`` of its own is not judged."""
     if cfg.logger_class.setup is not Logger.setup:
         return
     for option, path in (("--error-logfile", cfg.errorlog), ("--access-logfile", cfg.accesslog)):
@@ -80,7 +80,7 @@ def _why_not_writable(path: str) -> str:
     if not os.path.exists(path) and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
         return ""
     try:
-        # Nothing is made: the file is there, or it is this that fails. A named pipe without a reader may be opened.
+        # Without O_CREAT no file is made. ENXIO is a named pipe that has no reader yet, which is fine.
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
         return "" if error.errno == errno.ENXIO else os.strerror(error.errno or 0)
@@ -88,7 +88,7 @@ def _why_not_writable(path: str) -> str:
 
 
 class _LockedError(Exception):
-    """The key asks for a password: whether that is known is the hook's affair."""
+    """The key is encrypted: only Gunicorn's ``ssl_context`` hook can know the password."""
 
 
 def check_certificates(cfg: Any) -> None:

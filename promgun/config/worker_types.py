@@ -13,7 +13,8 @@ class WorkerType:
     """One worker type.
 
     ``target`` is the dotted path of our class, ``aliases`` are other paths of the same worker (Gunicorn's own, ours as
-    the package exports it), ``requires`` are names that must be importable, ``extra`` is what brings them with pip.
+    the package exports it), ``requires`` are modules that must be importable, ``extra`` is the extra of the package
+    that installs them.
     """
 
     name: str
@@ -62,8 +63,9 @@ _BY_PATH = {path: kind for kind in WORKER_TYPES for path in (kind.target, *kind.
 def resolve(worker_class: str | type, threads: int = 1) -> WorkerType | None:
     """The worker type that ``worker_class`` (a name, a dotted path, ``egg:gunicorn#NAME``, or a class) stands for.
 
-    ``None`` is a class that is not in the table: ours is to be mixed into it. With ``threads`` > 1 sync becomes
-    gthread, and so does any path that ends in ``SyncWorker``, as in Gunicorn (``Config.worker_class``, 25.3 to 27.0).
+    ``None`` for a class that is not in the table: the caller adds the instrumentation as a mixin. With ``threads`` > 1
+    sync becomes gthread, and so does any path that ends in ``SyncWorker``, as in Gunicorn (``Config.worker_class``,
+    25.3 to 27.0).
     """
     if isinstance(worker_class, type):
         return _BY_PATH.get(f"{worker_class.__module__}.{worker_class.__qualname__}")

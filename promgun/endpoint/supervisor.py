@@ -1,4 +1,4 @@
-"""The metrics process as the master keeps it: started, reaped by pid, started again with back-off, stopped last."""
+"""Keeps the metrics process running: starts it, reaps it by pid, starts another after a back-off, stops it last."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MetricsProcess:
         return self._child.pid if self._child is not None else 0
 
     def ensure(self) -> None:
-        """Start the child, if there is none and its time has come."""
+        """Start the child if there is none and the back-off is over."""
         if self._child is not None or not self.listeners or self._clock() < self._next_start:
             return
         try:
@@ -54,7 +54,7 @@ class MetricsProcess:
         self._started = self._clock()
 
     def reap(self) -> None:
-        """Take the status of a child that has ended, before Gunicorn's ``waitpid(-1)`` can.
+        """Reap a child that has ended, before Gunicorn's ``waitpid(-1)`` can.
 
         Up to 26.0 Gunicorn halts the server when any child exits with 3 or 4 (issue 3566).
         """
@@ -85,7 +85,7 @@ class MetricsProcess:
             child.wait()
 
     def restart(self, config: EndpointConfig, listeners: Sequence[socket.socket]) -> None:
-        """Go on with another configuration."""
+        """Stop the child and start one with another configuration and other listeners."""
         self.stop()
         self.config = config
         self.listeners = tuple(listeners)

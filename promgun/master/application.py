@@ -31,8 +31,8 @@ from promgun.system.folders import SHARED_MEMORY, temporary_folder
 
 
 class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
-    """Stands between Gunicorn's ``Application`` and ``BaseApplication``, so that what the former does in ``run``
-    (print-config, check-config, daemon, pythonpath) stays and only the arbiter is ours.
+    """Comes between Gunicorn's ``Application`` and ``BaseApplication`` in the MRO: the former's ``run`` (print-config,
+    check-config, daemon, pythonpath) is kept, the latter's, which starts the arbiter, is replaced.
     """
 
     context: RunContext
@@ -132,7 +132,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         return {name: value for name, value in given.items() if value is not None and name != "args"}
 
     def _begin(self, overrides: Any, from_environment: dict[str, Any]) -> str | None:
-        """Let Gunicorn take in the application's name (and Paste's file), then enter the folder it is said to be in.
+        """Have Gunicorn read the application's name (and Paste's file), then change to the folder that ``chdir`` names.
 
         Returns that folder, absolute, when a flag or a variable named one.
         """
@@ -236,7 +236,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         try:
             return self._load(serves_errors=self.cfg.reload)
         except ApplicationRefusedError as refused:
-            self._speak_first()
+            self._end_unless_first()
             if self.cfg.daemon and not self.cfg.capture_output:
                 # Gunicorn prints the text, and a daemon's standard error is nowhere.
                 logging.getLogger("gunicorn.error").error(refused)
@@ -266,7 +266,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
                 raise
             raise failure_of(str(self.app_uri), error) from error
 
-    def _speak_first(self) -> None:
+    def _end_unless_first(self) -> None:
         """End quietly, unless this is the first worker of its master to find that the application cannot be loaded."""
         if self.context.directory.is_mine:
             return

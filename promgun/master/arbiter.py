@@ -40,6 +40,7 @@ from promgun.store.board import Cell, Role
 from promgun.store.master_info import MasterFacts
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
+#: Seconds to wait for workers that were killed at the end, and between two looks at them.
 _KILLED_END = 1.0
 _PAUSE = 0.01
 
@@ -86,8 +87,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         super().start()
         if self.cfg.preload_app and self.app.worker_type in {"gevent", "eventlet"}:
             self.log.warning(
-                "--preload with %s: locks that the application makes while it is loaded are not green and may stop a "
-                "worker for good",
+                "--preload with %s: locks created at import are not cooperative and can deadlock workers",
                 self.app.worker_type,
             )
         if self.cfg.metrics_server:
@@ -97,7 +97,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             self._log_metrics_addresses()
             self.metrics_process.ensure()
         warn_of_visible_password(self.cfg, sys.argv, self.log)
-        self._introduce()
+        self._register()
 
     def _metrics_listeners(self) -> tuple[socket.socket, ...]:
         return tuple(self.context.listeners.values())
@@ -109,8 +109,8 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     def _metrics_urls(self) -> tuple[str, ...]:
         return tuple(metrics_url(listener, tls=self.context.tls) for listener in self._metrics_listeners())
 
-    def _introduce(self) -> None:
-        """Write down who we are, for ``promgun ps``, the metrics page and ``metrics dump``."""
+    def _register(self) -> None:
+        """Write the master's facts into the store and the list of instances, for the page and ``promgun ps``."""
         slot = self.store.own_slot()
         facts = MasterFacts(
             slot=slot.number if slot is not None else 0,
@@ -208,17 +208,17 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             self.reap_workers()
         finally:
             arbiter_module.os = os
-            self._settle()
+            self._account_for_ended()
 
-    def _settle(self) -> None:
+    def _account_for_ended(self) -> None:
         self.ends.classify_ended(self.WORKERS)
         self.forget_silence()
 
     def manage_workers(self) -> None:
-        """Keep the number of workers, and everything of ours that needs care now and then."""
+        """Keep the number of workers, retry what found no space in the store, restart a metrics process that ended."""
         self.store.board.cells[Cell.TARGET] = self.num_workers
         super().manage_workers()
-        self._settle()
+        self._account_for_ended()
         self.instruments.retry()
         if self.metrics_process is not None and not self._stopping:
             self.metrics_process.reap()
@@ -246,7 +246,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self.instruments.counters.inc(RELOADS, (ReloadResult.OK if whole else ReloadResult.FAILED,))
         self.store.board.cells[Cell.LAST_RELOAD] = int(time.time())
         self._reload_metrics_process()
-        self._introduce()
+        self._register()
 
     def _reload_metrics_process(self) -> None:
         """Have the metrics process serve what the reload bound; one that has it all already goes on as it is."""

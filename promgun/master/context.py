@@ -51,7 +51,7 @@ class RunContext:
         return self._directory is not None
 
     def open(self, directory: StoreDirectory, listeners: Listeners, *, activated: bool) -> None:
-        """Take what this run goes on with, and let the store write."""
+        """Keep the directory and the listeners of this run, and let the store write."""
         self.store.open(directory)
         self._directory = directory
         self.listeners = listeners
@@ -103,7 +103,7 @@ class RunContext:
             listener.close()
 
     def close(self) -> None:
-        """Leave nothing behind: run entry, sockets, directory. Workers pass here too and are told apart by pid."""
+        """Remove the run's entry, its sockets and its directory; does nothing in a worker, which has another pid."""
         if not self.directory.is_mine:
             return
         if self.registration is not None:

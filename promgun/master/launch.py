@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 def launch(settings: RunSettings) -> None:
     """Run the server until it ends (by ``SystemExit``), or only check what it would be given (``--check-config``).
 
-    Raises :class:`PromgunError` for what can be told before the first fork.
+    Raises :class:`PromgunError` for what can be found before the first fork.
 
     The order matters: prometheus_client chooses its value class at import, so ours is published before a
     configuration file can import it; the metrics listeners are bound before ``--daemon`` forks, so that an address in
-    use is told to whoever typed the command.
+    use is reported on the terminal.
     """
     environment_at_start = dict(os.environ)
     handover = Handover.from_environment(os.environ)
@@ -61,7 +61,7 @@ def launch(settings: RunSettings) -> None:
     context.tls = context.check_web(cfg)
     try:
         if cfg.check_config or cfg.print_config:
-            _check_the_rest(application)
+            _check_without_serving(application)
             return
         if not inherited:
             check_in_use(cfg)
@@ -81,8 +81,8 @@ def _check_application(application: PromgunApplication) -> None:
     check_application(str(application.app_uri), application.search_paths())
 
 
-def _check_the_rest(application: PromgunApplication) -> None:
-    """Check what a server would find later, and leave no trace: the store's directory, the application."""
+def _check_without_serving(application: PromgunApplication) -> None:
+    """Check the store's directory and import the application, as a server would later; no file is made."""
     cfg = application.cfg
     if named := _named_directory(cfg):
         check_named(named, _owner(cfg))

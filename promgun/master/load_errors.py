@@ -28,7 +28,7 @@ def failure_of(app: str, error: BaseException) -> ApplicationRefusedError:
 
 
 def refusal_of(app: str, error: AppImportError) -> ApplicationRefusedError:
-    """Return the refusal of an application that was imported but is not there or cannot be called, with what could
+    """Return the refusal of an application that was imported but is not there or cannot be called, with what may
     have been meant.
     """
     module_name = app.partition(":")[0]

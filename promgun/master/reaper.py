@@ -1,4 +1,4 @@
-"""The ends of workers: seen, logged apart, counted, and followed by a word on what was running."""
+"""Reaps workers: records each wait status, classifies it, counts it, and logs the requests that were lost."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ENDING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGKI
 
 
 class WaitRecorder:
-    """The ``os`` module as Gunicorn's ``reap_workers`` sees it: ``waitpid`` is noted, everything else passes.
+    """``os`` as Gunicorn's ``reap_workers`` sees it: ``waitpid`` is recorded, all else is passed on.
 
-    A child is looked at first (``WNOWAIT``), so that what it used can be booked while it is still there, and then
-    reaped by its pid: peeking at all workers before Gunicorn's own reap missed 3 of 262 ends in a storm.
+    A child is looked at first (``WNOWAIT``), so that the CPU time it used can be added to its slot while /proc still
+    has it, and then reaped by its pid: peeking at all workers before Gunicorn's own reap missed 3 of 262 ends in a storm.
     """
 
     def __init__(self, ended: Callable[[int], None], reaped: Callable[[int, int], None]) -> None:
@@ -37,7 +37,7 @@ class WaitRecorder:
         return getattr(os, name)
 
     def waitpid(self, pid: int, options: int) -> tuple[int, int]:
-        """Wait as ``os.waitpid(-1, WNOHANG)`` does, and tell of an ended child before and after it is reaped."""
+        """Wait as ``os.waitpid(-1, WNOHANG)`` does, and call back before and after an ended child is reaped."""
         # macOS has waitid in Python from 3.13 on
         if pid == -1 and hasattr(os, "waitid"):
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -58,7 +58,7 @@ class _Child:
     worker: Any
     slot: Slot | None
     intent: ExitCause | None = None
-    #: on the monotonic clock; 0 while nobody wants it gone
+    #: When its graceful timeout ends, on the monotonic clock; 0 while the master has not asked it to stop.
     deadline: float = 0.0
     killed_by_us: bool = False
     logged: bool = False
@@ -137,11 +137,11 @@ class WorkerEnds:
         self._counters.inc(WORKER_EXITS, (cause,))
         if view is not None and slot is not None:
             if cause.unclean:
-                self._last_words(pid, view, cause, logged=child.logged)
+                self._log_lost_requests(pid, view, cause, logged=child.logged)
             slot.clear()
             self._release(slot)
 
-    def _last_words(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
+    def _log_lost_requests(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
         now = monotonic_ns()
         for request in view.running():
             if request.phase < Phase.APPLICATION:
@@ -158,7 +158,7 @@ class WorkerEnds:
                 )
 
     def timing_out(self, pid: int) -> None:
-        """Say what a worker is serving that is about to be killed for its silence."""
+        """Log what a worker is serving that is about to be killed because it sent no heartbeat."""
         child = self._children.get(pid)
         if child is None or child.slot is None or child.logged:
             return

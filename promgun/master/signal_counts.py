@@ -9,7 +9,7 @@ from promgun.metrics.label_values import MasterSignal
 
 
 class CountsSignals:
-    """Stands in front of the arbiter's handlers; each is found by name (gunicorn 25.3 to 27.0 ``Arbiter.run``)."""
+    """Overrides the arbiter's handlers, which are found by name (gunicorn 25.3 to 27.0 ``Arbiter.run``)."""
 
     instruments: Any
 

@@ -1,4 +1,4 @@
-"""Workers that have been silent for long are asked for their stacks, before Gunicorn kills them."""
+"""Asks workers without a heartbeat for a dump of their stacks, before ``--timeout`` has Gunicorn kill them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from promgun.workers._stack_dump import STACK_SIGNAL
 
 
 class StackDumpWatchdog:
-    """Stands in front of the arbiter's ``murder_workers`` (gunicorn 25.3 to 27.0), which its main loop calls about
+    """Overrides the arbiter's ``murder_workers`` (gunicorn 25.3 to 27.0), which its main loop calls about
     once a second.
     """
 
@@ -36,10 +36,10 @@ class StackDumpWatchdog:
             for pid, worker in list(self.WORKERS.items()):
                 if silence(worker) > self.timeout * ratio and not worker.aborted:
                     self.ask_for_stacks(pid, worker)
-        super().murder_workers()  # type: ignore[misc] # the arbiter behind us
+        super().murder_workers()  # type: ignore[misc] # the next class in the MRO, Gunicorn's Arbiter
 
     def ask_for_stacks(self, pid: int, worker: Any) -> None:
-        """Ask once a silence."""
+        """Ask a worker to dump its stacks, once for each heartbeat that was the last."""
         if worker is None or not self.cfg.stack_dump_at or not hasattr(worker, "slot"):
             return
         beat = last_beat(worker)
@@ -57,7 +57,7 @@ class StackDumpWatchdog:
 
 
 def last_beat(worker: Any) -> float:
-    """Return when a worker last said that it is alive, in monotonic seconds; 0 when that cannot be told."""
+    """Return the time of a worker's last heartbeat, in monotonic seconds; 0 when it is not known."""
     try:
         return float(worker.tmp.last_update())
     except (OSError, ValueError):
@@ -65,6 +65,6 @@ def last_beat(worker: Any) -> float:
 
 
 def silence(worker: Any) -> float:
-    """Return for how many seconds a worker has been silent, 0 when that cannot be told."""
+    """Return the seconds since a worker's last heartbeat, 0 when that is not known."""
     beat = last_beat(worker)
     return time.monotonic() - beat if beat else 0.0

@@ -82,11 +82,11 @@ class Counters:
     def _find(self, spec: MetricSpec, values: tuple[str, ...]) -> Place:
         identity = (spec, values)
 
-        def settled(cells: Any, indexes: Sequence[int]) -> None:
+        def on_space(cells: Any, indexes: Sequence[int]) -> None:
             self._places[identity] = (cells, indexes[0])
 
         with self._store.lock:
-            cells, indexes = self._store.allocate("counter", lambda: (counter_key(spec, values),), settled)
+            cells, indexes = self._store.allocate("counter", lambda: (counter_key(spec, values),), on_space)
             place = self._places[identity] = (cells, indexes[0])
         return place
 

@@ -61,10 +61,10 @@ class Histograms:
         """Make a series, so that it is there with 0."""
         identity = (family, values)
 
-        def settled(cells: Any, indexes: Sequence[int]) -> None:
+        def on_space(cells: Any, indexes: Sequence[int]) -> None:
             self._rows[identity] = (cells, indexes)
 
         with self._store.lock:
-            row: Row = self._store.allocate("histogram", lambda: histogram_keys(family, values, self._bounds), settled)
+            row: Row = self._store.allocate("histogram", lambda: histogram_keys(family, values, self._bounds), on_space)
             self._rows[identity] = row
         return row

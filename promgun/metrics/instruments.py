@@ -45,7 +45,7 @@ class Instruments:
         )
 
     def retry(self) -> None:
-        """Give everything that found no space another chance."""
+        """Move into the store what found no space there before."""
         self.store.retry()
 
 

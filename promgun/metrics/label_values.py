@@ -32,7 +32,7 @@ class ExitCause(LabelValue):
 
     @property
     def unclean(self) -> bool:
-        """Whether nobody wanted this end: the requests that were running are lost, and an alert tells of it."""
+        """Whether nobody asked for this end: requests that were running are lost, and the alert on exits counts it."""
         return self not in _WANTED
 
 
@@ -119,7 +119,7 @@ class DisconnectPhase(LabelValue):
 
 
 class QueueSource(LabelValue):
-    """Who told how long a request had waited: the kernel (TCP_INFO), or a proxy by its header."""
+    """Where the figure comes from how long a request had waited: the kernel (TCP_INFO), or a proxy by its header."""
 
     KERNEL = "kernel"
     PROXY = "proxy"

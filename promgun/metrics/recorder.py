@@ -65,7 +65,7 @@ class Recorder:
         store.on_detach(self._rows.clear)
 
     def _recorder(self) -> Record:
-        """Return the function that counts; all it needs is at hand in its closure."""
+        """Return the function that counts; its closure holds all that it needs."""
         rows, new_row = self._rows, self._row
         duration_bounds, size_bounds = self._duration_bounds, self._size_bounds
 
@@ -130,10 +130,10 @@ class Recorder:
         exchange = (method, route)
         values = (*exchange, f"{status:03d}")
 
-        def counters_settled(cells: Any, indexes: Sequence[int]) -> None:
+        def counters_on_space(cells: Any, indexes: Sequence[int]) -> None:
             self._rows[identity] = (cells, *indexes, *self._rows[identity][3:])
 
-        def histograms_settled(cells: Any, indexes: Sequence[int]) -> None:
+        def histograms_on_space(cells: Any, indexes: Sequence[int]) -> None:
             self._rows[identity] = (*self._rows[identity][:3], cells, *self._split(indexes))
 
         def counter_keys() -> tuple[str, str]:
@@ -148,8 +148,8 @@ class Recorder:
                 *histogram_keys(RESPONSE_SIZE_BYTES, exchange, self._size_bounds),
             ]
 
-        counters, (requests, worker_requests) = self._store.allocate("counter", counter_keys, counters_settled)
-        cells, indexes = self._store.allocate("histogram", keys_of_histograms, histograms_settled)
+        counters, (requests, worker_requests) = self._store.allocate("counter", counter_keys, counters_on_space)
+        cells, indexes = self._store.allocate("histogram", keys_of_histograms, histograms_on_space)
         return counters, requests, worker_requests, cells, *self._split(indexes)
 
     def _split(self, indexes: Sequence[int]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:

@@ -46,7 +46,7 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
                                       uptime_seconds, heartbeat_age_seconds, oldest_request_seconds, running, texts}]
         workers[].texts               {request, age, rate, in_use, cpu, memory}
         workers[].running             [{phase, method, route, age_seconds}] oldest first, at most 64; with ``paths``
-                                      also path, which never has a query string. The client's address is not told.
+                                      also path, which never has a query string. The client's address is left out.
         exits                         {total: {cause: n}, since_watch: {cause: n}, watched_since_unix_seconds,
                                       last: [{at_unix_seconds, cause, count}]}, the last one first
 

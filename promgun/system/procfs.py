@@ -57,7 +57,7 @@ def _has_ended(fields: list[bytes]) -> bool:
 
 
 def process_start(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 where that cannot be told, -1 when there is no such
+    """Return when a process started, in clock ticks since boot; 0 where that is not known, -1 when there is no such
     process or it waits to be reaped. A pid that is used again has another start.
     """
     try:

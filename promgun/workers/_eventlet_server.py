@@ -105,7 +105,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:  # noqa: ARG003  # Arbiter.start() gives both
-        """Tell once, in the master, that eventlet is retired (Gunicorn calls this before the first fork)."""
+        """Log once, in the master, that eventlet is retired (Gunicorn calls this before the first fork)."""
         # eventlet's fork hook warns at each fork, of which every worker is one.
         warnings.filterwarnings("ignore", r"Using fork\(\) is a bad idea", DeprecationWarning)
         log.warning(RETIREMENT)
@@ -121,7 +121,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
         super().init_process()
 
     def notify(self) -> None:
-        """Show the master a sign of life; without the master, leave (SystemExit)."""
+        """Send the heartbeat; raise SystemExit when the master is gone."""
         super().notify()
         if self.ppid != os.getppid():
             self.log.info("Parent changed, shutting down: %s", self)
@@ -173,7 +173,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
             os.read(self.PIPE[0], 4096)
 
     def _accept(self, listener: ClientSocket, slots: Any) -> None:
-        """Take a client only when it can be served: the others are left to the other workers."""
+        """Accept a client only when it can be served; the rest are left to other workers."""
         while True:
             hubs.trampoline(listener, read=True)
             slots.acquire()

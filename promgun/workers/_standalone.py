@@ -24,8 +24,8 @@ from promgun.store.master_info import MasterFacts
 from promgun.store.process import ProcessStore
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
-#: The variable that names the directory which this module put into ``PROMETHEUS_MULTIPROC_DIR``: a master executed by
-#: SIGUSR2 must not think that the user had set it.
+#: The variable that names the directory which this module put into ``PROMETHEUS_MULTIPROC_DIR``: without it a master
+#: executed by SIGUSR2 would believe that the user had set it.
 _PUBLISHED = "PROMGUN_STORE"
 
 

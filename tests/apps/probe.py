@@ -81,6 +81,13 @@ def echo(environ: WSGIEnvironment, start_response: StartResponse, *_: str) -> It
     return [answer]
 
 
+def whole(environ: WSGIEnvironment, start_response: StartResponse, *_: str) -> Iterable[bytes]:
+    """Answer when the whole request body has come; raise when the client left before."""
+    if len(environ["wsgi.input"].read()) < int(environ["CONTENT_LENGTH"]):
+        raise ValueError("the body is not whole")
+    return ok(environ, start_response)
+
+
 def fail(_environ: WSGIEnvironment, _start_response: StartResponse, name: str) -> Iterable[bytes]:
     """Raise before anything was answered."""
     raise ERRORS[name]("asked for")
@@ -161,6 +168,7 @@ ROUTES: dict[str, Callable[..., Iterable[bytes]]] = {
         written,
         file,
         echo,
+        whole,
         fail,
         failing_stream,
         sleep,

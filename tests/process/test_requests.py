@@ -202,6 +202,19 @@ def test_client_that_leaves_within_its_request(worker_type: str) -> None:
         assert page.sum(REQUESTS) in {1, 2}  # whether the first was answered depends on when the client was missed
 
 
+def test_client_that_leaves_within_its_request_may_be_answered_by_the_worker(worker_type: str) -> None:
+    with probe(worker_type) as server:
+        with Connection(server.address) as connection:
+            connection.socket.sendall(b"POST /whole HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nonly this")
+            connection.socket.shutdown(socket.SHUT_WR)
+            assert connection.read_response().status == 500
+        server.expect("gunicorn_client_disconnects_total", 1, phase="request")
+        expect_statuses(server, Counter({500: 1}))
+        page = server.scrape()
+        assert page.sum("gunicorn_client_disconnects_total") == 1
+        assert page.by("error_type", "gunicorn_failed_requests_total") == {"ValueError": 1}
+
+
 def test_client_that_leaves_within_the_answer(worker_type: str) -> None:
     with probe(worker_type) as server:
         connection = Connection(server.address)
