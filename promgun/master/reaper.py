@@ -26,7 +26,7 @@ class WaitRecorder:
     """``os`` as Gunicorn's ``reap_workers`` sees it: ``waitpid`` is recorded, all else is passed on.
 
     A child is looked at first (``WNOWAIT``), so that the CPU time it used can be added to its slot while /proc still
-    has it, and then reaped by its pid: peeking at all workers before Gunicorn's own reap missed 3 of 262 ends in a storm.
+    has it, and then reaped by its pid: peeking at all workers before Gunicorn's own reap missed 3 ends of 262.
     """
 
     def __init__(self, ended: Callable[[int], None], reaped: Callable[[int, int], None]) -> None:
