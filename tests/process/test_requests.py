@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from tests.support.harness import DEADLINE, PromgunProcess, Sandbox, wait_until
+from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import NO_ANSWER, Connection, Request, load, send
 
 pytestmark = pytest.mark.seam
@@ -152,7 +152,8 @@ def test_broken_pipe_of_the_application_is_its_failure(worker_type: str) -> None
 @pytest.mark.parametrize("worker_type", ["gthread", "gevent"])
 def test_a_bad_chunk_behind_an_answer_is_answered_and_counted(worker_type: str) -> None:
     """The application left the body unread: Gunicorn looks for its end before the connection's next request."""
-    with probe(worker_type) as server, socket.create_connection(server.address, DEADLINE) as connection:
+    with probe(worker_type) as server, Connection(server.address) as client:
+        connection = client.socket
         head = b"POST /ok HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
         connection.sendall(head + b"5\r\nhello\r\nZZZ\r\n")
         answer = b""
