@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import h11
 
 from promgun.endpoint.answers import REFUSALS, UNAVAILABLE, Answer
+from promgun.endpoint.deadline import Deadline
 from promgun.endpoint.pages import has_body, is_last
 from promgun.endpoint.send_queues import drop_unsent, not_yet_sent, unsent_bytes
 
@@ -78,7 +79,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         #: Whether the client's certificate names nobody who may ask.
         self.is_barred = False
         self._drained = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(self._loop)
         self._look: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
         self._socket: socket.socket
@@ -91,7 +92,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._socket = cast("socket.socket", transport.get_extra_info("socket"))
         # pause_writing then tells of every byte that the kernel did not take.
         self._transport.set_write_buffer_limits(high=0)
-        self._set_deadline(self._limits.head_seconds, self._give_up_on_head)
+        self._deadline.set(self._limits.head_seconds, self._give_up_on_head)
         self._connections.start_waiting(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature; its hint is -1
@@ -123,7 +124,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget everything, whoever ended it."""
-        self._cancel_deadline()
+        self._deadline.cancel()
         if self._look is not None:
             self._look.cancel()
         self._unsent = memoryview(b"")
@@ -168,7 +169,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if unread and not self._has_begun:
             self._has_begun = True
             if self._has_answered:
-                self._set_deadline(self._limits.head_seconds, self._give_up_on_head)
+                self._deadline.set(self._limits.head_seconds, self._give_up_on_head)
         self._transport.resume_reading()
 
     def _blame(self, error: h11.RemoteProtocolError) -> HTTPStatus:
@@ -202,7 +203,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._send(reply)
         else:
             self._page = reply
-            self._set_deadline(self._limits.collect_seconds, self._give_up_on_page)
+            self._deadline.set(self._limits.collect_seconds, self._give_up_on_page)
             reply.add_done_callback(self._page_is_ready)
 
     def _begin_answer(self) -> None:
@@ -225,7 +226,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _send(self, answer: Answer) -> None:
         self._begin_answer()
-        self._set_deadline(self._limits.write_seconds, self.evict)
+        self._deadline.set(self._limits.write_seconds, self.evict)
         is_head = self._method == b"HEAD"
         is_last = self._is_last or self._connections.is_crowded
         head = self._http.send(answer.response(is_last=is_last, extra=self._site.headers))
@@ -277,7 +278,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._method = b""
             self._has_begun = False
             self._has_answered = True
-            self._set_deadline(self._limits.idle_seconds, self._give_up_on_head)
+            self._deadline.set(self._limits.idle_seconds, self._give_up_on_head)
             self._connections.start_waiting(self)
             # In a turn of its own, so that a client that pipelines cannot keep the loop to itself.
             self._loop.call_soon(self._read_request)
@@ -285,7 +286,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _linger(self) -> None:
         self._phase = _Phase.LINGER
         self._room = len(self._buffer)
-        self._set_deadline(self._limits.linger_seconds, self._transport.abort)
+        self._deadline.set(self._limits.linger_seconds, self._transport.abort)
         self._connections.start_waiting(self)
         try:
             self._transport.write_eof()
@@ -293,14 +294,3 @@ class HttpConnection(asyncio.BufferedProtocol):
             # The client has reset the connection; asyncio lets the error of shutdown(2) through.
             self._transport.abort()
         self._transport.resume_reading()
-
-    # Deadlines: one at a time
-
-    def _set_deadline(self, seconds: float, then: Callable[[], None]) -> None:
-        self._cancel_deadline()
-        self._timer = self._loop.call_later(seconds, then)
-
-    def _cancel_deadline(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
