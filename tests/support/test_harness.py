@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.harness import GUNICORN, Page, PromgunProcess, Sandbox, is_alive, parse_address, wait_until
+from tests.support.harness import DEADLINE, GUNICORN, Page, PromgunProcess, Sandbox, is_alive, parse_address, wait_until
 from tests.support.http_client import NO_ANSWER, Connection, NoAnswer, Request, load, send
 
 if TYPE_CHECKING:
@@ -264,31 +264,37 @@ def test_surroundings_do_not_decide(sandbox: Sandbox, monkeypatch: pytest.Monkey
 
 
 def run_pytest(
-    tmp_path: Path, text: str, *, command: str = 'exec "$@"', program: tuple[str, ...] = ("-m", "pytest"), **env: str
+    tmp_path: Path,
+    text: str,
+    *,
+    command: str = 'exec "$@"',
+    program: tuple[str, ...] = ("-m", "pytest"),
+    limit: int = 60,
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run one test under this suite's conftest, in a process of its own that a shell starts."""
+    """Run one test under this suite's conftest, in a process of its own that a shell starts; ``limit``: its seconds."""
     (tmp_path / "test_one.py").write_text(text)
-    (tmp_path / "conftest.py").write_text("from tests import conftest\nconftest.TIME_LIMIT = 1\n")
+    (tmp_path / "conftest.py").write_text(f"from tests import conftest\nconftest.TIME_LIMIT = {limit}\n")
     arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-rs", "-W", "ignore", str(tmp_path)]
     return subprocess.run(
         ["sh", "-c", command, "sh", sys.executable, *program, *arguments],
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=4 * DEADLINE,
         check=False,
     )
 
 
 def test_test_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    ended = run_pytest(tmp_path, "import time\ndef test_one():\n    time.sleep(30)\n")
+    ended = run_pytest(tmp_path, "import time\ndef test_one():\n    time.sleep(30)\n", limit=1)
     assert "TimeoutError: the test took more than 1 s" in ended.stdout
     assert "1 failed" in ended.stdout
 
 
 def test_test_that_may_take_longer_does(tmp_path: Path) -> None:
     text = "import pytest, time\n@pytest.mark.time_limit(30)\ndef test_one():\n    time.sleep(1.5)\n"
-    assert "1 passed" in run_pytest(tmp_path, text).stdout
+    assert "1 passed" in run_pytest(tmp_path, text, limit=1).stdout
 
 
 def test_servers_hear_an_interrupt_where_the_tests_run_in_the_background(tmp_path: Path) -> None:
