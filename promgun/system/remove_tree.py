@@ -1,0 +1,87 @@
+"""Removes what somebody with fewer rights has filled a folder with: by descriptors, through no link, within a bound."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+from promgun.system.safe_open import OPEN_FOLDER
+
+#: Folders within folders that are walked at a time; what lies deeper is moved up first.
+DEEPEST = 32
+#: Entries that are looked at in one call; what is beyond stays.
+MOST_ENTRIES = 100_000
+
+
+def empty_folder(folder_fd: int, *, last: str = "") -> bool:
+    """Remove what is below an open folder; return whether it is empty now.
+
+    Links are removed, never followed; other file systems are not entered. Entries that cannot be removed are passed
+    over. The entry ``last`` goes when all others are gone.
+    """
+    walk = _Walk(folder_fd)
+    while not walk.empty(folder_fd, DEEPEST, last) and walk.moved_up:
+        # What lay too deep stands here now.
+        walk.moved_up = False
+    return not os.listdir(folder_fd)
+
+
+class _Walk:
+    """One removal: how much it may still look at, and where what lies too deep is moved to."""
+
+    def __init__(self, top_fd: int) -> None:
+        self._top_fd = top_fd
+        self._device = os.fstat(top_fd).st_dev
+        self._left = MOST_ENTRIES
+        self._moves = 0
+        # Nobody can have names like these in the way.
+        self._token = os.urandom(8).hex()
+        self.moved_up = False
+
+    def empty(self, folder_fd: int, depth: int, last: str = "") -> bool:
+        """Remove what is in a folder; return whether all is gone. Recursion is bounded by ``depth``."""
+        try:
+            names = os.listdir(folder_fd)
+        except OSError:
+            return False
+        gone = True
+        for name in sorted(names, key=last.__eq__):
+            self._left -= 1
+            too_early = name == last and (self.moved_up or not gone)
+            if self._left < 0 or too_early or not self._remove(folder_fd, name, depth):
+                gone = False
+        return gone and not self.moved_up
+
+    def _remove(self, folder_fd: int, name: str, depth: int) -> bool:
+        try:
+            status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                os.unlink(name, dir_fd=folder_fd)
+                return True
+            if depth == 0:
+                self._move_up(folder_fd, name)
+                return True
+            if status.st_dev == self._device:
+                with suppress(OSError):
+                    inner_fd = open_folder(name, dir_fd=folder_fd)
+                    try:
+                        self.empty(inner_fd, depth - 1)
+                    finally:
+                        os.close(inner_fd)
+            os.rmdir(name, dir_fd=folder_fd)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def _move_up(self, folder_fd: int, name: str) -> None:
+        self._moves += 1
+        os.rename(name, f".{self._token}-{self._moves}", src_dir_fd=folder_fd, dst_dir_fd=self._top_fd)
+        self.moved_up = True
+
+
+def open_folder(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
+    """Return a descriptor of a folder that is no link; raises ``OSError``, without ever waiting."""
+    return os.open(path, OPEN_FOLDER, dir_fd=dir_fd)
