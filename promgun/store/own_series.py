@@ -1,0 +1,130 @@
+"""From rows to series: each number of a row under its family, sample and labels, buckets each for themselves."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+
+from promgun.store.format import go_string
+from promgun.store.row_format import CellGroup, RowSchema
+from promgun.store.row_reader import RowTotal
+from promgun.store.series import Series
+
+#: Returns those sets of a schema that count under another, with which: given labels and sets in the order of births.
+Fold = Callable[[Sequence[str], list[tuple[str, ...]]], dict[tuple[str, ...], tuple[str, ...]]]
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class OwnSeries:
+    """Makes series of row totals again and again; a series is the same object each time."""
+
+    def __init__(self) -> None:
+        self._series: dict[_Key, Series] = {}
+        self._lists: dict[tuple[int, tuple[str, ...]], list[Series]] = {}
+        self._round = 0
+        #: label sets that count under another, by family
+        self.folded: dict[str, int] = {}
+
+    def of(self, totals: Iterable[RowTotal], fold: Fold) -> list[Series]:
+        """Return the series of all rows; rows that are folded add up in the one that they are folded into."""
+        self._round += 1
+        by_schema: dict[int, list[RowTotal]] = {}
+        for total in totals:
+            by_schema.setdefault(id(total.schema), []).append(total)
+        found: dict[int, Series] = {}
+        for rows in by_schema.values():
+            self._add_schema(rows, fold, found)
+        return list(found.values())
+
+    def _add_schema(self, rows: list[RowTotal], fold: Fold, found: dict[int, Series]) -> None:
+        schema = rows[0].schema
+        rows.sort(key=lambda row: (row.birth, row.values))
+        shown = fold(schema.labels, [row.values for row in rows])
+        for group in schema.groups:
+            self.folded[group.family] = len(shown)
+        current = self._round
+        for row in rows:
+            series = self._series_of(schema, shown.get(row.values, row.values))
+            for item, value in zip(series, complete(schema, row.numbers), strict=True):
+                if item.seen == current:
+                    item.value += value
+                else:
+                    item.seen = current
+                    item.value = value
+                    found[id(item)] = item
+
+    def _series_of(self, schema: RowSchema, values: tuple[str, ...]) -> list[Series]:
+        key = id(schema), values
+        made = self._lists.get(key)
+        if made is None:
+            labels = dict(zip(schema.labels, values, strict=True))
+            made = self._lists[key] = []
+            for group in schema.groups:
+                self._add_group(group, labels, made)
+        return made
+
+    def _add_group(self, group: CellGroup, labels: dict[str, str], made: list[Series]) -> None:
+        names = tuple(sorted(group.labels))
+        pairs = tuple([(name, labels[name]) for name in names])
+        split = bisect_left(names, "le")
+        before, after = pairs[:split], pairs[split:]
+        kind = "histogram" if group.bounds else "counter"
+        family = group.family if group.bounds else group.family.removesuffix("_total")
+        for sample, bucket in _samples(group):
+            key = sample, (*before, *bucket, *after)
+            series = self._series.get(key)
+            if series is None:
+                series = self._series[key] = Series(family, kind, "", sample, key[1], "", names)
+            made.append(series)
+
+
+@lru_cache(maxsize=256)
+def _samples(group: CellGroup) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    """Return the sample of each cell of a family, and the label of a bucket."""
+    if not group.bounds:
+        return ((group.family, ()),)
+    bounds = [*map(go_string, group.bounds), "+Inf"]
+    buckets = [(f"{group.family}_bucket", (("le", bound),)) for bound in bounds]
+    return (*buckets, (f"{group.family}_sum", ()))
+
+
+def complete(schema: RowSchema, numbers: tuple[float, ...]) -> Sequence[float]:
+    """Return the numbers of a row with first buckets filled in where they are not counted (``CellGroup.rest_of``).
+
+    Never below 0: a copy can be made between a bucket and the counter.
+    """
+    completed = list(numbers)
+    first = schema.first_cells()
+    for group in schema.groups:
+        if group.rest_of in first:
+            start = first[group.family]
+            others = sum(numbers[start + 1 : start + len(group.bounds) + 1])
+            completed[start] = max(0.0, numbers[first[group.rest_of]] - others)
+    return completed
+
+
+def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, float]:
+    """Return the sums of a family of ours by the values of a label.
+
+    For ``le`` these are the buckets of a histogram, each for itself, for an empty label the slots of workers.
+    """
+    sums: dict[str, float] = {}
+    for total in totals:
+        first = total.schema.first_cells().get(family)
+        if first is None:
+            continue
+        if label == "le":
+            group = next(group for group in total.schema.groups if group.family == family)
+            for place, bound in enumerate((*group.bounds, math.inf), first):
+                text = go_string(bound)
+                sums[text] = sums.get(text, 0.0) + total.numbers[place]
+        elif label:
+            value = total.values[total.schema.labels.index(label)]
+            sums[value] = sums.get(value, 0.0) + total.numbers[first]
+        else:
+            for slot, numbers in total.parts.items():
+                if slot >= 0:
+                    sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first]
+    return sums

@@ -1,0 +1,120 @@
+"""The rows of a slot as their one writer sees them: a fixed stretch of one mapped file, filled from the front."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import time
+from collections.abc import Callable
+from struct import Struct
+from typing import Any
+
+from promgun.store.row_format import RowSchema, encode_row, encode_schema, scan_rows
+
+_HEAD = Struct("=Q")
+#: Bytes that are reserved in one step: a page takes about 3.5 µs on tmpfs.
+_STEP = mmap.PAGESIZE
+_MOST_SCHEMAS = 1 << 15
+
+#: Where the numbers of a row begin: float cells of the whole memory, and the index of the first.
+RowPlace = tuple[Any, int]
+
+
+class RowFile:
+    """Appends rows to ``memory`` and hands out where their numbers are; places never move.
+
+    ``memory`` is the whole mapped file (or private memory), rows begin at byte ``start``. ``reserve(offset, size)``
+    makes bytes of the file really there and raises ``OSError`` when they cannot be: a sparse mapping kills its process
+    with SIGBUS when the file system is full. ``clock`` gives births, by which the cap on label sets goes: all processes
+    share it, and nobody sets it. Not safe against threads: hold the store's lock.
+    """
+
+    def __init__(
+        self,
+        memory: memoryview,
+        start: int,
+        reserve: Callable[[int, int], None],
+        *,
+        reserved: int = 0,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.cells = memory.cast("d")
+        self._memory = memory
+        self._words = memory.cast("Q")
+        self._start = start
+        self._reserve = reserve
+        self._reserved = max(start, reserved)
+        self.clock = clock
+        self._tables: dict[RowSchema, RowTable] = {}
+        self.damaged = 0
+        self.end = start
+        self._adopt_rows()
+
+    def _adopt_rows(self) -> None:
+        """Learn the rows of earlier owners, and clear what a killed one left behind their end."""
+        found = scan_rows(self._memory[: self._reserved], self._start, self._reserved)
+        self.damaged = found.damaged
+        self.end = found.end
+        self._identities = len(found.schemas)
+        for identity, schema in found.schemas.items():
+            self._identities = max(self._identities, identity)
+            self._tables.setdefault(schema, RowTable(self, identity, schema.cells))
+        for row in found.rows:
+            self._tables[row.schema].rows.setdefault(row.values, row.numbers // 8)
+        rest = self._reserved - self.end
+        if rest > 0:
+            self._memory[self.end : self._reserved] = bytes(rest)
+
+    @property
+    def reserved(self) -> int:
+        """The end of the pages that are reserved: nothing was ever written behind it."""
+        return self._reserved
+
+    def table(self, schema: RowSchema) -> RowTable:
+        """Return the rows of a schema, writing a new schema down; raises ``OSError`` when there is no room."""
+        table = self._tables.get(schema)
+        if table is None:
+            identity = self._identities + 1
+            if identity >= _MOST_SCHEMAS:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            self.append(encode_schema(schema, identity))
+            self._identities = identity
+            table = self._tables[schema] = RowTable(self, identity, schema.cells)
+        return table
+
+    def append(self, record: bytes) -> int:
+        """Write a record behind the last; return the offset behind it. Raises ``OSError`` when there is no room."""
+        at, end = self.end, self.end + len(record)
+        if end > len(self._memory):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        if end > self._reserved:
+            upto = min(len(self._memory), -(-end // _STEP) * _STEP)
+            self._reserve(self._reserved, upto - self._reserved)
+            self._reserved = upto
+        # What makes it count comes last, in one store: who is killed before leaves nothing but what is written over.
+        self._memory[at + 8 : end] = record[8:]
+        self.end = end
+        self._words[at // 8] = _HEAD.unpack_from(record)[0]
+        return end
+
+
+class RowTable:
+    """The rows of one schema in a :class:`RowFile`: label values to the index of the first number."""
+
+    def __init__(self, file: RowFile, identity: int, cells: int) -> None:
+        self._file = file
+        self._identity = identity
+        self._cells = cells
+        self.rows: dict[tuple[str, ...], int] = {}
+
+    def place(self, values: tuple[str, ...]) -> RowPlace:
+        """Return where the numbers of a row are, making it if it is not there; raises ``OSError`` when there is no
+        room.
+        """
+        file = self._file
+        index = self.rows.get(values)
+        if index is None:
+            end = file.append(encode_row(self._cells, self._identity, values, file.clock()))
+            index = self.rows[values] = end // 8 - self._cells
+        return file.cells, index

@@ -1,0 +1,240 @@
+"""The on-disk format of rows: a label set with all its numbers, one behind the other in a slot's file.
+
+A record begins at a multiple of 8 and has a header of 16 bytes, native byte order: its magic and whole length (one
+64-bit store, written last, so that a writer that is killed leaves no half record), then the CRC-32 of what describes it
+and the id of its schema. Two kinds:
+
+* a schema says which labels its rows have and which cells belong to which family, as JSON;
+* a row has its birth (nanoseconds of CLOCK_MONOTONIC, 64 bits), the lengths of its label values (16 bits each), the
+  values in UTF-8, and from the next multiple of 8 on its numbers, float64.
+
+The checksum covers everything of a record but its magic, length and numbers. What cannot be right is stepped over to
+the next record.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from struct import Struct
+from typing import Any
+from zlib import crc32
+
+_HEADER = Struct("=IIIHH")
+_BIRTH = Struct("=q")
+HEADER_SIZE = _HEADER.size
+SCHEMA_MAGIC = 0x31534750  # b"PGS1"
+ROW_MAGIC = 0x31524750  # b"PGR1"
+_MAGICS = (SCHEMA_MAGIC.to_bytes(4, "little"), ROW_MAGIC.to_bytes(4, "little"))
+#: No record of ours is longer: 64 KiB of label text and a few hundred numbers.
+LONGEST_RECORD = 1 << 18
+#: Bytes of a label value that are kept; what is longer is cut.
+LONGEST_VALUE = 1 << 12
+MOST_CELLS = 4096
+MOST_LABELS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class CellGroup:
+    """The cells of one family in a row: a counter is one cell; a histogram with ``bounds`` has a cell a bucket, one for
+    ``+Inf`` and one for the sum. ``labels`` are those of the row's labels that the family has.
+
+    Where ``rest_of`` names a counter of the row, the first bucket is not counted: it is that counter less all others.
+    """
+
+    family: str
+    labels: tuple[str, ...]
+    bounds: tuple[float, ...] = ()
+    rest_of: str = ""
+
+    @property
+    def size(self) -> int:
+        """How many cells the family takes."""
+        return len(self.bounds) + 2 if self.bounds else 1
+
+
+@dataclass(frozen=True, slots=True)
+class RowSchema:
+    """The labels of a kind of row, and the families whose cells follow one another in it.
+
+    ``cells`` says how many cells a row has, ``firsts`` which is the first of each family. All three are made once: a
+    schema is looked up for each new row.
+    """
+
+    labels: tuple[str, ...]
+    groups: tuple[CellGroup, ...]
+    cells: int = field(init=False, compare=False, repr=False)
+    firsts: dict[str, int] = field(init=False, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        firsts, position = {}, 0
+        for group in self.groups:
+            firsts[group.family] = position
+            position += group.size
+        object.__setattr__(self, "cells", position)
+        object.__setattr__(self, "firsts", firsts)
+        object.__setattr__(self, "_hash", hash((self.labels, self.groups)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def first_cells(self) -> dict[str, int]:
+        """Return the first cell of each family."""
+        return self.firsts
+
+
+@dataclass(frozen=True, slots=True)
+class RowHead:
+    """A row that stands in a file: its numbers are ``schema.cells`` float64 from byte ``numbers`` on."""
+
+    schema: RowSchema
+    values: tuple[str, ...]
+    birth: int
+    numbers: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowScan:
+    """What a walk over records found: the schemas by id, the rows, where the records end, how many were damaged."""
+
+    schemas: dict[int, RowSchema]
+    rows: list[RowHead]
+    end: int
+    damaged: int
+
+
+def encode_schema(schema: RowSchema, identity: int) -> bytes:
+    """Return the record of a schema."""
+    groups = [[group.family, list(group.labels), list(group.bounds), group.rest_of] for group in schema.groups]
+    body = json.dumps([list(schema.labels), groups], separators=(",", ":")).encode()
+    return _record(SCHEMA_MAGIC, identity, body, 0)
+
+
+def encode_row(cells: int, identity: int, values: tuple[str, ...], birth: int) -> bytes:
+    """Return the record of a row of ``cells`` numbers, all 0; they are its last bytes."""
+    texts = [value.encode("utf-8", "replace")[:LONGEST_VALUE] for value in values]
+    body = _BIRTH.pack(birth) + b"".join([len(text).to_bytes(2, "little") for text in texts]) + b"".join(texts)
+    return _record(ROW_MAGIC, identity, body, cells)
+
+
+def _record(magic: int, identity: int, body: bytes, cells: int) -> bytes:
+    described = body + bytes(-len(body) % 8)
+    length = HEADER_SIZE + len(described) + 8 * cells
+    return _HEADER.pack(magic, length, crc32(described, identity), identity, 0) + described + bytes(8 * cells)
+
+
+def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int, RowSchema] | None = None) -> RowScan:
+    """Walk the records in ``data`` from ``start`` to ``end``; never raises. ``schemas`` are those found before.
+
+    A header of zeros is the end, whatever ``end`` says.
+    """
+    known = dict(schemas or {})
+    rows: list[RowHead] = []
+    view = memoryview(data)
+    position, damaged = start, 0
+    limit = min(end, len(view))
+    while position + HEADER_SIZE <= limit:
+        magic, length, check, identity, _ = _HEADER.unpack_from(view, position)
+        if magic == 0 and length == 0:
+            break
+        found = _read_record(view, position, limit, (magic, length, check, identity), known)
+        if found is None:
+            damaged += 1
+            position = _next_record(view, position + 8, limit)
+            continue
+        if isinstance(found, RowSchema):
+            known[identity] = found
+        else:
+            rows.append(found)
+        position += length
+    return RowScan(known, rows, position, damaged)
+
+
+def _read_record(
+    view: memoryview, position: int, limit: int, header: tuple[int, int, int, int], known: dict[int, RowSchema]
+) -> RowSchema | RowHead | None:
+    magic, length, check, identity = header
+    end = position + length
+    if length % 8 or not HEADER_SIZE < length <= LONGEST_RECORD or end > limit:
+        return None
+    schema = known.get(identity) if magic == ROW_MAGIC else None
+    numbers = end if schema is None else end - 8 * schema.cells
+    if numbers <= position + HEADER_SIZE:
+        return None
+    body = bytes(view[position + HEADER_SIZE : numbers])
+    if crc32(body, identity) != check:
+        return None
+    if schema is not None:
+        return _parse_row(schema, body, numbers)
+    return parse_schema(body) if magic == SCHEMA_MAGIC else None
+
+
+def parse_schema(body: bytes) -> RowSchema | None:
+    """Return the schema that a record spells, ``None`` when it spells none."""
+    try:
+        raw = json.loads(body.rstrip(b"\0"))
+        labels, groups = raw
+        schema = RowSchema(
+            tuple(_texts(labels)),
+            tuple(
+                CellGroup(_text(name), tuple(_texts(own)), _bounds(bounds), rest and _text(rest))
+                for name, own, bounds, rest in groups
+            ),
+        )
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not 0 < schema.cells <= MOST_CELLS or len(schema.labels) > MOST_LABELS:
+        return None
+    return schema if all(set(group.labels) <= set(schema.labels) for group in schema.groups) else None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isidentifier() or not value.isascii():
+        raise ValueError(value)
+    return value
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if not isinstance(values, list):
+        raise TypeError(values)
+    return map(_text, values)
+
+
+def _bounds(values: Any) -> tuple[float, ...]:
+    bounds = tuple(float(value) for value in values)
+    if not all(map(math.isfinite, bounds)) or any(low >= high for low, high in pairwise(bounds)):
+        raise ValueError(values)
+    return bounds
+
+
+def _parse_row(schema: RowSchema, body: bytes, numbers: int) -> RowHead | None:
+    count = len(schema.labels)
+    position = _BIRTH.size + 2 * count
+    if len(body) < position:
+        return None
+    values = []
+    for index in range(count):
+        at = _BIRTH.size + 2 * index
+        size = int.from_bytes(body[at : at + 2], "little")
+        if position + size > len(body):
+            return None
+        values.append(body[position : position + size].decode("utf-8", "replace"))
+        position += size
+    return RowHead(schema, tuple(values), max(0, _BIRTH.unpack_from(body)[0]), numbers)
+
+
+def _next_record(view: memoryview, position: int, limit: int) -> int:
+    """Return where the next record may begin from ``position`` on, else where nothing but zeros follows."""
+    data = bytes(view[position:limit])
+    best = -(-len(data.rstrip(b"\0")) // 8) * 8
+    for magic in _MAGICS:
+        at = data.find(magic)
+        while at >= 0 and (position + at) % 8:
+            at = data.find(magic, at + 1)
+        if at >= 0:
+            best = min(best, at)
+    return position + best

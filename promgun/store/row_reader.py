@@ -1,0 +1,161 @@
+"""The rows of all slots, added up: what does not change between two readings is not looked at again.
+
+Sums run by the order of the files, so the order of float additions is fixed, and no total ever sinks by a rounding
+error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from operator import add
+from struct import Struct
+
+from promgun.store.row_format import RowHead, RowSchema, scan_rows
+
+Numbers = tuple[float, ...]
+Unpack = Callable[[bytes, int], Numbers]
+_PAGE = 4096
+
+
+@dataclass(slots=True, eq=False)
+class RowTotal:
+    """A label set over all files: its numbers, by cell of its schema, and the earliest birth (nanoseconds of the
+    monotonic clock).
+    """
+
+    schema: RowSchema
+    values: tuple[str, ...]
+    birth: int
+    numbers: Numbers = ()
+    #: by the order of its file
+    parts: dict[int, Numbers] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _KnownFile:
+    """What is known of a file: which one it is, its last content, how far it was parsed, and its rows by offset."""
+
+    identity: object
+    end: int
+    data: bytes = b""
+    schemas: dict[int, RowSchema] = field(default_factory=dict)
+    rows: list[tuple[int, Unpack, RowTotal]] = field(default_factory=list)
+    bad_rows: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class RowContent:
+    """A file of rows at one moment.
+
+    ``order`` is its place in every sum and finds it again, ``identity`` tells it from another at that place, and rows
+    begin at byte ``start`` of ``data``.
+    """
+
+    order: int
+    identity: object
+    start: int
+    data: bytes
+
+
+class RowReader:
+    """Adds up rows again and again. ``corrupt`` counts records and rows that could not be right, each once."""
+
+    def __init__(self) -> None:
+        self.corrupt = 0
+        self._files: dict[int, _KnownFile] = {}
+        self._schemas: dict[RowSchema, RowSchema] = {}
+        self._totals: dict[int, dict[tuple[str, ...], RowTotal]] = {}
+        self._changed: set[RowTotal] = set()
+
+    def read(self, contents: Iterable[RowContent]) -> list[RowTotal]:
+        """Return the totals of every label set in ``contents``, by schema; never raises for what stands there.
+
+        Of a file that is missing what it held last stays: its owner makes it again.
+        """
+        for content in contents:
+            self._add_file(content)
+        for total in self._changed:
+            self._add_up(total)
+        self._changed.clear()
+        return [total for totals in self._totals.values() for total in totals.values()]
+
+    def _drop_file(self, order: int) -> None:
+        for _, _, total in self._files.pop(order).rows:
+            total.parts.pop(order, None)
+            self._changed.add(total)
+
+    def _add_up(self, total: RowTotal) -> None:
+        if not total.parts:
+            self._totals[id(total.schema)].pop(total.values, None)
+            return
+        first, *others = (total.parts[order] for order in sorted(total.parts))
+        for numbers in others:
+            first = tuple(map(add, first, numbers))
+        total.numbers = first
+
+    def _add_file(self, content: RowContent) -> None:
+        order, data = content.order, content.data
+        known = self._files.get(order)
+        if known is not None and known.identity != content.identity:
+            self._drop_file(order)
+            known = None
+        if known is None:
+            known = self._files[order] = _KnownFile(content.identity, content.start)
+        if data == known.data:
+            return
+        found = scan_rows(data, known.end, len(data), known.schemas)
+        # What was found before is not walked over again: each damage counts once.
+        self.corrupt += found.damaged
+        known.end, known.schemas = found.end, found.schemas
+        changed = _changed_pages(known.data, data)
+        known.data = data
+        for offset, unpack, total in known.rows:
+            if changed.isdisjoint(range(offset // _PAGE, (offset + 8 * total.schema.cells - 1) // _PAGE + 1)):
+                continue
+            self._read_row(known, order, offset, unpack, total)
+        for row in found.rows:
+            total = self._total_of(row)
+            unpack = _unpacker(row.schema.cells)
+            known.rows.append((row.numbers, unpack, total))
+            self._read_row(known, order, row.numbers, unpack, total)
+
+    def _read_row(self, known: _KnownFile, order: int, offset: int, unpack: Unpack, total: RowTotal) -> None:
+        if offset + 8 * total.schema.cells > len(known.data):
+            # cut short: what it held last stays
+            return
+        numbers = unpack(known.data, offset)
+        if min(numbers) < 0 or not math.isfinite(sum(numbers)):
+            if offset not in known.bad_rows:
+                known.bad_rows.add(offset)
+                self.corrupt += 1
+            numbers = tuple(number if 0.0 <= number < math.inf else 0.0 for number in numbers)
+        total.parts[order] = numbers
+        self._changed.add(total)
+
+    def _total_of(self, row: RowHead) -> RowTotal:
+        schema = self._schemas.setdefault(row.schema, row.schema)
+        totals = self._totals.setdefault(id(schema), {})
+        total = totals.get(row.values)
+        if total is None:
+            total = totals[row.values] = RowTotal(schema, row.values, row.birth)
+        total.birth = min(total.birth, row.birth)
+        return total
+
+
+def _changed_pages(before: bytes, after: bytes) -> set[int]:
+    """Return the pages in which two contents differ, those that only one has included."""
+    old, new = memoryview(before), memoryview(after)
+    return {
+        start // _PAGE
+        for start in range(0, max(len(old), len(new)), _PAGE)
+        if old[start : start + _PAGE] != new[start : start + _PAGE]
+    }
+
+
+_UNPACKERS: dict[int, Unpack] = {}
+
+
+def _unpacker(cells: int) -> Unpack:
+    return _UNPACKERS.setdefault(cells, Struct(f"={cells}d").unpack_from)

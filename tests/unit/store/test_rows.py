@@ -1,0 +1,295 @@
+"""Rows: what a writer appends a reader finds, whatever happens in between."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promgun.store.row_file import RowFile
+from promgun.store.row_format import CellGroup, RowSchema, encode_row, encode_schema, parse_schema, scan_rows
+from promgun.store.row_reader import RowContent, RowReader
+
+START = 64
+SIZE = 1 << 16
+LABELS = ("method", "route", "status")
+REQUESTS = RowSchema(
+    LABELS,
+    (
+        CellGroup("gunicorn_requests_total", LABELS),
+        CellGroup("gunicorn_request_duration_seconds", LABELS, (0.1, 1.0)),
+        CellGroup("gunicorn_request_size_bytes", ("method", "route"), (256.0,), rest_of="gunicorn_requests_total"),
+    ),
+)
+LOST = RowSchema(("cause", "route"), (CellGroup("gunicorn_requests_lost_total", ("cause", "route")),))
+
+
+def row_file(content: bytes | bytearray = b"", size: int = SIZE) -> RowFile:
+    """Rows in private memory, all of it reserved."""
+    memory = bytearray(size)
+    memory[: len(content)] = content
+    return RowFile(memoryview(memory), START, lambda _offset, _size: None, reserved=size, clock=lambda: 7)
+
+
+def content_of(file: RowFile) -> bytes:
+    return bytes(file.cells.cast("B"))
+
+
+def count(file: RowFile, schema: RowSchema, values: tuple[str, ...], amount: float = 1.0) -> None:
+    cells, index = file.table(schema).place(values)
+    cells[index] += amount
+
+
+def totals(reader: RowReader, *contents: bytes) -> dict[tuple[str, ...], tuple[float, ...]]:
+    read = reader.read(RowContent(order, "one", START, content) for order, content in enumerate(contents))
+    return {total.values: total.numbers for total in read}
+
+
+def test_a_row_has_the_cells_that_its_schema_says() -> None:
+    assert REQUESTS.cells == 1 + 4 + 3
+    assert REQUESTS.first_cells() == {
+        "gunicorn_requests_total": 0,
+        "gunicorn_request_duration_seconds": 1,
+        "gunicorn_request_size_bytes": 5,
+    }
+
+
+def test_what_is_appended_is_found_with_its_birth_and_numbers() -> None:
+    file = row_file()
+    count(file, REQUESTS, ("GET", "/users/{id}", "200"), 3.0)
+    count(file, LOST, ("oom", ""), 1.0)
+    count(file, REQUESTS, ("GET", "/größe/\N{SNOWMAN}", "404"))
+    found = scan_rows(content_of(file), START, SIZE)
+    assert [(row.schema, row.values, row.birth) for row in found.rows] == [
+        (REQUESTS, ("GET", "/users/{id}", "200"), 7),
+        (LOST, ("oom", ""), 7),
+        (REQUESTS, ("GET", "/größe/\N{SNOWMAN}", "404"), 7),
+    ]
+    assert [file.cells[row.numbers // 8] for row in found.rows] == [3.0, 1.0, 1.0]
+    assert found.damaged == 0
+    assert found.end == file.end
+
+
+def test_the_next_owner_counts_on_in_the_same_rows() -> None:
+    first = row_file()
+    count(first, REQUESTS, ("GET", "/", "200"), 3.0)
+    second = row_file(content_of(first))
+    count(second, REQUESTS, ("GET", "/", "200"))
+    count(second, REQUESTS, ("PUT", "/", "200"))
+    assert totals(RowReader(), content_of(second))["GET", "/", "200"][0] == 4.0
+    assert second.damaged == 0
+
+
+def test_places_never_move() -> None:
+    file = row_file()
+    cells, index = file.table(LOST).place(("oom", ""))
+    for number in range(200):
+        file.table(LOST).place(("oom", str(number)))
+    assert file.table(LOST).place(("oom", "")) == (cells, index)
+
+
+def test_no_room_is_an_error_that_leaves_what_is_there() -> None:
+    file = row_file(size=1024)
+    with pytest.raises(OSError, match=r"[Ll]arge") as caught:  # noqa: PT012 - the loop ends by what is looked for
+        for number in range(1000):
+            count(file, LOST, ("oom", str(number)))
+    assert caught.value.errno == errno.EFBIG
+    found = scan_rows(content_of(file), START, 1024)
+    assert found.damaged == 0
+    assert len(found.rows) > 10
+
+
+def test_pages_are_reserved_before_they_are_written_to() -> None:
+    reserved: list[tuple[int, int]] = []
+    memory = memoryview(bytearray(SIZE))
+    file = RowFile(memory, START, lambda offset, size: reserved.append((offset, size)))
+    for number in range(500):
+        file.table(LOST).place(("oom", str(number)))
+        upto = max(offset + size for offset, size in reserved)
+        assert file.end <= upto
+    assert all(size <= mmap.PAGESIZE for _, size in reserved)
+
+
+def test_a_failed_reservation_leaves_no_trace() -> None:
+    def refuse(_offset: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    file = RowFile(memoryview(bytearray(SIZE)), START, refuse)
+    with pytest.raises(OSError, match="full"):
+        file.table(LOST)
+    assert content_of(file) == bytes(SIZE)
+    assert file.end == START
+
+
+class Cut(Exception):  # noqa: N818 - an event, not an error
+    """The writer is killed here."""
+
+
+class KilledMemory:
+    """Memory whose writer is killed before its n-th store."""
+
+    def __init__(self, memory: memoryview, stores: int) -> None:
+        self._memory = memory
+        self._left = stores
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    def cast(self, kind: Any) -> object:
+        return self if kind == "Q" else self._memory.cast(kind)
+
+    def __getitem__(self, where: slice) -> memoryview:
+        return self._memory[where]
+
+    def __setitem__(self, where: slice | int, value: Any) -> None:
+        if self._left == 0:
+            raise Cut
+        self._left -= 1
+        target: Any = self._memory if isinstance(where, slice) else self._memory.cast("Q")
+        target[where] = value
+
+
+def test_a_writer_killed_between_any_two_stores_leaves_no_half_row() -> None:
+    before = row_file()
+    count(before, REQUESTS, ("GET", "/", "200"), 5.0)
+    for stores in range(9):
+        memory = bytearray(content_of(before))
+        killed = KilledMemory(memoryview(memory), stores)
+        with pytest.raises(Cut):  # noqa: PT012 - it happens in any of them
+            file = RowFile(killed, START, lambda _o, _s: None, reserved=SIZE)  # type: ignore[arg-type] # as memory
+            for path in ("/a", "/b", "/c", "/d", "/e"):
+                file.table(LOST).place(("killed", path))
+        found = scan_rows(bytes(memory), START, SIZE)
+        assert found.damaged == 0
+        after = row_file(memory)
+        count(after, LOST, ("killed", "/z"))
+        assert totals(RowReader(), content_of(after))["killed", "/z"] == (1.0,)
+        assert totals(RowReader(), content_of(after))["GET", "/", "200"][0] == 5.0
+
+
+def damage_and_scan(content: bytes, damage: Callable[[bytearray], None]) -> None:
+    """Damage a copy; the reader and the next writer must go on, and what is found must be what was written."""
+    known = {row.values for row in scan_rows(content, START, SIZE).rows}
+    damaged = bytearray(content)
+    damage(damaged)
+    reader = RowReader()
+    found = totals(reader, bytes(damaged))
+    assert found.keys() <= known
+    assert all(0 <= number < float("inf") for numbers in found.values() for number in numbers)
+    file = row_file(damaged)
+    count(file, LOST, ("killed", "new"))
+    assert totals(RowReader(), content_of(file))["killed", "new"] == (1.0,)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_whatever_is_scribbled_into_a_file_costs_only_what_it_hits(data: st.DataObject) -> None:
+    file = row_file()
+    for number in range(20):
+        count(file, REQUESTS, ("GET", f"/{number}", "200"), float(number))
+        count(file, LOST, ("oom", str(number)))
+    at = data.draw(st.integers(START, file.end - 1))
+    scribble = data.draw(st.binary(min_size=1, max_size=64))
+
+    def overwrite(content: bytearray) -> None:
+        content[at : at + len(scribble)] = scribble
+
+    damage_and_scan(content_of(file), overwrite)
+
+
+def test_a_damaged_row_is_stepped_over() -> None:
+    file = row_file()
+    for number in range(3):
+        count(file, LOST, ("oom", str(number)))
+    content = bytearray(content_of(file))
+    at = content.index(b"oom1")
+    content[at] ^= 0xFF
+    reader = RowReader()
+    assert set(totals(reader, bytes(content))) == {("oom", "0"), ("oom", "2")}
+    assert reader.corrupt == 1
+    totals(reader, bytes(content))
+    assert reader.corrupt == 1
+
+
+def test_a_number_that_cannot_be_right_reads_0_and_is_counted_once() -> None:
+    file = row_file()
+    count(file, LOST, ("oom", ""), 2.0)
+    count(file, LOST, ("killed", ""), float("nan"))
+    count(file, LOST, ("timeout", ""), -5.0)
+    reader = RowReader()
+    for _ in range(2):
+        assert totals(reader, content_of(file)) == {
+            ("oom", ""): (2.0,),
+            ("killed", ""): (0.0,),
+            ("timeout", ""): (0.0,),
+        }
+    assert reader.corrupt == 2
+
+
+def test_files_are_added_up_in_their_order_and_one_that_goes_is_shown_as_it_was() -> None:
+    files = [row_file() for _ in range(3)]
+    reader = RowReader()
+    expected = 0.0
+    for file in files:
+        amount = random.random()
+        expected += amount
+        count(file, LOST, ("oom", ""), amount)
+    contents = [content_of(file) for file in files]
+    assert totals(reader, *contents)["oom", ""] == (expected,)
+    count(files[0], LOST, ("oom", "/late"))
+    contents[0] = content_of(files[0])
+    assert totals(reader, *contents)["oom", "/late"] == (1.0,)
+    assert totals(reader, contents[0])["oom", ""] == (expected,), "its owner makes it again"
+
+
+def test_what_changes_between_two_readings_is_seen() -> None:
+    file, reader = row_file(), RowReader()
+    for number in range(300):
+        count(file, REQUESTS, ("GET", f"/{number}", "200"))
+    totals(reader, content_of(file))
+    for number in range(0, 300, 7):
+        count(file, REQUESTS, ("GET", f"/{number}", "200"))
+    found = totals(reader, content_of(file))
+    assert found == totals(RowReader(), content_of(file))
+    assert sum(numbers[0] for numbers in found.values()) == 300 + len(range(0, 300, 7))
+
+
+def test_the_earliest_birth_counts() -> None:
+    early = RowFile(memoryview(bytearray(SIZE)), START, lambda _o, _s: None, clock=lambda: 3)
+    late = RowFile(memoryview(bytearray(SIZE)), START, lambda _o, _s: None, clock=lambda: 9)
+    for file in (early, late):
+        count(file, LOST, ("oom", ""))
+    read = RowReader().read(RowContent(order, 1, START, content_of(file)) for order, file in enumerate((late, early)))
+    assert [total.birth for total in read] == [3]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[[],[]]",
+        b'[["a"],[["b",["c"],[],""]]]',
+        b'[["le\\u0000"],[["b",[],[],""]]]',
+        b'[[],[["b",[],[2,1],""]]]',
+        b'[[],[["b",[],[NaN],""]]]',
+        b'[[],[["b",[],["x"],""]]]',
+        b'[[],[["b d",[],[],""]]]',
+        b"[" * 5000,
+    ],
+)
+def test_a_schema_that_cannot_be_is_none(body: bytes) -> None:
+    assert parse_schema(body) is None
+
+
+def test_a_schema_is_read_as_it_was_written() -> None:
+    record = encode_schema(REQUESTS, 4)
+    found = scan_rows(record + encode_row(REQUESTS.cells, 4, ("GET", "/", "200"), 1), 0, 1 << 20)
+    assert found.schemas == {4: REQUESTS}
+    assert [row.values for row in found.rows] == [("GET", "/", "200")]
