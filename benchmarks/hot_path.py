@@ -26,10 +26,10 @@ from shared import Report, Spread, Value, arguments, fast_folder, percentile, pi
 import promgun.config.gunicorn_settings  # noqa: F401 - makes our settings known to Gunicorn
 from promgun.metrics.instruments import Instruments
 from promgun.store.board import Role
-from promgun.store.directory import create_private
 from promgun.store.files import Owner
 from promgun.store.process import STORE
 from promgun.store.request_table import BUSY
+from promgun.store.run_places import create_private
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)  # and +Inf: 15
 _BATCH_SECONDS = 0.001

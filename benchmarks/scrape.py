@@ -23,15 +23,15 @@ from typing import Any
 
 from frames import FRAME_WORKERS, FrameCase, frame_rows
 from shared import Report, Value, arguments, fast_folder, high_water, mib, pinned, two_cores
-from stores import Population, fill_stock, serve, workers
+from stores import Population, files_and_bytes, fill_stock, serve, workers
 
 from promgun.collect.families import build_family
 from promgun.collect.page import Collector
 from promgun.exposition.formats import Page
-from promgun.store.directory import take_over
 from promgun.store.files import Owner
 from promgun.store.process import STORE
 from promgun.store.reader import StoreReader, families_of
+from promgun.store.run_places import take_over
 
 TARGET_CASE = Population(8, 20, 0)
 CASES = (
@@ -90,11 +90,15 @@ def scrape_ours(server: Server) -> bytes:
     return server.render(server.collector.collect())
 
 
+def _as_they_are(*_: object) -> dict[tuple[str, ...], tuple[str, ...]]:
+    return {}
+
+
 def scrape_same(reader: StoreReader) -> bytes:
     """Return what stands in the store alone, as prometheus_client would show it."""
     from prometheus_client import generate_latest  # noqa: PLC0415 - same
 
-    families = families_of(reader.read().series)
+    families = families_of(reader.read(_as_they_are).series)
     return generate_latest(Page(build_family(name, series) for name, series in families.items()))
 
 
@@ -120,7 +124,7 @@ def _round(case: Case, reader: StoreReader, *, cold: bool) -> None:
         case.note("cold", _timed(scrape_same, StoreReader(case.ours))[0])
         case.note("page cold", _timed(scrape_ours, Server(case.ours))[0])
     case.note("warm", _timed(scrape_same, reader)[0])
-    case.note("read", _timed(lambda it: it.read(), reader)[0])
+    case.note("read", _timed(lambda it: it.read(_as_they_are), reader)[0])
     case.note("page", _timed(scrape_ours, case.server)[0])
     seconds, families = _timed(lambda it: it.collect(), case.server.collector)
     case.note("collect", seconds)
@@ -175,10 +179,10 @@ def show(report: Report, cases: list[Case]) -> None:
         sizes.append(
             {
                 "processes x label sets": str(case.population),
-                "files": _files(case.ours)[0],
-                "stock files": _files(case.stock)[0],
-                "store KiB": _files(case.ours)[1] / 1024,
-                "stock KiB": _files(case.stock)[1] / 1024,
+                "files": files_and_bytes(case.ours)[0],
+                "stock files": files_and_bytes(case.stock)[0],
+                "store KiB": files_and_bytes(case.ours)[1] / 1024,
+                "stock KiB": files_and_bytes(case.stock)[1] / 1024,
                 "page KiB": len(scrape_ours(case.server)) / 1024,
                 "peak MiB": mib(_peak(_peak_ours, case.ours)),
                 "stock peak MiB": mib(_peak(_peak_stock, case.stock)),
@@ -201,11 +205,6 @@ def _peak_ours(folder: Path) -> int:
 
 def _peak_stock(folder: Path) -> int:
     return high_water(lambda: scrape_stock(folder))
-
-
-def _files(folder: Path) -> tuple[int, int]:
-    files = list(folder.glob("*.db"))
-    return len(files), sum(file.stat().st_size for file in files)
 
 
 def _show_targets(report: Report, cases: list[Case]) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -28,13 +28,14 @@ from pathlib import Path
 from psutil import Error
 from servers import Server, promgun
 from shared import Report, Value, arguments, cpu_seconds, fast_folder, mib, resident_bytes
+from stores import files_and_bytes
 
 from promgun.collect.page import Collector
 from promgun.exposition.formats import Page
 from promgun.store.board import Role
-from promgun.store.directory import take_over
 from promgun.store.files import Owner
 from promgun.store.process import STORE
+from promgun.store.run_places import take_over
 
 ALIVE = 4  # processes alive at once, in the first part
 COUNTED = 25  # by each of them
@@ -64,7 +65,7 @@ def recycle(report: Report, processes: int) -> None:
             for checkpoint in sorted({min(WARM_UP, processes), processes // 2, processes}):
                 _run(checkpoint - done)
                 done = checkpoint
-                copies.append((done, shutil.copytree(directory.path, folder / f"after-{done}")))
+                copies.append((done, _copy(directory.path, folder / f"after-{done}")))
         finally:
             directory.close()
         times = _scrape_in_turns([copy for _, copy in copies])
@@ -76,6 +77,12 @@ def recycle(report: Report, processes: int) -> None:
     report.check("as many slots as processes at once", fine=all(row["slots"] == ALIVE for row in rows))
     report.check("scrape time as after the first hundred", fine=times[-1] <= times[0] * SLOWER)
     report.check("every total exact", fine=all(row["counted"] == row["to count"] for row in rows))
+
+
+def _copy(store: Path, copy: Path) -> Path:
+    # cp knows how to leave the holes of the slots' files holes
+    subprocess.run(["cp", "-a", "--sparse=always", str(store), str(copy)], check=True)
+    return copy
 
 
 def _scrape_in_turns(stores: Sequence[Path]) -> list[float]:
@@ -97,12 +104,12 @@ def _page(collector: Collector) -> str:
 
 
 def _row(processes: int, store: Path, best: float) -> dict[str, Value]:
-    files = list(store.iterdir())
+    files, size = files_and_bytes(store)
     return {
         "processes": processes,
-        "files": len(files),
-        "KiB": sum(file.stat().st_size for file in files) / 1024,
-        "slots": sum(file.name.startswith("slot-") for file in files),
+        "files": files,
+        "KiB": size / 1024,
+        "slots": len(list((store / "slots").glob("*.lock"))),
         "scrape ms, best": best * 1e3,
         "counted": total_of(_page(Collector(store)), "soak_requests_total"),
         "to count": processes * COUNTED,
@@ -237,25 +244,17 @@ def _look_at(server: Server, store: Path, seconds: float) -> ServerFigures:
     with urllib.request.urlopen(server.metrics_url, timeout=10) as answer:
         page = answer.read().decode()
     used = cpu_seconds(tree.metrics) - before
-    files = _sizes(store)
+    files, size = files_and_bytes(store)
     return ServerFigures(
         seconds=seconds,
         spawned=total_of(page, "gunicorn_worker_spawns_total"),
         requests=total_of(page, "gunicorn_requests_total"),
-        files=len(files),
-        size=sum(files),
+        files=files,
+        size=size,
         master=resident_bytes(tree.master),
         metrics=resident_bytes(tree.metrics),
         scrape_ms=used * 1e3,
     )
-
-
-def _sizes(store: Path) -> list[int]:
-    sizes = []
-    for file in store.iterdir():
-        with suppress(FileNotFoundError):  # live gauges go with their worker
-            sizes.append(file.stat().st_size)
-    return sizes
 
 
 def _judge(report: Report, figures: Sequence[ServerFigures]) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from promgun.store.board import Cell, Role
-from promgun.store.directory import StoreDirectory
 from promgun.store.process import STORE
+from promgun.store.run_directory import RunDirectory
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # and +Inf: 12 buckets
 
@@ -48,7 +49,7 @@ def serve(sets: int) -> None:
 
 
 @contextmanager
-def workers(directory: StoreDirectory, population: Population, use: Callable[[int], None] = count) -> Iterator[None]:
+def workers(directory: RunDirectory, population: Population, use: Callable[[int], None] = count) -> Iterator[None]:
     """Recycle workers on a store, then keep as many alive as the population says; each does ``use`` once."""
     STORE.open(directory)
     for first in range(0, population.recycled, population.processes):
@@ -89,6 +90,17 @@ def _release(workers: list[tuple[int, int]]) -> None:
         os.close(end)
     for pid, _ in workers:
         os.waitpid(pid, 0)
+
+
+def files_and_bytes(folder: Path) -> tuple[int, int]:
+    """Return how many files lie below a folder, and the space that they take; a file of two names counts once."""
+    found = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # live gauges go with their worker
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                found[status.st_ino] = status.st_blocks * 512
+    return len(found), sum(found.values())
 
 
 def fill_stock(folder: Path, population: Population) -> None:

@@ -119,9 +119,9 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     from gunicorn.glogging import Logger  # noqa: PLC0415 - same
 
     import promgun.config.gunicorn_settings  # noqa: F401, PLC0415 - only in children: makes our settings known
-    from promgun.store.directory import create_private  # noqa: PLC0415 - same
     from promgun.store.files import Owner  # noqa: PLC0415 - same
     from promgun.store.process import STORE  # noqa: PLC0415 - same
+    from promgun.store.run_places import create_private  # noqa: PLC0415 - same
     from promgun.workers._config_cache import cache_settings  # noqa: PLC0415 - same
 
     application: Application = plain

@@ -25,6 +25,21 @@ TIME_LIMIT = 300
 GRACE = 60
 
 
+#: Tests of whole servers that are measured where coverage is shown: every part of a server is in one of them, and
+#: measuring doubles what each interpreter costs, so the others, which start hundreds, run beside.
+MEASURED_SERVERS = frozenset(
+    {"test_requests", "test_http2", "test_overridden_methods", "test_app_metrics", "test_plain_gunicorn"}
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of servers that are not measured, before pytest selects by markers."""
+    for item in items:
+        if item.path.parent.name == "process" and item.path.stem not in MEASURED_SERVERS:
+            item.add_marker(pytest.mark.unmeasured("measured servers are in tests of their own: it would only repeat"))
+
+
 def pytest_configure() -> None:
     """Have the programs that are tested hear what ends them: a shell that runs the tests in the background has them
     ignore Ctrl-C, and nohup a hang-up, and both are passed on (POSIX, shell 2.11 and nohup).

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
-from operator import itemgetter
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
-from promgun.metrics.label_sets import fold, sets_to_fold
 from promgun.store.format import go_string
 from promgun.store.series import Series, merge_gauge
 
@@ -30,32 +27,6 @@ def build_family(name: str, series: list[Series]) -> Metric:
     else:
         family.samples = [Sample(item.sample, dict(item.labels), item.value) for item in _without_duplicates(series)]
     return family
-
-
-def cap_label_sets(series: list[Series], cap: int) -> list[Series]:
-    """Return ``series`` of one family with at most ``cap`` label sets (``le`` aside), as :mod:`label_sets` decides.
-
-    Every worker keeps the cap for itself; here it is kept for all of them together.
-    """
-    names = series[0].names
-    by_set: dict[tuple[str, ...], list[Series]] = {}
-    for item in series:
-        by_set.setdefault(tuple(value for _, value in item.group), []).append(item)
-    beyond = sets_to_fold(names, by_set.keys(), cap)
-    if not beyond:
-        return series
-    shown: list[Series] = []
-    # In one order for every reader: floats added in another one differ by a rounding error, which reads as a reset.
-    for values, items in sorted(by_set.items(), key=itemgetter(0)):
-        if values not in beyond:
-            shown.extend(items)
-            continue
-        folded = dict(zip(names, fold(names, values), strict=True))
-        shown.extend(
-            replace(item, labels=tuple((name, folded.get(name, value)) for name, value in item.labels))
-            for item in items
-        )
-    return shown
 
 
 def _without_duplicates(series: list[Series]) -> Iterable[Series]:

@@ -6,6 +6,7 @@ A function yields rows: a family, the values of its labels in the catalogue's or
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from promgun.collect.accept_queues import read_overflows
@@ -27,6 +28,7 @@ _GENERATION_CELLS = {
 _ERROR_CELLS = {
     StoreErrorReason.NO_SPACE: Cell.ERRORS_NO_SPACE,
     StoreErrorReason.CORRUPT: Cell.ERRORS_CORRUPT,
+    StoreErrorReason.VANISHED: Cell.ERRORS_VANISHED,
     StoreErrorReason.PERMISSION: Cell.ERRORS_PERMISSION,
 }
 
@@ -47,16 +49,18 @@ def request_rows(_: Reading) -> Iterator[Row]:
 
 def worker_rows(reading: Reading) -> Iterator[Row]:
     """Yield what each slot's workers have used, then the state of each living worker."""
+    requests = reading.values.by_slot[workers.WORKER_REQUESTS.name]
     for owner in reading.owners:
         if owner.slot in reading.totals:
-            yield from _slot(owner, reading.totals[owner.slot])
+            yield from _slot(owner, reading.totals[owner.slot], requests)
     for worker in reading.workers:
         yield from _worker(worker, reading.taken_ns)
 
 
-def _slot(owner: SlotOwner, totals: SlotTotals) -> Iterator[Row]:
+def _slot(owner: SlotOwner, totals: SlotTotals, requests: Mapping[str, float]) -> Iterator[Row]:
     board = owner.board
     worker_id = str(owner.slot)
+    yield row(workers.WORKER_REQUESTS, (worker_id,), requests.get(worker_id, 0.0))
     yield row(workers.WORKER_BUSY_SECONDS, (worker_id,), totals.busy / _NS)
     yield row(workers.WORKER_CPU_SECONDS, (worker_id, CpuMode.USER), totals.user / _NS)
     yield row(workers.WORKER_CPU_SECONDS, (worker_id, CpuMode.SYSTEM), totals.system / _NS)
@@ -132,9 +136,15 @@ def promgun_rows(reading: Reading) -> Iterator[Row]:
     errors[StoreErrorReason.CORRUPT] += reading.values.corrupt
     for reason, count in errors.items():
         yield row(promgun.STORE_ERRORS, (reason,), float(count))
+    folded = Counter(reading.values.folded)
+    for series in reading.values.own:
+        if series.sample == promgun.LABEL_SETS_FOLDED.name:
+            folded[dict(series.labels)["family"]] += int(series.value)
+    for family in FOLDABLE:
+        yield row(promgun.LABEL_SETS_FOLDED, (family,), float(folded[family]))
     yield row(promgun.STORE_BYTES, (), float(reading.values.size))
     yield row(promgun.STORE_FILES, (), float(reading.values.files))
-    yield row(promgun.STORE_SLOTS, (), float(len(reading.owners)))
+    yield row(promgun.STORE_SLOTS, (), float(sum(owner.slot > 0 for owner in reading.owners)))
 
 
 def endpoint_rows(_reading: Reading) -> Iterator[Row]:

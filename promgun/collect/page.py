@@ -9,56 +9,68 @@ from pathlib import Path
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
-from promgun.collect.families import build_family, cap_label_sets
+from promgun.collect.families import build_family
 from promgun.collect.live_families import computed_rows, zero_sets
 from promgun.collect.reading import InstanceReader, Reading
 from promgun.collect.slot_owners import living_owners
 from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families.promgun import SCRAPE_DURATION_SECONDS
-from promgun.metrics.label_sets import has_free_labels
 from promgun.metrics.spec import MetricSpec
 from promgun.store.reader import families_of
+from promgun.store.run_places import run_in
 from promgun.store.series import Series
+
+#: What an application puts under our names is not ours, and not shown.
+_OWN = frozenset(spec.family for spec in CATALOG)
 
 
 class Collector:
-    """Collects the page of one store, and takes the readings that a status is made of; keep it between them.
+    """Collects the page of one store, or of the run below what ``--metrics-dir`` named, and takes the readings that a
+    status is made of; keep it between them.
 
     ``log`` gets a line for each damaged file and each family that cannot be shown, once. Used from one thread at a
     time; ``master_alive`` and ``worker_booted`` may be called from another.
     """
 
     def __init__(self, store: Path, log: Callable[[str], None] | None = None) -> None:
-        self.store = store
+        self._named = store
         self._log = log
         self._reader = InstanceReader(store)
         self._unshown: set[str] = set()
 
     def master_alive(self) -> bool:
         """Whether a master of the store lives."""
-        return any(owner.is_master for owner in living_owners(self.store))
+        return any(owner.is_master for owner in living_owners(self._run()))
 
     def worker_booted(self) -> bool:
         """Whether at least one living worker has booted."""
-        return any(owner.is_worker and owner.has_booted for owner in living_owners(self.store))
+        return any(owner.is_worker and owner.has_booted for owner in living_owners(self._run()))
 
     def read(self) -> Reading:
         """Return a reading without what is slow: what a status is made of."""
-        return self._reader.read(whole=False)
+        return self._instance().read(whole=False)
+
+    def _run(self) -> Path:
+        return run_in(self._named)
+
+    def _instance(self) -> InstanceReader:
+        # A sidecar may begin before the run is there, below what --metrics-dir names.
+        run = self._run()
+        if run != self._reader.store:
+            self._reader = InstanceReader(run)
+        return self._reader
 
     def collect(self) -> list[Metric]:
         """Return every family that has a sample."""
         begin = time.perf_counter()
-        reading = self._reader.read(whole=True)
+        reading = self._instance().read(whole=True)
         for complaint in reading.values.complaints:
             if self._log is not None:
                 self._log(f"A file of the metrics store is damaged and read as far as it is good: {complaint}")
-        stored = families_of(reading.values.series)
+        own = families_of(reading.values.own)
+        stored = {name: series for name, series in families_of(reading.values.series).items() if name not in _OWN}
         rows = computed_rows(reading)
-        families = [
-            _own_family(spec, rows.get(spec, {}), stored.pop(spec.family, []), reading.max_label_sets)
-            for spec in CATALOG
-        ]
+        families = [_own_family(spec, rows.get(spec, {}), own.get(spec.family, [])) for spec in CATALOG]
         scrape = next(family for family in families if family.name == SCRAPE_DURATION_SECONDS.family)
         for name in sorted(stored):
             families.extend(self._foreign_family(name, stored[name]))
@@ -76,15 +88,13 @@ class Collector:
             return []
 
 
-def _own_family(spec: MetricSpec, rows: Mapping[tuple[str, ...], float], stored: list[Series], cap: int) -> Metric:
+def _own_family(spec: MetricSpec, rows: Mapping[tuple[str, ...], float], stored: list[Series]) -> Metric:
     """Return a family of the catalogue: what is stored or was computed, and 0 for closed sets that nothing has
     touched.
     """
-    # What an application puts under our names, and what damage makes of our keys, is not ours.
+    # Another version of promgun may have had other labels.
     names = tuple(sorted(spec.labels))
     series = [] if rows else [item for item in stored if item.kind == spec.kind and item.names == names]
-    if series and has_free_labels(spec.labels):
-        series = cap_label_sets(series, cap)
     if series:
         family = build_family(spec.family, series)
         family.documentation = spec.help

@@ -19,17 +19,18 @@ from promgun.metrics.defaults import MAX_LABEL_SETS
 from promgun.metrics.families.master import WORKER_EXITS
 from promgun.metrics.families.requests import REQUEST_DURATION_SECONDS, REQUESTS
 from promgun.metrics.families.workers import WORKER_REQUESTS
-from promgun.metrics.spec import MetricSpec
-from promgun.store.board import Cell
+from promgun.metrics.label_sets import folded_sets
+from promgun.store.board import BoardView, Cell
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import StoredValues, StoreReader, SumBy, Sums
+from promgun.store.run_reader import master_slot
 
-#: What a status shows sums of: the family, the sample of it, and the label that it is summed by.
-SUMMED: tuple[tuple[MetricSpec, str, str], ...] = (
-    (REQUESTS, REQUESTS.name, "status"),
-    (REQUEST_DURATION_SECONDS, REQUEST_DURATION_SECONDS.bucket, "le"),
-    (WORKER_REQUESTS, WORKER_REQUESTS.name, "worker_id"),
-    (WORKER_EXITS, WORKER_EXITS.name, "cause"),
+#: The sums that a status shows. A worker's requests are those of its slot.
+SUMMED = (
+    SumBy(REQUESTS.name, REQUESTS.name, "status"),
+    SumBy(REQUEST_DURATION_SECONDS.name, REQUEST_DURATION_SECONDS.name, "le"),
+    SumBy(WORKER_REQUESTS.name, REQUESTS.name, ""),
+    SumBy(WORKER_EXITS.name, WORKER_EXITS.name, "cause"),
 )
 
 
@@ -121,31 +122,35 @@ class InstanceReader:
     """Reads one store again and again, from one thread at a time; remembers what does not change between readings."""
 
     def __init__(self, store: Path) -> None:
-        self._store = store
+        self.store = store
         self._living: frozenset[int] = frozenset()
-        self._reader = StoreReader(store, lambda slot: slot in self._living, sums_wanted())
+        self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED)
         self._figures = ProcessFigures()
         self._counters = SlotCounters()
         self._queues = AcceptQueues()
+        self._last_boards: dict[int, BoardView] = {}
 
     def read(self, *, whole: bool) -> Reading:
         """Read the owners of all slots; never raises for what stands in the store.
 
         ``whole`` also reads what costs most of a process: unique memory and open descriptors.
         """
-        owners = owners_of(self._store, lambda pid, usage: self._figures.read(pid, usage, whole=whole))
+        owners = owners_of(
+            self.store, lambda pid, usage: self._figures.read(pid, usage, whole=whole), self._last_boards
+        )
         taken_ns, at = time.monotonic_ns(), time.time()
         self._living = frozenset(owner.slot for owner in owners if owner.alive)
         self._figures.keep(owner.board[Cell.PID] for owner in owners if owner.alive)
-        facts = list(read_facts(self._store))
+        facts = list(read_facts(self.store))
+        max_label_sets = max((fact.max_label_sets for fact in facts), default=0) or MAX_LABEL_SETS
         return Reading(
             taken_ns=taken_ns,
             at=at,
             owners=owners,
             masters=newest_first(_masters(owners, facts)),
             totals={owner.slot: self._totals_of(owner) for owner in owners if owner.board[Cell.WORKED]},
-            max_label_sets=max((fact.max_label_sets for fact in facts), default=0) or MAX_LABEL_SETS,
-            _read_values=self._reader.read,
+            max_label_sets=max_label_sets,
+            _read_values=lambda: self._reader.read(lambda names, sets: folded_sets(names, sets, max_label_sets)),
             _read_sums=self._reader.read_sums,
             _read_queues=self._queues.read,
         )
@@ -158,7 +163,7 @@ class InstanceReader:
             "voluntary": board[Cell.SWITCHES_VOLUNTARY_BASE],
             "involuntary": board[Cell.SWITCHES_INVOLUNTARY_BASE],
         }
-        # A master may own a slot that was a worker's; what it uses is not the workers'.
+        # A child that the application forked may own a slot that was a worker's; what it uses is not the workers'.
         figures = owner.figures if owner.was_worker else None
         totals = self._counters.update(owner.slot, board[Cell.PID], figures, booked)
         busy = self._counters.clamp(owner.slot, "busy", board.busy_ns(board.taken))
@@ -166,13 +171,5 @@ class InstanceReader:
 
 
 def _masters(owners: Sequence[SlotOwner], facts: Sequence[MasterFacts]) -> Iterator[Master]:
-    known = {(fact.slot, fact.pid): fact for fact in facts}
+    known = {(master_slot(fact.slot), fact.pid): fact for fact in facts}
     return (Master(owner, known.get((owner.slot, owner.board[Cell.PID]))) for owner in owners if owner.is_master)
-
-
-def sums_wanted() -> tuple[SumBy, ...]:
-    """Return :data:`SUMMED` as the store's reader wants it."""
-    return tuple(
-        SumBy(sample=sample, label=label, kind=family.kind, names=tuple(sorted(family.labels)))
-        for family, sample, label in SUMMED
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from promgun.collect.processes import Figures
 from promgun.metrics.label_values import WorkerState
 from promgun.store.board import BoardView, Cell, Role, is_alive
 from promgun.store.request_table import Phase, RunningRequest
-from promgun.store.slots import read_board_of, read_views
+from promgun.store.run_reader import read_board_of, read_views
 from promgun.system.procfs import HAS_PROC, Usage, read_usage
 
 _NS = 1e9
@@ -83,14 +83,23 @@ def worker_state(board: BoardView, now_ns: int) -> WorkerState:
     return WorkerState.BUSY if board.in_progress > 0 else WorkerState.IDLE
 
 
-def owners_of(store: Path, figures: ReadFigures = lambda _pid, _usage: None) -> tuple[SlotOwner, ...]:
+def owners_of(
+    store: Path,
+    figures: ReadFigures = lambda _pid, _usage: None,
+    last: MutableMapping[int, BoardView] | None = None,
+) -> tuple[SlotOwner, ...]:
     """Return the owners of all slots in order, with their figures, all of one moment; empty where there is no store.
 
     A worker that went between the copy of its board and the look at its process is looked up again: its master adds
-    to the board what it used before it is reaped.
+    to the board what it used before it is reaped. ``last`` remembers boards by slot: one whose file somebody removed
+    goes on as it was read last, until its owner has made the file again.
     """
     found = []
-    for board in read_views(store):
+    boards = {board.slot: board for board in read_views(store)}
+    if last is not None and boards:
+        boards = {**last, **boards}
+        last.update(boards)
+    for _, board in sorted(boards.items()):
         owner = _owner(board, figures)
         if owner.figures is None and board[Cell.PID] > 0 and board[Cell.WORKED]:
             again = read_board_of(store, board.slot)

@@ -8,9 +8,11 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from promgun.config.listeners import NO_LISTENERS, Listeners
 from promgun.config.metrics_addresses import SocketAddress
+from promgun.store.run_directory import FORMAT
 
 VARIABLE = "PROMGUN_HANDOVER"
 #: Set by Gunicorn's ``Arbiter.reexec`` for the master that it executes.
@@ -23,8 +25,18 @@ class Handover:
 
     store: Path
     private: bool
+    #: what the old master calls the format of its store
+    format: str
+    #: device and inode of the store's directory
+    identity: tuple[int, int] = (0, 0)
+    second_client: Path | None = None
     listeners: Listeners = field(default_factory=lambda: NO_LISTENERS)
     activated: bool = False
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether this version of promgun can go on with the store."""
+        return self.format == FORMAT
 
     def to_environment(self, environment: MutableMapping[str, str]) -> None:
         """Write it where the new master will look: each listener by its descriptor, and the address it was asked for
@@ -34,6 +46,9 @@ class Handover:
             {
                 "store": str(self.store),
                 "private": self.private,
+                "identity": self.identity,
+                "second_client": None if self.second_client is None else str(self.second_client),
+                "format": self.format,
                 "listeners": [listener.fileno() for listener in self.listeners.values()],
                 "addresses": [place.sockaddr for place in self.listeners],
                 "activated": self.activated,
@@ -53,9 +68,23 @@ class Handover:
         for listener in sockets:
             listener.set_inheritable(False)
             listener.settimeout(0)
-        asked = [tuple(each) if isinstance(each, list) else each for each in raw["addresses"]]
+        asked = [tuple(each) if isinstance(each, list) else each for each in raw.get("addresses", ())]
         listeners = {
             SocketAddress(listener.family, sockaddr): listener
-            for listener, sockaddr in zip(sockets, asked, strict=True)
+            for listener, sockaddr in zip(sockets, asked or map(_name_of, sockets), strict=True)
         }
-        return cls(Path(raw["store"]), raw["private"], MappingProxyType(listeners), raw["activated"])
+        identity, second = raw.get("identity", (0, 0)), raw.get("second_client")
+        return cls(
+            store=Path(raw["store"]),
+            private=raw["private"],
+            format=raw.get("format", ""),
+            identity=(identity[0], identity[1]),
+            second_client=None if second is None else Path(second),
+            listeners=MappingProxyType(listeners),
+            activated=raw.get("activated", False),
+        )
+
+
+def _name_of(listener: socket.socket) -> Any:
+    """Return the address that a listener has, where an older master did not say which it was asked for."""
+    return listener.getsockname()

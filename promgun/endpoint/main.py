@@ -15,11 +15,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from promgun.config.push_gateway import Gateway
 from promgun.config.web_options import WebOptions
 from promgun.endpoint.counts import EndpointCounts
 from promgun.endpoint.html import StatusFeed
 from promgun.endpoint.limits import Limits, raise_open_files
 from promgun.endpoint.process import COLLECTOR, EXIT_FAILED, IGNORED_SIGNALS, STOP_SIGNAL, EndpointConfig
+from promgun.endpoint.push import Lines, push
 from promgun.endpoint.security import load_security
 from promgun.endpoint.server import MetricsEndpoint
 from promgun.errors import PromgunError
@@ -103,6 +105,18 @@ def check(argument: str) -> NoReturn:
     except PromgunError as error:
         answer = {"error": error.message, "hint": error.hint}
     os.write(1, json.dumps(answer).encode())
+    os._exit(0)
+
+
+def push_page(argument: str) -> NoReturn:
+    """Push the final page to the gateway that standard input names; write what to log as one JSON list."""
+    config = EndpointConfig.from_json(argument)
+    asked = json.loads(sys.stdin.buffer.read())
+    _become(config)
+    lines = Lines()
+    families = _load(config.collector)(Path(config.store)).collect()
+    push(Gateway(asked["url"], asked["username"], asked["password"]), asked["job"], families, lines)
+    os.write(1, json.dumps(lines.written).encode())
     os._exit(0)
 
 

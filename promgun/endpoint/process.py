@@ -9,8 +9,9 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from promgun.config.push_gateway import gateway_of
 from promgun.config.web_options import WebOptions
 from promgun.errors import ConfigurationError
 
@@ -55,8 +56,8 @@ try:
     except OSError:
         here = ""
     sys.path[:] = [folder for folder in sys.path if folder not in ("", here)] + [sys.argv[2]]
-    from promgun.endpoint.main import check, run
-    (check if sys.argv[3:] else run)(sys.argv[1])
+    from promgun.endpoint import main
+    getattr(main, sys.argv[3] if sys.argv[3:] else "run")(sys.argv[1])
 except BaseException:
     sys.excepthook(*sys.exc_info())
 finally:
@@ -65,6 +66,9 @@ finally:
 
 #: The third argument of a process that says in one line of JSON whether the web configuration can be used, and ends.
 _CHECK = "check"
+#: The same for one that pushes the final page to the gateway on its standard input, and says what to log.
+_PUSH = "push_page"
+_PUSH_SECONDS = 10.0
 _CHECK_SECONDS = 30.0
 
 # The process reads the store's files; prometheus_client must not take it for one that writes them.
@@ -149,6 +153,37 @@ def check_web(config: EndpointConfig) -> bool:
     if "error" in answer:
         raise ConfigurationError(answer["error"], answer["hint"])
     return bool(answer["tls"])
+
+
+def push_final_page(config: EndpointConfig, cfg: Any, log: Any) -> None:
+    """Push the final page where ``--push-gateway`` says; without it do nothing. ``cfg`` is Gunicorn's; never raises.
+
+    A process like the one that serves reads the store and pushes, as the workers' user: what workers have written is
+    not parsed by a process with more rights.
+    """
+    try:
+        gateway = gateway_of(cfg)
+    except ConfigurationError as error:
+        log.error("The final metrics could not be pushed: %s", error)
+        return
+    if gateway is None:
+        return
+    asked = {**asdict(gateway), "job": cfg.push_gateway_job or cfg.proc_name}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CODE, config.to_json(), _PACKAGE_FOLDER, _PUSH],
+            input=json.dumps(asked).encode(),
+            stdout=subprocess.PIPE,
+            timeout=_PUSH_SECONDS,
+            check=False,
+            env=_environment(),
+        )
+        lines = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        log.error("The final metrics could not be pushed to %s: %s", gateway.url, error)
+        return
+    for level, text in lines:
+        log.log(level, "%s", text)
 
 
 def _environment() -> dict[str, str]:

@@ -1,23 +1,25 @@
 """The final page of a server that does not live long enough to be scraped, pushed to a Pushgateway at its end.
 
 https://github.com/prometheus/pushgateway: a PUT replaces all that was pushed before for the same job and instance.
-The master imports this module, so what pushing needs is imported when it is done.
+It runs in a process of its own, as the workers' user (:func:`promgun.endpoint.process.push_final_page`).
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from http.client import HTTPException
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.error import HTTPError
 
-from promgun.config.push_gateway import Gateway, gateway_of
-from promgun.errors import ConfigurationError
+from prometheus_client.core import Metric
+from prometheus_client.exposition import basic_auth_handler, default_handler, push_to_gateway
 
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+from promgun.config.push_gateway import Gateway
+from promgun.terminal.output import printable
 
 #: Seconds that an exit waits for the Pushgateway, name resolution included.
 DEADLINE = 3.0
@@ -36,18 +38,19 @@ class _Page:
         return self.families
 
 
-def push_final_page(cfg: Any, store: Path, log: Any) -> None:
-    """Push what a store holds where ``--push-gateway`` says; without it do nothing. ``cfg`` is Gunicorn's."""
-    try:
-        gateway = gateway_of(cfg)
-    except ConfigurationError as error:
-        log.error("The final metrics could not be pushed: %s", error)
-        return
-    if gateway is None:
-        return
-    from promgun.collect.page import Collector  # noqa: PLC0415 - see above
+class Lines:
+    """A log that keeps its lines, each with its level, for the master to write."""
 
-    push(gateway, cfg.push_gateway_job or cfg.proc_name, Collector(store, log.warning).collect(), log)
+    def __init__(self) -> None:
+        self.written: list[tuple[int, str]] = []
+
+    def info(self, text: str, *arguments: object) -> None:
+        """Keep a line of what went well."""
+        self.written.append((logging.INFO, text % arguments))
+
+    def error(self, text: str, *arguments: object) -> None:
+        """Keep a line of what went wrong."""
+        self.written.append((logging.ERROR, text % arguments))
 
 
 def push(gateway: Gateway, job: str, families: Iterable[Metric], log: Any, *, deadline: float = DEADLINE) -> bool:
@@ -73,10 +76,6 @@ def push(gateway: Gateway, job: str, families: Iterable[Metric], log: Any, *, de
 
 def _send(gateway: Gateway, job: str, instance: str, page: Any, timeout: float, failures: list[str]) -> None:
     """Push, and put what went wrong in place of ``failures``."""
-    from http.client import HTTPException  # noqa: PLC0415 - see above
-    from urllib.error import HTTPError  # noqa: PLC0415 - see above
-
-    from prometheus_client.exposition import basic_auth_handler, default_handler, push_to_gateway  # noqa: PLC0415 - same
 
     def authenticated(**request: Any) -> Any:
         return basic_auth_handler(**request, username=gateway.username, password=gateway.password)
@@ -94,6 +93,4 @@ def _send(gateway: Gateway, job: str, instance: str, page: Any, timeout: float, 
 
 
 def _line(text: str) -> str:
-    from promgun.terminal.output import printable  # noqa: PLC0415 - see above
-
     return printable(" ".join(text.split()))

@@ -45,18 +45,18 @@ class StoreSource:
     def families(self) -> list[Metric]:
         """Raises ``StoreError`` if there is no such directory or it may not be read."""
         from promgun.collect.page import Collector  # noqa: PLC0415 - the reader is not needed for --url
-        from promgun.store.slots import SLOT_FILE, VALUE_FILE  # noqa: PLC0415 - same
+        from promgun.store.run_places import find_run  # noqa: PLC0415 - same
 
         try:
-            names = [entry.name for entry in self.path.iterdir()]
+            run = find_run(self.path)
         except OSError as error:
             raise StoreError(
                 f"cannot read the store {self.path}: {error.strerror or error}",
                 "Is the instance still running? See: promgun ps",
             ) from error
-        if not any(VALUE_FILE.fullmatch(name) or SLOT_FILE.fullmatch(name) for name in names):
+        if run is None:
             raise StoreError(f"{self.path} holds no metrics", "Name the directory that was given to --metrics-dir")
-        return list(Collector(self.path).collect())
+        return list(Collector(run).collect())
 
 
 @dataclass(frozen=True, slots=True)

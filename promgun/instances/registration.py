@@ -10,14 +10,14 @@ from typing import Any
 from promgun.errors import PromgunError
 from promgun.instances.entries import Run, clean_name
 from promgun.instances.registry import register, withdraw
-from promgun.store.directory import StoreDirectory
 from promgun.store.master_info import MasterFacts, write_facts
+from promgun.store.run_directory import RunDirectory
 
 
 class Registration:
     """The entry and the facts of one master; if they cannot be written that is a warning, the server goes on."""
 
-    def __init__(self, directory: StoreDirectory) -> None:
+    def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
         self._facts: Path | None = None
         self._entry: Path | None = None
@@ -26,13 +26,10 @@ class Registration:
     def announce(self, facts: MasterFacts, log: Any) -> None:
         """Write or renew both; the name in the facts becomes the one that the list has for the instance."""
         facts = replace(facts, name=self._register(facts, log))
-        owner = self._directory.owner
         try:
-            write_facts(self._directory.path, facts, owner.uid, owner.gid)
+            self._facts = write_facts(self._directory, facts)
         except OSError as error:
             log.warning("The name and the addresses of this run cannot be written to its store: %s", error)
-        else:
-            self._facts = self._directory.path / f"master-slot{facts.slot}.json"
 
     def _register(self, facts: MasterFacts, log: Any) -> str:
         """Enter the run into the list; gives the instance's name."""

@@ -112,6 +112,8 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         if self.cfg.worker_tmp_dir is None and temporary_folder() == SHARED_MEMORY:
             # Gunicorn's heartbeat files would go where nothing can be written.
             self.cfg.set("worker_tmp_dir", str(SHARED_MEMORY))
+        if self.context.is_open:
+            self.context.directory.restore_client()
 
     def use_control_socket(self) -> None:
         """Give the run a control socket of its own, unless one was named: Gunicorn (since 25.1) opens one path per
@@ -206,6 +208,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         kept = self.cfg, self.app_uri, self.worker_type
         try:
             super().reload()
+            _refuse_what_needs_a_restart(kept[0], self.cfg)
             inherited = inherits_sockets(os.environ, os.getpid())
             check_configuration(self.cfg, inherited=inherited, metrics=not self.context.activated)
             if not inherited:
@@ -271,9 +274,19 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         if self.context.directory.is_mine:
             return
         try:
-            mark = os.path.join(self.context.directory.path, f".load-failed-{os.getppid()}")
+            # where a worker may write, whatever its user
+            mark = os.path.join(self.context.directory.slots, f".load-failed-{os.getppid()}")
             os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
         except OSError:
             return
+
+
+def _refuse_what_needs_a_restart(before: Any, now: Any) -> None:
+    """Raise :class:`ConfigurationError` for a reload that would change who owns the store, or where it is."""
+    for option, name in (("--user", "uid"), ("--group", "gid"), ("--metrics-dir", "metrics_dir")):
+        if getattr(before, name) != getattr(now, name):
+            raise ConfigurationError(
+                f"{option} needs a restart: a reload cannot change it", "Restart the server, or take the change back"
+            )

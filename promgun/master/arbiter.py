@@ -23,7 +23,8 @@ from promgun import __version__ as promgun_version
 from promgun.config.listeners import metrics_url
 from promgun.config.push_gateway import warn_of_visible_password
 from promgun.config.reexec import Handover
-from promgun.endpoint.push import push_final_page
+from promgun.config.workers_user import warn_of_left_over_groups
+from promgun.endpoint.process import push_final_page
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.errors import PromgunError
 from promgun.instances.registration import Registration
@@ -38,6 +39,8 @@ from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics.label_values import ExitCause, QueueSource, ReloadResult
 from promgun.store.board import Cell, Role
 from promgun.store.master_info import MasterFacts
+from promgun.store.run_directory import FORMAT
+from promgun.store.run_reader import read_slot_board
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 #: Seconds to wait for workers that were killed at the end, and between two looks at them.
@@ -66,7 +69,14 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         super().__init__(app)
         self.store.warn = self.log.warning
         oom = OomWatch(control_group_events(self.cfg.cgroup_dir))
-        self.ends = WorkerEnds(self.instruments.counters, oom, self.log, lambda slot: self.store.forget([slot]))
+        self.ends = WorkerEnds(
+            self.instruments.counters,
+            oom,
+            self.log,
+            self.store.worker_table,
+            lambda number: read_slot_board(context.directory, number),
+            lambda slot: self.store.forget([slot]),
+        )
         self._waiting_os = WaitRecorder(self.ends.before_reap, self.ends.reaped)
         self.instruments.histograms.touch(WORKER_BOOT_SECONDS, ())
         for source in QueueSource:
@@ -85,17 +95,18 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     def start(self) -> None:
         """Start as Gunicorn does, then show where the metrics are and start serving them."""
         super().start()
+        self.context.succession.announce(self.log)
+        warn_of_left_over_groups(self.cfg, self.log)
         if self.cfg.preload_app and self.app.worker_type in {"gevent", "eventlet"}:
             self.log.warning(
                 "--preload with %s: locks created at import are not cooperative and can deadlock workers",
                 self.app.worker_type,
             )
         if self.cfg.metrics_server:
-            self.metrics_process = MetricsProcess(
-                self.context.endpoint_config(self.cfg), self._metrics_listeners(), self.log
-            )
+            config, listeners = self.context.endpoint_config(self.cfg), self._metrics_listeners()
+            self.metrics_process = MetricsProcess(config, listeners, self.log)
             self._log_metrics_addresses()
-            self.metrics_process.ensure()
+            self.context.succession.serve(self.metrics_process, self.context.directory, self.reexec_pid)
         warn_of_visible_password(self.cfg, sys.argv, self.log)
         self._register()
 
@@ -113,7 +124,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         """Write the master's facts into the store and the list of instances, for the page and ``promgun ps``."""
         slot = self.store.own_slot()
         facts = MasterFacts(
-            slot=slot.number if slot is not None else 0,
+            slot=slot if slot is not None else 0,
             pid=os.getpid(),
             started=self._started,
             name=self.cfg.settings["proc_name"].get() or str(self.app.app_uri),
@@ -148,9 +159,10 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
         super().stop(graceful)
         self._reap_killed()
+        self.store.flush()
         if first and not self.reexec_pid and (not self.master_pid or self.master_pid != os.getppid()):
             # No other master goes on counting (Gunicorn notices only after a while that the old one has ended).
-            push_final_page(self.cfg, self.context.directory.path, self.log)
+            push_final_page(self.context.endpoint_config(self.cfg), self.cfg, self.log)
         if self.metrics_process is not None:
             self.metrics_process.stop()
             self.metrics_process = None
@@ -220,16 +232,14 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         super().manage_workers()
         self._account_for_ended()
         self.instruments.retry()
+        self.store.flush()
         if self.metrics_process is not None and not self._stopping:
-            self.metrics_process.reap()
-            self.metrics_process.ensure()
+            self.context.succession.serve(self.metrics_process, self.context.directory, self.reexec_pid)
 
     # ---- reload, upgrade
 
     def reload(self) -> None:
-        """Read the configuration again; one that cannot be applied whole is refused with a log line, and what ran goes
-        on.
-        """
+        """Read the configuration again; one that cannot be applied whole is refused, and what ran goes on."""
         before = self.cfg
         self._intent = ExitCause.RELOAD
         try:
@@ -264,7 +274,16 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     def reexec(self) -> None:
         """Execute a new master, which goes on with our store and our metrics listeners."""
         context = self.context
-        handover = Handover(context.directory.path, context.directory.private, context.listeners, context.activated)
+        directory = context.directory
+        handover = Handover(
+            store=directory.path,
+            private=directory.private,
+            format=FORMAT,
+            identity=(directory.identity.device, directory.identity.inode),
+            second_client=directory.second_client,
+            listeners=context.listeners,
+            activated=context.activated,
+        )
         environment = dict(self.cfg.env_orig)
         handover.to_environment(environment)
         self.cfg.env_orig, kept = environment, self.cfg.env_orig

@@ -12,8 +12,9 @@ from promgun.config.metrics_addresses import parse_address
 from promgun.config.web_options import web_options_of
 from promgun.endpoint.process import EndpointConfig, check_web
 from promgun.instances.registration import Registration
-from promgun.store.directory import StoreDirectory
+from promgun.master.succession import Succession
 from promgun.store.process import ProcessStore
+from promgun.store.run_directory import RunDirectory
 
 
 class RunContext:
@@ -25,6 +26,7 @@ class RunContext:
     def __init__(self, store: ProcessStore) -> None:
         self.store = store
         self.registration: Registration | None = None
+        self.succession = Succession()
         self.listeners: Listeners = NO_LISTENERS
         #: Listeners that the last reload no longer wants; the metrics process still serves them.
         self.dropped: Sequence[socket.socket] = ()
@@ -32,10 +34,10 @@ class RunContext:
         self.tls = False
         self.control_socket = ""
         self._activated = False
-        self._directory: StoreDirectory | None = None
+        self._directory: RunDirectory | None = None
 
     @property
-    def directory(self) -> StoreDirectory:
+    def directory(self) -> RunDirectory:
         """The store's directory; there is one once the context is open."""
         assert self._directory is not None, "the store is not open"  # noqa: S101 - an order of ours
         return self._directory
@@ -50,14 +52,16 @@ class RunContext:
         """Whether there is a store: not in a process that only checks the configuration."""
         return self._directory is not None
 
-    def open(self, directory: StoreDirectory, listeners: Listeners, *, activated: bool) -> None:
+    def open(self, directory: RunDirectory, listeners: Listeners, *, activated: bool) -> None:
         """Keep the directory and the listeners of this run, and let the store write."""
         self.store.open(directory)
         self._directory = directory
         self.listeners = listeners
         self._activated = activated
         # Gunicorn (since 25.1) opens one path per user.
-        self.control_socket = str(directory.path / f"gunicorn-{os.getpid()}.ctl")
+        safe = directory.private or os.geteuid() != 0
+        folder = directory.master if safe else directory.own_master
+        self.control_socket = str(folder / f"gunicorn-{os.getpid()}.ctl")
 
     def listen_again(self, cfg: Any) -> None:
         """Bind what a configuration read anew asks for; what it no longer wants moves to ``dropped``, still open.
@@ -106,6 +110,7 @@ class RunContext:
         """Remove the run's entry, its sockets and its directory; does nothing in a worker, which has another pid."""
         if not self.directory.is_mine:
             return
+        self.store.flush()
         if self.registration is not None:
             self.registration.withdraw()
         self.close_dropped()

@@ -14,9 +14,10 @@ from promgun.config.run_settings import RunSettings
 from promgun.errors import AppLoadError
 from promgun.master.interrupts import interrupts_wait
 from promgun.master.socket_activation import take_metrics_sockets
-from promgun.store.directory import StoreDirectory, attach, check_named, create_private, take_over
 from promgun.store.files import Owner
 from promgun.store.process import STORE
+from promgun.store.run_directory import MULTIPROC_VARIABLE, DirectoryIdentity, RunDirectory
+from promgun.store.run_places import attach, check_named, create_private, take_over
 from promgun.system.secrets import hide_passwords
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def _check_application(application: PromgunApplication) -> None:
 def _check_without_serving(application: PromgunApplication) -> None:
     """Check the store's directory and import the application, as a server would later; no file is made."""
     cfg = application.cfg
-    if named := _named_directory(cfg):
-        check_named(named, _owner(cfg))
+    if cfg.metrics_dir:
+        check_named(Path(cfg.metrics_dir).absolute(), _owner(cfg))
     application.check_load()
 
 
@@ -96,7 +97,7 @@ def _owner(cfg: Any) -> Owner:
 def _open(context: RunContext, cfg: Any, handover: Handover | None, activated: Listeners) -> None:
     """Open the store and the listeners, or raise with nothing left behind."""
     with contextlib.ExitStack() as undo:
-        directory = _open_directory(cfg, _owner(cfg), handover)
+        directory = _open_directory(context, cfg, _owner(cfg), handover)
         undo.callback(directory.close)
         listeners, is_activated = _listen(cfg, handover, activated)
         for listener in listeners.values():
@@ -105,18 +106,25 @@ def _open(context: RunContext, cfg: Any, handover: Handover | None, activated: L
         undo.pop_all()
 
 
-def _open_directory(cfg: Any, owner: Owner, handover: Handover | None) -> StoreDirectory:
+def _open_directory(context: RunContext, cfg: Any, owner: Owner, handover: Handover | None) -> RunDirectory:
+    if handover is not None and handover.is_readable:
+        identity = DirectoryIdentity(*handover.identity)
+        return attach(handover.store, owner, identity, private=handover.private, second_client=handover.second_client)
     if handover is not None:
-        return attach(handover.store, owner, private=handover.private)
-    named = _named_directory(cfg)
-    return take_over(named, owner) if named else create_private(owner)
+        # The old master has the directory that was named; the metrics begin anew in one of this master's own.
+        context.succession.supersede(handover)
+        return create_private(owner)
+    if cfg.metrics_dir:
+        return take_over(Path(cfg.metrics_dir).absolute(), owner)
+    return create_private(owner, second_client=_inherited_client(cfg))
 
 
-def _named_directory(cfg: Any) -> Path | None:
-    named = cfg.metrics_dir
+def _inherited_client(cfg: Any) -> Path | None:
+    """Return the directory that the user has for stock readers; the store never lies in it."""
+    named = cfg.env.get(MULTIPROC_VARIABLE)
     if named is None and GUNICORN_PID not in os.environ:
         # An inherited variable is the user's wish only in a master that no other master executed.
-        named = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        named = os.environ.get(MULTIPROC_VARIABLE)
     return Path(named).absolute() if named else None
 
 

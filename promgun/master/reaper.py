@@ -16,8 +16,9 @@ from promgun.metrics.families.requests import REQUESTS_LOST
 from promgun.metrics.label_values import ExitCause
 from promgun.store.board import BoardView, Cell, ExitHint, monotonic_ns
 from promgun.store.request_table import Phase
-from promgun.store.slots import Slot
-from promgun.system.procfs import read_usage
+from promgun.store.slot_lock import SlotLock
+from promgun.store.worker_table import WorkerTable
+from promgun.system.procfs import process_start, read_usage
 
 _ENDING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGKILL})
 
@@ -56,7 +57,7 @@ class _Child:
     """A worker that the master has forked and not yet reaped."""
 
     worker: Any
-    slot: Slot | None
+    slot: SlotLock | None
     intent: ExitCause | None = None
     #: When its graceful timeout ends, on the monotonic clock; 0 while the master has not asked it to stop.
     deadline: float = 0.0
@@ -67,17 +68,29 @@ class _Child:
 class WorkerEnds:
     """Follows workers from fork to reap; all methods are for the master's main loop."""
 
-    def __init__(self, counters: Counters, oom: OomWatch, log: Any, release: Callable[[Slot], None]) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        oom: OomWatch,
+        log: Any,
+        table: WorkerTable,
+        read_board: Callable[[int], BoardView | None],
+        release: Callable[[SlotLock], None],
+    ) -> None:
         self._counters = counters
         self._oom = oom
         self._log = log
+        self._table = table
+        self._read_board = read_board
         self._release = release
         self._children: dict[int, _Child] = {}
         self._seen: list[tuple[int, int]] = []
 
     def on_fork(self, pid: int, worker: Any) -> None:
         """Remember a worker that was just forked."""
-        self._children[pid] = _Child(worker, getattr(worker, "slot", None))
+        child = self._children[pid] = _Child(worker, getattr(worker, "slot", None))
+        if child.slot is not None:
+            self._table.forked(child.slot.number, pid, process_start(pid), monotonic_ns())
 
     def signalled(self, pid: int, number: int, intent: ExitCause, patience: float) -> None:
         """Note a signal that the master sends; the first reason to end a worker is the one that counts.
@@ -93,14 +106,18 @@ class WorkerEnds:
             child.killed_by_us = True
         elif child.slot is not None:
             # Also for a worker that is stuck or stopped and cannot say so itself.
-            child.slot.board.cells[Cell.DRAINING] = 1
+            self._table.draining(child.slot.number, monotonic_ns())
 
     def before_reap(self, pid: int) -> None:
         """Add what a worker used to its slot: it has ended, and /proc forgets it when it is reaped."""
         child = self._children.get(pid)
-        usage = read_usage(pid)
-        if child is not None and child.slot is not None and usage is not None:
-            child.slot.board.book(usage)
+        if child is not None and child.slot is not None:
+            self._table.ended(child.slot.number, monotonic_ns(), read_usage(pid))
+
+    def _board_of(self, pid: int, slot: SlotLock) -> BoardView | None:
+        """Return the board of a worker as it left it; ``None`` when it did not come to have one."""
+        view = self._read_board(slot.number)
+        return view if view is not None and view[Cell.PID] == pid else None
 
     def reaped(self, pid: int, status: int) -> None:
         """Record a wait status; :meth:`classify_ended` does the rest."""
@@ -120,12 +137,12 @@ class WorkerEnds:
 
     def _count_end(self, pid: int, child: _Child, status: int) -> None:
         slot = child.slot
-        view = slot.board.view(slot.number) if slot is not None else None
+        view = self._board_of(pid, slot) if slot is not None else None
         unexplained_kill = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not child.killed_by_us
         cause = classify(
             End(
                 status=status,
-                booted=view is None or view[Cell.BOOTED] > 0,
+                booted=view[Cell.BOOTED] > 0 if view is not None else slot is None,
                 intent=child.intent,
                 killed_by_us=child.killed_by_us,
                 overdue=child.deadline > 0 and time.monotonic() >= child.deadline,
@@ -135,10 +152,11 @@ class WorkerEnds:
             )
         )
         self._counters.inc(WORKER_EXITS, (cause,))
-        if view is not None and slot is not None:
-            if cause.unclean:
-                self._log_lost_requests(pid, view, cause, logged=child.logged)
-            slot.clear()
+        if view is not None and cause.unclean:
+            self._log_lost_requests(pid, view, cause, logged=child.logged)
+        if slot is not None:
+            if not self._table[slot.number].ended:
+                self._table.ended(slot.number, monotonic_ns(), None)
             self._release(slot)
 
     def _log_lost_requests(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
@@ -164,7 +182,8 @@ class WorkerEnds:
             return
         child.logged = True
         now = monotonic_ns()
-        for request in child.slot.board.view(child.slot.number).running():
+        view = self._board_of(pid, child.slot)
+        for request in view.running() if view is not None else ():
             self._log.critical(
                 "Worker (pid:%s) timed out while serving: %s, %.1f s, %s",
                 pid,

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from promgun.metrics.families.promgun import LABEL_SETS_FOLDED
-from promgun.metrics.label_sets import fold, has_free_labels, has_room
-from promgun.metrics.spec import CounterFamily, HistogramFamily, Labels, MetricSpec
-from promgun.store.format import go_string, series_key
+from promgun.metrics.label_sets import LabelCap
+from promgun.metrics.spec import CounterFamily, Labels, MetricSpec
 from promgun.store.process import ProcessStore
+from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.values import Place, has_gil
-
-
-def counter_key(spec: MetricSpec, values: Sequence[str]) -> str:
-    """Return the store's key of one counter series."""
-    return series_key(spec.family, spec.name, dict(zip(spec.labels, values, strict=True)), spec.help)
 
 
 class Counters:
@@ -26,15 +20,16 @@ class Counters:
         self._store = store
         self._cap = max_label_sets
         self._places: dict[tuple[MetricSpec, tuple[str, ...]], Place] = {}
-        self._known: dict[MetricSpec, set[str]] = {}
-        self._read: set[MetricSpec] = set()
+        self._caps: dict[MetricSpec, LabelCap] = {}
+        self._caps_in_memory: dict[MetricSpec, LabelCap] = {}
+        self._schemas: dict[MetricSpec, RowSchema] = {}
         self._locked = not has_gil()
         store.on_detach(self._detach)
 
     def _detach(self) -> None:
         self._places.clear()
-        self._known.clear()
-        self._read.clear()
+        self._caps.clear()
+        self._caps_in_memory.clear()
 
     def inc(self, family: CounterFamily[Labels], values: Labels, amount: float = 1.0) -> None:
         """Add ``amount`` to a series; label values stand in the order of the family's labels."""
@@ -48,56 +43,48 @@ class Counters:
             return
         cells[index] += amount
 
-    def fold(self, spec: MetricSpec, values: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``values``, or the folded set when they are new and the family holds as many sets as it may.
-
-        Sets that an earlier owner of the slot made count as well. Only free labels are folded: the others are bounded
-        by themselves.
-        """
-        if not has_free_labels(spec.labels):
-            return values
-        key = counter_key(spec, values)
-        with self._store.lock:
-            known = self._sets_of(spec)
-            if key in known or has_room(len(known), self._cap):
-                known.add(key)
-                return values
-        self.inc(LABEL_SETS_FOLDED, (spec.name,))
-        return fold(spec.labels, values)
-
-    def _sets_of(self, spec: MetricSpec) -> set[str]:
-        """Return the keys that the family holds; those in the file are read once it can be had."""
-        known = self._known.setdefault(spec, set())
-        if spec not in self._read:
-            with contextlib.suppress(OSError):
-                start = f'["{spec.family}", '
-                known.update(key for key in self._store.keys("counter") if key.startswith(start))
-                self._read.add(spec)
-        return known
-
     def _place(self, spec: MetricSpec, values: tuple[str, ...]) -> Place:
-        folded = self.fold(spec, values)
-        return self._places.get((spec, folded)) or self._find(spec, folded)
+        schema = self._schemas.get(spec)
+        if schema is None:
+            schema = self._schemas[spec] = RowSchema(spec.labels, (CellGroup(spec.name, spec.labels),))
+        shown = self.shown_as(spec, schema, values)
+        return self._places.get((spec, shown)) or self._find(spec, schema, shown)
 
-    def _find(self, spec: MetricSpec, values: tuple[str, ...]) -> Place:
+    def shown_as(self, spec: MetricSpec, schema: RowSchema, values: tuple[str, ...]) -> tuple[str, ...]:
+        """Return ``values``, or what they are folded into when the family holds as many sets as it may.
+
+        Rows that an earlier owner of the slot made count as well.
+        """
+        with self._store.lock:
+            cap = self._caps.get(spec)
+            if cap is None:
+                cap = self._make_cap(spec, schema)
+            full = cap.is_full_for(values)
+            shown = cap.shown_as(values) if not full else cap.folded(values)
+        if full:
+            self.inc(LABEL_SETS_FOLDED, (spec.name,))
+        return shown
+
+    def _make_cap(self, spec: MetricSpec, schema: RowSchema) -> LabelCap:
+        """Return the cap that knows the rows of the slot, or, while there is no slot, the one that holds in memory."""
+        cap = LabelCap(schema.labels, self._cap)
+        try:
+            known = self._store.row_values(schema)
+        except OSError:
+            return self._caps_in_memory.setdefault(spec, cap)
+        for values in known:
+            cap.shown_as(values)
+        self._caps_in_memory.pop(spec, None)
+        self._caps[spec] = cap
+        return cap
+
+    def _find(self, spec: MetricSpec, schema: RowSchema, values: tuple[str, ...]) -> Place:
         identity = (spec, values)
 
-        def on_space(cells: Any, indexes: Sequence[int]) -> None:
+        def placed(cells: Any, indexes: Sequence[int]) -> None:
             self._places[identity] = (cells, indexes[0])
 
         with self._store.lock:
-            cells, indexes = self._store.allocate("counter", lambda: (counter_key(spec, values),), on_space)
+            cells, indexes = self._store.allocate_row(schema, values, placed)
             place = self._places[identity] = (cells, indexes[0])
         return place
-
-
-def histogram_keys(spec: HistogramFamily[Any], values: Sequence[str], bounds: Sequence[float]) -> list[str]:
-    """Return the keys of one histogram series: each bucket with ``+Inf`` last, then the sum.
-
-    Bounds are spelled as prometheus_client spells them (``utils.floatToGoString``).
-    """
-    labels = dict(zip(spec.labels, values, strict=True))
-    keys = [
-        series_key(spec.name, spec.bucket, {**labels, "le": le}, spec.help) for le in [*map(go_string, bounds), "+Inf"]
-    ]
-    return [*keys, series_key(spec.name, f"{spec.name}_sum", labels, spec.help)]

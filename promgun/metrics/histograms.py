@@ -6,9 +6,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from promgun.metrics.counters import histogram_keys
 from promgun.metrics.spec import HistogramFamily, Labels, MetricSpec
 from promgun.store.process import ProcessStore
+from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.values import has_gil
 
 Row = tuple[Any, Sequence[int]]
@@ -61,10 +61,11 @@ class Histograms:
         """Make a series, so that it is there with 0."""
         identity = (family, values)
 
-        def on_space(cells: Any, indexes: Sequence[int]) -> None:
+        def placed(cells: Any, indexes: Sequence[int]) -> None:
             self._rows[identity] = (cells, indexes)
 
+        schema = RowSchema(family.labels, (CellGroup(family.name, family.labels, self._bounds),))
         with self._store.lock:
-            row: Row = self._store.allocate("histogram", lambda: histogram_keys(family, values, self._bounds), on_space)
+            row: Row = self._store.allocate_row(schema, values, placed)
             self._rows[identity] = row
         return row

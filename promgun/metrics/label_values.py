@@ -108,6 +108,7 @@ class StoreErrorReason(LabelValue):
 
     NO_SPACE = "no_space"
     CORRUPT = "corrupt"
+    VANISHED = "vanished"
     PERMISSION = "permission"
 
 

@@ -36,7 +36,7 @@ def snapshot_of(reading: Reading) -> Snapshot:
         workers=workers,
         slots=_slots(reading),
         requests=reading.sums[REQUESTS.name],
-        durations=_cumulative(reading.sums[REQUEST_DURATION_SECONDS.bucket]),
+        durations=_cumulative(reading.sums[REQUEST_DURATION_SECONDS.name]),
         queues=tuple(Queue(queue.address, queue.waiting, queue.limit) for queue in reading.queues),
         exits={cause: int(reading.sums[WORKER_EXITS.name].get(cause, 0)) for cause in ExitCause},
         details=Details(

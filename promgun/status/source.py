@@ -16,6 +16,7 @@ from promgun.instances.registry import find
 from promgun.status import from_store
 from promgun.status.from_page import FAMILIES, snapshot_of
 from promgun.status.snapshot import Details, Snapshot
+from promgun.store.run_places import run_in
 
 #: Seconds to wait for a page: a view that stands still for longer had better say that nobody answers.
 TIMEOUT = 3.0
@@ -37,13 +38,13 @@ class StoreSnapshots:
         self.name = name or str(store)
         self._named = bool(name)
         self._store = store
-        self._reader: InstanceReader | None = InstanceReader(store)
+        self._reader: InstanceReader | None = None
 
     def snapshot(self) -> Snapshot:
         """Raises ``InstanceError`` while no master lives, ``StoreError`` when there is no such directory."""
         if self._reader is None:
             store = find(self.name).store if self._named else self._store
-            self._reader = InstanceReader(store)
+            self._reader = InstanceReader(run_in(store))
         snapshot = from_store.snapshot_of(self._reader.read(whole=False))
         if snapshot.up:
             self.name = snapshot.details.name or self.name

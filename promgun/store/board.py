@@ -1,6 +1,6 @@
 """The scoreboard: what the owner of a slot is doing, readable by anybody at any moment, also after SIGKILL.
 
-A board is the content of a slot's lock file: 64-bit signed cells at fixed places, times in nanoseconds of
+A board is the beginning of a slot's file: 64-bit signed cells at fixed places, times in nanoseconds of
 ``CLOCK_MONOTONIC``, which
 on Linux all processes share. Every cell has one writer. Readers use ``pread`` and never map.
 """
@@ -10,25 +10,26 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from promgun.store import request_table
-from promgun.store.files import Owner, reserve
 from promgun.store.request_table import (
     BUSY,
     FIRST,
     LAST,
+    START,
     STEP,
     RunningRequest,
     RunningRequests,
     busy_cells,
     read_running,
 )
-from promgun.system.procfs import Usage, process_start
+from promgun.system.procfs import process_start
 
-VERSION = 3
+VERSION = 4
 #: The cells, then the regions of running requests.
 SIZE = -(-request_table.END // mmap.PAGESIZE) * mmap.PAGESIZE
 _CELL = 8
@@ -61,7 +62,7 @@ class Cell(IntEnum):
     SERVED = 11
     MAX_REQUESTS = 12
     TARGET = 13
-    #: running requests beyond the 64 of a worker that are recorded one by one (``request_table``)
+    #: running requests for which there was no region (``running``): beyond the 64th of a worker
     UNLISTED = 14
     #: sum of the ends minus sum of the starts of such requests since the slot was taken: with UNLISTED and
     #: the time it gives their busy nanoseconds, running ones included
@@ -69,7 +70,7 @@ class Cell(IntEnum):
     #: counted up before and after each change of the two above, or of the books: unequal means a change is under way
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
-    #: why the worker ends, as it says itself (:class:`ExitHint`)
+    #: why the worker ends, by its own word
     EXIT_HINT = 18
     #: what others of the worker's user may not see of a process that changed user, so it says so itself
     OPEN_FDS = 19
@@ -91,8 +92,11 @@ class Cell(IntEnum):
     LAST_RELOAD = 44
     #: 1 once a worker has owned the slot: its counters are shown from then on
     WORKED = 45
-    #: nanoseconds that the slot's owners were ready to run but given no CPU, as they say themselves
+    #: nanoseconds that the slot's owners were ready to run but given no CPU, by their own word
     CPU_WAIT = 46
+    ERRORS_VANISHED = 47
+    #: a random number that tells a file made anew from the one of before
+    EDITION = 48
 
 
 class ExitHint(IntEnum):
@@ -113,6 +117,8 @@ _BALANCE = int(Cell.UNLISTED_BALANCE)
 _UNLISTED = int(Cell.UNLISTED)
 _FIRST_LASTING = Cell.BUSY_BASE
 _CELLS = 64
+#: No time and no count of a slot is as high: a century in nanoseconds.
+_HIGHEST = 100 * 366 * 86_400 * 1_000_000_000
 _MAGIC = int.from_bytes(b"promgun" + bytes([VERSION]), "little")
 
 
@@ -144,6 +150,22 @@ class BoardView:
         listed = sum(busy if busy >= 0 else busy + now_ns for busy in busy_cells(self.data))
         return self.cells[Cell.BUSY_BASE] + unlisted + listed
 
+    def folded(self, ended_ns: int) -> BoardView:
+        """Return the board as its next owner will find it: nothing live, busy up to the end of the last one."""
+        cells = list(self.cells)
+        busy = self.busy_ns(ended_ns)
+        if cells[Cell.BUSY_BASE] <= busy <= _HIGHEST:
+            cells[Cell.BUSY_BASE] = busy
+        cells[Cell.PID : _FIRST_LASTING] = [0] * (_FIRST_LASTING - Cell.PID)
+        return BoardView(self.slot, tuple(cells), b"", self.taken)
+
+    def having(self, changes: Mapping[Cell, int]) -> BoardView:
+        """Return the board with other numbers in some cells."""
+        cells = list(self.cells)
+        for cell, number in changes.items():
+            cells[cell] = number
+        return BoardView(self.slot, tuple(cells), self.data, self.taken)
+
     @property
     def in_progress(self) -> int:
         """How many requests were running."""
@@ -155,55 +177,47 @@ def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:
     if len(data) < _CELLS * _CELL:
         return None
     cells = tuple(memoryview(data[: _CELLS * _CELL]).cast("q"))
-    return BoardView(slot, cells, data, taken) if cells[Cell.MAGIC] == _MAGIC else None
+    if cells[Cell.MAGIC] != _MAGIC:
+        return None
+    # What outlives the owners only grows from 0: anything else was written by somebody else.
+    lasting = (cell if 0 <= cell <= _HIGHEST else 0 for cell in cells[_FIRST_LASTING:])
+    return BoardView(slot, (*cells[:_FIRST_LASTING], *lasting), data, taken)
 
 
 class Board:
     """The board of a slot as its owner writes it.
 
-    ``cells`` is int64 memory: the mapped lock file, or private memory when there was no space for it (``shared`` is
-    false).
+    ``cells`` is int64 memory: private at first, then the file's (:meth:`move_into`).
     """
 
-    def __init__(self, fd: int, owner: Owner) -> None:
+    def __init__(self) -> None:
         self.shared = False
         self.cells = memoryview(bytearray(SIZE)).cast("q")
         self.cells[Cell.MAGIC] = _MAGIC
         self.requests = RunningRequests(self.cells)
-        self.share(fd, owner)
 
-    def share(self, fd: int, owner: Owner) -> None:
-        """Move the board into the lock file, if there is space for it now; errors counted meanwhile are added.
-
-        A board that nobody has signed yet takes over what stands in the file, for :meth:`fold_last_owner`.
+    def move_into(self, memory: memoryview, owner_ended_ns: int) -> None:
+        """Go on in the file's memory, whose last owner ended at ``owner_ended_ns`` at the latest: its busy time becomes
+        the slot's, what it had live goes, errors counted meanwhile are added.
         """
-        try:
-            reserve(fd, SIZE)
-            owner.take(fd)
-            cells = memoryview(mmap.mmap(fd, SIZE)).cast("q")
-        except OSError:
-            return
+        cells = memory.cast("q")
         private = self.cells
         if cells[Cell.MAGIC] != _MAGIC:
             cells[:] = memoryview(bytes(SIZE)).cast("q")
             cells[Cell.MAGIC] = _MAGIC
+            cells[Cell.EDITION] = int.from_bytes(os.urandom(7), "little")
+        fold_owner(cells, owner_ended_ns)
         copied = list(private[:_CELLS])
-        if copied[Cell.PID]:
-            _fold_last_owner(cells, monotonic_ns())
-            for cell in range(Cell.PID, _FIRST_LASTING):
-                cells[cell] = copied[cell]
+        for cell in range(Cell.PID, _FIRST_LASTING):
+            cells[cell] = copied[cell]
         for cell in range(_FIRST_LASTING, _CELLS):
             cells[cell] += copied[cell]
         self.cells = cells
-        if copied[Cell.PID]:
-            self.requests.move(cells)
-        else:
-            self.requests.adopt(cells)
+        self.requests.move(cells)
         self.shared = True
         # What threads wrote to the private board while it was being copied.
         for cell in (_BALANCE, _UNLISTED, _BEGUN, _ENDED):
-            late = private[cell] - copied[cell]
-            cells[cell] += late
+            cells[cell] += private[cell] - copied[cell]
 
     # Why the order of the two stores below: whoever is killed between them leaves books that read too low, never too
     # high.
@@ -224,25 +238,9 @@ class Board:
         cells[_BALANCE] += now_ns
         cells[_ENDED] += 1
 
-    def fold_last_owner(self, now_ns: int) -> None:
-        """Fold the last owner's busy time into the slot's total and reset the rest."""
-        _fold_last_owner(self.cells, now_ns)
-        self.requests.clear()
-
     def view(self, slot: int) -> BoardView:
         """Return a copy, as a reader would make it."""
         return BoardView(slot, tuple(self.cells[:_CELLS]), bytes(self.cells))
-
-    def book(self, usage: Usage) -> None:
-        """Add what an owner that has ended used to its slot, in one change: its process is looked at no more."""
-        cells = self.cells
-        cells[_BEGUN] = cells[_ENDED] + 1
-        cells[Cell.CPU_USER_BASE] += usage.user
-        cells[Cell.CPU_SYSTEM_BASE] += usage.system
-        cells[Cell.SWITCHES_VOLUNTARY_BASE] += usage.voluntary
-        cells[Cell.SWITCHES_INVOLUNTARY_BASE] += usage.involuntary
-        cells[Cell.PID] = 0
-        cells[_ENDED] = cells[_BEGUN]
 
     def occupy(self, role: Role, now_ns: int) -> None:
         """Write down that this process owns the slot."""
@@ -260,17 +258,30 @@ class Board:
         cells[Cell.PID] = pid
 
 
-def _fold_last_owner(cells: Any, now_ns: int) -> None:
-    # A copy made while this runs is of a change under way; whoever is killed in it leaves books that read too low.
-    cells[_BEGUN] = cells[_ENDED] + 1
-    busy = max(BoardView(0, tuple(cells[:_CELLS]), bytes(cells)).busy_ns(now_ns), cells[Cell.BUSY_BASE])
+def fold_owner(cells: Any, ended_ns: int) -> None:
+    """Fold the last owner's busy time into the slot's total, up to its end, and reset what was live.
+
+    Numbers that cannot be right are reset and counted as corrupt.
+    """
+    # A copy made while this runs is of a change under way; whoever is killed in it leaves a board that reads too low.
+    cells[_BEGUN] = cells[_ENDED] = 0
+    cells[_BEGUN] = 1
+    base = cells[Cell.BUSY_BASE]
+    busy = BoardView(0, tuple(cells[:_CELLS]), bytes(cells)).busy_ns(ended_ns)
     for region in range(FIRST, LAST, STEP):
         cells[region + BUSY] = 0
+        cells[region + START] = 0
     for cell in range(Cell.PID, _FIRST_LASTING):
         if cell not in {_BEGUN, _ENDED}:
             cells[cell] = 0
-    cells[Cell.BUSY_BASE] = busy
-    cells[_ENDED] = 0
+    corrupt = 0
+    for cell in range(_FIRST_LASTING, _CELLS):
+        if not 0 <= cells[cell] <= _HIGHEST:
+            cells[cell] = 0
+            corrupt = 1
+    if 0 <= base <= busy <= _HIGHEST:
+        cells[Cell.BUSY_BASE] = busy
+    cells[Cell.ERRORS_CORRUPT] += corrupt
     cells[_BEGUN] = 0
 
 

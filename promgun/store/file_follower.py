@@ -8,7 +8,9 @@ with what it held last.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -16,9 +18,10 @@ from typing import Any
 
 from promgun.store import format as fmt
 from promgun.store.files import MAX_SIZE
+from promgun.store.run_directory import MASTER, SLOTS
+from promgun.store.run_reader import master_slot
 from promgun.store.series import Series
-from promgun.store.slots import VALUE_FILE
-from promgun.system.safe_open import open_regular
+from promgun.system.safe_open import open_directory, open_regular
 
 #: Families of another kind sort behind: counters are summed before gauges of the same name are looked at.
 _KINDS = ("counter", "histogram", "summary", "gauge")
@@ -58,6 +61,15 @@ class FollowedFile:
         return memoryview(self.data)[: len(self.data) - len(self.data) % 8].cast("d")
 
 
+#: The place of children that are no forks, behind every slot.
+CHILDREN = 1 << 30
+#: The folders of a run with value files, and how they are called there; a master's number is told from a slot's.
+_FOLDERS = (
+    (MASTER, re.compile(r"m(\d{1,3})\.(counter|histogram|summary|gauge_[a-z]+)"), master_slot),
+    (SLOTS, re.compile(r"(\d{1,6})\.(counter|histogram|summary|gauge_[a-z]+)"), int),
+)
+
+
 class FileFollower:
     """Follows the value files of one store. ``corrupt`` counts damages found so far, each once a file."""
 
@@ -85,23 +97,40 @@ class FileFollower:
         The type is the first part of the file's name: ``counter``, ``gauge_livesum``. Yields nothing when there is no
         store; never raises for what stands in it.
         """
-        try:
-            directory_fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-        except OSError:
-            return
-        try:
-            names = os.listdir(directory_fd)
-            for kind, slot, name in sorted(_value_files(names)):
-                if wanted(kind[1], slot):
-                    file = self._refresh(directory_fd, name, kind[1], slot)
+        present = set()
+        with ExitStack() as opened:
+            files = []
+            for folder, pattern, slot_of in _FOLDERS:
+                with suppress(OSError):
+                    folder_fd = opened.enter_context(open_directory(self.path / folder))
+                    for name in os.listdir(folder_fd):
+                        match = pattern.fullmatch(name)
+                        if match is not None:
+                            # Kinds in a fixed order, then masters, then slots by number: the order in which floats are
+                            # added must never change.
+                            place = _KINDS.index(match[2].partition("_")[0]), match[2], slot_of(int(match[1]))
+                            files.append((place, name, folder_fd))
+            for (_, kind, slot), name, folder_fd in sorted(files):
+                present.add(name)
+                if wanted(kind, slot):
+                    file = self._refresh(folder_fd, name, kind, slot)
                     if file is not None:
                         yield file
-            for gone in self._known.keys() - set(names):
-                # Only live gauges are ever removed; a counter file that vanished with its store is nothing to keep.
+        for gone in sorted(self._known.keys() - present):
+            # Only live gauges are ever removed. Of another what it held last stays: its owner makes it again.
+            if gone.partition(".")[2].startswith("gauge_live"):
                 del self._known[gone]
-        finally:
-            os.close(directory_fd)
-            self._parsed.clear()
+            elif wanted(gone.partition(".")[2], 0):
+                self._known[gone].size = None
+                yield self._known[gone]
+        self._parsed.clear()
+
+    def follow_children(self, kind: str, data: bytes) -> FollowedFile:
+        """Return what processes that are no forks have counted of one kind, given as the content of a value file."""
+        file = FollowedFile(data=data)
+        self._add(file, fmt.scan(data, fmt.read_used(data), parse=self._parse), kind, CHILDREN)
+        self._parsed.clear()
+        return file
 
     def _refresh(self, directory_fd: int, name: str, kind: str, slot: int) -> FollowedFile | None:
         """Return a file as it is now, or as it was when it could be read last; ``None`` when it has just gone."""
@@ -188,7 +217,7 @@ class FileFollower:
             if not family or not sample.startswith(family) or sample[len(family) :] not in _SUFFIXES[name]:
                 return None
             if per_slot:
-                labels = {**labels, "pid": f"slot{slot}"}
+                labels = {**labels, "pid": "child" if slot == CHILDREN else f"slot{slot}"}
             pairs = tuple(sorted((_printable(label), _printable(value)) for label, value in labels.items()))
             series = self._series[identity] = Series(
                 family=_printable(family),
@@ -227,14 +256,3 @@ def picker(offsets: list[int]) -> Pick | None:
     if len(offsets) == 1:
         return itemgetter(slice(offsets[0], offsets[0] + 1))
     return itemgetter(*offsets) if offsets else None
-
-
-def _value_files(names: list[str]) -> Iterator[tuple[tuple[int, str], int, str]]:
-    """Yield the value files among ``names``: place of the kind and type, slot, name.
-
-    Kinds in a fixed order, then slots by number: the order in which floats are added must never change.
-    """
-    for name in names:
-        match = VALUE_FILE.fullmatch(name)
-        if match is not None:
-            yield (_KINDS.index(match[1].partition("_")[0]), match[1]), int(match[2]), name

@@ -8,16 +8,20 @@ import mmap
 import os
 import stat
 import sys
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from promgun.store import format as fmt
+from promgun.store.healing import Harm, Healing, MappedFile, heal
 
 #: Small enough for a 64 MiB /dev/shm with many workers, large enough that most files never grow.
 INITIAL_SIZE = 1 << 14
 #: Beyond this a file is not ours: it would hold over 100,000 series.
 MAX_SIZE = 1 << 26
+#: What a master has of the application's metrics, with --preload.
+WRITTEN_SIZE = 1 << 21
 
 _NOT_REGULAR = "not a regular file"
 _OVERSIZE = "oversize"
@@ -34,8 +38,8 @@ class Owner:
 
     def take(self, fd: int) -> None:
         """Give an open file to the owner, where that is somebody else and we may."""
-        if self.uid is not None and os.geteuid() == 0:
-            os.fchown(fd, self.uid, -1 if self.gid is None else self.gid)
+        if self != Owner() and os.geteuid() == 0:
+            os.fchown(fd, -1 if self.uid is None else self.uid, -1 if self.gid is None else self.gid)
 
 
 def reserve(fd: int, size: int) -> None:
@@ -54,6 +58,17 @@ def reserve(fd: int, size: int) -> None:
             have += os.pwrite(fd, bytes(min(size - have, 1 << 16)), have)
 
 
+def reserve_range(fd: int, offset: int, size: int) -> None:
+    """Make ``size`` bytes from ``offset`` on really there, without touching what they hold; raises ``OSError``."""
+    try:
+        os.posix_fallocate(fd, offset, size)
+    except OSError as error:
+        # musl, and some file systems, do not emulate: write what is there, so that the pages are.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        os.pwrite(fd, os.pread(fd, size, offset).ljust(size, b"\0"), offset)
+
+
 class ValueFile:
     """The float cells of one type of metric, owned by one slot.
 
@@ -69,6 +84,8 @@ class ValueFile:
         """
         self.path = path
         self.damage = ""
+        #: all that somebody may have places in
+        self._mappings: list[weakref.ref[mmap.mmap]] = []
         fd = self._open(owner)
         try:
             size = os.fstat(fd).st_size
@@ -159,7 +176,9 @@ class ValueFile:
         return fd
 
     def _map(self) -> None:
-        memory = memoryview(mmap.mmap(self._fd, self._size))
+        mapping = mmap.mmap(self._fd, self._size)
+        self._mappings = [*filter(lambda known: known() is not None, self._mappings), weakref.ref(mapping)]
+        memory = memoryview(mapping)
         self.cells = memory.cast("d")
         self._head = memory.cast("Q")
 
@@ -184,7 +203,7 @@ class ValueFile:
             self._grow(end)
         # The entry first, then, in one store, the header that makes it count: a reader or a kill in between sees the
         # old end.
-        os.pwrite(self._fd, entry, self._used)
+        self._write_entry(entry, self._used)
         try:
             self._used = end
             self.positions[key] = end - 16
@@ -192,6 +211,9 @@ class ValueFile:
             # Also when a signal handler raised: who asks for the key again finds it or appends it behind this one.
             self._head[0] = int.from_bytes(fmt.encode_header(self._used, self._edition), sys.byteorder)
         return end - 16
+
+    def _write_entry(self, entry: bytes, at: int) -> None:
+        os.pwrite(self._fd, entry, at)
 
     def _grow(self, need: int) -> None:
         size = self._size
@@ -203,6 +225,75 @@ class ValueFile:
         self._size = size
         self._map()
 
+    def heal(self) -> Healing:
+        """Make the file again if it was removed, replaced or cut; places stay valid. Hold the store's lock; never
+        raises.
+        """
+        try:
+            status = os.fstat(self._fd)
+            mappings = [mapping for known in self._mappings if (mapping := known()) is not None]
+            identity = status.st_dev, status.st_ino
+            healing = heal(MappedFile(str(self.path), identity, self._size, self._size, mappings))
+            if healing.harm is Harm.SHRUNK and not healing.error:
+                self._write_keys_again()
+            elif healing.identity != identity:
+                self._follow(healing.identity)
+        except OSError as error:
+            return Healing(Harm.NONE, (0, 0), str(error))
+        return healing
+
+    def _write_keys_again(self) -> None:
+        """Write what stood behind a cut, but the values, which are lost."""
+        for key, position in self.positions.items():
+            entry = fmt.encode_entry(key)[:-16]
+            os.pwrite(self._fd, entry, position - len(entry))
+        self._head[0] = int.from_bytes(fmt.encode_header(self._used, self._edition), sys.byteorder)
+
+    def _follow(self, identity: tuple[int, int]) -> None:
+        """Have our descriptor be that of the new file, where it is not (without /proc)."""
+        status = os.fstat(self._fd)
+        if (status.st_dev, status.st_ino) != identity:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            os.dup2(fd, self._fd, inheritable=False)
+            os.close(fd)
+
     def close(self) -> None:
         """Close the descriptor; mappings live on with whoever holds their cells."""
         os.close(self._fd)
+
+
+class WrittenValueFile(ValueFile):
+    """The same for a process that maps nothing: the cells are private memory, :meth:`flush` writes them out."""
+
+    def __init__(self, path: Path, owner: Owner, mode: int) -> None:
+        self._memory = bytearray()
+        super().__init__(path, owner)
+        os.fchmod(self._fd, mode)
+        owner.take(self._fd)
+
+    def _map(self) -> None:
+        # Whoever has cells of before goes on with them: the memory is made once, for the largest file there may be.
+        if not self._memory:
+            self._memory = bytearray(WRITTEN_SIZE)
+            content = os.pread(self._fd, self._size, 0)
+            self._memory[: len(content)] = content
+            self.cells = memoryview(self._memory).cast("d")
+            self._head = memoryview(self._memory).cast("Q")
+
+    def _write_entry(self, entry: bytes, at: int) -> None:
+        self._memory[at : at + len(entry)] = entry
+        super()._write_entry(entry, at)
+
+    def _grow(self, need: int) -> None:
+        if need > WRITTEN_SIZE:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self.path))
+        super()._grow(need)
+
+    def heal(self) -> Healing:
+        """Do nothing: it lies where only masters write, and nothing maps it."""
+        return Healing(Harm.NONE, (0, 0))
+
+    def flush(self) -> None:
+        """Write the cells out, what makes entries count last; raises ``OSError``."""
+        os.pwrite(self._fd, self._memory[fmt.HEADER_SIZE : self._used], fmt.HEADER_SIZE)
+        os.pwrite(self._fd, self._memory[: fmt.HEADER_SIZE], 0)

@@ -11,16 +11,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from promgun.system.atomic_file import replace_file
+from promgun.store.run_directory import MASTER, RunDirectory
+from promgun.system.atomic_file import replace_in_folder
 from promgun.system.safe_open import open_directory, read_regular
 
 _LIMIT = 1 << 16
-_MODE = 0o600
+_MODE = 0o640
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterFacts:
-    """A master: ``started`` is Unix seconds; addresses are as Gunicorn and promgun print them.
+    """A master: ``slot`` is its number among masters, ``started`` is Unix seconds; addresses are as Gunicorn and
+    promgun print them.
 
     ``max_label_sets`` is 0 where the master does not say it.
     """
@@ -39,18 +41,24 @@ class MasterFacts:
     max_label_sets: int = 0
 
 
-def write_facts(directory: Path, facts: MasterFacts, uid: int | None, gid: int | None) -> None:
-    """Write or replace the facts of a master; raises ``OSError``."""
-    owner = (uid, -1 if gid is None else gid) if uid is not None and os.geteuid() == 0 else None
-    content = json.dumps(asdict(facts)).encode()
-    replace_file(directory / f"master-slot{facts.slot}.json", content, mode=_MODE, owner=owner, prefix=".new-")
+def write_facts(run: RunDirectory, facts: MasterFacts) -> Path:
+    """Write or replace the facts of a master; return the file. Raises ``OSError``."""
+    gid = run.owner.gid
+    owner = (-1, gid) if gid is not None and os.geteuid() == 0 else None
+    name = f"m{facts.slot}.json"
+    folder_fd = run.open_master()
+    try:
+        replace_in_folder(folder_fd, name, json.dumps(asdict(facts)).encode(), mode=_MODE, owner=owner)
+    finally:
+        os.close(folder_fd)
+    return run.master / name
 
 
-def read_facts(directory: Path) -> Iterator[MasterFacts]:
+def read_facts(run: Path) -> Iterator[MasterFacts]:
     """Yield the facts of every master that ever ran on the store, whatever of them can be read."""
-    with suppress(OSError), open_directory(directory) as directory_fd:
+    with suppress(OSError), open_directory(run / MASTER) as directory_fd:
         for name in sorted(os.listdir(directory_fd)):
-            if name.startswith("master-slot") and name.endswith(".json"):
+            if name.startswith("m") and name.endswith(".json"):
                 facts = _parse(read_regular(directory_fd, name, _LIMIT) or b"")
                 if facts is not None:
                     yield facts

@@ -1,4 +1,4 @@
-"""What waits in private memory for a place in a file, and how it moves there without losing an update."""
+"""Values that wait in private memory for a place in a file, and how they move there without losing an update."""
 
 from __future__ import annotations
 
@@ -6,46 +6,55 @@ import errno
 from array import array
 from collections.abc import Callable, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promgun.store.board import Cell
 
-if TYPE_CHECKING:
-    from promgun.store.directory import StoreDirectory
-
-#: Told of the cells and indexes in which an owner of values goes on.
-Settled = Callable[[Any, Sequence[int]], None]
-Keys = Callable[[], Sequence[str]]
+#: Cells and the indexes of values in them.
+Places = tuple[Any, Sequence[int]]
+#: Told of the cells and indexes in which the owner of values goes on.
+Placed = Callable[[Any, Sequence[int]], None]
 
 _NO_SPACE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMSGSIZE, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 )
 
 
-class Waiting:
-    """Values of one file that have no place in it yet, each with its time stamp in the cell behind it.
+class PendingValues:
+    """Values that have no place in a file yet: ``count`` cells, with a time stamp behind each where ``stamped``.
 
-    Counted values are added to what stands in the file; others (gauges) take its place, unless nobody touched them.
-    ``keys`` is asked when there is a place: they may name the slot, which is known only then.
+    ``find`` is asked for the places and raises ``OSError`` while there are none; of one ``file`` that gave none nothing
+    more is tried in the same call. Counted values are added to what stands in the file; others (``replaces``: gauges)
+    take its place, unless nobody touched them.
     """
 
-    def __init__(self, prefix: str, keys: Keys, settled: Settled) -> None:
-        self.prefix = prefix
-        self.keys = keys
-        count = len(keys())
-        self.cells: Any = array("d", bytes(16 * count))
-        self.indexes: Sequence[int] = range(0, 2 * count, 2)
-        self._settled = settled
+    def __init__(
+        self,
+        file: str,
+        find: Callable[[], Places],
+        placed: Placed,
+        count: int,
+        *,
+        stamped: bool = False,
+        replaces: bool = False,
+    ) -> None:
+        step = 2 if stamped else 1
+        self.file = file
+        self.find = find
+        self.cells: Any = array("d", bytes(8 * step * count))
+        self.indexes: Sequence[int] = range(0, step * count, step)
+        self._placed = placed
+        self._replaces = replaces
         self._moved = array("d", bytes(8 * count))
-        self._target: tuple[Any, Sequence[int]] = (self.cells, self.indexes)
+        self._target: Places = (self.cells, self.indexes)
 
     def move(self, cells: Any, indexes: Sequence[int]) -> None:
         """Go on in a file: new updates first, then what was gathered until now."""
         self._target = (cells, indexes)
-        self._settled(cells, indexes)
-        if self.prefix.startswith("gauge"):
+        self._placed(cells, indexes)
+        if self._replaces:
             self._replace(cells, indexes)
-        self.sweep()
+        self.carry_over()
 
     def _replace(self, cells: Any, indexes: Sequence[int]) -> None:
         for position, (private, index) in enumerate(zip(self.indexes, indexes, strict=True)):
@@ -54,7 +63,7 @@ class Waiting:
                 cells[index] = self._moved[position] = value
                 cells[index + 1] = stamp
 
-    def sweep(self) -> None:
+    def carry_over(self) -> None:
         """Carry over what came since: a thread may have looked up the private cell just before the move."""
         cells, indexes = self._target
         for position, (private, index) in enumerate(zip(self.indexes, indexes, strict=True)):
@@ -68,48 +77,51 @@ class Waiting:
 
 
 class PendingSeries:
-    """All that waits in a process, in order; what has just moved is looked after once more."""
+    """All values of a process that wait, in order; what has just moved is looked after once more."""
 
     def __init__(self) -> None:
         # Dictionaries because each step of theirs is atomic, whatever thread adds meanwhile.
-        self._waiting: dict[Waiting, None] = {}
-        self._moved: dict[Waiting, None] = {}
+        self._waiting: dict[PendingValues, None] = {}
+        self._moved: dict[PendingValues, None] = {}
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
         return not self._waiting
 
-    def add(self, waiting: Waiting) -> None:
-        """Take something in."""
-        self._waiting[waiting] = None
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, values: PendingValues) -> None:
+        """Have values wait."""
+        self._waiting[values] = None
 
     def clear(self) -> None:
         """Forget everything: it belongs to the process that we were forked from."""
         self._waiting.clear()
         self._moved.clear()
 
-    def move_in(self, places: Callable[[str, Keys], tuple[Any, list[int]]], lock: RLock) -> None:
-        """Move what finds a place now; of a file that gave none, nothing more is tried in this call."""
+    def move_in(self, lock: RLock) -> None:
+        """Move what finds a place now."""
         for moved in list(self._moved):
-            moved.sweep()
+            moved.carry_over()
             self._moved.pop(moved, None)
         full = set()
-        for waiting in list(self._waiting):
-            if waiting.prefix in full:
+        for values in list(self._waiting):
+            if values.file in full:
                 continue
             with lock:
-                if waiting not in self._waiting:
+                if values not in self._waiting:
                     # another thread was faster
                     continue
                 try:
-                    cells, indexes = places(waiting.prefix, waiting.keys)
+                    cells, indexes = values.find()
                 except OSError:
-                    full.add(waiting.prefix)
+                    full.add(values.file)
                     continue
-                waiting.move(cells, indexes)
-                self._moved[waiting] = None
-                self._waiting.pop(waiting, None)
+                values.move(cells, indexes)
+                self._moved[values] = None
+                self._waiting.pop(values, None)
 
 
 class StoreErrors:
@@ -119,27 +131,26 @@ class StoreErrors:
         self._known = False
         self._unlogged = ""
 
-    def note(self, error: OSError, directory: StoreDirectory | None) -> Cell:
+    def note(self, error: OSError, path: object) -> Cell:
         """Note an error; return the board's cell that counts it."""
         if not self._known:
             self._known = True
-            where = error.filename or (directory and directory.path)
             self._unlogged = (
-                f"Metrics cannot be stored ({error.strerror}: {where}); "
+                f"Metrics cannot be stored ({error.strerror}: {error.filename or path}); "
                 "requests are served, values wait in memory until there is space"
             )
         return Cell.ERRORS_NO_SPACE if error.errno in _NO_SPACE else Cell.ERRORS_PERMISSION
 
     def log_once(self, warn: Callable[[str], None] | None) -> None:
-        """Log the first error of an episode once; without ``warn`` it waits until there is a log."""
+        """Log what has not been logged yet, once there is a log."""
         if self._unlogged and warn is not None:
             message, self._unlogged = self._unlogged, ""
             warn(message)
 
-    def inherited(self) -> None:
-        """Leave it to the parent to say what happened before the fork."""
+    def forked(self) -> None:
+        """Leave it to the parent to log what happened before the fork."""
         self._unlogged = ""
 
     def over(self) -> None:
-        """End the episode."""
+        """End the episode: the next error is logged again."""
         self._known = False

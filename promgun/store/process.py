@@ -1,4 +1,4 @@
-"""The store as one process sees it: its slot, its files, and who must be told when it forks."""
+"""The store as one process sees it: its slot, its values, and who must be told when it forks."""
 
 from __future__ import annotations
 
@@ -6,270 +6,291 @@ import contextlib
 import errno
 import os
 import time
-import weakref
 from collections.abc import Callable, Iterable, Sequence
-from threading import RLock
 from typing import Any
 
 from promgun.store.board import Board, Cell, Role, monotonic_ns
-from promgun.store.directory import StoreDirectory
-from promgun.store.files import Owner, ValueFile
-from promgun.store.pending import PendingSeries, Settled, StoreErrors, Waiting
-from promgun.store.slots import Slot, claim, slot_name
+from promgun.store.exclusive import ExclusiveChange
+from promgun.store.files import ValueFile
+from promgun.store.home import MasterHome, ProcessHome, SlotHome
+from promgun.store.pending import PendingSeries, PendingValues, Placed, Places, StoreErrors
+from promgun.store.placed_values import PlacedValues
+from promgun.store.row_format import RowSchema
+from promgun.store.run_directory import MULTIPROC_VARIABLE, RunDirectory
+from promgun.store.slot_claims import SlotClaims
+from promgun.store.slot_lock import SlotLock
+from promgun.store.upkeep import SlotUpkeep
 from promgun.store.value_class_hook import publish
-from promgun.store.values import Place, SlotValue, value_class
+from promgun.store.values import value_class
+from promgun.store.worker_table import WorkerTable
 
 _RETRY_AFTER = 1.0
+_ROWS = "rows"
 
 
 class ProcessStore:
-    """Hands out float cells in the files of the slot that this process owns.
+    """Hands out float cells in the files of this process: a master's own, or those of the slot that it has.
 
     Nothing here raises into a request or a boot: what cannot be stored is counted, lives in private memory, and moves
-    into the files when they can be had (:meth:`retry`).
+    into the files when they can be had (:meth:`retry`). Nothing below the workers' directories is opened before this
+    process runs as the workers' user.
     """
 
     def __init__(self, warn: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.directory: StoreDirectory | None = None
+        self.directory: RunDirectory | None = None
         self.role = Role.OTHER
-        self.slot: Slot | None = None
         self.warn = warn
+        #: the scoreboard of this process, always the same object between two forks; private memory at first
+        self.board = Board()
+        self._change = ExclusiveChange()
         self._clock = clock
-        self._pending: Slot | None = None
-        self._claims: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._home: ProcessHome | None = None
+        self._upkeep: SlotUpkeep | None = None
+        self._claims = SlotClaims()
         self._files: dict[str, ValueFile] = {}
-        self._values: weakref.WeakSet[SlotValue] = weakref.WeakSet()
+        self.values = PlacedValues(lambda: self.lock, self.allocate)
         self._listeners: list[Callable[[], None]] = []
-        self._waiting = PendingSeries()
+        self._pending = PendingSeries()
         self._errors = StoreErrors()
-        #: guards every change of the files; a signal handler that comes into one is told so by ``_inside``
-        self.lock = RLock()
-        self._inside = False
         self._tried = -_RETRY_AFTER
-        self._private_board: Board | None = None
+        self._unwritten = False
         self._claiming = False
         self._registered = False
 
     # ---- set-up
 
-    def open(self, directory: StoreDirectory) -> None:
-        """Begin to use a directory; values made before move in."""
+    def open(self, directory: RunDirectory) -> None:
+        """Begin to use a run's directory, as a master; values made before move in."""
         self.directory = directory
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory.path)
+        self.role = Role.MASTER
+        os.environ[MULTIPROC_VARIABLE] = str(directory.multiproc)
         if not self._registered:
             self._registered = True
-            os.register_at_fork(after_in_child=self._after_fork_in_child, after_in_parent=self._after_fork_in_parent)
-        if not self._waiting.empty:
+            os.register_at_fork(
+                before=self.flush,
+                after_in_child=self._after_fork_in_child,
+                after_in_parent=self._after_fork_in_parent,
+            )
+        if not self._pending.empty:
             self.retry()
+
+    @property
+    def lock(self) -> Any:
+        """Guards every change of a place."""
+        return self._change.lock
 
     def publish(self) -> None:
         """Make prometheus_client use our values, now or whenever it is imported."""
-        publish(value_class(self))
+        publish(value_class(self.values))
 
     def on_detach(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` after a fork, or when places handed out by :meth:`places` must be asked for anew."""
+        """Call ``listener`` after a fork, when places handed out before must be asked for anew."""
         self._listeners.append(listener)
 
     # ---- slots
 
-    def reserve(self) -> Slot | None:
+    @property
+    def number(self) -> int | None:
+        """The number of this process among masters or workers, ``None`` while it has none."""
+        if self._home is not None:
+            return self._home.number
+        return self._claims.number
+
+    def reserve(self) -> SlotLock | None:
         """Take a slot for the child that is forked next: it inherits the claim, siblings do not."""
         if self.directory is None:
             return None
-        try:
-            slot = claim(self.directory.path, self.directory.owner)
-        except OSError:
-            # The child will try for itself, and count what it cannot store.
-            return None
-        self._claims.add(slot)
-        self._pending = slot
-        return slot
-
-    def own_slot(self, role: Role | None = None) -> Slot | None:
-        """Return the slot of this process, taking one if need be; ``None`` while that is impossible."""
-        if role is not None:
-            self.role = role
-            board = self.slot.board if self.slot is not None else self._private_board
-            if board is not None:
-                board.cells[Cell.ROLE] = role
-        try:
-            return self._claimed()
-        except OSError as error:
-            self.count_error(error)
-            return None
-
-    def _claimed(self) -> Slot | None:
-        """Return the slot of this process, taking one if need be; ``None`` before a directory is opened, or while the
-        interrupted code is taking one.
-        """
-        if self.slot is None and self.directory is not None:
-            with self.lock:
-                if self.slot is None and not self._claiming:
-                    self._claiming = True
-                    try:
-                        self._begin(claim(self.directory.path, self.directory.owner))
-                    finally:
-                        self._claiming = False
-        return self.slot
-
-    def _begin(self, slot: Slot) -> None:
-        slot.take_over(self.role)
-        if self._private_board is not None:
-            # Whoever looked the board up goes on with the same object.
-            slot.put_board(self._private_board)
-            self._private_board = None
-        self.slot = slot
+        return self._claims.reserve(self.directory, lambda number: self.worker_table[number].ended)
 
     @property
-    def board(self) -> Board:
-        """The scoreboard of this process: its slot's, or private memory while it has none."""
-        slot = self.own_slot()
-        return slot.board if slot is not None else self._unclaimed_board()
+    def worker_table(self) -> WorkerTable:
+        """What this master knows of its workers; in memory alone while it has no file."""
+        if isinstance(self._home, MasterHome):
+            return self._home.table
+        return WorkerTable(-1)
 
-    def _unclaimed_board(self) -> Board:
-        if self._private_board is None:
-            board = Board(-1, Owner())
-            board.occupy(self.role, monotonic_ns())
-            self._private_board = board
-        return self._private_board
+    def own_slot(self, role: Role | None = None) -> int | None:
+        """Return the number of this process, taking a slot if need be; ``None`` while that is impossible."""
+        if role is not None:
+            self.role = role
+            self.board.cells[Cell.ROLE] = role
+        try:
+            self._find_home()
+        except OSError as error:
+            self.count_error(error)
+        return self.number
+
+    def _find_home(self) -> ProcessHome:
+        """Return where this process stores, beginning there if need be; raises ``OSError`` while that is impossible."""
+        home = self._home
+        if home is None:
+            directory = self.directory
+            if directory is None:
+                raise OSError(errno.EAGAIN, "no directory yet")
+            with self.lock:
+                if self._home is None and not self._claiming:
+                    self._claiming = True
+                    try:
+                        self._home = self._make_home(directory)
+                    finally:
+                        self._claiming = False
+                home = self._home
+        if home is None:
+            raise OSError(errno.EAGAIN, "the interrupted code is taking a slot")
+        return home
+
+    def _make_home(self, directory: RunDirectory) -> ProcessHome:
+        if self.role is Role.MASTER:
+            home: ProcessHome = MasterHome(directory, self.board)
+        else:
+            lock = self._claims.own(directory)
+            if not directory.is_open_to_me:
+                raise OSError(errno.EAGAIN, "not the workers' user yet")
+            home = SlotHome(directory, lock, self.board)
+            self._upkeep = SlotUpkeep(directory, home)
+        self.board.occupy(self.role, monotonic_ns())
+        self.board.cells[Cell.ERRORS_CORRUPT] += home.rows.damaged
+        return home
 
     # ---- places
 
-    def places(self, prefix: str, keys: Sequence[str]) -> tuple[Any, list[int]]:
-        """Return the cells of a file and the index of each key in them, adding what is missing.
+    def allocate_row(self, schema: RowSchema, values: tuple[str, ...], placed: Placed) -> Places:
+        """Return cells and the indexes of a row's numbers in them; while there is no place they are private memory, and
+        ``placed`` is told of the place in the file later (:meth:`retry`). Never raises.
 
-        ``prefix`` is the type as it stands in file names: ``counter``, ``histogram``, ``gauge_livesum`` … Raises
-        ``OSError`` when there is no place now.
+        Hold :attr:`lock` until what is returned is where ``placed`` would put it.
         """
-        with self.lock:
-            if self._inside:
-                # A signal handler or a GC callback came in while this thread was changing a file: not now.
-                raise OSError(errno.EAGAIN, "the store is being changed by the interrupted code")
-            self._inside = True
-            try:
+
+        def find() -> Places:
+            with self._change.begin():
+                cells, index = self._find_home().rows.table(schema).place(values)
+                return cells, range(index, index + schema.cells)
+
+        return self._find_or_wait(PendingValues(_ROWS, find, placed, schema.cells))
+
+    def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:
+        """Return the label values of a schema's rows in this slot, those of earlier owners included; raises
+        ``OSError`` while there is no slot.
+        """
+        with self._change.begin():
+            return list(self._find_home().rows.table(schema).rows)
+
+    def allocate(self, prefix: str, keys: Sequence[str], placed: Placed) -> Places:
+        """Return cells and the index of each key in a file in prometheus_client's format, as :meth:`allocate_row` does.
+
+        ``prefix`` is the type as it stands in file names: ``counter``, ``histogram``, ``gauge_livesum`` …
+        """
+
+        def find() -> Places:
+            with self._change.begin():
                 file = self._files.get(prefix) or self._open_file(prefix)
                 indexes = file.indexes(keys)
                 return file.cells, indexes
-            finally:
-                self._inside = False
 
-    def allocate(self, prefix: str, keys: Callable[[], Sequence[str]], settled: Settled) -> tuple[Any, Sequence[int]]:
-        """Return cells and the index of each key in them, as :meth:`places` does; while there is no place they are
-        private memory, and ``settled`` is told of the place in the file later (:meth:`retry`). Never raises.
+        replaces = prefix.startswith("gauge")
+        return self._find_or_wait(PendingValues(prefix, find, placed, len(keys), stamped=True, replaces=replaces))
 
-        Hold :attr:`lock` until what is returned is where ``settled`` would put it.
-        """
+    def _find_or_wait(self, values: PendingValues) -> Places:
         try:
-            return self._places_now(prefix, keys)
+            return values.find()
         except OSError as error:
             self.count_error(error)
-            waiting = Waiting(prefix, keys, settled)
             if error.errno != errno.EMSGSIZE:
-                self._waiting.add(waiting)
-            return waiting.cells, waiting.indexes
-
-    def _places_now(self, prefix: str, keys: Callable[[], Sequence[str]]) -> tuple[Any, list[int]]:
-        # The slot first: a key may name it.
-        if self._claimed() is None:
-            raise OSError(errno.EAGAIN, "no slot")
-        return self.places(prefix, keys())
-
-    def keys(self, prefix: str) -> list[str]:
-        """Return the keys that a file of this slot holds, those of earlier owners included; raises ``OSError`` as
-        :meth:`places` does.
-        """
-        self.places(prefix, ())
-        return list(self._files[prefix].positions)
+                self._pending.add(values)
+            return values.cells, values.indexes
 
     def _open_file(self, prefix: str) -> ValueFile:
-        slot = self._claimed()
-        if slot is None:
-            raise OSError(errno.EAGAIN, "no slot")
-        path = slot.directory / f"{prefix}_{slot_name(slot.number)}.db"
-        file = self._files[prefix] = ValueFile(path, slot.owner)
+        file = self._files[prefix] = self._find_home().open_value_file(prefix)
         if file.damage:
-            slot.board.cells[Cell.ERRORS_CORRUPT] += 1
+            self.board.cells[Cell.ERRORS_CORRUPT] += 1
         return file
 
-    def adopt(self, value: SlotValue) -> None:
-        """Take a new value in: give it a place, and remember it for the next fork."""
-        with self.lock:
-            self._values.add(value)
-        self.settle(value)
-
-    def settle(self, value: SlotValue) -> Place:
-        """Give a value its place in this process."""
-        with self.lock:
-            place = value.place
-            if place is None:
-                cells, indexes = self.allocate(value.prefix, lambda: (value.key,), value.settled)
-                # Unless a signal handler has used the value meanwhile: what it left in private memory moves later.
-                value.settled(cells, indexes)
-                place = cells, indexes[0]
-        return place
-
-    # ---- errors
+    # ---- errors, what waits
 
     def count_error(self, error: OSError) -> None:
-        """Count what could not be stored. It is said once an episode, by :meth:`retry`: here a lock may be held that
+        """Count what could not be stored. It is logged once an episode, by :meth:`retry`: here a lock may be held that
         the log wants too.
         """
-        if error.errno == errno.EAGAIN:
-            return
-        board = self.slot.board if self.slot is not None else self._unclaimed_board()
-        board.cells[self._errors.note(error, self.directory)] += 1
+        if error.errno != errno.EAGAIN:
+            where = self.directory.path if self.directory is not None else ""
+            self.board.cells[self._errors.note(error, where)] += 1
 
     def retry(self) -> None:
         """Move what waits in private memory into the files, if they can be had now; tries at most once a second."""
         now = self._clock()
-        if now - self._tried < _RETRY_AFTER:
-            return
-        self._tried = now
+        if now - self._tried >= _RETRY_AFTER:
+            self._tried = now
+            self.retry_now()
+            self._tend()
+
+    def retry_now(self) -> None:
+        """Do the same at once: at the moment when a process becomes the workers' user."""
         self._errors.log_once(self.warn)
         with contextlib.suppress(OSError):
-            self._claimed()
-        if self.slot is not None:
-            self.slot.share_board()
-        self._waiting.move_in(self._places_now, self.lock)
-        if self.slot is not None and self.slot.board.shared and self._waiting.empty:
+            self._find_home()
+        self._pending.move_in(self.lock)
+        if self._home is not None and self._pending.empty and not self._unwritten:
             self._errors.over()
+
+    def _tend(self) -> None:
+        """Look after the files of the slot and the links to them; what was found is logged once."""
+        if self._upkeep is None:
+            return
+        with contextlib.suppress(OSError), self._change.begin():
+            kept = self._upkeep.heal(self._files.values())
+            self.board.cells[Cell.ERRORS_VANISHED] += kept.healed
+            if kept.lost_rows:
+                self.board.occupy(self.role, monotonic_ns())
+                for listener in self._listeners:
+                    listener()
+        self._upkeep.tend()
+        for warning in self._upkeep.warnings():
+            if self.warn is not None:
+                self.warn(warning)
+
+    def flush(self) -> None:
+        """Write out what a master has: after each pass of its loop, before a fork, at its exit. Never raises."""
+        if self._home is not None:
+            try:
+                self._home.flush()
+            except OSError as error:
+                self._unwritten = True
+                self.count_error(error)
+            else:
+                self._unwritten = False
 
     # ---- forks
 
     def _detach(self) -> None:
         self._files.clear()
-        self._waiting.clear()
-        for value in self._values:
-            value.detach()
+        self._pending.clear()
+        self.values.detach()
         for listener in self._listeners:
             listener()
 
     def _after_fork_in_child(self) -> None:
-        self.lock = RLock()
-        self._inside = self._claiming = False
-        mine, self._pending = self._pending, None
-        for inherited in [*self._claims, *filter(None, [self.slot])]:
-            if inherited is not mine:
-                inherited.release()
+        self._change = ExclusiveChange()
+        self._claiming = False
+        is_worker = self._claims.after_fork_in_child()
         for file in self._files.values():
             file.close()
-        self._claims.clear()
-        self._private_board = None
-        self._errors.inherited()
-        self.slot = mine
-        self.role = Role.WORKER if mine is not None else Role.OTHER
-        if mine is not None:
-            mine.take_over(self.role)
+        if self._home is not None:
+            self._home.close()
+        self._errors.forked()
+        self._home = self._upkeep = None
+        self.role = Role.WORKER if is_worker else Role.OTHER
+        self.board = Board()
+        self.board.occupy(self.role, monotonic_ns())
+        if is_worker and self.directory is not None:
+            self.directory.leave_to_masters()
         self._detach()
 
     def _after_fork_in_parent(self) -> None:
-        self._pending = None
+        self._claims.after_fork_in_parent()
 
-    def forget(self, slots: Iterable[Slot]) -> None:
+    def forget(self, locks: Iterable[SlotLock]) -> None:
         """Release claims made for children that are gone."""
-        for slot in slots:
-            self._claims.discard(slot)
-            slot.free()
+        self._claims.forget(locks)
 
 
 #: The store of this process. prometheus_client's value class is process-wide, so its store has to be as well.

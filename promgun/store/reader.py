@@ -1,28 +1,48 @@
 """The values of all slots, merged, at any moment, whatever state the files are in.
 
-A reading costs one read a file and one addition a value. Sums run in slot order, so no total ever sinks by a rounding
-error.
+Our own families are rows (``store.row_reader``), the application's stand in files in prometheus_client's format
+(``store.file_follower``). A reading costs one read a file, and what has changed. Sums run in slot order, so no total
+ever sinks by a rounding error.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from promgun.store.file_follower import FileFollower, FollowedFile, Pick, picker
+from promgun.store.board import SIZE as BOARD_SIZE
+from promgun.store.board import Cell, parse_board
+from promgun.store.file_follower import FileFollower, FollowedFile
+from promgun.store.foreign_reader import ForeignReader, ForeignReading
+from promgun.store.own_series import Fold, OwnSeries, sum_by
+from promgun.store.row_reader import RowContent, RowReader, RowTotal
+from promgun.store.run_directory import MASTER, SLOTS
+from promgun.store.run_places import open_run
+from promgun.store.run_reader import MASTER_FILE, SLOT_FILE, master_slot
 from promgun.store.series import Series, merge_gauge
+from promgun.store.slot_file import FILE_SIZE, data_end
+from promgun.system.safe_open import open_directory, open_regular
+
+#: By name and value of the label that is kept: for ``le`` the upper bound's text, for slots their number's.
+Sums = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredValues:
     """Every series that stands in a file, plus what the files take up and what could not be read.
 
-    ``corrupt`` counts files found damaged since the reader was made, each once for each damage; ``complaints`` are
-    those that were not told yet.
+    ``own`` are ours, ``series`` the application's; ``by_slot`` are the sums that go by slot, ``folded`` says how many
+    label sets of a family of ours count under another. ``corrupt`` counts damages found since the reader was made, each
+    once; ``complaints`` are those that were not logged yet.
     """
 
+    own: list[Series]
     series: list[Series]
+    by_slot: Sums
+    folded: dict[str, int]
     files: int
     size: int
     corrupt: int
@@ -31,26 +51,14 @@ class StoredValues:
 
 @dataclass(frozen=True, slots=True)
 class SumBy:
-    """A sum to make: the series of one sample over all slots and all labels but one.
+    """A sum to make, under ``name``: one family of ours over all slots and all labels but one.
 
-    ``kind`` is counter or histogram, ``names`` are the labels that the sample has by contract, in alphabetical order
-    and without ``le``: series with others are not ours.
+    ``label`` is ``le`` for the buckets of a histogram, each for itself, and empty where the sum is by slot.
     """
 
-    sample: str
+    name: str
+    family: str
     label: str
-    kind: str
-    names: tuple[str, ...]
-
-    def key_of(self, series: Series) -> str | None:
-        """Return the value of the label, ``None`` for a series that is not part of the sum."""
-        if series.kind != self.kind or series.names != self.names:
-            return None
-        return next((value for name, value in series.labels if name == self.label), None)
-
-
-#: By sample name and value of the label that is kept.
-Sums = dict[str, dict[str, float]]
 
 
 class StoreReader:
@@ -61,24 +69,77 @@ class StoreReader:
     """
 
     def __init__(self, path: Path, alive: Callable[[int], bool] = lambda _: True, sums: Sequence[SumBy] = ()) -> None:
+        self._path = path
         self._files = FileFollower(path)
+        self._rows = RowReader()
+        self._own = OwnSeries()
         self._alive = alive
         self._round = 0
-        self._sums = {wanted.sample: wanted for wanted in sums}
-        self._kinds = frozenset(wanted.kind for wanted in sums)
-        self._picks: dict[int, _Picks] = {}
+        self._sums = tuple(sums)
+        self._children = _children_of(path)
+        self._row_files = 0
+        self._row_bytes = 0
 
-    def read(self) -> StoredValues:
-        """Read and merge everything; never raises for what stands in the store."""
+    def read(self, fold: Fold) -> StoredValues:
+        """Read and merge everything; never raises for what stands in the store. ``fold`` keeps the cap."""
         self._round += 1
-        files, size = 0, 0
+        totals = self._read_rows()
+        files, size = self._row_files, self._row_bytes
         for file in self._files.follow(lambda kind, slot: not kind.startswith("gauge_live") or self._alive(slot)):
             if file.size is not None:
                 files += 1
                 size += file.size
             self._accumulate(file)
+        children = self._children.read() if self._children is not None else ForeignReading()
+        for content in children.contents:
+            self._accumulate(self._files.follow_children(content.kind, content.data))
+        files, size = files + children.files, size + children.size
         series = [item for item in self._files.interned() if item.seen == self._round]
-        return StoredValues(series, files, size, self._files.corrupt, self._files.complaints())
+        own = self._own.of(totals, fold)
+        corrupt = self._files.corrupt + self._rows.corrupt + children.corrupt
+        by_slot = {wanted.name: sum_by(totals, wanted.family, "") for wanted in self._sums if not wanted.label}
+        return StoredValues(
+            own,
+            series,
+            by_slot,
+            dict(self._own.folded),
+            files,
+            size,
+            corrupt,
+            (*self._files.complaints(), *children.complaints),
+        )
+
+    def _read_rows(self) -> list[RowTotal]:
+        self._row_files = self._row_bytes = 0
+        return self._rows.read(self._contents())
+
+    def _contents(self) -> Iterable[RowContent]:
+        for part, pattern, slot_of in ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int)):
+            with suppress(OSError), open_directory(self._path / part) as folder_fd:
+                matches = (pattern.fullmatch(name) for name in os.listdir(folder_fd))
+                for slot, name in sorted((slot_of(int(match[1])), match[0]) for match in matches if match):
+                    content = self._content(folder_fd, name, slot)
+                    if content is not None:
+                        yield content
+
+    def _content(self, folder_fd: int, name: str, slot: int) -> RowContent | None:
+        try:
+            fd = open_regular(folder_fd, name)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+            board = parse_board(slot, os.pread(fd, BOARD_SIZE, 0))
+            if board is None or status.st_size > FILE_SIZE:
+                return None
+            data = os.pread(fd, data_end(fd, BOARD_SIZE) - BOARD_SIZE, BOARD_SIZE)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        self._row_files += 1
+        self._row_bytes += status.st_blocks * 512
+        return RowContent(slot, (status.st_dev, status.st_ino, board[Cell.EDITION]), 0, data)
 
     def _accumulate(self, file: FollowedFile) -> None:
         if file.pick is None:
@@ -96,39 +157,17 @@ class StoreReader:
                 merge_gauge(series, value, cells[offset + 1])
 
     def read_sums(self) -> Sums:
-        """Return the sums: a few additions in C for each file, however many series there are; never raises either."""
-        sums: Sums = {sample: {} for sample in self._sums}
-        picks: dict[int, _Picks] = {}
-        for file in self._files.follow(lambda kind, _: kind in self._kinds):
-            known = self._picks.get(id(file))
-            if known is None or known.file is not file or known.series != len(file.series):
-                known = self._picks_of(file)
-            picks[id(file)] = known
-            cells = file.cells
-            for sample, value, pick in known.picks:
-                found = sums[sample]
-                found[value] = found.get(value, 0.0) + sum(pick(cells))
-        self._picks = picks
-        return sums
-
-    def _picks_of(self, file: FollowedFile) -> _Picks:
-        offsets: dict[tuple[str, str], list[int]] = {}
-        for series, offset in zip(file.series, file.offsets, strict=True):
-            wanted = self._sums.get(series.sample)
-            value = wanted.key_of(series) if wanted is not None else None
-            if value is not None:
-                offsets.setdefault((series.sample, value), []).append(offset)
-        picks = [(*key, pick) for key, found in offsets.items() if (pick := picker(found)) is not None]
-        return _Picks(file, len(file.series), picks)
+        """Return the sums; never raises either."""
+        totals = self._read_rows()
+        return {wanted.name: sum_by(totals, wanted.family, wanted.label) for wanted in self._sums}
 
 
-@dataclass(frozen=True, slots=True)
-class _Picks:
-    """The cells of a file that belong to each sum, of so many ``series``: a file that grew has more."""
-
-    file: FollowedFile
-    series: int
-    picks: list[tuple[str, str, Pick]]
+def _children_of(path: Path) -> ForeignReader | None:
+    """Return a reader of what children have written; ``None`` where there is no run."""
+    try:
+        return ForeignReader(open_run(path))
+    except OSError:
+        return None
 
 
 def families_of(series: Iterable[Series]) -> dict[str, list[Series]]:

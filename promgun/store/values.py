@@ -32,7 +32,7 @@ class Places(Protocol):
     def adopt(self, value: SlotValue) -> None:
         """Give a new value its place, and remember it for the next fork."""
 
-    def settle(self, value: SlotValue) -> Place:
+    def place_value(self, value: SlotValue) -> Place:
         """Give a value its place in this process."""
 
 
@@ -67,7 +67,7 @@ class SlotValue:
         """Where the value lives now; ``None`` when it has not been used since a fork."""
         return self._place
 
-    def settled(self, cells: Any, indexes: Sequence[int]) -> None:
+    def placed(self, cells: Any, indexes: Sequence[int]) -> None:
         """Go on in these cells."""
         self._place = (cells, indexes[0])
 
@@ -79,13 +79,13 @@ class SlotValue:
         """Add ``amount``."""
         place = self._place
         if place is None:
-            place = self._store.settle(self)
+            place = self._store.place_value(self)
         cells, index = place
         cells[index] += amount
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Set the value, and the time stamp that the mode ``mostrecent`` goes by."""
-        cells, index = self._place or self._store.settle(self)
+        cells, index = self._place or self._store.place_value(self)
         cells[index] = value
         cells[index + 1] = timestamp or 0.0
 
@@ -94,7 +94,7 @@ class SlotValue:
 
     def get(self) -> float:
         """Return the value of this process's slot."""
-        cells, index = self._place or self._store.settle(self)
+        cells, index = self._place or self._store.place_value(self)
         value: float = cells[index]
         return value
 

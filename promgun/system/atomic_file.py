@@ -65,3 +65,27 @@ def replace_file(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def replace_in_folder(
+    folder_fd: int, name: str, content: bytes, *, mode: int, owner: tuple[int, int] | None = None
+) -> None:
+    """Put a file of that content, mode and owner (uid, gid) under ``name`` in an open folder in one step.
+
+    The folder is this one wherever its path leads by now. The temporary file begins with ``.new-``; it is gone
+    afterwards, also after an error. Raises ``OSError``.
+    """
+    temporary = f".new-{name}.{os.urandom(8).hex()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=folder_fd)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
+        os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+    except BaseException:
+        os.unlink(temporary, dir_fd=folder_fd)
+        raise

@@ -15,6 +15,10 @@ from pathlib import Path
 NOT_REGULAR = "not a regular file"
 
 
+#: How a folder is opened that others may have put there: through no link, without waiting.
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
 @contextmanager
 def open_directory(path: Path, *, follow: bool = True) -> Iterator[int]:
     """Give a descriptor of a directory for the time of the block.

@@ -12,7 +12,7 @@ from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics.label_values import ExitCause
 from promgun.store.board import Board, Cell, ExitHint, Role
 from promgun.store.process import STORE
-from promgun.store.slots import Slot
+from promgun.store.slot_lock import SlotLock
 from promgun.system.procfs import cpu_wait_ns
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 from promgun.workers._gc_stats import count_collections
@@ -67,7 +67,7 @@ class WorkerLifecycle:
         super().__init__(*args, **kwargs)
         if self.standalone is not None:
             self.standalone.register(self.cfg, self.app, self.log, self.sockets)
-        self.slot: Slot | None = STORE.reserve()
+        self.slot: SlotLock | None = STORE.reserve()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
         DEFERRED_SIGNALS.expect_fork(self)
 
@@ -89,9 +89,9 @@ class WorkerLifecycle:
     def init_process(self) -> None:
         """Occupy the slot, then boot as the class does."""
         STORE.warn = self.log.warning
-        slot = STORE.own_slot(Role.WORKER)
-        if slot is not None:
-            self.worker_id = str(slot.number)
+        number = STORE.own_slot(Role.WORKER)
+        if number is not None:
+            self.worker_id = str(number)
         self.instruments = Instruments(STORE, self.cfg)
         self._update_at = 0
         self._reported = 0
@@ -113,6 +113,9 @@ class WorkerLifecycle:
 
     def init_signals(self) -> None:
         """Set the worker's signals, deliver those that came since the fork, and answer the master's SIGURG."""
+        # The worker runs as its user from here on (gunicorn 25.3 to 27.0 ``Worker.init_process``): what was counted
+        # before moves into its files.
+        STORE.retry_now()
         super().init_signals()  # type: ignore[misc] # the next class in the MRO
         self._stacks.install()
         DEFERRED_SIGNALS.deliver()

@@ -18,9 +18,7 @@ from typing import Any
 from gunicorn.http.wsgi import Response
 
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
-from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.label_values import QueueSource
-from promgun.store.process import STORE
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._config_cache import cache_settings
 from promgun.workers._instrumentation import follow_application, follow_requests
@@ -51,9 +49,6 @@ class PrometheusMixin(WorkerLifecycle):
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
-        if STORE.slot is not None:
-            # The series is there with 0 before the first request.
-            self.instruments.counters.inc(WORKER_REQUESTS, (self.worker_id,), 0.0)
         self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg))
         self.responses = ResponseObserver(
             self.accounting,

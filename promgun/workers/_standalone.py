@@ -14,14 +14,16 @@ from gunicorn import __version__ as gunicorn_version
 from promgun import __version__ as promgun_version
 from promgun.config.listeners import close_and_unlink, metrics_url
 from promgun.config.web_options import WebOptions
+from promgun.config.workers_user import warn_of_left_over_groups
 from promgun.endpoint.process import EndpointConfig
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.instances.registration import Registration
 from promgun.store.board import Cell, Role
-from promgun.store.directory import StoreDirectory, create_private, take_over
 from promgun.store.files import Owner
 from promgun.store.master_info import MasterFacts
 from promgun.store.process import ProcessStore
+from promgun.store.run_directory import MULTIPROC_VARIABLE
+from promgun.store.run_places import create_private
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 #: The variable that names the directory which this module put into ``PROMETHEUS_MULTIPROC_DIR``: without it a master
@@ -36,21 +38,18 @@ class StandaloneRun:
     """
 
     def __init__(self, store: ProcessStore) -> None:
-        named = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        self._private = not named or named == os.environ.get(_PUBLISHED)
+        named = os.environ.get(MULTIPROC_VARIABLE)
+        second_client = Path(named).absolute() if named and named != os.environ.get(_PUBLISHED) else None
         self._store = store
         self._pid = os.getpid()
         self._started = time.time()
         self._registration: Registration | None = None
         self._process: MetricsProcess | None = None
         self._tls = False
-        self._directory: StoreDirectory = (
-            create_private(Owner()) if self._private or named is None else take_over(Path(named).absolute(), Owner())
-        )
+        self._directory = create_private(Owner(), second_client=second_client)
         store.publish()
         store.open(self._directory)
-        if self._private:
-            os.environ[_PUBLISHED] = str(self._directory.path)
+        os.environ[_PUBLISHED] = str(self._directory.multiproc)
         atexit.register(self.close)
         DEFERRED_SIGNALS.install()
 
@@ -85,6 +84,7 @@ class StandaloneRun:
         """Give the store to the workers' user and register the run; acts on the first call in the master only."""
         if self._registration is not None or os.getpid() != self._pid:
             return
+        warn_of_left_over_groups(cfg, log)
         if os.geteuid() == 0:
             self._directory.give_to(Owner(cfg.uid, cfg.gid))
         slot = self._store.own_slot(Role.MASTER)
@@ -92,7 +92,7 @@ class StandaloneRun:
         application = str(getattr(app, "app_uri", "") or cfg.wsgi_app or "")
         self._registration = Registration(self._directory)
         facts = MasterFacts(
-            slot=slot.number if slot is not None else 0,
+            slot=slot if slot is not None else 0,
             pid=self._pid,
             started=self._started,
             name=cfg.settings["proc_name"].get() or application or "gunicorn",
@@ -119,4 +119,5 @@ class StandaloneRun:
             self._process.stop()
             for listener in self._process.listeners:
                 close_and_unlink(listener)
+        self._store.flush()
         self._directory.close()

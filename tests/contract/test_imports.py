@@ -47,6 +47,15 @@ def test_a_tab_pays_for_nothing_heavy(code: str) -> None:
     assert modules_after(code).isdisjoint(HEAVY)
 
 
+def test_the_master_holds_nothing_of_the_endpoint_but_what_starts_it() -> None:
+    program = (
+        "import promgun.master.launch, promgun.master.application, promgun.master.arbiter, sys\n"
+        "print('\\n'.join(name for name in sys.modules if name.startswith('promgun.endpoint.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"promgun.endpoint.process", "promgun.endpoint.supervisor"}
+
+
 def test_help_needs_no_gunicorn() -> None:
     code = "from promgun.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert modules_after(code).isdisjoint(HEAVY)

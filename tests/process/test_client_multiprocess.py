@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,13 +21,12 @@ from typing import Any
 
 import pytest
 
-from promgun.store.files import ValueFile
+from promgun.store.board import Role
 from promgun.store.process import ProcessStore
-from promgun.store.slots import Slot
 from promgun.store.values import SlotValue, value_class
 from tests.support.store_fixtures import ROOT, open_directory, release
 
-_LABEL = 'asserts the label pid="123"; the label names the slot (pid="slot0"), which the next owner keeps'
+_LABEL = 'asserts the label pid="123"; the label names the slot (pid="slot1"), which the next owner keeps'
 _FILE = "removes gauge_live*_123.db by its pid; the file is named by the slot, and removed with its owner"
 #: What cannot pass, because it spells pids: the reason stands in the documentation, too.
 SPELLS_PIDS = {
@@ -58,36 +58,52 @@ class Process:
     """What upstream takes for a process: a store, which forks whenever the identifier changes."""
 
     def __init__(self, identifier: Callable[[], int]) -> None:
-        self.store = ProcessStore()
-        self.store._registered = True
+        self.store = self._new_store()
         self._identifier = identifier
         self._identity = identifier()
-        self._parents: list[tuple[Slot | None, list[ValueFile]]] = []
+        self._parents: list[ProcessStore] = []
+        self._run: Path | None = None
+
+    @staticmethod
+    def _new_store() -> ProcessStore:
+        store = ProcessStore()
+        store._registered = True
+        return store
 
     def follow(self) -> None:
         """Notice a fork; open the store of the test that is running."""
         if self.store.directory is None:
-            self.store.open(open_directory(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+            named = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+            # One run for all "processes" of a test.
+            self._run = Path(f"{named}-run")
+            directory = open_directory(self._run)
+            directory.second_client = Path(named)
+            self.store.open(directory)
+            self.store.role = Role.OTHER
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = named
         now = self._identifier()
         if now != self._identity:
             self._identity = now
             # The parent lives on, and holds its slot.
-            self._parents.append((self.store.slot, list(self.store._files.values())))
-            self.store.slot = None
+            parent = self._new_store()
+            for held in ("_home", "_claims", "_files"):
+                mine, new = getattr(self.store, held), getattr(parent, held)
+                setattr(parent, held, mine)
+                setattr(self.store, held, new)
+            self._parents.append(parent)
             self.store._detach()
 
     def clean_up(self) -> None:
         """End, and the processes that it was forked from too."""
-        release(self.store)
-        for slot, files in self._parents:
-            if slot is not None:
-                slot.release()
-            for file in files:
-                file.close()
+        for store in (self.store, *self._parents):
+            release(store)
         self._parents.clear()
         if self.store.directory is not None:
             self.store.directory.close()
             self.store.directory = None
+        if self._run is not None:
+            shutil.rmtree(self._run, ignore_errors=True)
+            self._run = None
 
 
 def slot_values(
@@ -97,7 +113,7 @@ def slot_values(
     process = Process(process_identifier)
     cleanups.append(process.clean_up)
 
-    class Followed(value_class(process.store)):  # type: ignore[misc] # made at run time
+    class Followed(value_class(process.store._values)):  # type: ignore[misc] # made at run time
         """Our value, told of forks by hand."""
 
         __slots__ = ()

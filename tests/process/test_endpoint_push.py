@@ -17,7 +17,8 @@ import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from promgun.config.push_gateway import Gateway, validate_push_gateway
-from promgun.endpoint.push import push, push_final_page
+from promgun.endpoint.process import EndpointConfig, push_final_page
+from promgun.endpoint.push import push
 
 LOG = logging.getLogger("push")
 HOST = socket.gethostname()
@@ -137,7 +138,8 @@ def test_an_answer_that_trickles_in_is_not_waited_for(said: pytest.LogCaptureFix
 
 
 def test_without_the_option_nothing_is_read() -> None:
-    push_final_page(SimpleNamespace(push_gateway=None, push_gateway_password_file=None), None, None)  # type: ignore[arg-type] # neither is looked at
+    cfg = SimpleNamespace(push_gateway=None, push_gateway_password_file=None)
+    push_final_page(EndpointConfig(store="", master_pid=0), cfg, None)
 
 
 @pytest.mark.parametrize(

@@ -298,7 +298,7 @@ def test_every_series_with_known_labels_is_there_from_the_start() -> None:
             "response",
         }
         assert len(page.select("gunicorn_master_signals_total")) == 9
-        assert len(page.select("promgun_store_errors_total")) == 3
+        assert len(page.select("promgun_store_errors_total")) == 4
         assert {sample.labels["level"] for sample in page.select("gunicorn_log_messages_total")} == {
             "debug",
             "info",

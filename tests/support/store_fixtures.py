@@ -6,21 +6,29 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promgun.store import format as fmt
-from promgun.store.directory import StoreDirectory, attach
+from promgun.store.board import BoardView, Role
 from promgun.store.files import Owner, ValueFile
 from promgun.store.process import ProcessStore
 from promgun.store.reader import StoreReader
+from promgun.store.run_directory import CLIENT, MASTER, MULTIPROC, SLOTS, VERSION, DirectoryIdentity, RunDirectory, fill
+from promgun.store.run_places import attach
+from promgun.store.run_reader import read_views
+from promgun.system.remove_tree import open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from promgun.store.series import Series
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -67,8 +75,20 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(path: Path, *, forks: bool = False) -> Iterator[Opened]:
-    """Open a store of this process's own in a directory; its slot and descriptors are free again afterwards.
+def public_folder() -> Iterator[Path]:
+    """Give a folder that every user may enter: pytest's are for their own user alone."""
+    path = Path(tempfile.mkdtemp(prefix="test-store-"))
+    path.chmod(0o711)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def opened(path: Path, role: Role = Role.OTHER, *, forks: bool = False) -> Iterator[Opened]:
+    """Open a run's directory, made in ``path`` if need be, as a process of its own with this role would have it; what
+    it takes and its descriptors are free again afterwards.
 
     Without ``forks`` it does not hear of forks, so that it is gone at the end.
     """
@@ -76,8 +96,9 @@ def opened(path: Path, *, forks: bool = False) -> Iterator[Opened]:
     clock, warnings = Clock(), Warnings()
     store = ProcessStore(warnings, clock)
     store._registered = not forks
-    directory = attach(path, Owner(), private=False)
+    directory = open_directory(path)
     store.open(directory)
+    store.role = role
     try:
         yield Opened(store, clock, warnings)
     finally:
@@ -91,48 +112,96 @@ def opened(path: Path, *, forks: bool = False) -> Iterator[Opened]:
 
 def release(store: ProcessStore) -> None:
     """Let go of all that a store holds, as the end of its process would."""
+    store.flush()
     for file in store._files.values():
         file.close()
     store._files.clear()
-    if store.slot is not None:
-        store.slot.release()
-        store.slot = None
+    if store._home is not None:
+        store._home.close()
+        store._home = store._upkeep = None
+    if store._claims._own is not None:
+        store._claims._own.release()
+        store._claims._own = None
 
 
-def open_directory(path: str | Path) -> StoreDirectory:
-    """Return a directory as a master in a process of its own would have it."""
-    return attach(Path(path), Owner(), private=False)
+def open_directory(path: str | Path, owner: Owner | None = None) -> RunDirectory:
+    """Return the run's directory ``path`` as another master of that run would have it; it is made if it is none yet."""
+    path, owner = Path(path), owner or Owner()
+    path.mkdir(exist_ok=True)
+    folder_fd = open_folder(path)
+    try:
+        if not (path / VERSION).exists():
+            fill(folder_fd, owner, None)
+        identity = DirectoryIdentity.of(folder_fd)
+    finally:
+        os.close(folder_fd)
+    return attach(path, owner, identity, private=False)
+
+
+def slots_of(path: str | Path) -> Path:
+    """Return where the workers of a run write."""
+    return Path(path) / SLOTS
+
+
+def master_of(path: str | Path) -> Path:
+    """Return where the masters of a run write."""
+    return Path(path) / MASTER
+
+
+def client_of(path: str | Path) -> Path:
+    """Return what ``PROMETHEUS_MULTIPROC_DIR`` names in a run."""
+    return Path(path) / CLIENT / MULTIPROC
 
 
 # ---- what a store holds
 
 
+def read_all(path: Path, reader: StoreReader | None = None) -> list[Series]:
+    """Return every series of a run, ours and the application's, with nothing folded."""
+    reading = (reader or StoreReader(path)).read(lambda _labels, _sets: {})
+    return [*reading.own, *reading.series]
+
+
 def totals(path: Path, reader: StoreReader | None = None) -> dict[str, float]:
-    """Return what our reader makes of a store: value by sample name and labels."""
-    reading = (reader or StoreReader(path)).read()
+    """Return what our reader makes of a run: value by sample name and labels."""
     return {
         f"{item.sample}{{{','.join(f'{k}={v}' for k, v in item.labels)}}}": item.value
-        for item in sorted(reading.series, key=lambda item: (item.sample, item.labels))
+        for item in sorted(read_all(path, reader), key=lambda item: (item.sample, item.labels))
     }
 
 
 def stock_totals(path: Path) -> dict[str, float]:
-    """Return what prometheus_client's own collector makes of a store, spelled as in :func:`totals`.
+    """Return what prometheus_client's own collector makes of the application's metrics of a run, spelled as in
+    :func:`totals`.
 
     Its histogram buckets are cumulative; see :func:`page_totals` for ours.
     """
+    return stock_samples(client_of(path))
+
+
+def stock_samples(folder: Path) -> dict[str, float]:
+    """Return what prometheus_client's own collector makes of the files in a folder."""
     from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415 - not before a value class is set
 
-    return samples(MultiProcessCollector(None, str(path)).collect())  # type: ignore[no-untyped-call] # upstream
+    return samples(MultiProcessCollector(None, str(folder)).collect())  # type: ignore[no-untyped-call] # upstream
 
 
 def page_totals(path: Path) -> dict[str, float]:
-    """Return the families of a store as our page shows them, without what promgun adds."""
+    """Return the families of a run as our page shows them, without what promgun adds."""
     from promgun.collect.families import build_family  # noqa: PLC0415 - imports prometheus_client
     from promgun.store.reader import families_of  # noqa: PLC0415 - same
 
-    reading = StoreReader(path).read()
-    return samples(build_family(name, series) for name, series in families_of(reading.series).items())
+    return samples(build_family(name, series) for name, series in families_of(read_all(path)).items())
+
+
+def boards(path: Path) -> list[BoardView]:
+    """Return the boards of a run as readers see them: masters' (negative), then those of slots."""
+    return list(read_views(path))
+
+
+def worker_boards(path: Path) -> list[BoardView]:
+    """Return the boards of slots alone."""
+    return [view for view in boards(path) if view.slot > 0]
 
 
 def samples(families: Any) -> dict[str, float]:
@@ -305,15 +374,15 @@ def names(entries: Sequence[os.DirEntry[str]] | Iterator[os.DirEntry[str]]) -> l
     return sorted(entry.name for entry in entries)
 
 
-def published(path: str | Path) -> ProcessStore:
+def published(path: str | Path, role: Role = Role.OTHER) -> ProcessStore:
     """Begin as a process whose prometheus_client uses our values: only for a fresh interpreter."""
     store = ProcessStore()
     store.open(open_directory(path))
+    store.role = role
     store.publish()
     return store
 
 
 def move_in(store: ProcessStore) -> None:
     """Let a store try again at once."""
-    store._tried = -10.0
-    store.retry()
+    store.retry_now()

@@ -23,7 +23,7 @@ STORE_FILES = GaugeFamily[tuple[()]](
 STORE_SLOTS = GaugeFamily[tuple[()]](
     name="promgun_store_slots",
     group="promgun",
-    help="Slots in the store: the most processes that were alive at once.",
+    help="Slots in the store: the most workers, with their children that count, that were alive at once.",
 )
 STORE_ERRORS = CounterFamily[tuple[StoreErrorReason]](
     name="promgun_store_errors_total",

@@ -16,12 +16,12 @@ from promgun.instances.registry import register
 from promgun.status.requests import WorkerNow, workers_now
 from promgun.status.snapshot import OpenRequest
 from promgun.store.board import Cell, Role
-from promgun.store.files import Owner
+from promgun.store.process import ProcessStore
 from promgun.store.request_table import REGIONS
-from promgun.store.slots import Slot, claim
 from promgun.terminal.output import Output
 from promgun.terminal.requests import render_requests
 from tests.support.boards import begin
+from tests.support.store_fixtures import opened
 
 SLOW = OpenRequest(phase="application", age=2.04, method="GET", route="/slow", path="/slow", client="10.0.0.1")
 
@@ -70,14 +70,10 @@ def test_json_names_everything() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Run, Slot]]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Run, ProcessStore]]:
     """An instance with one worker: both are this process."""
     monkeypatch.setenv("PROMGUN_RUNTIME_DIR", str(tmp_path / "run"))
     store = tmp_path / "store"
-    store.mkdir()
-    slot = claim(store, Owner())
-    slot.take_over(Role.WORKER)
-    slot.board.cells[Cell.BOOTED] = time.monotonic_ns()
     entry = Run(
         name="shop",
         pid=os.getpid(),
@@ -88,18 +84,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Run, 
         metrics_addresses=(),
         store=store,
     )
-    register(entry)
-    yield entry, slot
-    slot.release()
+    with opened(store, Role.WORKER) as worker_:
+        worker_.store.own_slot()
+        worker_.store.board.cells[Cell.BOOTED] = time.monotonic_ns()
+        register(entry)
+        yield entry, worker_.store
 
 
-def test_scoreboard_is_read_at_any_moment(run: tuple[Run, Slot]) -> None:
-    entry, slot = run
+def test_scoreboard_is_read_at_any_moment(run: tuple[Run, ProcessStore]) -> None:
+    entry, store = run
     start = time.monotonic_ns()
     for number in range(REGIONS + 2):
-        begin(slot.board, start, f"GET\0\x0010.0.0.1\0\0/{number}?secret")
+        begin(store.board, start, f"GET\0\x0010.0.0.1\0\0/{number}?secret")
     # as if the worker were killed in the middle of a change
-    slot.board.cells[Cell.WRITES_BEGUN] += 1
+    store.board.cells[Cell.WRITES_BEGUN] += 1
     (seen,) = workers_now([entry])
     assert seen.in_progress == REGIONS + 2
     assert {request.path for request in seen.running} == {f"/{number}" for number in range(REGIONS)}
@@ -116,7 +114,7 @@ def invoke(*args: str) -> int:
 @pytest.mark.usefixtures("run")
 def test_command_shows_the_instances(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke() == 0
-    assert capsys.readouterr().out.split()[-4:] == ["shop", "0", str(os.getpid()), "idle"]
+    assert capsys.readouterr().out.split()[-4:] == ["shop", "1", str(os.getpid()), "idle"]
     assert invoke("--format", "json") == 0
     assert json.loads(capsys.readouterr().out)[0]["state"] == "idle"
 
@@ -131,7 +129,7 @@ def test_command_without_instances_says_so(
     assert told.err == "no running instances\n"
 
 
-def test_dead_worker_is_not_shown(run: tuple[Run, Slot]) -> None:
-    entry, slot = run
-    slot.board.cells[Cell.PROCESS_START] -= 1
+def test_dead_worker_is_not_shown(run: tuple[Run, ProcessStore]) -> None:
+    entry, store = run
+    store.board.cells[Cell.PROCESS_START] -= 1
     assert list(workers_now([entry])) == []

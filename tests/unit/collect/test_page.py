@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -34,13 +35,23 @@ from promgun.metrics.counters import Counters
 from promgun.metrics.label_values import StoreErrorReason, WorkerState
 from promgun.metrics.recorder import Recorder
 from promgun.store import format as fmt
+from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import BoardView, Cell, Role
-from promgun.store.files import Owner
 from promgun.store.master_info import MasterFacts, write_facts
-from promgun.store.slots import Slot, claim
 from promgun.store.values import value_class
 from promgun.system.procfs import process_start
-from tests.support.store_fixtures import OBSTACLES, Opened, damaged_contents, opened, samples, write_file
+from tests.support.store_fixtures import (
+    OBSTACLES,
+    Opened,
+    damaged_contents,
+    master_of,
+    open_directory,
+    opened,
+    release,
+    samples,
+    slots_of,
+    write_file,
+)
 
 FACTS = MasterFacts(
     slot=0,
@@ -58,9 +69,23 @@ SECOND = 1_000_000_000
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Opened]:
-    """The store of a worker in slot 0, which this process is."""
-    with opened(tmp_path) as found:
-        found.store.own_slot(Role.WORKER)
+    """The store of a worker in slot 1, which this process is."""
+    with worker(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def heirs() -> Iterator[contextlib.ExitStack]:
+    """What is opened in the middle of a test."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def worker(path: Path) -> Iterator[Opened]:
+    """The store of a worker in the lowest free slot."""
+    with opened(path, Role.WORKER) as found:
+        assert found.store.own_slot() is not None
         yield found
 
 
@@ -100,14 +125,12 @@ def of(found: dict[str, float], name: str) -> dict[str, float]:
     return {key: value for key, value in found.items() if key.partition("{")[0] == name}
 
 
-def dead_slot(path: Path) -> Slot:
-    """A slot whose board was signed by a process that is gone."""
-    slot = claim(path, Owner())
-    slot.take_over(Role.WORKER)
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        gone.wait()
-    slot.board.cells[Cell.PID] = gone.pid
-    return slot
+def leave_dead_slot(path: Path) -> None:
+    """Leave a slot behind whose board was signed by a process that is gone."""
+    with worker(path) as dead:
+        with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+            gone.wait()
+        dead.store.board.cells[Cell.PID] = gone.pid
 
 
 # ---- complete
@@ -121,6 +144,17 @@ def test_an_empty_store_has_a_page(tmp_path: Path) -> None:
 
 def test_a_store_that_is_gone_has_a_page(tmp_path: Path) -> None:
     assert page(Collector(tmp_path / "gone"))["gunicorn_up{}"] == 0.0
+
+
+def test_a_run_that_begins_after_its_sidecar_is_found(tmp_path: Path) -> None:
+    """``metrics serve --dir DIR`` beside ``run --metrics-dir DIR``."""
+    collector = Collector(tmp_path)
+    assert page(collector)["gunicorn_workers{state=alive}"] == 0.0
+    with worker(tmp_path / ".promgun") as found:
+        found.store.board.cells[Cell.BOOTED] = 5
+        assert collector.worker_booted()
+        assert page(collector)["gunicorn_workers{state=alive}"] == 1.0
+        assert len(collector.read().workers) == 1
 
 
 def test_closed_sets_are_there_from_the_start(tmp_path: Path) -> None:
@@ -147,7 +181,7 @@ def test_closed_sets_are_there_from_the_start(tmp_path: Path) -> None:
 
 def test_families_come_in_the_order_of_the_catalogue_then_the_applications(place: Opened, recorder: Recorder) -> None:
     recorder.record("GET", "", 200, 0.5, 1, 1)
-    values = value_class(place.store)
+    values = value_class(place.store.values)
     for name in ("zoo", "apes"):
         values("counter", name, f"{name}_total", (), (), "Help.")
     assert place.store.directory is not None
@@ -158,9 +192,11 @@ def test_families_come_in_the_order_of_the_catalogue_then_the_applications(place
 
 def test_every_sample_of_ours_is_as_the_contract_says(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
     recorder.record("GET", "/a", 200, 0.5, 1, 1)
-    with opened(tmp_path) as master:
-        master.store.own_slot(Role.MASTER)
-        write_facts(tmp_path, MasterFacts(**(asdict(FACTS) | {"slot": 1, "addresses": ()})), None, None)
+    with opened(tmp_path, Role.MASTER) as master:
+        master.store.own_slot()
+        master.store.flush()
+        assert master.store.directory is not None
+        write_facts(master.store.directory, MasterFacts(**(asdict(FACTS) | {"addresses": ()})))
         families = {family.name: family for family in Collector(tmp_path).collect()}
     for spec in CATALOG:
         family = families.get(spec.family)
@@ -175,7 +211,7 @@ def test_every_sample_of_ours_is_as_the_contract_says(place: Opened, recorder: R
                 assert sample.labels[label] in allowed
     assert "gunicorn_info" in families
     assert families["gunicorn_worker_state"].samples
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 # ---- workers and masters
@@ -213,7 +249,7 @@ def test_a_worker_is_shown_by_its_slot(place: Opened, recorder: Recorder, tmp_pa
     board.enter(now - 2 * SECOND)
     recorder.record("GET", "", 200, 0.5, 1, 1)
     found = page(Collector(tmp_path))
-    worker = "{worker_id=0}"
+    worker = "{worker_id=1}"
     assert found[f"gunicorn_worker_requests_in_progress{worker}"] == 1.0
     assert found[f"gunicorn_worker_capacity{worker}"] == 4.0
     assert found[f"gunicorn_worker_requests_left{worker}"] == 70.0
@@ -221,7 +257,7 @@ def test_a_worker_is_shown_by_its_slot(place: Opened, recorder: Recorder, tmp_pa
     assert 2.0 <= found[f"gunicorn_worker_busy_seconds_total{worker}"] < 60.0
     states = of(found, "gunicorn_worker_state")
     assert {key: value for key, value in states.items() if value} == {
-        "gunicorn_worker_state{state=busy,worker_id=0}": 1.0
+        "gunicorn_worker_state{state=busy,worker_id=1}": 1.0
     }
     assert len(states) == len(WorkerState)
     assert found["gunicorn_workers{state=alive}"] == found["gunicorn_workers{state=booted}"] == 1.0
@@ -229,30 +265,29 @@ def test_a_worker_is_shown_by_its_slot(place: Opened, recorder: Recorder, tmp_pa
 
 
 def test_the_dead_are_not_shown_as_living(place: Opened, tmp_path: Path) -> None:
-    slot = dead_slot(tmp_path)
+    leave_dead_slot(tmp_path)
     found = page(Collector(tmp_path))
     assert found["gunicorn_workers{state=alive}"] == 1.0
-    assert not any("state=" in key and "worker_id=1" in key for key in found)
-    slot.release()
-    assert place.store.slot is not None
+    assert not any("state=" in key and "worker_id=2" in key for key in found)
+    assert place.store.number == 1
 
 
 def test_live_gauges_of_the_dead_are_not_shown(place: Opened, tmp_path: Path) -> None:
     key = fmt.series_key("g", "g", {}, "Help.")
-    write_file(tmp_path / "gauge_livesum_slot0.db", {key: 2.0})
-    slot = dead_slot(tmp_path)
-    write_file(tmp_path / "gauge_livesum_slot1.db", {key: 40.0})
-    write_file(tmp_path / "gauge_livesum_slot7.db", {key: 800.0})
+    leave_dead_slot(tmp_path)
+    for slot, value in ((1, 2.0), (2, 40.0), (7, 800.0)):
+        write_file(slots_of(tmp_path) / f"{slot}.gauge_livesum", {key: value})
     assert page(Collector(tmp_path))["g{}"] == 2.0
-    slot.release()
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 def test_the_master_and_its_facts(tmp_path: Path) -> None:
-    with opened(tmp_path) as master:
-        master.store.own_slot(Role.MASTER)
+    with opened(tmp_path, Role.MASTER) as master:
+        master.store.own_slot()
         master.store.board.cells[Cell.TARGET] = 3
-        write_facts(tmp_path, FACTS, None, None)
+        master.store.flush()
+        assert master.store.directory is not None
+        write_facts(master.store.directory, FACTS)
         collector = Collector(tmp_path)
         assert collector.master_alive()
         assert not collector.worker_booted()
@@ -263,12 +298,11 @@ def test_the_master_and_its_facts(tmp_path: Path) -> None:
         assert value == 1.0
         assert "gunicorn=27.0.1" in info
         assert "worker_type=sync" in info
-        with opened(tmp_path) as worker:
-            worker.store.own_slot(Role.WORKER)
+        with worker(tmp_path) as first:
             assert not collector.worker_booted()
-            worker.store.board.cells[Cell.BOOTED] = 5
+            first.store.board.cells[Cell.BOOTED] = 5
             assert collector.worker_booted()
-        (tmp_path / "master-slot0.json").write_text('{"gunicorn": 5')
+        (master_of(tmp_path) / "m0.json").write_text('{"gunicorn": 5')
         assert not of(page(collector), "gunicorn_info")
 
 
@@ -277,27 +311,27 @@ def test_the_master_and_its_facts(tmp_path: Path) -> None:
 
 def test_errors_of_every_slot_are_added_up(place: Opened, tmp_path: Path) -> None:
     place.store.board.cells[Cell.ERRORS_NO_SPACE] = 3
-    slot = claim(tmp_path, Owner())
-    slot.board.cells[Cell.ERRORS_NO_SPACE] = 4
-    slot.board.cells[Cell.ERRORS_PERMISSION] = 2
-    slot.board.cells[Cell.ERRORS_CORRUPT] = 1
-    (tmp_path / "counter_slot9.db").write_bytes(b"garbage" * 100)
+    with worker(tmp_path) as other:
+        other.store.board.cells[Cell.ERRORS_NO_SPACE] = 4
+        other.store.board.cells[Cell.ERRORS_PERMISSION] = 2
+        other.store.board.cells[Cell.ERRORS_CORRUPT] = 1
+    (slots_of(tmp_path) / "9.counter").write_bytes(b"garbage" * 100)
     found = of(page(Collector(tmp_path)), "promgun_store_errors_total")
     assert found == {
         f"promgun_store_errors_total{{reason={reason}}}": value
-        for reason, value in zip(StoreErrorReason, (7, 2, 2), strict=True)
+        for reason, value in zip(StoreErrorReason, (7, 2, 0, 2), strict=True)
     }
-    slot.release()
 
 
 def test_a_damaged_file_is_told_once(tmp_path: Path) -> None:
     told: list[str] = []
     collector = Collector(tmp_path, told.append)
-    (tmp_path / "counter_slot0.db").write_bytes(b"garbage" * 100)
+    open_directory(tmp_path).close()
+    (slots_of(tmp_path) / "1.counter").write_bytes(b"garbage" * 100)
     for _ in range(3):
         page(collector)
     assert len(told) == 1
-    assert "counter_slot0.db" in told[0]
+    assert "1.counter" in told[0]
 
 
 def test_a_family_that_cannot_be_shown_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +340,10 @@ def test_a_family_that_cannot_be_shown_is_told_once(tmp_path: Path, monkeypatch:
         monkeypatch.setattr("prometheus_client.validation._legacy_validation", True)
     told: list[str] = []
     collector = Collector(tmp_path, told.append)
-    write_file(tmp_path / "gauge_max_slot0.db", {fmt.series_key(name, name, {}, ""): 1.0 for name in ("a b", "fine")})
+    open_directory(tmp_path).close()
+    write_file(
+        slots_of(tmp_path) / "1.gauge_max", {fmt.series_key(name, name, {}, ""): 1.0 for name in ("a b", "fine")}
+    )
     for _ in range(3):
         assert page(collector)["fine{}"] == 1.0
     assert len(told) == 1
@@ -315,11 +352,14 @@ def test_a_family_that_cannot_be_shown_is_told_once(tmp_path: Path, monkeypatch:
 
 def test_the_size_of_the_store(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
     recorder.record("GET", "", 200, 0.5, 1, 1)
+    value_class(place.store.values)("counter", "c", "c_total", (), (), "Help.").inc(1)
     found = page(Collector(tmp_path))
     assert found["promgun_store_files{}"] == 2.0
-    assert found["promgun_store_bytes{}"] == sum(path.stat().st_size for path in tmp_path.glob("*.db"))
+    sizes = [(slots_of(tmp_path) / name).stat() for name in ("1", "1.counter")]
+    assert found["promgun_store_bytes{}"] == sizes[0].st_blocks * 512 + sizes[1].st_size
+    assert found["promgun_store_bytes{}"] < 64 << 10
     assert found["promgun_store_slots{}"] == 1.0
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 # ---- the application's
@@ -337,7 +377,7 @@ def test_what_the_application_puts_under_our_names_is_not_shown(
     before = page(collector)
     family = BY_NAME[name].family
     suffix = {"counter": "_total", "gauge": "", "histogram": "_sum", "summary": "_sum"}[kind]
-    made = value_class(place.store)(
+    made = value_class(place.store.values)(
         kind, family, f"{family}{suffix}", ("mine",), ("x",), "Mine.", multiprocess_mode="max"
     )
     made.inc(5.0)
@@ -350,7 +390,7 @@ def test_what_the_application_puts_under_our_names_is_not_shown(
 
 @pytest.mark.parametrize("text", ["\ud800", "\udfff\ud800", "\0", "\n", '"', "\\", "ü", "x" * 65536])
 def test_any_text_of_the_application_leaves_the_page_whole(place: Opened, tmp_path: Path, text: str) -> None:
-    values = value_class(place.store)
+    values = value_class(place.store.values)
     values("counter", "c", "c_total", ("l",), (text,), text).inc(1)
     values("gauge", "g", "g", ("l",), (text,), text, multiprocess_mode="all").set(2)
     values("histogram", "h", "h_sum", ("l",), (text,), text).inc(3)
@@ -361,7 +401,7 @@ def test_any_text_of_the_application_leaves_the_page_whole(place: Opened, tmp_pa
 
 
 def test_names_in_utf_8_leave_the_page_whole(place: Opened, tmp_path: Path) -> None:
-    values = value_class(place.store)
+    values = value_class(place.store.values)
     values("counter", "http.server.größe", "http.server.größe_total", ("a.b",), ("x",), "Help.").inc(1)
     families = Collector(tmp_path).collect()
     text = generate_latest(Page(families)).decode()
@@ -375,7 +415,17 @@ def test_names_in_utf_8_leave_the_page_whole(place: Opened, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", [*damaged_contents(b"x" * 64), *OBSTACLES])
 @pytest.mark.parametrize(
-    "name", ["slot-1.lock", "master-slot1.json", "counter_slot1.db", "histogram_slot1.db", "gauge_all_slot1.db"]
+    "name",
+    [
+        "slots/2",
+        "slots/2.lock",
+        "slots/2.counter",
+        "slots/2.histogram",
+        "slots/2.gauge_all",
+        "master/m1",
+        "master/m1.json",
+        "master/m1.workers",
+    ],
 )
 def test_no_bad_file_costs_the_page(place: Opened, recorder: Recorder, tmp_path: Path, name: str, kind: str) -> None:
     recorder.record("GET", "/a", 200, 0.5, 1, 1)
@@ -386,28 +436,27 @@ def test_no_bad_file_costs_the_page(place: Opened, recorder: Recorder, tmp_path:
     found = page(Collector(tmp_path))
     assert found["gunicorn_requests_total{method=GET,route=/a,status=200}"] == 1.0
     assert found["gunicorn_workers{state=alive}"] == 1.0
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
-@pytest.mark.parametrize("name", ["counter_slot0.db", "histogram_slot0.db"])
-def test_no_wrong_bit_costs_the_page(place: Opened, recorder: Recorder, tmp_path: Path, name: str) -> None:
+def test_no_wrong_bit_costs_the_page(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
     recorder.record("GET", "/a", 200, 0.5, 1, 1)
-    good = (tmp_path / name).read_bytes()
-    used = fmt.read_used(good)
+    assert place.store._home is not None
+    memory, end = place.store._home.rows._memory, place.store._home.rows.end
     random_ = random.Random(11)
-    # every bit of the label names and of a bound, and a sample of all others
-    start = good.find(b'"le"') if name.startswith("histogram") else good.find(b'"method"')
+    # every bit of label names, and a sample of all others
+    start = bytes(memory[:end]).index(b'"method"')
     near = [(position, bit) for position in range(start, start + 16) for bit in range(8)]
-    far = [(random_.randrange(used), random_.randrange(8)) for _ in range(60)]
+    far = [(random_.randrange(BOARD_SIZE, end), random_.randrange(8)) for _ in range(60)]
     known = Collector(tmp_path)
     # Nobody's figures: they take longer than all the rest of a page.
     place.store.board.cells[Cell.PID] = 0
     for position, bit in near + far:
-        content = bytearray(good)
-        content[position] ^= 1 << bit
-        (tmp_path / name).write_bytes(content)
-        for reader in (known, Collector(tmp_path)):
-            found = page(reader, strict=False)
+        memory[position] ^= 1 << bit
+        readers = (known, Collector(tmp_path))
+        found_by_each = [page(reader, strict=False) for reader in readers]
+        memory[position] ^= 1 << bit
+        for found in found_by_each:
             for key in found:
                 spec = next(
                     (spec for spec in CATALOG if key.startswith((f"{spec.name}{{", f"{spec.name}_bucket{{"))), None
@@ -422,20 +471,18 @@ def test_no_wrong_bit_costs_the_page(place: Opened, recorder: Recorder, tmp_path
 def test_boards_with_any_numbers_leave_the_page_whole(tmp_path: Path) -> None:
     random_ = random.Random(3)
     for round_ in range(30):
-        slot = claim(tmp_path, Owner())
-        slot.take_over(Role.WORKER)
-        for cell in range(Cell.ROLE + 1, 64):
-            slot.board.cells[cell] = random_.choice([0, -1, 1, 2**63 - 1, -(2**63), random_.getrandbits(40)])
-        if round_ % 3 == 0:
-            slot.board.cells[Cell.PID] = random_.choice([-1, 0, 1, 2**62])
-            slot.board.cells[Cell.PROCESS_START] = process_start(1)
-        page(Collector(tmp_path), strict=False)
-        slot.release()
-        (tmp_path / "slot-0.lock").unlink()
+        with worker(tmp_path) as found:
+            cells = found.store.board.cells
+            for cell in range(Cell.ROLE + 1, 64):
+                cells[cell] = random_.choice([0, -1, 1, 2**63 - 1, -(2**63), random_.getrandbits(40)])
+            if round_ % 3 == 0:
+                cells[Cell.PID] = random_.choice([-1, 0, 1, 2**62])
+                cells[Cell.PROCESS_START] = process_start(1)
+            page(Collector(tmp_path), strict=False)
+        (slots_of(tmp_path) / "1").unlink()
 
 
-def test_facts_with_any_content_leave_the_page_whole(place: Opened, tmp_path: Path) -> None:
-    place.store.own_slot(Role.MASTER)
+def test_facts_with_any_content_leave_the_page_whole(tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [
         {"gunicorn": 5},
         {"slot": {}},
@@ -443,17 +490,21 @@ def test_facts_with_any_content_leave_the_page_whole(place: Opened, tmp_path: Pa
         {"max_label_sets": "x"},
         {"addresses": ["http://x", "", "unix:"]},
     ]
-    for change in changes:
-        (tmp_path / "master-slot0.json").write_text(json.dumps(asdict(FACTS) | change))
-        assert page(Collector(tmp_path))["gunicorn_up{}"] == 1.0
+    with opened(tmp_path, Role.MASTER) as master:
+        master.store.own_slot()
+        master.store.flush()
+        for change in changes:
+            (master_of(tmp_path) / "m0.json").write_text(json.dumps(asdict(FACTS) | change))
+            assert page(Collector(tmp_path))["gunicorn_up{}"] == 1.0
 
 
 # ---- bounded, and only rising
 
 
 def test_the_cap_holds_over_all_slots(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
-    write_facts(tmp_path, MasterFacts(**(asdict(FACTS) | {"max_label_sets": 20, "addresses": ()})), None, None)
-    with opened(tmp_path) as other:
+    assert place.store.directory is not None
+    write_facts(place.store.directory, MasterFacts(**(asdict(FACTS) | {"max_label_sets": 20, "addresses": ()})))
+    with worker(tmp_path) as other:
         second = Recorder(other.store, Counters(other.store, 1000), DURATION_BUCKETS, SIZE_BUCKETS)
         for n in range(30):
             recorder.record("GET", f"/a/{n}", 200, 0.5, 1, 1)
@@ -463,10 +514,16 @@ def test_the_cap_holds_over_all_slots(place: Opened, recorder: Recorder, tmp_pat
     assert len(requests) == 21
     assert sum(requests.values()) == sum(of(found, "gunicorn_request_duration_seconds_count").values()) == 60.0
     assert requests[f"gunicorn_requests_total{{method=GET,route={OVERFLOW},status=200}}"] == 40.0
-    assert place.store.slot is not None
+    assert {key.split("route=")[1].split(",")[0] for key in requests} == {
+        OVERFLOW,
+        *(f"/{slot}/{n}" for slot in "ab" for n in range(10)),
+    }, "those that were born first"
+    assert place.store.number == 1
 
 
-def test_nothing_sinks_when_a_slot_changes_hands(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
+def test_nothing_sinks_when_a_slot_changes_hands(
+    place: Opened, recorder: Recorder, tmp_path: Path, heirs: contextlib.ExitStack
+) -> None:
     recorder.record("GET", "/a", 200, 0.5, 1, 1)
     now = time.monotonic_ns()
     place.store.board.enter(now - 3 * SECOND)
@@ -478,13 +535,12 @@ def test_nothing_sinks_when_a_slot_changes_hands(place: Opened, recorder: Record
         if spec.kind != "gauge"
         for suffix in ("", "_bucket", "_sum", "_count")
     }
-    assert place.store.slot is not None
-    slot = place.store.slot
-    story: list[Callable[[], None]] = [
-        slot.clear,
-        lambda: slot.take_over(Role.WORKER),
-        lambda: slot.board.enter(now),
-        lambda: slot.board.leave(now + SECOND),
+    heir = heirs.enter_context(opened(tmp_path, Role.WORKER))
+    story: list[Callable[[], object]] = [
+        lambda: release(place.store),
+        heir.store.own_slot,
+        lambda: heir.store.board.enter(now),
+        lambda: heir.store.board.leave(now + SECOND),
     ]
     for step in story:
         step()
@@ -496,3 +552,4 @@ def test_nothing_sinks_when_a_slot_changes_hands(place: Opened, recorder: Record
         }
         assert not sunk
         last = {**last, **found}
+    assert heir.store.number == 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,9 @@ import pytest
 from promgun.collect.processes import COUNTERS, Figures, ProcessFigures, SlotCounters
 from promgun.collect.slot_owners import owners_of
 from promgun.store.board import Cell, Role
-from promgun.store.files import Owner
-from promgun.store.slots import claim
 from promgun.system.procfs import read_usage
 from tests.support.offenders import offenders
+from tests.support.store_fixtures import opened
 
 BUSY = """
 import os, sys, threading, time
@@ -168,18 +168,18 @@ def test_boards_come_with_the_figures_of_living_owners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_proc: bool
 ) -> None:
     monkeypatch.setattr("promgun.collect.slot_owners.HAS_PROC", has_proc)
-    ours, nobodys, reused = (claim(tmp_path, Owner()) for _ in range(3))
-    ours.take_over(Role.WORKER)
-    reused.take_over(Role.WORKER)
-    reused.board.cells[Cell.PROCESS_START] += 1
-    found = owners_of(tmp_path, ProcessFigures().read)
-    assert [(owner.slot, owner.alive) for owner in found] == [(0, True), (1, False), (2, False)]
+    with ExitStack() as stack:
+        ours, nobodys, reused = (stack.enter_context(opened(tmp_path, Role.WORKER)).store for _ in range(3))
+        for store in (ours, nobodys, reused):
+            store.own_slot()
+        nobodys.board.cells[Cell.PID] = 0
+        reused.board.cells[Cell.PROCESS_START] += 1
+        found = owners_of(tmp_path, ProcessFigures().read)
+    assert [(owner.slot, owner.alive) for owner in found] == [(1, True), (2, False), (3, False)]
     figures, none, _ = (owner.figures for owner in found)
     assert figures is not None
     assert figures.resident > 1 << 20
     assert none is None
-    for slot in (ours, nobodys, reused):
-        slot.release()
 
 
 # ---- totals by slot

@@ -19,9 +19,10 @@ from promgun.collect.slot_owners import SlotOwner
 from promgun.metrics.catalog import CATALOG
 from promgun.status.from_store import snapshot_of
 from promgun.store.board import BoardView, Cell, Role
-from promgun.store.files import Owner
 from promgun.store.master_info import MasterFacts, write_facts
-from promgun.store.slots import Slot, claim
+from promgun.store.process import ProcessStore
+from promgun.store.run_reader import master_slot
+from tests.support.store_fixtures import open_directory, opened, release, slots_of
 
 FACTS = MasterFacts(
     slot=0,
@@ -43,13 +44,26 @@ def master(slot: int, claimed: int, started: float | None) -> Master:
 
 
 @pytest.fixture
-def slots(tmp_path: Path) -> Iterator[list[Slot]]:
-    """Three slots, owned by this process."""
+def stores() -> Iterator[ExitStack]:
+    """The stores of other processes, as long as the test runs."""
     with ExitStack() as stack:
-        taken = [claim(tmp_path, Owner()) for _ in range(3)]
-        for slot in taken:
-            stack.callback(slot.release)
-        yield taken
+        yield stack
+
+
+def begin(stores: ExitStack, path: Path, role: Role) -> ProcessStore:
+    """Begin as a process of the run with this role."""
+    store = stores.enter_context(opened(path, role)).store
+    assert store.own_slot() is not None
+    store.flush()
+    return store
+
+
+def tell(master: ProcessStore, facts: MasterFacts) -> None:
+    """Write the facts of a master, and its board."""
+    assert master.directory is not None
+    assert master.number is not None
+    write_facts(master.directory, replace(facts, slot=master.number))
+    master.flush()
 
 
 def test_the_newest_master_is_told_by_its_start_whatever_its_slot_and_the_clock() -> None:
@@ -64,16 +78,16 @@ def test_a_master_that_still_boots_stands_behind_those_that_serve() -> None:
     assert newest_first([serving, booting]) == newest_first([booting, serving]) == (serving, booting)
 
 
-def test_page_and_status_tell_of_the_same_master(tmp_path: Path, slots: list[Slot]) -> None:
-    newer, worker, older = slots
-    older.take_over(Role.MASTER)
-    worker.take_over(Role.WORKER)
-    newer.take_over(Role.MASTER)
+def test_page_and_status_tell_of_the_same_master(tmp_path: Path, stores: ExitStack) -> None:
+    newer, older = (begin(stores, tmp_path, Role.MASTER) for _ in range(2))
+    begin(stores, tmp_path, Role.WORKER)
     older.board.cells[Cell.CLAIMED] = time.monotonic_ns() - 500 * 10**9
     older.board.cells[Cell.TARGET] = newer.board.cells[Cell.TARGET] = 2
-    write_facts(tmp_path, replace(FACTS, slot=older.number, worker_type="sync", started=9e9), None, None)
-    write_facts(tmp_path, replace(FACTS, slot=newer.number, worker_type="gthread", name="b"), None, None)
-    snapshot = snapshot_of(InstanceReader(tmp_path).read(whole=False))
+    tell(older, replace(FACTS, worker_type="sync", started=9e9))
+    tell(newer, replace(FACTS, worker_type="gthread", name="b"))
+    reading = InstanceReader(tmp_path).read(whole=False)
+    assert [owner.slot for owner in reading.owners] == [master_slot(1), master_slot(0), 1]
+    snapshot = snapshot_of(reading)
     assert (snapshot.info["worker_type"], snapshot.details.name, snapshot.target) == ("gthread", "b", 4)
     assert snapshot.uptime is not None
     assert snapshot.uptime < 400
@@ -82,21 +96,24 @@ def test_page_and_status_tell_of_the_same_master(tmp_path: Path, slots: list[Slo
     assert families["gunicorn_master_uptime_seconds"].samples[0].value < 400
 
 
-def test_a_new_master_does_not_take_the_last_ones_reload_for_its_own(tmp_path: Path, slots: list[Slot]) -> None:
-    slots[0].take_over(Role.MASTER)
-    slots[0].board.cells[Cell.LAST_RELOAD] = 1_000_000
-    slots[0].take_over(Role.MASTER)
+def test_a_new_master_does_not_take_the_last_ones_reload_for_its_own(tmp_path: Path, stores: ExitStack) -> None:
+    last = begin(stores, tmp_path, Role.MASTER)
+    last.board.cells[Cell.LAST_RELOAD] = 1_000_000
+    last.flush()
+    assert "gunicorn_last_reload_timestamp_seconds" in {family.name for family in Collector(tmp_path).collect()}
+    release(last)
+    assert begin(stores, tmp_path, Role.MASTER).number == 0
     assert "gunicorn_last_reload_timestamp_seconds" not in {family.name for family in Collector(tmp_path).collect()}
 
 
-def test_what_a_master_uses_is_not_counted_for_the_worker_that_had_its_slot(tmp_path: Path, slots: list[Slot]) -> None:
-    slots[0].take_over(Role.WORKER)
-    slots[0].take_over(Role.MASTER)
-    slots[1].take_over(Role.WORKER)
+def test_masters_have_no_slot_and_no_totals(tmp_path: Path, stores: ExitStack) -> None:
+    begin(stores, tmp_path, Role.MASTER)
+    begin(stores, tmp_path, Role.WORKER)
     totals = InstanceReader(tmp_path).read(whole=True).totals
-    assert totals.keys() == {0, 1}
-    assert (totals[0].user, totals[0].system) == (0, 0)
+    assert totals.keys() == {1}
     assert totals[1].user > 0
+    families = {family.name: family for family in Collector(tmp_path).collect()}
+    assert [sample.value for sample in families["promgun_store_slots"].samples] == [1.0]
 
 
 def test_every_group_of_the_catalogue_is_computed_by_a_function() -> None:
@@ -106,7 +123,8 @@ def test_every_group_of_the_catalogue_is_computed_by_a_function() -> None:
 def test_damage_that_a_status_finds_is_told_by_the_next_page(tmp_path: Path) -> None:
     told: list[str] = []
     collector = Collector(tmp_path, told.append)
-    (tmp_path / "counter_slot0.db").write_bytes(b"garbage" * 100)
+    open_directory(tmp_path).close()
+    (slots_of(tmp_path) / "1.counter").write_bytes(b"garbage" * 100)
     snapshot_of(collector.read())
     assert not told
     collector.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from promgun.config.listeners import bind_all, close_and_unlink
 from promgun.config.metrics_addresses import parse_address
 from promgun.config.reexec import GUNICORN_PID, VARIABLE, Handover
+from promgun.store.run_directory import FORMAT
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -16,12 +18,23 @@ def test_round_trip(tmp_path: Path) -> None:
     listeners = bind_all(map(parse_address, ("127.0.0.1:0", "[::1]:0", f"unix:{tmp_path}/s")))
     environment = {GUNICORN_PID: "1"}
     copies = {place: socket.socket(fileno=os.dup(sock.fileno())) for place, sock in listeners.items()}
-    Handover(tmp_path, private=True, listeners=copies, activated=True).to_environment(environment)
+    given = Handover(
+        tmp_path,
+        private=True,
+        format=FORMAT,
+        identity=(7, 42),
+        second_client=tmp_path / "client",
+        listeners=copies,
+        activated=True,
+    )
+    given.to_environment(environment)
     for copy in copies.values():
         copy.set_inheritable(True)
     handover = Handover.from_environment(environment)
     assert handover is not None
     assert (handover.store, handover.private, handover.activated) == (tmp_path, True, True)
+    assert (handover.identity, handover.second_client) == ((7, 42), tmp_path / "client")
+    assert handover.is_readable
     assert list(handover.listeners) == list(listeners)
     for place, sock in handover.listeners.items():
         assert sock.getsockname() == listeners[place].getsockname()
@@ -35,7 +48,27 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_only_a_master_that_was_executed_by_another_takes_it() -> None:
     environment: dict[str, str] = {}
-    Handover(Path("/x"), private=False).to_environment(environment)
+    Handover(Path("/x"), private=False, format=FORMAT).to_environment(environment)
     assert Handover.from_environment(environment) is None
     assert VARIABLE not in environment
     assert Handover.from_environment({GUNICORN_PID: "1"}) is None
+
+
+def test_a_store_of_another_format_is_not_gone_on_with() -> None:
+    environment = {GUNICORN_PID: "1"}
+    Handover(Path("/x"), private=True, format="promgun store 3\n").to_environment(environment)
+    handover = Handover.from_environment(environment)
+    assert handover is not None
+    assert not handover.is_readable
+
+
+def test_a_master_that_knows_of_no_format_has_a_store_of_its_own() -> None:
+    """The release before: its listeners are taken over, its store is not."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        old = {"store": "/x", "private": True, "listeners": [os.dup(listener.fileno())], "activated": False}
+        handover = Handover.from_environment({GUNICORN_PID: "1", VARIABLE: json.dumps(old)})
+        assert handover is not None
+        assert not handover.is_readable
+        (place,) = handover.listeners
+        assert place.sockaddr == listener.getsockname()
+        handover.listeners[place].close()

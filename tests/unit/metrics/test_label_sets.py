@@ -1,41 +1,123 @@
-"""The cap on label sets: decided by one order, and folded sets never come back."""
+"""The cap on label sets: decided by the order of births, never more sets than promised, and nothing shown moves."""
 
 from __future__ import annotations
 
-import random
+from collections import Counter
 
-from promgun.metrics.catalog import OVERFLOW
-from promgun.metrics.label_sets import Values, fold, has_free_labels, has_room, is_folded, sets_to_fold
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promgun.metrics.catalog import METHODS, OTHER_METHOD, OVERFLOW
+from promgun.metrics.label_sets import MOST_FOLDED, LabelCap, Values, fold, fold_whole, folded_sets, has_free_labels
+from promgun.metrics.statuses import KNOWN_STATUSES, OTHER_STATUS, status_class, status_label
 
 NAMES = ("method", "route", "status")
+MOST_BEYOND = 96
+ALL_METHODS = (*METHODS, OTHER_METHOD)
+ALL_STATUSES = (*KNOWN_STATUSES.values(), "1xx", "2xx", "3xx", "4xx", "5xx", OTHER_STATUS)
 
 
-def sets(*routes: str) -> set[Values]:
-    return {("GET", route, "200") for route in routes}
+def sets(*routes: str) -> list[Values]:
+    return [("GET", route, "200") for route in routes]
 
 
 def test_only_free_labels_are_folded() -> None:
     assert has_free_labels(NAMES)
     assert not has_free_labels(("worker_id", "state"))
-    folded = fold(NAMES, ("GET", "/a", "200"))
-    assert folded == ("GET", OVERFLOW, "200")
-    assert is_folded(NAMES, folded)
-    assert not is_folded(NAMES, (OVERFLOW, "/a", "200")), "a method is no free label"
+    assert fold(NAMES, ("GET", "/a", "200")) == ("GET", OVERFLOW, "200")
+    assert fold_whole(NAMES, ("GET", "/a", "404")) == (OTHER_METHOD, OVERFLOW, "4xx")
+    assert folded_sets(("worker_id",), [(str(n),) for n in range(100)], 2) == {}
 
 
 def test_a_family_holds_so_many_sets_as_the_cap_says() -> None:
-    assert [has_room(held, 2) for held in range(4)] == [True, True, False, False]
-    assert sets_to_fold(NAMES, sets("/a", "/b"), 2) == frozenset()
-    assert sets_to_fold(NAMES, sets("/c", "/b", "/a"), 2) == sets("/c")
-    assert sets_to_fold(NAMES, sets("/c", "/b", "/a", OVERFLOW), 2) == sets("/c"), "what is folded takes no place"
+    assert folded_sets(NAMES, sets("/a", "/b"), 2) == {}
+    folded = ("GET", OVERFLOW, "200")
+    assert folded_sets(NAMES, sets("/c", "/b", "/a"), 2) == {("GET", "/a", "200"): folded}, "the last born"
+    assert folded_sets(NAMES, sets(OVERFLOW, "/c", "/b"), 2) == {}, "what is folded takes no place"
 
 
-def test_a_set_that_was_folded_stays_folded() -> None:
-    dice = random.Random(7)
-    routes = [f"/{dice.randrange(10_000)}" for _ in range(200)]
-    before: frozenset[Values] = frozenset()
-    for count in range(len(routes)):
-        now = sets_to_fold(NAMES, sets(*routes[:count]), 20)
-        assert before <= now
-        before = now
-    assert len(before) == len(set(routes[:199])) - 20
+def test_beyond_some_folded_sets_method_and_status_are_folded_too() -> None:
+    cap = LabelCap(NAMES, 0)
+    statuses = list(KNOWN_STATUSES.values())
+    shown = [cap.shown_as(("GET", "/a", status)) for status in statuses]
+    assert shown[:MOST_FOLDED] == [("GET", OVERFLOW, status) for status in statuses[:MOST_FOLDED]]
+    assert shown[MOST_FOLDED:] == [(OTHER_METHOD, OVERFLOW, status_class(status)) for status in statuses[MOST_FOLDED:]]
+
+
+LABEL_SETS = st.tuples(
+    st.sampled_from(ALL_METHODS),
+    st.one_of(st.integers(0, 60).map("/{}".format), st.just(OVERFLOW), st.just("")),
+    st.sampled_from(ALL_STATUSES),
+)
+
+
+@given(asked=st.lists(LABEL_SETS, max_size=400), cap=st.integers(0, 40))
+def test_nothing_that_was_shown_moves(asked: list[Values], cap: int) -> None:
+    """Whoever reads later, with more sets, shows each of the earlier ones as they were shown."""
+    in_order = list(dict.fromkeys(asked))
+    whole = folded_sets(NAMES, in_order, cap)
+    for count in range(0, len(in_order), 7):
+        part = folded_sets(NAMES, in_order[:count], cap)
+        assert part == {values: whole[values] for values in in_order[:count] if values in whole}
+
+
+@given(asked=st.lists(LABEL_SETS, max_size=400), cap=st.integers(0, 40))
+def test_never_more_sets_than_promised(asked: list[Values], cap: int) -> None:
+    decided = LabelCap(NAMES, cap)
+    assert len({decided.shown_as(values) for values in asked}) <= cap + MOST_BEYOND
+
+
+def test_a_client_that_asks_for_everything_gets_no_more_than_promised() -> None:
+    cap = LabelCap(NAMES, 10)
+    shown: Counter[Values] = Counter()
+    for route in range(40):
+        for method in ALL_METHODS:
+            for status in ALL_STATUSES:
+                values = (method, f"/{route}", status)
+                shown[cap.folded(values) if cap.is_full_for(values) else cap.shown_as(values)] += 1
+    assert len(shown) <= 10 + MOST_BEYOND
+    assert sum(shown.values()) == 40 * len(ALL_METHODS) * len(ALL_STATUSES)
+    assert len(cap) == 10, "what is folded at a client's wish is not remembered"
+
+
+def test_what_is_folded_folds_to_itself() -> None:
+    """A row that a worker folded is no other set when the page folds all of them."""
+    for method in ALL_METHODS:
+        for status in ALL_STATUSES:
+            folded = fold(NAMES, (method, "/a", status))
+            assert fold(NAMES, folded) == folded
+            whole = fold_whole(NAMES, folded)
+            assert fold_whole(NAMES, whole) == whole
+
+
+@pytest.mark.parametrize(
+    ("code", "label"),
+    [
+        (200, "200"),
+        (418, "418"),
+        (425, "425"),
+        (511, "511"),
+        (299, "2xx"),
+        (499, "4xx"),
+        (599, "5xx"),
+        (199, "1xx"),
+        (399, "3xx"),
+        (99, OTHER_STATUS),
+        (600, OTHER_STATUS),
+        (999, OTHER_STATUS),
+        (0, OTHER_STATUS),
+        (-200, OTHER_STATUS),
+        (None, OTHER_STATUS),
+        ("200", OTHER_STATUS),
+    ],
+)
+def test_a_status_reads_its_number_its_class_or_other(code: object, label: str) -> None:
+    assert status_label(code) == label
+    assert status_class(label) in {"1xx", "2xx", "3xx", "4xx", "5xx", OTHER_STATUS}
+
+
+def test_the_table_of_statuses_is_fixed() -> None:
+    """The same labels on each version of Python: HTTPStatus grows and renames."""
+    assert len(KNOWN_STATUSES) == 62
+    assert {code for code in KNOWN_STATUSES if code >= 500} == {500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511}

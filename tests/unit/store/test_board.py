@@ -14,10 +14,19 @@ from typing import Any
 
 import pytest
 
-from promgun.store.board import SIZE, Board, BoardView, Cell, Role, is_alive, parse_board
-from promgun.store.files import Owner
+from promgun.store.board import (
+    SIZE,
+    Board,
+    BoardView,
+    Cell,
+    Role,
+    fold_owner,
+    is_alive,
+    monotonic_ns,
+    parse_board,
+)
 from promgun.store.request_table import REGIONS, Phase
-from promgun.store.slots import Slot, claim
+from promgun.store.slot_file import SlotFile
 from promgun.system.procfs import process_start
 from tests.support.boards import begin, finish
 
@@ -42,27 +51,37 @@ class Watched:
         self._watch(BoardView(0, tuple(self._cells[:64]), bytes(self._cells)))
 
 
+def take(folder: Path, board: Board, role: Role = Role.WORKER, ended_ns: int = 0) -> Board:
+    """Move a board into the file of slot 1, as its next owner does; the last one ended at ``ended_ns``, else now."""
+    board.move_into(SlotFile(str(folder / "1")).memory[:SIZE], ended_ns or monotonic_ns())
+    board.occupy(role, monotonic_ns())
+    return board
+
+
 @pytest.fixture
-def slot(tmp_path: Path) -> Slot:
-    taken = claim(tmp_path, Owner())
-    taken.take_over(Role.WORKER)
-    return taken
+def board(tmp_path: Path) -> Board:
+    return take(tmp_path, Board())
 
 
-def board_of(path: Path) -> BoardView:
-    view = parse_board(0, (path / "slot-0.lock").read_bytes())
+def board_of(folder: Path) -> BoardView:
+    view = parse_board(1, (folder / "1").read_bytes()[:SIZE])
     assert view is not None
     return view
 
 
-def test_a_board_says_who_owns_the_slot(slot: Slot, tmp_path: Path) -> None:
+def test_a_board_says_who_owns_the_slot(board: Board, tmp_path: Path) -> None:
     view = board_of(tmp_path)
     assert view[Cell.PID] == os.getpid()
     assert view[Cell.ROLE] == Role.WORKER
     assert view[Cell.PROCESS_START] == process_start(os.getpid()) > 0
     assert is_alive(view)
-    assert slot.board.shared
-    assert (tmp_path / "slot-0.lock").stat().st_size == SIZE
+    assert board.shared
+
+
+def test_the_board_is_really_there(board: Board, tmp_path: Path) -> None:
+    """Of the slot's file the rest is a hole."""
+    assert board.shared
+    assert SIZE <= (tmp_path / "1").stat().st_blocks * 512 < SIZE + (1 << 16)
 
 
 def crowd(board: Board) -> None:
@@ -72,8 +91,7 @@ def crowd(board: Board) -> None:
 
 
 @pytest.mark.parametrize("kind", ["listed", "unlisted"])
-def test_busy_time_is_exact_for_any_overlap(slot: Slot, kind: str) -> None:
-    board = slot.board
+def test_busy_time_is_exact_for_any_overlap(board: Board, kind: str) -> None:
     if kind == "unlisted":
         crowd(board)
     at = 10 * SECOND
@@ -91,8 +109,7 @@ def test_busy_time_is_exact_for_any_overlap(slot: Slot, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["listed", "unlisted"])
-def test_the_books_of_a_dead_owner_are_closed(slot: Slot, tmp_path: Path, kind: str) -> None:
-    board = slot.board
+def test_the_books_of_a_dead_owner_are_closed(board: Board, tmp_path: Path, kind: str) -> None:
     if kind == "unlisted":
         crowd(board)
     now = time.monotonic_ns()
@@ -100,9 +117,7 @@ def test_the_books_of_a_dead_owner_are_closed(slot: Slot, tmp_path: Path, kind: 
     begin(board, now - SECOND)
     board.cells[Cell.BOOTED] = board.cells[Cell.SERVED] = 7
     board.cells[Cell.ERRORS_NO_SPACE] += 3
-    slot.release()
-    heir = claim(tmp_path, Owner())
-    heir.take_over(Role.OTHER)
+    take(tmp_path, Board(), Role.OTHER)
     view = board_of(tmp_path)
     assert 3 * SECOND <= view[Cell.BUSY_BASE] < 60 * SECOND
     assert view.busy_ns(time.monotonic_ns()) == view[Cell.BUSY_BASE]
@@ -111,12 +126,21 @@ def test_the_books_of_a_dead_owner_are_closed(slot: Slot, tmp_path: Path, kind: 
     assert not view.running()
     assert view[Cell.ERRORS_NO_SPACE] == 3
     assert view[Cell.ROLE] == Role.OTHER
-    heir.release()
 
 
 @pytest.mark.parametrize("kind", ["listed", "unlisted"])
-def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot, kind: str) -> None:
-    board = slot.board
+def test_the_dead_were_busy_until_their_end_and_no_longer(board: Board, tmp_path: Path, kind: str) -> None:
+    if kind == "unlisted":
+        crowd(board)
+    now = time.monotonic_ns()
+    begin(board, now - 5 * SECOND)
+    listed = 0 if kind == "listed" else board_of(tmp_path).busy_ns(now - 2 * SECOND) - 3 * SECOND
+    take(tmp_path, Board(), ended_ns=now - 2 * SECOND)
+    assert board_of(tmp_path).busy_ns(now) == 3 * SECOND + listed
+
+
+@pytest.mark.parametrize("kind", ["listed", "unlisted"])
+def test_a_death_between_any_two_stores_never_adds_busy_time(board: Board, kind: str) -> None:
     if kind == "unlisted":
         crowd(board)
     cells: Any = board.cells
@@ -126,11 +150,12 @@ def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot, kind: s
 
     def die_here(view: BoardView) -> None:
         seen.append(view)
-        heir = Board(-1, Owner())
-        heir.cells[:] = memoryview(view.data).cast("q")
-        heir.fold_last_owner(now)
-        assert heir.view(0).busy_ns(now) <= truth + SECOND
-        assert heir.view(0).in_progress == 0
+        memory = bytearray(view.data)
+        fold_owner(memoryview(memory).cast("q"), now)
+        heir = parse_board(1, bytes(memory))
+        assert heir is not None
+        assert heir.busy_ns(now) <= truth + SECOND
+        assert heir.in_progress == 0
 
     watched: Any = Watched(cells, die_here)
     board.cells = board.requests.cells = watched
@@ -139,14 +164,13 @@ def test_a_death_between_any_two_stores_never_adds_busy_time(slot: Slot, kind: s
         truth += SECOND
         if start % 2:
             finish(board, region, now)
-    board.fold_last_owner(now)
+    fold_owner(watched, now)
     assert len(seen) > 30
     board.cells = cells
     assert board.view(0).busy_ns(now) == truth
 
 
-def test_a_copy_made_between_two_stores_of_a_listed_request_is_right(slot: Slot) -> None:
-    board = slot.board
+def test_a_copy_made_between_two_stores_of_a_listed_request_is_right(board: Board) -> None:
     now = time.monotonic_ns()
     first, _ = begin(board, now - 3 * SECOND), begin(board, now - 2 * SECOND)
     seen: list[int] = []
@@ -164,8 +188,7 @@ def test_a_copy_made_between_two_stores_of_a_listed_request_is_right(slot: Slot)
     assert seen == sorted(seen)
 
 
-def test_a_copy_made_between_two_stores_is_known_to_be_one(slot: Slot) -> None:
-    board = slot.board
+def test_a_copy_made_between_two_stores_is_known_to_be_one(board: Board) -> None:
     cells: Any = board.cells
     now = time.monotonic_ns()
     board.enter(now - 3 * SECOND)
@@ -180,14 +203,13 @@ def test_a_copy_made_between_two_stores_is_known_to_be_one(slot: Slot) -> None:
     board.cells = Watched(cells, compare)  # type: ignore[assignment] # what cells are for
     board.enter(now - SECOND)
     board.leave(now)
-    board.fold_last_owner(now)
+    fold_owner(board.cells, now)
     assert seen.count(False) > 3
     assert seen[-1]
     board.cells = cells
 
 
-def test_threads_lose_nothing(slot: Slot) -> None:
-    board = slot.board
+def test_threads_lose_nothing(board: Board) -> None:
     rounds = 20_000
 
     def serve() -> None:
@@ -209,19 +231,17 @@ def test_threads_lose_nothing(slot: Slot) -> None:
 # ---- without space
 
 
-def test_a_private_board_moves_into_the_file(slot: Slot, tmp_path: Path) -> None:
-    slot.board.cells[Cell.ERRORS_CORRUPT] = 2
-    slot.board.cells[Cell.BUSY_BASE] = 4 * SECOND
-    slot.release()
-    board = Board(-1, Owner())
-    shared = [board.shared]
-    board.occupy(Role.WORKER, 5)
-    board.enter(1000)
-    board.cells[Cell.BOOTED] = 77
-    board.cells[Cell.ERRORS_CORRUPT] += 3
-    heir = claim(tmp_path, Owner())
-    heir.put_board(board)
-    assert [*shared, board.shared] == [False, True]
+def test_a_private_board_moves_into_the_file(board: Board, tmp_path: Path) -> None:
+    board.cells[Cell.ERRORS_CORRUPT] = 2
+    board.cells[Cell.BUSY_BASE] = 4 * SECOND
+    heir = Board()
+    shared = [heir.shared]
+    heir.occupy(Role.WORKER, 5)
+    heir.enter(1000)
+    heir.cells[Cell.BOOTED] = 77
+    heir.cells[Cell.ERRORS_CORRUPT] += 3
+    take(tmp_path, heir)
+    assert [*shared, heir.shared] == [False, True]
     view = board_of(tmp_path)
     assert [view[cell] for cell in (Cell.PID, Cell.UNLISTED, Cell.BOOTED, Cell.ERRORS_CORRUPT)] == [
         os.getpid(),
@@ -229,29 +249,46 @@ def test_a_private_board_moves_into_the_file(slot: Slot, tmp_path: Path) -> None
         77,
         5,
     ]
-    board.leave(3000)
+    heir.leave(3000)
     assert board_of(tmp_path).busy_ns(3000) == 4 * SECOND + 2000
-    heir.release()
 
 
-def test_sharing_a_board_that_nobody_signed_leaves_the_books_open(slot: Slot, tmp_path: Path) -> None:
-    now = time.monotonic_ns()
-    slot.board.enter(now - 2 * SECOND)
-    slot.release()
-    heir = claim(tmp_path, Owner())
-    assert heir.board.cells[Cell.UNLISTED] == 1
-    heir.take_over(Role.WORKER)
-    assert heir.board.cells[Cell.BUSY_BASE] >= 2 * SECOND
-    heir.release()
+@pytest.mark.parametrize("content", [b"", b"x", bytes(SIZE), b"\xff" * SIZE, b"promgun\0" + bytes(5000)])
+def test_what_is_no_board_becomes_one(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "1").write_bytes(content)
+    assert parse_board(1, content) is None
+    heir = Board()
+    heir.cells[Cell.ERRORS_CORRUPT] = 3
+    take(tmp_path, heir)
+    view = board_of(tmp_path)
+    assert (view[Cell.PID], view[Cell.ERRORS_CORRUPT], view[Cell.BUSY_BASE]) == (os.getpid(), 3, 0)
+    assert view.busy_ns(9 * SECOND) == 0
 
 
-def test_requests_that_end_while_the_board_moves_are_not_lost(slot: Slot, tmp_path: Path) -> None:
-    board = Board(-1, Owner())
+def test_numbers_that_cannot_be_right_are_reset_and_counted(board: Board, tmp_path: Path) -> None:
+    board.cells[Cell.GC_PAUSE] = -5
+    board.cells[Cell.ERRORS_NO_SPACE] = 7
+    board.cells[Cell.CPU_WAIT] = 1 << 62
+    take(tmp_path, Board())
+    view = board_of(tmp_path)
+    assert [view[cell] for cell in (Cell.GC_PAUSE, Cell.CPU_WAIT, Cell.ERRORS_NO_SPACE)] == [0, 0, 7]
+    assert view[Cell.ERRORS_CORRUPT] == 1
+
+
+def test_a_board_made_anew_is_another_edition(board: Board, tmp_path: Path) -> None:
+    edition = board.cells[Cell.EDITION]
+    take(tmp_path, Board())
+    assert board_of(tmp_path)[Cell.EDITION] == edition > 0
+    (tmp_path / "1").unlink()
+    take(tmp_path, Board())
+    assert board_of(tmp_path)[Cell.EDITION] not in {0, edition}
+
+
+def test_requests_that_end_while_the_board_moves_are_not_lost(tmp_path: Path) -> None:
+    board = Board()
     board.occupy(Role.WORKER, 5)
     board.enter(1000)
     private: Any = board.cells
-    slot.release()
-    heir = claim(tmp_path, Owner())
     moved = board.requests.move
 
     def move_meanwhile(memory: Any) -> None:
@@ -263,40 +300,32 @@ def test_requests_that_end_while_the_board_moves_are_not_lost(slot: Slot, tmp_pa
         moved(memory)
 
     board.requests.move = move_meanwhile  # type: ignore[method-assign] # to be in the middle of it
-    heir.put_board(board)
+    take(tmp_path, board)
     view = board_of(tmp_path)
     assert view[Cell.UNLISTED] == 0
     assert view.busy_ns(9000) == 3000
     assert view.consistent
-    heir.release()
 
 
-def test_a_listed_request_goes_on_when_the_board_moves(slot: Slot, tmp_path: Path) -> None:
-    slot.release()
-    board = Board(-1, Owner())
+def test_a_listed_request_goes_on_when_the_board_moves(tmp_path: Path) -> None:
+    board = Board()
     board.occupy(Role.WORKER, 5)
     region = begin(board, 1000, "GET\0\0\0\0/slow")
-    heir = claim(tmp_path, Owner())
-    heir.put_board(board)
+    take(tmp_path, board)
     assert [request.path for request in board_of(tmp_path).running()] == ["/slow"]
     assert board_of(tmp_path).busy_ns(4000) == 3000
     finish(board, region, 5000)
     assert board_of(tmp_path).busy_ns(9000) == 4000
     assert not board_of(tmp_path).running()
-    heir.release()
 
 
-def test_what_an_unclaimed_slot_s_last_owner_was_doing_is_left_to_be_read(slot: Slot, tmp_path: Path) -> None:
-    now = time.monotonic_ns()
-    begin(slot.board, now - 2 * SECOND, "GET\0\0\0\0/killed")
-    slot.release()
-    heir = claim(tmp_path, Owner())
-    assert heir.board.view(0).in_progress == 1
-    assert [request.path for request in heir.board.view(0).running()] == ["/killed"]
-    heir.take_over(Role.WORKER)
-    assert heir.board.cells[Cell.BUSY_BASE] >= 2 * SECOND
-    assert not heir.board.view(0).running()
-    heir.release()
+def test_what_the_last_owner_was_doing_is_gone_for_the_next(board: Board, tmp_path: Path) -> None:
+    begin(board, time.monotonic_ns() - 2 * SECOND, "GET\0\0\0\0/killed")
+    assert [request.path for request in board_of(tmp_path).running()] == ["/killed"]
+    heir = take(tmp_path, Board())
+    assert heir.cells[Cell.BUSY_BASE] >= 2 * SECOND
+    assert not board_of(tmp_path).running()
+    assert board_of(tmp_path).in_progress == 0
 
 
 # ---- alive or not
@@ -331,8 +360,7 @@ def test_a_process_may_be_called_anything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 8, 511, 512])
-def test_what_is_too_short_or_of_another_version_is_no_board(slot: Slot, tmp_path: Path, size: int) -> None:
-    data = (tmp_path / "slot-0.lock").read_bytes()
-    assert (parse_board(0, data[:size]) is None) == (size < 512)
-    assert parse_board(0, data[:7] + bytes([data[7] + 1]) + data[8:]) is None
-    slot.release()
+def test_what_is_too_short_or_of_another_version_is_no_board(board: Board, size: int) -> None:
+    data = bytes(board.cells)
+    assert (parse_board(1, data[:size]) is None) == (size < 512)
+    assert parse_board(1, data[:7] + bytes([data[7] + 1]) + data[8:]) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 
 from promgun.store import files
 from promgun.store import format as fmt
-from promgun.store.files import INITIAL_SIZE, MAX_SIZE, Owner, ValueFile, reserve
+from promgun.store.files import (
+    INITIAL_SIZE,
+    MAX_SIZE,
+    WRITTEN_SIZE,
+    Owner,
+    ValueFile,
+    WrittenValueFile,
+    reserve,
+    reserve_range,
+)
 from tests.support.store_fixtures import (
     OBSTACLES,
     damaged_contents,
@@ -22,7 +32,7 @@ from tests.support.store_fixtures import (
     flips,
     key_of,
     read_values,
-    stock_totals,
+    stock_samples,
     write_file,
 )
 
@@ -88,7 +98,7 @@ def test_prometheus_client_reads_the_file_at_any_size(path: Path) -> None:
     for count in (0, 1, 50, 500):
         write_file(path, {key_of(n): float(n) for n in range(count)})
         expected = {f"c_total{{n={n}}}": float(n) for n in range(count)}
-        assert stock_totals(path.parent) == dict(sorted(expected.items()))
+        assert stock_samples(path.parent) == dict(sorted(expected.items()))
 
 
 def test_a_new_file_under_an_old_name_has_another_edition(path: Path) -> None:
@@ -160,6 +170,36 @@ def test_zeros_are_written_where_a_file_system_cannot_reserve(path: Path, monkey
         reserve(written.fileno(), 200_000)
     assert path.read_bytes() == bytes(200_000)
     assert path.stat().st_blocks * 512 >= 200_000
+
+
+@pytest.mark.parametrize("number", [None, errno.EOPNOTSUPP])
+def test_a_range_is_reserved_and_keeps_what_it_holds(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None
+) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(number, "Operation not supported")
+
+    if number is not None:
+        monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    path.write_bytes(b"before")
+    os.truncate(path, 1 << 20)
+    with path.open("r+b") as file:
+        reserve_range(file.fileno(), 0, 4096)
+        reserve_range(file.fileno(), 1 << 16, 8192)
+    assert path.read_bytes() == b"before".ljust(1 << 20, b"\0")
+    assert 8192 + 4096 <= path.stat().st_blocks * 512 < 1 << 20
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_range_for_which_there_is_no_space_is_an_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with path.open("w+b") as file, pytest.raises(OSError, match=os.strerror(number)):
+        reserve_range(file.fileno(), 0, 4096)
 
 
 def test_a_file_has_a_largest_size(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +286,7 @@ def test_a_kill_at_any_byte_of_an_append_costs_nothing(path: Path) -> None:
             file.cells[index] += 7.0
         file.close()
         assert read_values(path) == THREE | {key_of("new"): 7.0, key_of("other"): 7.0}
-        assert stock_totals(path.parent)["c_total{n=new}"] == 7.0
+        assert stock_samples(path.parent)["c_total{n=new}"] == 7.0
     assert os.listdir(path.parent) == [path.name]
 
 
@@ -262,7 +302,7 @@ def test_half_a_header_is_healed(path: Path, written: int) -> None:
     assert {key: value_of(file, key) for key in many} == many
     file.close()
     assert many.items() <= read_values(path).items()
-    assert len(stock_totals(path.parent)) == len(read_values(path))
+    assert len(stock_samples(path.parent)) == len(read_values(path))
 
 
 # ---- damaged
@@ -294,7 +334,7 @@ def test_every_wrong_bit_costs_at_most_what_it_is_in(path: Path) -> None:
             changed = {key for key in others if list(kept).count(key) != 1 or kept[key] != THREE[key]}
             assert changed <= {key_of(chr(ord(str(entry)) ^ 1)), key_of(chr(ord(str(entry)) ^ 2))}
         # prometheus_client raises for a file that is still damaged
-        assert len(stock_totals(path.parent)) == len(kept)
+        assert len(stock_samples(path.parent)) == len(kept)
 
 
 def test_every_cut_keeps_the_entries_before_it(path: Path) -> None:
@@ -420,3 +460,111 @@ def test_files_belong_to_the_workers_user(path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
     path.write_bytes(bytes_in_use(path)[:-1] + b"junk")
     write_file(path, {})
+
+
+# ---- in a process that maps nothing
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[WrittenValueFile]:
+    file = WrittenValueFile(tmp_path / "m0.counter", Owner(), mode=0o640)
+    yield file
+    file.close()
+
+
+def mapped(path: Path) -> list[str]:
+    """Return the mappings of this process that are of a file."""
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line]
+
+
+def test_what_is_written_out_is_what_was_counted(written: WrittenValueFile) -> None:
+    indexes = written.indexes(list(THREE))
+    for index, number in zip(indexes, THREE.values(), strict=True):
+        written.cells[index] += number
+    assert read_values(written.path) == {}
+    written.flush()
+    assert read_values(written.path) == THREE
+    written.cells[indexes[0]] += 1.0
+    written.flush()
+    assert read_values(written.path)[key_of(0)] == THREE[key_of(0)] + 1.0
+    assert mapped(written.path) == []
+    assert stat.S_IMODE(written.path.stat().st_mode) == 0o640
+
+
+def test_written_values_outlive_their_owner(written: WrittenValueFile) -> None:
+    for index in written.indexes(list(THREE)):
+        written.cells[index] = 5.0
+    written.flush()
+    heir = WrittenValueFile(written.path, Owner(), mode=0o640)
+    assert {key: value_of(heir, key) for key in heir.positions} == dict.fromkeys(THREE, 5.0)
+    edition = fmt.read_edition(written.path.read_bytes())
+    (index,) = heir.indexes([key_of(7)])
+    heir.cells[index] += 2.0
+    heir.flush()
+    assert read_values(heir.path) == dict.fromkeys(THREE, 5.0) | {key_of(7): 2.0}
+    assert fmt.read_edition(written.path.read_bytes()) == edition
+    heir.close()
+
+
+def test_cells_handed_out_stay_valid_when_a_written_file_grows(written: WrittenValueFile) -> None:
+    (first,) = written.indexes([key_of(0)])
+    before = written.cells
+    count = 3000
+    indexes = written.indexes([key_of(n) for n in range(count)])
+    assert written.path.stat().st_size > INITIAL_SIZE
+    before[first] += 5.0
+    for index in indexes:
+        written.cells[index] += index
+    written.flush()
+    assert read_values(written.path) == {
+        key_of(n): index + 5.0 * (n == 0) for n, index in zip(range(count), indexes, strict=True)
+    }
+
+
+def test_a_written_file_has_a_largest_size(written: WrittenValueFile) -> None:
+    most = WRITTEN_SIZE // len(fmt.encode_entry(key_of("x" * 4000)))
+    keys = [key_of(f"{n:04}" + "x" * 3996) for n in range(most + 2)]
+    with pytest.raises(OSError, match="too large") as raised:
+        written.indexes(keys)
+    assert raised.value.errno == errno.EFBIG
+    written.flush()
+    assert len(read_values(written.path)) >= most - 2
+
+
+def test_what_counts_is_whole_before_it_counts(written: WrittenValueFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads between two writes, or after a kill there, finds entries of before with values of before or of now."""
+    real = os.pwrite
+    seen: list[set[float]] = []
+
+    def watched(fd: int, data: bytes, offset: int) -> int:
+        count = real(fd, data, offset)
+        seen.append(set(read_values(written.path).values()))
+        return count
+
+    monkeypatch.setattr(os, "pwrite", watched)
+    for number in range(1, 4):
+        for index in written.indexes([key_of(n) for n in range(number)]):
+            written.cells[index] = 7.0
+        written.flush()
+        assert read_values(written.path) == {key_of(n): 7.0 for n in range(number)}
+    assert len(seen) >= 9
+    assert set().union(*seen) == {7.0}
+
+
+def test_a_damaged_written_file_is_healed(written: WrittenValueFile) -> None:
+    for index, number in zip(written.indexes(list(THREE)), THREE.values(), strict=True):
+        written.cells[index] = number
+    written.flush()
+    written.path.write_bytes(bytes_in_use(written.path)[:-1])
+    healed = WrittenValueFile(written.path, Owner(), mode=0o640)
+    assert healed.damage
+    assert {key: value_of(healed, key) for key in healed.positions} == dict(list(THREE.items())[:2])
+    healed.close()
+
+
+@pytest.mark.needs_root("give files to another user")
+def test_a_written_file_is_its_master_s_and_may_be_read_by_the_workers_group(tmp_path: Path) -> None:
+    file = WrittenValueFile(tmp_path / "m0.counter", Owner(None, 65534), mode=0o640)
+    status = file.path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, 65534, 0o640)
+    file.close()

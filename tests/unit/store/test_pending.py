@@ -6,23 +6,32 @@ import errno
 import math
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from promgun.store.pending import PendingSeries, StoreErrors, Waiting
+from promgun.store.pending import PendingSeries, PendingValues, Places, StoreErrors
+
+
+def no_place() -> Places:
+    raise OSError(errno.ENOSPC, "full")
 
 
 class Owner:
-    """Somebody who counts."""
+    """Somebody who counts: values of a file in prometheus_client's format, a time stamp behind each."""
 
-    def __init__(self, prefix: str, count: int = 1) -> None:
-        self.waiting = Waiting(prefix, lambda: [f"k{n}" for n in range(count)], self.settled)
+    def __init__(self, file: str, count: int = 1) -> None:
+        self.find: Callable[[], Places] = no_place
+        replaces = file.startswith("gauge")
+        self.waiting = PendingValues(file, self._find_now, self.placed, count, stamped=True, replaces=replaces)
         self.cells: Any = self.waiting.cells
         self.indexes: Sequence[int] = self.waiting.indexes
 
-    def settled(self, cells: Any, indexes: Sequence[int]) -> None:
+    def _find_now(self) -> Places:
+        return self.find()
+
+    def placed(self, cells: Any, indexes: Sequence[int]) -> None:
         """Go on in these cells."""
         self.cells, self.indexes = cells, indexes
 
@@ -44,7 +53,7 @@ def test_counted_values_are_added() -> None:
     owner.waiting.move(file, [0, 2])
     assert list(file) == [12, 0, 23, 0]
     owner.inc(1)
-    owner.waiting.sweep()
+    owner.waiting.carry_over()
     assert list(file) == [13, 0, 23, 0]
 
 
@@ -53,7 +62,7 @@ def test_gauges_take_the_place_of_what_stands_there() -> None:
     owner.cells[0], owner.cells[1] = 5.0, 77.0
     file = a_file(10, 1)
     owner.waiting.move(file, [0])
-    owner.waiting.sweep()
+    owner.waiting.carry_over()
     assert list(file) == [5, 77]
 
 
@@ -73,7 +82,7 @@ def test_who_looked_the_cell_up_before_the_move_is_heard_after_it(prefix: str) -
     private[0] += 1.0
     owner.inc(4)
     for _ in range(2):
-        owner.waiting.sweep()
+        owner.waiting.carry_over()
     assert file[0] == 7.0
 
 
@@ -86,12 +95,20 @@ def test_odd_numbers_move_once(odd: float) -> None:
     assert str(file[0]) == str(odd)
     owner.cells[0] = 5.0
     for _ in range(2):
-        owner.waiting.sweep()
+        owner.waiting.carry_over()
     assert file[0] == 5.0
 
 
-def no_place(*_: Any) -> Any:
-    raise OSError(errno.ENOSPC, "full")
+def test_rows_have_no_time_stamps() -> None:
+    row = PendingValues("rows", no_place, lambda *_: None, 3)
+    assert (len(row.cells), list(row.indexes)) == (3, [0, 1, 2])
+    row.cells[0], row.cells[2] = 4.0, 5.0
+    file = a_file(9, 1, 1, 1, 9)
+    row.move(file, range(1, 4))
+    row.cells[1] += 2.0
+    for _ in range(2):
+        row.carry_over()
+    assert list(file) == [9, 5, 3, 6, 9]
 
 
 def test_a_room_moves_what_finds_a_place() -> None:
@@ -103,17 +120,25 @@ def test_a_room_moves_what_finds_a_place() -> None:
     asked: list[str] = []
     file = a_file(0, 0)
 
-    def only_gauges(prefix: str, keys: Any) -> tuple[Any, list[int]]:
-        asked.append(prefix)
-        assert keys() == ["k0"]
-        return no_place() if prefix == "counter" else (file, [0])
+    def finder(name: str, places: Callable[[], Places]) -> Callable[[], Places]:
+        def find() -> Places:
+            asked.append(name)
+            return places()
 
-    room.move_in(only_gauges, threading.RLock())
+        return find
+
+    for owner in owners:
+        is_gauge = owner.waiting.file == "gauge_all"
+        owner.find = finder(owner.waiting.file, (lambda: (file, [0])) if is_gauge else no_place)
+    room.move_in(threading.RLock())
+    # Of a file that had no place nothing more is tried.
     assert asked == ["counter", "gauge_all"]
     empty = [room.empty]
-    assert file[0] == 1.0
+    assert (file[0], len(room)) == (1.0, 2)
     counters = a_file(0, 0)
-    room.move_in(lambda *_: (counters, [0]), threading.RLock())
+    for owner in owners:
+        owner.find = lambda: (counters, [0])
+    room.move_in(threading.RLock())
     assert [*empty, room.empty] == [False, True]
     assert counters[0] == 2.0
 
@@ -122,45 +147,48 @@ def test_a_room_looks_after_what_moved_once_more() -> None:
     room, owner, file = PendingSeries(), Owner("counter"), a_file(0, 0)
     room.add(owner.waiting)
     private = owner.cells
-    room.move_in(lambda *_: (file, [0]), threading.RLock())
+    owner.find = lambda: (file, [0])
+    room.move_in(threading.RLock())
     private[0] += 1.0
     assert file[0] == 0.0
-    room.move_in(no_place, threading.RLock())
+    room.move_in(threading.RLock())
     assert file[0] == 1.0
 
 
 def test_a_room_takes_in_while_it_moves() -> None:
-    room, late = PendingSeries(), Owner("histogram")
-    room.add(Owner("counter").waiting)
+    room, late, owner = PendingSeries(), Owner("histogram"), Owner("counter")
+    room.add(owner.waiting)
 
-    def places(*_: Any) -> tuple[Any, list[int]]:
+    def find() -> Places:
         room.add(late.waiting)
         return a_file(0, 0), [0]
 
-    room.move_in(places, threading.RLock())
+    owner.find = find
+    room.move_in(threading.RLock())
     empty = [room.empty]
     room.clear()
     assert [*empty, room.empty] == [False, True]
 
 
 def test_two_who_move_do_it_once() -> None:
-    room = PendingSeries()
+    room, lock = PendingSeries(), threading.RLock()
     owner, other = Owner("gauge_max"), Owner("counter")
     owner.cells[0] = 5.0
     for item in (other, owner):
         room.add(item.waiting)
     file = a_file(0, 0, 0, 0)
+    owner.find = lambda: (file, [0])
 
-    def places(prefix: str, _: Any) -> tuple[Any, list[int]]:
-        if prefix == "counter":
-            # Meanwhile another thread moves all of it, and the gauge goes on.
-            room.move_in(lambda prefix, _: (file, [2] if prefix == "counter" else [0]), threading.RLock())
-            owner.cells[owner.indexes[0]] = 7.0
-        return file, [2] if prefix == "counter" else [0]
+    def find() -> Places:
+        # Meanwhile another thread moves all of it, and the gauge goes on.
+        other.find = lambda: (file, [2])
+        room.move_in(lock)
+        owner.cells[owner.indexes[0]] = 7.0
+        return file, [2]
 
-    lock = threading.RLock()
+    other.find = find
     other.inc(1)
-    room.move_in(places, lock)
+    room.move_in(lock)
     assert room.empty
     assert (file[0], file[2]) == (7.0, 1.0)
 
@@ -171,6 +199,7 @@ def test_threads_lose_nothing_to_a_move() -> None:
         room = PendingSeries()
         room.add(owner.waiting)
         file = a_file(0, 0)
+        owner.find = lambda file=file: (file, [0])  # type: ignore[misc] # bound to this round's
         begun = threading.Barrier(5)
 
         def work(owner: Owner = owner, begun: threading.Barrier = begun) -> None:
@@ -183,10 +212,10 @@ def test_threads_lose_nothing_to_a_move() -> None:
         for thread in threads:
             thread.start()
         begun.wait()
-        room.move_in(lambda *_, file=file: (file, [0]), threading.RLock())
+        room.move_in(threading.RLock())
         for thread in threads:
             thread.join()
-        room.move_in(no_place, threading.RLock())
+        room.move_in(threading.RLock())
         assert file[0] == 8000
 
 
@@ -195,14 +224,14 @@ def test_trouble_is_told_once_an_episode() -> None:
     told: list[str] = []
     for episode in (1, 2):
         for _ in range(3):
-            errors.note(OSError(errno.ENOSPC, "No space left", "/store/file"), None)
+            errors.note(OSError(errno.ENOSPC, "No space left", "/store/file"), "/store")
         errors.log_once(None)
         errors.log_once(told.append)
         errors.log_once(told.append)
         assert len(told) == episode
         errors.over()
-    errors.note(OSError(errno.ENOSPC, "No space left"), None)
-    errors.inherited()
+    errors.note(OSError(errno.ENOSPC, "No space left"), "/store")
+    errors.forked()
     errors.log_once(told.append)
     assert len(told) == 2
     assert "No space left: /store/file" in told[0]

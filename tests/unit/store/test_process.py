@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from promgun.store.board import Cell, Role
+from promgun.store.board import Cell, Role, is_alive
 from promgun.store.process import ProcessStore
-from promgun.store.slots import read_boards
+from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.values import SlotValue, value_class
 from tests.support.store_fixtures import (
     Opened,
+    boards,
+    client_of,
+    descriptors,
     fork,
     in_fresh_interpreter,
     key_of,
@@ -25,6 +28,7 @@ from tests.support.store_fixtures import (
     page_totals,
     published,
     release,
+    slots_of,
     stock_totals,
     totals,
     wait_for,
@@ -53,7 +57,7 @@ class Disk:
         real = os.open
 
         def refuse_new(path: Any, flags: int, *rest: Any, **more: Any) -> int:
-            if flags & os.O_CREAT and not os.path.exists(path):
+            if flags & os.O_CREAT:
                 raise OSError(number, os.strerror(number), str(path))
             return real(path, flags, *rest, **more)
 
@@ -72,11 +76,11 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 def value(store: ProcessStore, name: str = "c", kind: str = "counter", mode: str = "") -> SlotValue:
     suffix = "_total" if kind == "counter" else ""
-    return value_class(store)(kind, name, f"{name}{suffix}", (), (), "Help.", multiprocess_mode=mode)
+    return value_class(store.values)(kind, name, f"{name}{suffix}", (), (), "Help.", multiprocess_mode=mode)
 
 
 def errors(path: Path, cell: Cell = Cell.ERRORS_NO_SPACE) -> int:
-    return sum(view[cell] for view, _ in read_boards(path))
+    return sum(view[cell] for view in boards(path))
 
 
 # ---- publishing
@@ -132,14 +136,16 @@ def test_what_was_counted_before_the_directory_is_kept(tmp_path: Path) -> None:
     counted.inc(2)
     gauge.set(7)
     assert counted.get() == 2.0
-    assert store.slot is None
+    assert store.number is None
     before = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     directory = open_directory(tmp_path)
     try:
         store.open(directory)
         counted.inc(1)
+        assert totals(tmp_path) == {}
+        store.flush()
         assert totals(tmp_path) == {"c_total{}": 3.0, "g{}": 7.0}
-        assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path)
+        assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(client_of(tmp_path))
         assert errors(tmp_path) == 0
     finally:
         if before is None:
@@ -149,26 +155,87 @@ def test_what_was_counted_before_the_directory_is_kept(tmp_path: Path) -> None:
 
 
 def test_nothing_is_claimed_before_it_is_needed(place: Opened, tmp_path: Path) -> None:
-    assert list(read_boards(tmp_path)) == []
-    place.store.own_slot(Role.MASTER)
-    ((view, alive),) = read_boards(tmp_path)
-    assert (view[Cell.ROLE], alive) == (Role.MASTER, True)
+    assert boards(tmp_path) == []
+    assert os.listdir(slots_of(tmp_path)) == []
+    assert place.store.own_slot(Role.WORKER) == 1
+    (view,) = boards(tmp_path)
+    assert (view.slot, view[Cell.ROLE], is_alive(view)) == (1, Role.WORKER, True)
+
+
+def test_a_master_has_a_number_of_its_own_and_no_slot(place: Opened, tmp_path: Path) -> None:
+    assert place.store.own_slot(Role.MASTER) == 0
+    place.store.flush()
+    (view,) = boards(tmp_path)
+    assert (view.slot, view[Cell.ROLE], is_alive(view)) == (-1, Role.MASTER, True)
+    assert os.listdir(slots_of(tmp_path)) == []
+    with opened(tmp_path, Role.MASTER) as second:
+        assert second.store.own_slot() == 1
+    with opened(tmp_path, Role.MASTER) as third:
+        assert third.store.own_slot() == 1
 
 
 def test_a_role_can_be_given_later(place: Opened, tmp_path: Path) -> None:
     value(place.store).inc(1)
-    place.store.own_slot(Role.MASTER)
-    ((view, _),) = read_boards(tmp_path)
-    assert view[Cell.ROLE] == Role.MASTER
+    place.store.own_slot(Role.WORKER)
+    (view,) = boards(tmp_path)
+    assert view[Cell.ROLE] == Role.WORKER
+
+
+def placed(*_: Any) -> None:
+    """Do not care where values go."""
 
 
 def test_places_are_found_again(place: Opened) -> None:
     keys = [key_of(n) for n in range(3)]
-    cells, indexes = place.store.places("counter", keys)
+    cells, indexes = place.store.allocate("counter", keys, placed)
     cells[indexes[0]] += 2.0
-    again, same = place.store.places("counter", keys[:1])
+    again, same = place.store.allocate("counter", keys[:1], placed)
     assert (again[same[0]], same) == (2.0, indexes[:1])
-    assert place.store.keys("counter") == keys
+
+
+SCHEMA = RowSchema(("a", "b"), (CellGroup("x_total", ("a",)), CellGroup("y_seconds", ("b",), (1.0, 2.0))))
+
+
+def test_rows_are_found_again_also_by_the_next_owner(place: Opened, tmp_path: Path) -> None:
+    cells, indexes = place.store.allocate_row(SCHEMA, ("1", "2"), placed)
+    assert len(indexes) == SCHEMA.cells == 5
+    cells[indexes[0]] += 2.0
+    cells[indexes[4]] += 3.0
+    again, same = place.store.allocate_row(SCHEMA, ("1", "2"), placed)
+    assert (again[same[0]], same) == (2.0, indexes)
+    other, elsewhere = place.store.allocate_row(SCHEMA, ("1", "3"), placed)
+    assert set(elsewhere).isdisjoint(indexes)
+    assert [other[index] for index in elsewhere] == [0.0] * 5
+    assert place.store.row_values(SCHEMA) == [("1", "2"), ("1", "3")]
+    release(place.store)
+    with opened(tmp_path) as heir:
+        assert heir.store.row_values(SCHEMA) == [("1", "2"), ("1", "3")]
+        taken, index = heir.store.allocate_row(SCHEMA, ("1", "2"), placed)
+        taken[index[0]] += 1.0
+        assert heir.store.number == 1
+    assert {key: number for key, number in totals(tmp_path).items() if number} == {
+        "x_total{a=1}": 3.0,
+        "y_seconds_sum{b=2}": 3.0,
+    }
+
+
+def test_a_row_without_space_waits_and_moves(place: Opened, disk: Disk, tmp_path: Path) -> None:
+    disk.fill()
+    where: list[Any] = []
+    cells, indexes = place.store.allocate_row(SCHEMA, ("1", "2"), lambda *found: where.append(found))
+    cells[indexes[0]] += 2.0
+    assert errors(tmp_path) == 0
+    place.retry()
+    assert where == []
+    disk.free()
+    place.retry()
+    ((moved, at),) = where
+    moved[at[0]] += 1.0
+    # from a thread that looked the cell up before
+    cells[indexes[0]] += 4.0
+    place.retry()
+    assert totals(tmp_path)["x_total{a=1}"] == 7.0
+    assert errors(tmp_path) > 0
 
 
 # ---- forks
@@ -190,7 +257,7 @@ def test_a_child_is_told_to_ask_anew(tmp_path: Path) -> None:
 def _fork_with_waiting_values(path: str) -> float:
     """What waits in the parent's memory is the parent's; the child begins at 0."""
     store = ProcessStore()
-    counted = value_class(store)("counter", "c", "c_total", (), (), "Help.")
+    counted = value_class(store.values)("counter", "c", "c_total", (), (), "Help.")
     counted.inc(5)
     os.register_at_fork(after_in_child=store._after_fork_in_child)
 
@@ -199,6 +266,7 @@ def _fork_with_waiting_values(path: str) -> float:
         store.open(open_directory(path))
         assert counted.get() == 0.0
         counted.inc(1)
+        store.flush()
 
     wait_for(fork(child))
     return counted.get()
@@ -211,23 +279,21 @@ def test_what_waits_belongs_to_the_parent(tmp_path: Path) -> None:
 
 def _many_forks(path: str) -> list[int]:
     store = published(path)
-    counted = value_class(store)("counter", "c", "c_total", (), (), "Help.")
+    counted = value_class(store.values)("counter", "c", "c_total", (), (), "Help.")
+    store._detach()
+    release(store)
+    before = descriptors()
     for _ in range(30):
         wait_for(fork(lambda: counted.inc(1)))
-    return [len(os.listdir("/proc/self/fd")), len(list(Path(path).iterdir()))]
+    return [descriptors() - before, len(store._claims._all)]
 
 
 @pytest.mark.unmeasured("the processor alone bounds it, and measuring makes it several times as slow")
 def test_children_leave_nothing_in_the_parent(tmp_path: Path) -> None:
-    in_fresh_interpreter(_many_forks, tmp_path)
+    assert in_fresh_interpreter(_many_forks, tmp_path) == [0, 0]
     assert totals(tmp_path) == {"c_total{}": 30.0}
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "counter_slot0.db",
-        "counter_slot1.db",
-        "slot-0.lock",
-        "slot-1.lock",
-        "store.lock",
-    ]
+    assert set(os.listdir(slots_of(tmp_path))) - {"folding-begun"} == {"1", "1.counter", "1.lock"}
+    assert os.listdir(client_of(tmp_path)) == ["counter_slot1.db"]
 
 
 # ---- no space
@@ -262,14 +328,14 @@ def test_there_may_be_no_space_for_anything_at_first(place: Opened, disk: Disk, 
     counted = value(store)
     counted.inc(4)
     place.retry()
-    assert list(read_boards(tmp_path)) == []
+    assert boards(tmp_path) == []
     disk.free()
     place.retry()
     board.leave(3000)
     assert store.board is board
     assert board.shared
-    ((view, alive),) = read_boards(tmp_path)
-    assert alive
+    (view,) = boards(tmp_path)
+    assert is_alive(view)
     assert (view[Cell.ROLE], view[Cell.BOOTED], view.busy_ns(5000)) == (Role.WORKER, 5, 2000)
     assert view[Cell.PID] == os.getpid()
     assert view[Cell.CLAIMED] > 0
@@ -279,16 +345,15 @@ def test_there_may_be_no_space_for_anything_at_first(place: Opened, disk: Disk, 
 
 def test_a_board_without_space_moves_too(place: Opened, disk: Disk, tmp_path: Path) -> None:
     disk.fill()
-    slot = place.store.own_slot(Role.WORKER)
-    assert slot is not None
+    assert place.store.own_slot(Role.WORKER) == 1
     board = place.store.board
     board.cells[Cell.BOOTED] = 5
     shared = [board.shared]
     disk.free()
     place.retry()
     assert [*shared, board.shared] == [False, True]
-    ((view, alive),) = read_boards(tmp_path)
-    assert (view[Cell.BOOTED], alive) == (5, True)
+    (view,) = boards(tmp_path)
+    assert (view[Cell.BOOTED], is_alive(view)) == (5, True)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +377,7 @@ def test_what_cannot_be_stored_is_counted_by_reason(
 
 
 def test_a_damaged_file_is_counted_and_taken_over(place: Opened, tmp_path: Path) -> None:
-    (tmp_path / "counter_slot0.db").write_bytes(b"garbage" * 1000)
+    (slots_of(tmp_path) / "1.counter").write_bytes(b"garbage" * 1000)
     value(place.store).inc(1)
     assert errors(tmp_path, Cell.ERRORS_CORRUPT) == 1
     assert totals(tmp_path) == {"c_total{}": 1.0}
@@ -355,7 +420,6 @@ def test_tries_are_a_second_apart(place: Opened, disk: Disk) -> None:
     disk.free()
     place.clock.pass_time(0.5)
     place.store.retry()
-    assert place.store.places("gauge_all", ()) is not None
     assert isinstance(counted.place, tuple)
     assert not isinstance(counted.place[0], memoryview)
     place.clock.pass_time(0.6)

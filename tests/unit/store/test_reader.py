@@ -12,16 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promgun.store import format as fmt
+from promgun.store.client_links import link_into
 from promgun.store.files import MAX_SIZE, Owner, ValueFile
 from promgun.store.reader import StoreReader
 from tests.support.store_fixtures import (
     OBSTACLES,
+    client_of,
     damaged_contents,
     descriptors,
     flips,
     key_of,
+    open_directory,
     page_totals,
-    stock_totals,
+    slots_of,
+    stock_samples,
     totals,
     write_file,
 )
@@ -32,17 +36,37 @@ THREE = {key_of(n): n + 1.5 for n in range(3)}
 THREE_TOTALS = {f"c_total{{n={n}}}": n + 1.5 for n in range(3)}
 
 
+def unfolded(*_: object) -> dict[Any, Any]:
+    """Fold nothing."""
+    return {}
+
+
+def make(path: Path) -> None:
+    """Make a run's directory."""
+    open_directory(path).close()
+
+
+def stock(path: Path) -> dict[str, float]:
+    """Return what prometheus_client makes of the files of all slots, wherever they are linked."""
+    for file in sorted(slots_of(path).iterdir()):
+        slot, _, prefix = file.name.partition(".")
+        if slot.isdecimal():
+            link_into(client_of(path), file, f"{prefix}_slot{slot}.db")
+    return stock_samples(client_of(path))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A store with one healthy file, in slot 1."""
-    write_file(tmp_path / "counter_slot1.db", HEALTHY)
+    """A run with one healthy file, in slot 1."""
+    make(tmp_path)
+    write_file(slots_of(tmp_path) / "1.counter", HEALTHY)
     return tmp_path
 
 
 @pytest.fixture
 def victim(store: Path) -> Path:
     """The file that something happens to."""
-    return store / "counter_slot0.db"
+    return slots_of(store) / "0.counter"
 
 
 def bytes_in_use(path: Path) -> bytes:
@@ -62,33 +86,35 @@ def c_only(found: dict[str, float]) -> dict[str, float]:
 
 
 def test_slots_are_added_up(tmp_path: Path) -> None:
+    make(tmp_path)
     for slot in range(12):
-        write_file(tmp_path / f"counter_slot{slot}.db", {key_of(n): float(slot + n) for n in range(3)})
-    assert totals(tmp_path) == stock_totals(tmp_path) == {f"c_total{{n={n}}}": 66.0 + 12 * n for n in range(3)}
+        write_file(slots_of(tmp_path) / f"{slot}.counter", {key_of(n): float(slot + n) for n in range(3)})
+    assert totals(tmp_path) == stock(tmp_path) == {f"c_total{{n={n}}}": 66.0 + 12 * n for n in range(3)}
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    reading = StoreReader(tmp_path / "gone").read()
+    reading = StoreReader(tmp_path / "gone").read(unfolded)
     assert (reading.series, reading.files, reading.size, reading.corrupt) == ([], 0, 0, 0)
 
 
 def test_what_the_store_takes_up(store: Path, victim: Path) -> None:
     write_file(victim, THREE)
-    reading = StoreReader(store).read()
+    reading = StoreReader(store).read(unfolded)
     assert reading.files == 2
-    assert reading.size == sum(path.stat().st_size for path in store.glob("*.db"))
+    assert reading.size == sum(path.stat().st_size for path in slots_of(store).iterdir())
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_sums_run_in_slot_order_and_never_sink(tmp_path: Path, seed: int) -> None:
     """The order of float additions decides the last bit, and Prometheus takes any decrease for a reset."""
+    make(tmp_path)
     random_ = random.Random(seed)
     amounts = [random_.random() * 10 ** random_.randint(-12, 6) for _ in range(10)]
-    write_file(tmp_path / "counter_slot9.db", {key_of(1): amounts[9]})
+    write_file(slots_of(tmp_path) / "9.counter", {key_of(1): amounts[9]})
     reader = StoreReader(tmp_path)
     last = totals(tmp_path, reader)["c_total{n=1}"]
     for slot in random_.sample(range(9), 9):
-        write_file(tmp_path / f"counter_slot{slot}.db", {key_of(1): amounts[slot]})
+        write_file(slots_of(tmp_path) / f"{slot}.counter", {key_of(1): amounts[slot]})
         found = totals(tmp_path, reader)["c_total{n=1}"]
         assert found >= last
         last = found
@@ -100,9 +126,10 @@ def test_sums_run_in_slot_order_and_never_sink(tmp_path: Path, seed: int) -> Non
 
 @pytest.mark.parametrize("mode", ["liveall", "livesum", "livemax", "livemin", "livemostrecent"])
 def test_live_gauges_count_only_while_their_owner_lives(tmp_path: Path, mode: str) -> None:
+    make(tmp_path)
     key = fmt.series_key("g", "g", {}, "Help.")
     for slot in range(2):
-        file = ValueFile(tmp_path / f"gauge_{mode}_slot{slot}.db", Owner())
+        file = ValueFile(slots_of(tmp_path) / f"{slot}.gauge_{mode}", Owner())
         (index,) = file.indexes([key])
         file.cells[index], file.cells[index + 1] = slot + 1.0, slot + 1.0
         file.close()
@@ -128,7 +155,7 @@ def test_new_series_and_new_files_are_seen(store: Path, victim: Path) -> None:
         found = totals(store, reader)
         assert found == totals(store)
         assert len(found) == count + 3
-    write_file(store / "histogram_slot7.db", {fmt.series_key("h", "h_sum", {}, "Help."): 2.0})
+    write_file(slots_of(store) / "7.histogram", {fmt.series_key("h", "h_sum", {}, "Help."): 2.0})
     assert totals(store, reader)["h_sum{}"] == 2.0
 
 
@@ -150,8 +177,9 @@ def test_nothing_is_parsed_twice(store: Path, victim: Path, monkeypatch: pytest.
 
 
 def test_a_key_that_many_slots_have_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
     for slot in range(5):
-        write_file(tmp_path / f"counter_slot{slot}.db", THREE)
+        write_file(slots_of(tmp_path) / f"{slot}.counter", THREE)
     parsed: list[str] = []
     real = fmt.parse_series_key
 
@@ -168,7 +196,8 @@ def test_a_key_that_many_slots_have_is_parsed_once(tmp_path: Path, monkeypatch: 
 
 def test_a_recreated_file_is_another_one_even_with_the_same_inode(tmp_path: Path) -> None:
     """File systems give a freed inode number to the next file; the size can be the same as well."""
-    path = tmp_path / "gauge_livesum_slot0.db"
+    make(tmp_path)
+    path = slots_of(tmp_path) / "0.gauge_livesum"
     reader = StoreReader(tmp_path)
     keys = [fmt.series_key(name, name, {}, "Help.") for name in ("g", "k")]
     for order in (keys, keys[::-1], keys):
@@ -189,13 +218,13 @@ def test_a_recreated_file_is_another_one_even_with_the_same_inode(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", OBSTACLES)
-@pytest.mark.parametrize("name", ["counter_slot0.db", "gauge_all_slot3.db", "histogram_slot12.db"])
+@pytest.mark.parametrize("name", ["0.counter", "3.gauge_all", "12.histogram"])
 def test_what_is_no_file_is_passed_by(store: Path, kind: str, name: str) -> None:
-    OBSTACLES[kind](store / name)
+    OBSTACLES[kind](slots_of(store) / name)
     reader = StoreReader(store)
     before = descriptors()
     for _ in range(3):
-        reading = reader.read()
+        reading = reader.read(unfolded)
         assert {item.sample for item in reading.series} == {"healthy_total"}
     assert descriptors() == before
     assert reading.corrupt == 1
@@ -206,22 +235,23 @@ def test_what_is_no_file_is_passed_by(store: Path, kind: str, name: str) -> None
     "name",
     [
         "app.db",
-        "counter.db",
+        "counter",
+        "counter_slot0.db",
         "counter_4711.db",
         "notes.txt",
-        "gauge_slot0.db",
-        "info_slot0.db",
-        ".bad-counter_slot0.db",
-        ".new-counter_slot0.db",
-        "counter_slot0.db.bak",
-        "counter_slot-1.db",
-        "xcounter_slot0.db",
-        "counter_slot1234567.db",
+        "0.gauge",
+        "0.info",
+        ".bad-0.counter",
+        ".new-0.counter",
+        "0.counter.bak",
+        "-1.counter",
+        "x0.counter",
+        "1234567.counter",
     ],
 )
 def test_files_of_other_names_are_not_ours(store: Path, name: str) -> None:
-    (store / name).write_bytes(b"SQLite format 3\0" + bytes(500))
-    reading = StoreReader(store).read()
+    (slots_of(store) / name).write_bytes(b"SQLite format 3\0" + bytes(500))
+    reading = StoreReader(store).read(unfolded)
     assert reading.corrupt == 0
     assert totals(store) == HEALTHY_TOTALS
 
@@ -229,7 +259,7 @@ def test_files_of_other_names_are_not_ours(store: Path, name: str) -> None:
 def test_a_directory_that_is_a_file_is_an_empty_store(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("text")
-    assert StoreReader(path).read().series == []
+    assert StoreReader(path).read(unfolded).series == []
 
 
 # ---- damage
@@ -241,7 +271,7 @@ def test_a_damaged_file_costs_only_itself(store: Path, victim: Path, kind: str) 
     victim.write_bytes(damaged_contents(bytes_in_use(victim))[kind])
     reader = StoreReader(store)
     for round_ in range(3):
-        reading = reader.read()
+        reading = reader.read(unfolded)
         assert reading.corrupt == 1
         assert len(reading.complaints) == (round_ == 0)
     found = totals(store)
@@ -251,14 +281,14 @@ def test_a_damaged_file_costs_only_itself(store: Path, victim: Path, kind: str) 
     file = ValueFile(victim, Owner())
     file.close()
     assert totals(store, reader) == found
-    assert reader.read().corrupt == 1
-    assert healthy(stock_totals(store)) == HEALTHY_TOTALS
+    assert reader.read(unfolded).corrupt == 1
+    assert healthy(stock(store)) == HEALTHY_TOTALS
 
 
 def test_an_oversize_file_is_not_read(store: Path, victim: Path) -> None:
     write_file(victim, THREE)
     os.truncate(victim, MAX_SIZE + 1)
-    reading = StoreReader(store).read()
+    reading = StoreReader(store).read(unfolded)
     assert reading.corrupt == 1
     assert totals(store) == HEALTHY_TOTALS
 
@@ -273,7 +303,7 @@ def test_every_cut_costs_only_what_was_cut(store: Path, victim: Path) -> None:
         whole = sum(end <= size for end in ends)
         assert found == HEALTHY_TOTALS | dict(list(THREE_TOTALS.items())[:whole])
         reader = StoreReader(store)
-        assert reader.read().corrupt == (size < len(good))
+        assert reader.read(unfolded).corrupt == (size < len(good))
 
 
 def test_what_was_read_once_is_kept_when_the_file_is_cut(store: Path, victim: Path) -> None:
@@ -286,7 +316,7 @@ def test_what_was_read_once_is_kept_when_the_file_is_cut(store: Path, victim: Pa
         os.truncate(victim, size)
         for _ in range(2):
             assert totals(store, reader) == HEALTHY_TOTALS | THREE_TOTALS
-            assert reader.read().corrupt == 1
+            assert reader.read(unfolded).corrupt == 1
 
 
 def test_what_was_read_once_is_kept_when_the_file_cannot_be_read(
@@ -341,7 +371,7 @@ def test_no_wrong_bit_in_a_header_costs_anything_that_was_read(store: Path, vict
         victim.write_bytes(header + good[8:])
         if position < 4:
             assert totals(store, reader) == everything
-            assert reader.read().corrupt == 1 or fmt.read_used(header) > fmt.read_used(good)
+            assert reader.read(unfolded).corrupt == 1 or fmt.read_used(header) > fmt.read_used(good)
         # A reader that never saw the file goes by what stands in it, wherever the end is said to be.
         fresh = totals(store)
         assert healthy(fresh) == HEALTHY_TOTALS
@@ -366,7 +396,7 @@ def test_a_kill_at_any_byte_of_an_append_costs_nothing(store: Path, victim: Path
         assert totals(store, known) == totals(store) == expected
     victim.write_bytes(after)
     assert totals(store, known) == totals(store) == expected | {"c_total{n=new}": 0.0}
-    assert known.read().corrupt == 0
+    assert known.read(unfolded).corrupt == 0
 
 
 @settings(
@@ -374,7 +404,7 @@ def test_a_kill_at_any_byte_of_an_append_costs_nothing(store: Path, victim: Path
 )
 @given(st.lists(st.tuples(st.integers(0, 260), st.binary(min_size=1, max_size=24)), min_size=1, max_size=4))
 def test_scribbles_cost_only_the_file_that_they_are_in(store: Path, scribbles: list[tuple[int, bytes]]) -> None:
-    victim = store / "counter_slot0.db"
+    victim = slots_of(store) / "0.counter"
     victim.unlink(missing_ok=True)
     write_file(victim, THREE)
     known = StoreReader(store)
@@ -395,7 +425,7 @@ def test_scribbles_cost_only_the_file_that_they_are_in(store: Path, scribbles: l
 )
 @given(st.binary(max_size=600))
 def test_any_bytes_cost_only_the_file_that_they_are_in(store: Path, content: bytes) -> None:
-    victim = store / "counter_slot0.db"
+    victim = slots_of(store) / "0.counter"
     victim.write_bytes(content)
     assert healthy(totals(store)) == HEALTHY_TOTALS
     page_totals(store)
@@ -414,8 +444,8 @@ def test_any_bytes_cost_only_the_file_that_they_are_in(store: Path, content: byt
 )
 def test_names_that_no_metric_has_are_left_out(store: Path, kind: str, key: str) -> None:
     good = {"counter": "g_total", "histogram": "g_sum", "summary": "g_sum"}.get(kind, "g")
-    write_file(store / f"{kind}_slot0.db", {key: 1.0, fmt.series_key("g", good, {}, ""): 2.0})
-    reading = StoreReader(store).read()
+    write_file(slots_of(store) / f"0.{kind}", {key: 1.0, fmt.series_key("g", good, {}, ""): 2.0})
+    reading = StoreReader(store).read(unfolded)
     assert {item.sample for item in reading.series} == {"healthy_total", good}
     assert reading.corrupt == 1
 
@@ -451,5 +481,5 @@ def test_a_file_that_grows_while_it_is_read_is_not_damaged(
         assert found.items() >= (HEALTHY_TOTALS | THREE_TOTALS).items()
     monkeypatch.undo()
     assert calls >= 3
-    assert reader.read().corrupt == 0
-    assert totals(store, reader) == totals(store) == stock_totals(store)
+    assert reader.read(unfolded).corrupt == 0
+    assert totals(store, reader) == totals(store) == stock(store)

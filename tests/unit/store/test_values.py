@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -19,10 +20,12 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram, Summary
 
 from promgun.store import values
+from promgun.store.board import Role
 from promgun.store.process import ProcessStore
 from promgun.store.values import LockedSlotValue, SlotValue, has_gil, value_class
 from tests.support.store_fixtures import (
     Opened,
+    client_of,
     fork,
     in_fresh_interpreter,
     move_in,
@@ -48,7 +51,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def use(store: ProcessStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prometheus_client.values, "ValueClass", value_class(store))
+    monkeypatch.setattr(prometheus_client.values, "ValueClass", value_class(store.values))
 
 
 def counter(name: str = "c", *labels: str) -> Counter:
@@ -59,9 +62,9 @@ def test_the_class_fits_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None
     assert has_gil()
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     assert not has_gil()
-    assert issubclass(value_class(ProcessStore()), LockedSlotValue)
+    assert issubclass(value_class(ProcessStore().values), LockedSlotValue)
     monkeypatch.undo()
-    assert not issubclass(value_class(ProcessStore()), LockedSlotValue)
+    assert not issubclass(value_class(ProcessStore().values), LockedSlotValue)
 
 
 # ---- kinds
@@ -78,7 +81,7 @@ def test_counters(place: Opened, tmp_path: Path) -> None:
     expected = {"c_total{}": 3.5, "l_total{a=x,b=y}": 3.0, "l_total{a=x,b=z}": 4.0}
     assert page_totals(tmp_path) == stock_totals(tmp_path) == expected
     assert plain._value.get() == 3.5
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 def test_histograms_and_summaries(place: Opened, tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_histograms_and_summaries(place: Opened, tmp_path: Path) -> None:
     assert page["h_sum{l=x}"] == pytest.approx(555.65)
     assert page["s_count{}"] == 7.0
     assert page == stock_totals(tmp_path)
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 SETS = {"a": (2.0, 1.0, 3.0), "b": (-1.0, 0.0, -2.0)}
@@ -117,7 +120,9 @@ def test_gauges_in_every_mode(place: Opened, tmp_path: Path, monkeypatch: pytest
         assert page == stock_totals(tmp_path)
         if mode in {"all", "liveall"}:
             expected = {
-                f"g{{l={label},pid=slot{n}}}": amount for label, all_ in SETS.items() for n, amount in enumerate(all_)
+                f"g{{l={label},pid=slot{slot}}}": amount
+                for label, amounts in SETS.items()
+                for slot, amount in enumerate(amounts, start=1)
             }
         else:
             expected = {
@@ -125,9 +130,9 @@ def test_gauges_in_every_mode(place: Opened, tmp_path: Path, monkeypatch: pytest
                 for label, amount in zip("ab", EXPECTED[mode.removeprefix("live")], strict=True)
             }
         assert page == expected
-        slot = third.store.slot
-        assert slot is not None
-        slot.clear()
+        release(third.store)
+        with opened(tmp_path, Role.WORKER) as heir:
+            assert heir.store.own_slot() == 3
         left = page_totals(tmp_path)
         assert left == stock_totals(tmp_path)
         if mode.startswith("live"):
@@ -143,7 +148,7 @@ def test_inc_and_dec_of_a_gauge(place: Opened, tmp_path: Path) -> None:
     with gauge.track_inprogress():
         assert page_totals(tmp_path) == {"g{}": 4.0}
     gauge.set_to_current_time()
-    assert place.store.slot is not None
+    assert place.store.number == 1
     assert page_totals(tmp_path)["g{}"] == pytest.approx(time.time(), abs=60)
 
 
@@ -152,7 +157,7 @@ def test_exemplars_are_taken_and_dropped_as_upstream_does(place: Opened, tmp_pat
     plain.inc(1, exemplar={"trace": "abc"})
     assert plain._value.get_exemplar() is None
     assert page_totals(tmp_path) == {"c_total{}": 1.0}
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 @pytest.mark.parametrize("label", ['"', "\\", "\n", "\0", "ü", "\ud800", "x" * 65536, "]", ""])
@@ -160,7 +165,7 @@ def test_any_label_text(place: Opened, tmp_path: Path, label: str) -> None:
     counter("c", "l").labels(label).inc()
     shown = label.encode("utf-8", "replace").decode()
     assert page_totals(tmp_path) == {f"c_total{{l={shown}}}": 1.0}
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 def test_a_label_beyond_all_bounds_stays_in_memory(place: Opened, tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_a_removed_label_set_goes_on_where_it_was(place: Opened, tmp_path: Path)
     with pytest.warns(UserWarning, match="multi-process"):
         labelled.remove("x")
     gc.collect()
-    assert not place.store._values
+    assert not place.store.values._values
     labelled.labels("x").inc(3)
     assert page_totals(tmp_path) == {"c_total{l=x}": 5.0}
 
@@ -193,8 +198,7 @@ def test_the_next_owner_of_the_slot_counts_on(place: Opened, tmp_path: Path, mon
         use(heir.store, monkeypatch)
         counter().inc(3)
         assert page_totals(tmp_path) == stock_totals(tmp_path) == {"c_total{}": 5.0, "k{}": 7.0}
-        assert heir.store.slot is not None
-        assert heir.store.slot.number == 0
+        assert heir.store.number == 1
 
 
 # ---- threads, greenlets, tasks
@@ -236,7 +240,7 @@ def test_threads_lose_nothing(place: Opened, tmp_path: Path, monkeypatch: pytest
     assert page["h_sum{}"] == 8 * rounds * 1.5
     assert page["g{}"] == 0.0
     assert sum_of(page, "l_total") == 8 * rounds
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 def _gevent(path: str) -> float:
@@ -304,7 +308,7 @@ def test_tasks_lose_nothing(place: Opened, tmp_path: Path) -> None:
     asyncio.run(together())
     page = page_totals(tmp_path)
     assert page["c_total{}"] == sum_of(page, "l_total") == 5000
-    assert place.store.slot is not None
+    assert place.store.number == 1
 
 
 # ---- forks
@@ -338,12 +342,12 @@ def _fork_within(path: str) -> list[int]:
     wait_for(*[fork(child) for _ in range(3)])
     plain.inc(1)
     assert plain._value.get() == 2.0
-    assert store.slot is not None
-    return [store.slot.number]
+    assert store.number is not None
+    return [store.number]
 
 
 def test_forks_have_values_of_their_own(tmp_path: Path) -> None:
-    assert in_fresh_interpreter(_fork_within, tmp_path) == [0]
+    assert in_fresh_interpreter(_fork_within, tmp_path) == [1]
     page = page_totals(tmp_path)
     assert page["c_total{}"] == 2 + 3 * 1110
     assert page["l_total{n=old}"] == 1 + 3 * 110
@@ -402,7 +406,7 @@ def test_forks_while_threads_count(tmp_path: Path) -> None:
     assert sum_of(page, "m_total") == in_children
     assert sum(sum_of(page, f"m{number}_total") for number in range(3)) == in_parent
     assert page == stock_totals(tmp_path)
-    assert len(list(tmp_path.glob("counter_*.db"))) == 2
+    assert len(list(client_of(tmp_path).glob("counter_*.db"))) == 2
 
 
 def test_a_value_that_finds_its_place_late_takes_no_lock_twice(place: Opened, tmp_path: Path) -> None:
@@ -415,7 +419,7 @@ def test_a_value_that_finds_its_place_late_takes_no_lock_twice(place: Opened, tm
     gauge = Gauge("g", "Help.", registry=None)
     gauge._value.detach()
     gauge.set(3)
-    assert page_totals(tmp_path) == {"c_total{}": 3.0, "g{pid=slot0}": 3.0}
+    assert page_totals(tmp_path) == {"c_total{}": 3.0, "g{pid=slot1}": 3.0}
 
 
 # ---- interrupted
@@ -428,17 +432,14 @@ def _interrupted_by_signals(path: str, seconds: float) -> list[float]:
     gauge = Gauge("g", "Help.", multiprocess_mode="livesum")
     outside, inside = Counter("o", "Help.", ["n"]), Counter("i", "Help.", ["n"])
     handled = refused = 0
-    real = store.places
+    real = store.count_error
 
-    def places(prefix: str, keys: Any) -> Any:
+    def count_error(error: OSError) -> None:
         nonlocal refused
-        try:
-            return real(prefix, keys)
-        except OSError:
-            refused += 1
-            raise
+        refused += error.errno == errno.EAGAIN
+        real(error)
 
-    store.places = places  # type: ignore[method-assign] # to see how often a handler came in between
+    store.count_error = count_error  # type: ignore[method-assign] # to see how often a handler came in between
 
     def handler(_number: int, _frame: object) -> None:
         nonlocal handled
@@ -515,8 +516,10 @@ def test_a_collection_callback_that_counts_neither_hangs_nor_loses(tmp_path: Pat
 def test_a_handler_at_every_step_of_a_new_value(place: Opened, tmp_path: Path) -> None:
     """What a signal handler, or another thread, can come in between: every line of the store's slow path."""
     store = place.store
-    made = value_class(store)
-    ours = (str(Path(values.__file__).parent / "process.py"), str(Path(values.__file__).parent / "files.py"))
+    made = value_class(store.values)
+    ours = [
+        str(Path(values.__file__).with_name(name)) for name in ("process.py", "placed_values.py", "files.py", "home.py")
+    ]
     steps = total = 0
     while True:
         value: SlotValue = made("counter", "c", "c_total", ("n",), (str(steps),), "Help.")

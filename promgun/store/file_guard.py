@@ -1,0 +1,54 @@
+"""What the owner of a slot does for its files at each tick: those that somebody removed, replaced or cut come back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from promgun.store.files import ValueFile
+from promgun.store.healing import Harm, Healing
+from promgun.store.slot_file import SlotFile
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """What was found: paths of files that are ``healed``, ``errors`` of those that could not be, to be tried again.
+
+    ``lost_rows``: the slot's own file had been cut. Its board has to be occupied again, and places of rows asked for
+    anew.
+    """
+
+    healed: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    lost_rows: bool = False
+
+    @property
+    def warning(self) -> str:
+        """What the operator should know; empty when nothing happened. Log it once."""
+        if not self.healed and not self.errors:
+            return ""
+        if self.errors:
+            return (
+                f"A file of the metrics store was removed, replaced or cut, and cannot be made again: {self.errors[0]}"
+            )
+        names = ", ".join(os.path.basename(path) for path in self.healed)
+        state = "what it held behind a cut is lost" if self.lost_rows else "no value is lost"
+        return (
+            f"Files of the metrics store in {os.path.dirname(self.healed[0])} were removed, replaced or cut while in "
+            f"use ({names}); they are there again, {state}. Find out who deletes files there"
+        )
+
+
+def heal_files(slot_file: SlotFile, value_files: Iterable[ValueFile]) -> Guarded:
+    """Look after all files of a slot, under the store's lock: one ``lstat`` a file when all is well; never raises."""
+    results = [(slot_file.path, slot_file.heal())]
+    results += [(str(file.path), file.heal()) for file in value_files]
+    healed = tuple(path for path, healing in results if _is_healed(healing))
+    errors = tuple(f"{path}: {healing.error}" for path, healing in results if healing.error)
+    own = results[0][1]
+    return Guarded(healed, errors, own.harm is Harm.SHRUNK and not own.error)
+
+
+def _is_healed(healing: Healing) -> bool:
+    return healing.harm is not Harm.NONE and not healing.error

@@ -1,0 +1,230 @@
+"""What processes that never heard of promgun have counted, living and ended ones together, as one value file a kind.
+
+A living one is read where it writes, an ended one was taken into the folded file, which names it and is read before and
+after the others. A file that was removed by somebody else goes on with its last values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from promgun.store import format as fmt
+from promgun.store.folded_file import (
+    Folded,
+    Pair,
+    Values,
+    encode_values,
+    is_kept,
+    merge,
+    parse_values,
+)
+from promgun.store.folded_reader import FoldedFiles, Vanished, folded_name, was_taken
+from promgun.store.foreign_files import MOST_BYTES, MOST_FILES, ForeignFile, find_foreign, read_foreign
+from promgun.store.run_directory import RunDirectory
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignContent:
+    """All that foreign processes have of one kind (``counter``, ``gauge_max`` …), as the content of a value file: read
+    it as the file of one more slot, which is called ``child``.
+    """
+
+    kind: str
+    data: bytes
+    name: str = "child"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignReading:
+    """``contents`` by kind; ``files`` of living processes of ``size`` bytes were read, ``left_off`` are beyond what one
+    reading may hold. ``corrupt`` counts what was found damaged since the reader was made; ``complaints`` say it.
+    """
+
+    contents: tuple[ForeignContent, ...] = ()
+    files: int = 0
+    size: int = 0
+    left_off: int = 0
+    corrupt: int = 0
+    complaints: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Known:
+    """A file that was read: its last content, and the generation of the folded file that did not name it then."""
+
+    file: ForeignFile
+    generation: int
+    data: bytes = b""
+    values: Values = field(default_factory=lambda: Values({}))
+    damage: str = ""
+
+
+_FileKey = tuple[str, int, int]
+
+
+class ForeignReader:
+    """Reads the client directories of a run again and again, in a process that is the workers' user.
+
+    :func:`promgun.store.folding.fold_dead` is given it, so that what was read last of a file that somebody removed is
+    kept for good.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.files = FoldedFiles()
+        #: the folded file of each kind as it was read last
+        self.folded: dict[str, Folded] = {}
+        self._known: dict[_FileKey, _Known] = {}
+        self._vanished: dict[_FileKey, _Known] = {}
+        self._damaged: set[str] = set()
+        self._corrupt = 0
+        self._complaints: list[str] = []
+        self._last: dict[str, tuple[list[Mapping[str, Pair]], ForeignContent]] = {}
+
+    @property
+    def vanished(self) -> Mapping[str, list[Vanished]]:
+        """The last values of files that somebody removed, by kind: they are on the page and in no file."""
+        found: dict[str, list[Vanished]] = {}
+        for known in self._vanished.values():
+            vanished = Vanished(known.file.origin, known.values.entries, known.generation)
+            found.setdefault(known.file.kind, []).append(vanished)
+        return found
+
+    def read(self) -> ForeignReading:
+        """Read everything; never raises for what stands there."""
+        self._complaints = []
+        if not self.run.is_open_to_me:
+            return ForeignReading()
+        read = 0, 0, 0
+        for _ in range(_ATTEMPTS):
+            before = self.files.read_all(self.run)
+            self._take_in_folded(before)
+            read = self._read_living()
+            if _generations(self.files.read_all(self.run)) == _generations(before):
+                break
+        contents = tuple(filter(None, map(self._content, self._kinds())))
+        return ForeignReading(contents, *read, self._corrupt, tuple(self._complaints))
+
+    def _take_in_folded(self, found: Mapping[str, Folded | None]) -> None:
+        for kind, folded in found.items():
+            if folded is None:
+                if kind not in self._damaged:
+                    self._complain(f"{folded_name(kind)}: damaged")
+                self._damaged.add(kind)
+                continue
+            self._damaged.discard(kind)
+            if folded.generation >= self.folded.get(kind, Folded()).generation:
+                self.folded[kind] = folded
+        # One that is gone or damaged: what it held last stays, and is written again by whoever folds next.
+
+    def _read_living(self) -> tuple[int, int, int]:
+        """Read all files that are not taken in; return how many, their size, and how many are left off."""
+        present: dict[_FileKey, ForeignFile] = {_key(file): file for file in find_foreign(self.run.clients)}
+        # Those that were on the page come first, so nothing that was shown gives way to what is new.
+        wanted = sorted(present.items(), key=lambda item: item[0] not in self._known)
+        files = size = left_off = 0
+        for key, file in wanted:
+            folded = self.folded.get(file.kind, Folded())
+            if file.origin in folded.origins:
+                self._known.pop(key, None)
+                continue
+            known = self._read_file(key, file) if files < MOST_FILES and size < MOST_BYTES else None
+            if known is not None and size + len(known.data) <= MOST_BYTES:
+                self._known[key] = known
+                known.generation = folded.generation
+                files += 1
+                size += len(known.data)
+            else:
+                left_off += 1
+        self._look_after_gone(present)
+        return files, size, left_off
+
+    def _read_file(self, key: _FileKey, file: ForeignFile) -> _Known | None:
+        known = self._known.get(key)
+        try:
+            data = read_foreign(file)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) and known is None:
+                self._note(_Known(file, 0), error.strerror or "unreadable")
+            return known
+        if known is None:
+            known = self._vanished.pop(key) if key in self._vanished else _Known(file, 0)
+        known.file = file
+        if data == known.data:
+            return known
+        damage = _damage(data)
+        if damage and known.values.entries:
+            # cut or overwritten while its writer lives: what it held last stays
+            self._note(known, damage)
+            return known
+        known.data = data
+        known.values = parse_values(file.kind, data) if any(data) else Values({})
+        self._note(known, damage or ("entries that cannot be right" if known.values.bad else ""))
+        return known
+
+    def _look_after_gone(self, present: Mapping[_FileKey, ForeignFile]) -> None:
+        """Tell those that were taken in from those that somebody removed."""
+        for key in self._known.keys() - present.keys():
+            known = self._known.pop(key)
+            if is_kept(known.file.kind) and known.values.entries:
+                self._vanished[key] = known
+        for key, known in list(self._vanished.items()):
+            folded = self.folded.get(known.file.kind, Folded())
+            if was_taken(known.file.origin, known.generation, folded):
+                del self._vanished[key]
+            else:
+                known.generation = folded.generation
+
+    def _kinds(self) -> list[str]:
+        kinds = {known.file.kind for known in [*self._known.values(), *self._vanished.values()]}
+        return sorted(kinds | self.folded.keys())
+
+    def _content(self, kind: str) -> ForeignContent | None:
+        parts: list[Mapping[str, Pair]] = []
+        if kind in self.folded:
+            parts.append(self.folded[kind].entries)
+        for source in (self._vanished, self._known):
+            parts += [source[key].values.entries for key in sorted(source) if source[key].file.kind == kind]
+        before = self._last.get(kind)
+        if before is not None and len(before[0]) == len(parts) and all(map(_is, before[0], parts)):
+            return before[1]
+        merged = merge(kind, parts)
+        if not merged:
+            return None
+        if not kind.endswith("mostrecent"):
+            merged = {key: (value, 0.0) for key, (value, _) in merged.items()}
+        data, left_out = encode_values(merged, room=MOST_BYTES)
+        if left_out:
+            self._complain(f"{kind}: {left_out} series of child processes do not fit")
+        content = ForeignContent(kind, data)
+        self._last[kind] = parts, content
+        return content
+
+    def _note(self, known: _Known, damage: str) -> None:
+        if damage and known.damage != damage:
+            self._complain(f"{known.file.path}: {damage}")
+        known.damage = damage
+
+    def _complain(self, text: str) -> None:
+        self._corrupt += 1
+        self._complaints.append(text)
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+def _key(file: ForeignFile) -> _FileKey:
+    return file.origin.name, file.origin.device, file.origin.inode
+
+
+def _damage(data: bytes) -> str:
+    """Say what is wrong with a living file; one that its writer has just begun is all zeros, or empty."""
+    return fmt.header_error(fmt.read_used(data), len(data)) if any(data) else ""
+
+
+def _generations(folded: Mapping[str, Folded | None]) -> dict[str, int]:
+    return {kind: -1 if one is None else one.generation for kind, one in folded.items()}

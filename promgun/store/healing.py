@@ -1,0 +1,194 @@
+"""A file that a process has mapped is made again when it vanished, was replaced or cut, and the process goes on in it.
+
+Places in a file never move, and threads hold them. So the new file takes over the addresses of the old: it is written
+from what is mapped, renamed into place, and mapped over each mapping of the old one (mmap(2), MAP_FIXED), with what was
+counted meanwhile copied in the same step. No Python code runs in that step, so no update is lost (with the GIL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any
+
+_MAP_FIXED = 0x10
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Harm(Enum):
+    """What happened to a file."""
+
+    NONE = "none"
+    #: it was removed
+    VANISHED = "vanished"
+    #: another file, or something else, stands in its place
+    REPLACED = "replaced"
+    #: it was cut: what lies behind the cut is lost, and a touch there ends the process (SIGBUS)
+    SHRUNK = "shrunk"
+
+
+@dataclass(frozen=True, slots=True)
+class MappedFile:
+    """A file as its owner has it: ``length`` bytes long, of which the first ``used`` (whole pages) are in use.
+
+    ``mappings`` are all mappings of it that somebody may have places in; each begins at the file's beginning.
+    """
+
+    path: str
+    identity: tuple[int, int]
+    length: int
+    used: int
+    mappings: Sequence[mmap.mmap]
+    mode: int = 0o600
+
+    @property
+    def widest(self) -> mmap.mmap:
+        """The mapping that has all that is in use."""
+        return max(self.mappings, key=len)
+
+
+@dataclass(frozen=True, slots=True)
+class Healing:
+    """What had happened, and what was done: ``identity`` is which file the process is in now, ``error`` why nothing
+    could be done this time.
+    """
+
+    harm: Harm
+    identity: tuple[int, int]
+    error: str = ""
+
+
+def find_harm(path: str, identity: tuple[int, int], length: int) -> Harm:
+    """Say what happened to a mapped file, by its name alone; never raises."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return Harm.VANISHED
+    except OSError:
+        return Harm.NONE
+    if (status.st_dev, status.st_ino) != identity:
+        return Harm.REPLACED
+    return Harm.SHRUNK if status.st_size < length else Harm.NONE
+
+
+def heal(file: MappedFile) -> Healing:
+    """Make a file again that was harmed, under the lock that guards its places; never raises.
+
+    One that was cut only gets its length back: its owner writes again what stood behind the cut.
+    """
+    harm = find_harm(file.path, file.identity, file.length)
+    identity, error = file.identity, ""
+    try:
+        if harm is Harm.SHRUNK:
+            _lengthen(file)
+        elif harm is not Harm.NONE:
+            identity = _make_again(file)
+    except (OSError, ValueError, ImportError, AttributeError) as problem:
+        # ImportError, AttributeError: a Python without ctypes, a C library without these names
+        error = str(problem)
+    return Healing(harm, identity, error)
+
+
+def _lengthen(file: MappedFile) -> None:
+    fd = os.open(file.path, _OPEN)
+    try:
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) == file.identity and status.st_size < file.length:
+            # Written, not only lengthened: a page that is not there ends its process when the file system is full.
+            os.pwrite(fd, bytes(max(0, file.used - status.st_size)), status.st_size)
+            os.ftruncate(fd, file.length)
+    finally:
+        os.close(fd)
+
+
+def _make_again(file: MappedFile) -> tuple[int, int]:
+    temporary = os.path.join(os.path.dirname(file.path), f".new-{os.path.basename(file.path)}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    fd = os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, file.mode)
+    try:
+        os.ftruncate(fd, file.length)
+        _write_whole(fd, memoryview(file.widest)[: file.used])
+        take_place = _taking_place(file, fd)
+        _make_room(file.path)
+        os.rename(temporary, file.path)
+        take_place()
+        status = os.fstat(fd)
+        _replace_descriptors(file.identity, fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+    return status.st_dev, status.st_ino
+
+
+def _write_whole(fd: int, content: memoryview) -> None:
+    """Write all or raise ``OSError``; written pages are there, so that nobody dies of a full file system later."""
+    if os.pwrite(fd, content, 0) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _make_room(path: str) -> None:
+    """Set aside a folder that stands where the file should: everything else is replaced by a rename."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            bad = os.path.join(os.path.dirname(path), f".bad-{os.path.basename(path)}")
+            with contextlib.suppress(OSError):
+                os.rmdir(bad)
+            os.rename(path, bad)
+
+
+def _taking_place(file: MappedFile, fd: int) -> Any:
+    """Return what copies the mapped content and maps the new file over the old mappings, in one step of Python."""
+    import ctypes  # noqa: PLC0415 - takes a megabyte, and is needed only when somebody deletes files
+
+    library = ctypes.PyDLL(None)
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    library.memmove.restype, library.memmove.argtypes = pointer, [pointer, pointer, size]
+    library.mmap.restype = pointer
+    library.mmap.argtypes = [pointer, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+
+    def address(mapping: mmap.mmap) -> int:
+        # the object is gone at once, so the mapping can be closed
+        return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+
+    fresh = mmap.mmap(fd, file.used)
+    protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED
+    steps = [partial(library.memmove, address(fresh), address(file.widest), file.used)]
+    places = [address(mapping) for mapping in file.mappings]
+    steps += [
+        partial(library.mmap, at, len(mapping), protection, flags, fd, 0)
+        for at, mapping in zip(places, file.mappings, strict=True)
+    ]
+    call = partial.__call__
+
+    def take_place() -> None:
+        # map() calls one after the other within C: threads do not switch, signal handlers do not run.
+        _, *mapped = tuple(map(call, steps))
+        fresh.close()
+        if mapped != places:
+            raise OSError(f"{file.path} cannot be mapped again")
+
+    return take_place
+
+
+def _replace_descriptors(identity: tuple[int, int], fd: int) -> None:
+    """Let descriptors of the old file, which Python's mappings keep, be of the new one: else its space stays taken."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            number = int(name)
+            with contextlib.suppress(OSError):
+                status = os.fstat(number)
+                # Who only reads it closes it himself, maybe at this moment.
+                if (status.st_dev, status.st_ino) == identity and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_RDWR:
+                    os.dup2(fd, number, inheritable=False)

@@ -1,0 +1,156 @@
+"""Where a process stores: a worker in its slot's mapped file, a master in private memory that is written out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+from promgun.store.board import SIZE as BOARD_SIZE
+from promgun.store.board import Board, monotonic_ns
+from promgun.store.client_links import link_into, link_masters, link_name
+from promgun.store.files import Owner, ValueFile, WrittenValueFile
+from promgun.store.master_file import MasterFile
+from promgun.store.row_file import RowFile
+from promgun.store.run_directory import RunDirectory
+from promgun.store.slot_file import MASTER_FILE_SIZE, SlotFile
+from promgun.store.slot_lock import SlotLock
+from promgun.store.worker_table import WorkerTable
+
+_MOST_MASTERS = 64
+_LIVE = "gauge_live"
+
+
+class ProcessHome(Protocol):
+    """What a store needs of either."""
+
+    number: int
+
+    @property
+    def rows(self) -> RowFile:
+        """The rows of this process."""
+
+    def open_value_file(self, prefix: str) -> ValueFile:
+        """Open the file of a type of the application's metrics; raises ``OSError``."""
+
+    def flush(self) -> None:
+        """Write out what is not mapped; raises ``OSError``."""
+
+    def close(self) -> None:
+        """Close descriptors; places handed out stay usable."""
+
+
+class SlotHome:
+    """The slot of a worker or of a child that the application forked: this process runs as the workers' user.
+
+    Raises ``OSError`` when the slot's file cannot be had; the board then stays where it is.
+    """
+
+    def __init__(self, directory: RunDirectory, lock: SlotLock, board: Board) -> None:
+        self.number = lock.number
+        self._directory = directory
+        self._remove_live_gauges()
+        for client in directory.clients:
+            link_masters(client, directory.master)
+        self.file = SlotFile(str(directory.slots / str(lock.number)))
+        board.move_into(self.file.memory[:BOARD_SIZE], lock.owner_ended_at or monotonic_ns())
+
+    @property
+    def rows(self) -> RowFile:
+        """The rows of the slot: another object once the file had been cut."""
+        return self.file.rows
+
+    def _remove_live_gauges(self) -> None:
+        beginning = f"{self.number}.{_LIVE}"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._directory.slots):
+                if name.startswith(beginning):
+                    os.unlink(self._directory.slots / name)
+                    _, _, kind = name.partition(".")
+                    for client in self._directory.clients:
+                        with contextlib.suppress(OSError):
+                            os.unlink(client / link_name(str(self.number), kind))
+
+    def open_value_file(self, prefix: str) -> ValueFile:
+        """Open the file of a type of the application's metrics, and show it to stock readers; raises ``OSError``."""
+        path = self._directory.slots / f"{self.number}.{prefix}"
+        file = ValueFile(path, Owner())
+        for client in self._directory.clients:
+            link_into(client, path, link_name(str(self.number), prefix))
+        return file
+
+    def flush(self) -> None:
+        """Do nothing: all is mapped."""
+
+    def close(self) -> None:
+        """Do nothing: no descriptor is kept."""
+
+
+class MasterHome:
+    """A master's own files, in a directory where only masters write; raises ``OSError`` when they cannot be had."""
+
+    def __init__(self, directory: RunDirectory, board: Board) -> None:
+        self._directory = directory
+        self._value_files: dict[str, WrittenValueFile] = {}
+        folder_fd = directory.open_master()
+        try:
+            self.number, fd = _claim_master(folder_fd, directory.owner)
+            self.table = WorkerTable(_open_owned(folder_fd, f"m{self.number}.workers", directory.owner))
+        finally:
+            os.close(folder_fd)
+        self._file = MasterFile(fd, MASTER_FILE_SIZE)
+        self.rows = RowFile(self._file.memory, BOARD_SIZE, lambda _offset, _size: None, reserved=MASTER_FILE_SIZE)
+        board.move_into(self._file.memory[:BOARD_SIZE], monotonic_ns())
+
+    def open_value_file(self, prefix: str) -> ValueFile:
+        """Open the file of a type of the application's metrics, which ``--preload`` makes in the master."""
+        name = f"m{self.number}.{prefix}"
+        folder_fd = self._directory.open_master()
+        try:
+            # Where the run's path leads by now the workers' user may decide: it is not asked again where there is a way
+            # through the open folder.
+            inside = Path(f"/proc/self/fd/{folder_fd}")
+            path = (inside if inside.is_dir() else self._directory.master) / name
+            file = WrittenValueFile(path, Owner(None, self._directory.owner.gid), mode=0o640)
+        finally:
+            os.close(folder_fd)
+        file.path = self._directory.master / name
+        self._value_files[prefix] = file
+        return file
+
+    def flush(self) -> None:
+        """Write out what has changed; raises ``OSError``."""
+        self._file.flush(self.rows.end)
+        self.table.flush()
+        for file in self._value_files.values():
+            file.flush()
+
+    def close(self) -> None:
+        """Close the file, in a child that must not hold it."""
+        os.close(self._file.fd)
+        self.table.close()
+
+
+def _claim_master(folder_fd: int, owner: Owner) -> tuple[int, int]:
+    """Return the lowest number that no living master has, and its file, locked; raises ``OSError``."""
+    for number in range(_MOST_MASTERS):
+        fd = _open_owned(folder_fd, f"m{number}", owner)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            continue
+        return number, fd
+    raise OSError(errno.EAGAIN, f"{_MOST_MASTERS} masters live on this store")
+
+
+def _open_owned(folder_fd: int, name: str, owner: Owner) -> int:
+    """Return a descriptor of a master's file, which the workers' group may read; raises ``OSError``."""
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=folder_fd)
+    os.fchmod(fd, 0o640)
+    if os.geteuid() == 0 and owner.gid is not None:
+        os.fchown(fd, -1, owner.gid)
+    return fd

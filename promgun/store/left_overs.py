@@ -1,0 +1,77 @@
+"""What ended runs left behind: their private directories, swept when another run begins."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from pathlib import Path
+
+from promgun.store.files import Owner
+from promgun.store.run_directory import SLOTS, VERSION
+from promgun.store.slot_lock import is_any_slot_held
+from promgun.system.remove_tree import empty_folder, open_folder
+
+#: What a run's private directory is called, and one that is not finished.
+PREFIX = "promgun-"
+UNFINISHED = ".promgun-"
+_UNFINISHED_AGE = 3600.0
+
+
+def sweep(place: Path, owner: Owner) -> list[Path]:
+    """Remove the private directories in ``place`` that belong to this user (for root: to root or to ``owner``) and that
+    no process holds; return them. Never waits and never fails.
+    """
+    swept = []
+    ours: frozenset[int | None] = frozenset({os.geteuid(), owner.uid if os.geteuid() == 0 else None})
+    try:
+        names = os.listdir(place)
+    except OSError:
+        return []
+    for name in names:
+        if name.startswith((PREFIX, UNFINISHED)):
+            with contextlib.suppress(OSError):
+                if _remove_left_over(place / name, ours):
+                    swept.append(place / name)
+    return swept
+
+
+def _remove_left_over(path: Path, ours: frozenset[int | None]) -> bool:
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        return False
+    fd = open_folder(path)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid not in ours or not _is_left_over(path, fd, status):
+            return False
+        # The version goes last: without it what is left would look like somebody else's.
+        empty_folder(fd, last=VERSION)
+        path.rmdir()
+    finally:
+        os.close(fd)
+    return True
+
+
+def _is_left_over(path: Path, fd: int, status: os.stat_result) -> bool:
+    if path.name.startswith("."):
+        return time.time() - status.st_mtime > _UNFINISHED_AGE
+    try:
+        os.stat(VERSION, dir_fd=fd, follow_symlinks=False)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return not has_workers(fd)
+
+
+def has_workers(fd: int) -> bool:
+    """Whether workers of a run live, be its masters gone or not."""
+    try:
+        slots_fd = open_folder(SLOTS, dir_fd=fd)
+    except OSError:
+        return False
+    try:
+        return is_any_slot_held(slots_fd)
+    finally:
+        os.close(slots_fd)

@@ -1,0 +1,51 @@
+"""The values of prometheus_client's metrics in this process: each has a place, and asks for another after a fork."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from promgun.store.pending import Placed, Places
+from promgun.store.values import Place, SlotValue
+
+
+class PlacedValues:
+    """Gives values their places by ``allocate``; ``lock`` guards every change of one (``store.values.Places``)."""
+
+    def __init__(
+        self,
+        lock: Callable[[], AbstractContextManager[Any]],
+        allocate: Callable[[str, Sequence[str], Placed], Places],
+    ) -> None:
+        self._lock = lock
+        self._allocate = allocate
+        self._values: weakref.WeakSet[SlotValue] = weakref.WeakSet()
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Guards every change of a place."""
+        return self._lock()
+
+    def adopt(self, value: SlotValue) -> None:
+        """Give a new value a place, and remember it for the next fork."""
+        with self._lock():
+            self._values.add(value)
+        self.place_value(value)
+
+    def place_value(self, value: SlotValue) -> Place:
+        """Give a value its place in this process."""
+        with self._lock():
+            place = value.place
+            if place is None:
+                cells, indexes = self._allocate(value.prefix, (value.key,), value.placed)
+                # Unless a signal handler has used the value meanwhile: what it left in private memory moves later.
+                value.placed(cells, indexes)
+                place = cells, indexes[0]
+        return place
+
+    def detach(self) -> None:
+        """Have every value forget its place: a fork made it somebody else's."""
+        for value in self._values:
+            value.detach()

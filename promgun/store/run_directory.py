@@ -1,0 +1,229 @@
+"""The directory of a run: its parts, who may write in them, its lock.
+
+    RUN/              0711, the master's user; locked (flock) on the directory itself while any process of the run lives
+      version         the format of what is in it
+      master/         0750, the master's user and the workers' group: what masters write
+      slots/          0700, the workers' user: what workers write
+      client/         0700, the workers' user
+        multiproc/    what PROMETHEUS_MULTIPROC_DIR names
+
+What root writes lies where only root writes. Below ``slots`` and ``client`` root opens next to nothing, by descriptors
+and through no link (``docs/explanation/store.md``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from promgun.store.files import Owner
+from promgun.system.remove_tree import empty_folder, open_folder
+from promgun.system.safe_open import open_regular
+
+FORMAT = "promgun store 2\n"
+#: Where prometheus_client writes its files, and its multiprocess collector reads them.
+MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+MASTER, SLOTS, CLIENT, MULTIPROC, VERSION = "master", "slots", "client", "multiproc", "version"
+#: A link that says which other directory stock readers look into.
+SECOND_CLIENT = "second_client"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryIdentity:
+    """Which directory it is, whatever its path leads to by now."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, fd: int) -> DirectoryIdentity:
+        """Return the identity of an open directory."""
+        status = os.fstat(fd)
+        return cls(status.st_dev, status.st_ino)
+
+
+class RunDirectory:
+    """A run's directory, held open and locked by this process and whoever it forks.
+
+    ``private`` ones are removed by the last master to leave. ``second_client`` is the directory that the user named, by
+    ``--metrics-dir`` or an inherited ``PROMETHEUS_MULTIPROC_DIR``: the application's files are linked there too.
+    """
+
+    def __init__(self, path: Path, fd: int, owner: Owner, *, private: bool, second_client: Path | None = None) -> None:
+        self.path = path
+        self.fd = fd
+        self.owner = owner
+        self.private = private
+        self.second_client = second_client
+        self.identity = DirectoryIdentity.of(fd)
+        self._owner_pid = os.getpid()
+
+    @property
+    def multiproc(self) -> Path:
+        """What ``PROMETHEUS_MULTIPROC_DIR`` names."""
+        return self.path / CLIENT / MULTIPROC
+
+    @property
+    def master(self) -> Path:
+        """Where masters write."""
+        return self.path / MASTER
+
+    @property
+    def own_master(self) -> Path:
+        """The same for a master that writes there by path: it leads through the open directory, so nobody who owns a
+        directory above can put another in its place. Where there is no /proc it is :attr:`master`.
+        """
+        descriptor = Path(f"/proc/self/fd/{self.fd}")
+        return descriptor / MASTER if descriptor.exists() else self.master
+
+    @property
+    def slots(self) -> Path:
+        """Where workers write."""
+        return self.path / SLOTS
+
+    @property
+    def clients(self) -> tuple[Path, ...]:
+        """The directories in which stock readers look for the application's files."""
+        return (self.multiproc,) if self.second_client is None else (self.multiproc, self.second_client)
+
+    @property
+    def is_open_to_me(self) -> bool:
+        """Whether this process runs as the workers' user: before, it opens nothing that they can have put there."""
+        return self.owner.uid is None or os.geteuid() == self.owner.uid
+
+    def open_master(self) -> int:
+        """Return a descriptor of the directory that masters write in; raises ``OSError``."""
+        return open_folder(MASTER, dir_fd=self.fd)
+
+    def open_slots(self) -> int:
+        """Return a descriptor of the directory that workers write in; raises ``OSError``."""
+        return open_folder(SLOTS, dir_fd=self.fd) if self.fd >= 0 else open_folder(self.slots)
+
+    def leave_to_masters(self) -> None:
+        """Let go of the lock, in a worker: its slot's lock shows that it lives."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def adopt(self) -> None:
+        """Make this process the one that closes the directory (``--daemon`` forks after it was made)."""
+        self._owner_pid = os.getpid()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this process is the one that closes the directory: false in workers, and after :meth:`close`."""
+        return os.getpid() == self._owner_pid
+
+    def give_to(self, owner: Owner) -> None:
+        """Let ``owner`` be the workers' user; raises ``OSError``."""
+        self.owner = owner
+        _make_parts(self.fd, owner)
+        self._give_master_files()
+
+    def _give_master_files(self) -> None:
+        """Let the workers' group read what a master made before it knew who the workers are."""
+        folder_fd = self.open_master()
+        try:
+            for name in os.listdir(folder_fd):
+                with contextlib.suppress(OSError):
+                    fd = open_regular(folder_fd, name)
+                    try:
+                        Owner(None, self.owner.gid).take(fd)
+                    finally:
+                        os.close(fd)
+        finally:
+            os.close(folder_fd)
+
+    def restore_client(self) -> None:
+        """Give the workers a client directory again that code of root's, such as a configuration file, has remade.
+
+        Never raises. One that is missing the workers make themselves.
+        """
+        with contextlib.suppress(OSError):
+            client_fd = open_folder(CLIENT, dir_fd=self.fd)
+            try:
+                fd = open_folder(MULTIPROC, dir_fd=client_fd)
+                try:
+                    if os.fstat(fd).st_uid == os.geteuid():
+                        os.fchmod(fd, 0o700)
+                        _give(fd, self.owner)
+                finally:
+                    os.close(fd)
+            finally:
+                os.close(client_fd)
+
+    def close(self) -> None:
+        """Leave; the last one out removes a private directory. Only the process that owns it acts: workers run this
+        too.
+        """
+        if not self.is_mine:
+            return
+        self._owner_pid = -1
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            last = False
+        else:
+            last = True
+        if last and self.private:
+            empty_folder(self.fd)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+        os.close(self.fd)
+
+
+def fill(fd: int, owner: Owner, second_client: Path | None) -> None:
+    """Make an open, empty directory that of a run; raises ``OSError``."""
+    os.fchmod(fd, 0o711)
+    version = os.open(VERSION, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=fd)
+    try:
+        os.fchmod(version, 0o644)
+        # On a full file system the server serves without it: what stands there is for people, and for later versions.
+        with contextlib.suppress(OSError):
+            os.write(version, FORMAT.encode())
+    finally:
+        os.close(version)
+    if second_client is not None:
+        os.symlink(second_client, SECOND_CLIENT, dir_fd=fd)
+    _make_parts(fd, owner)
+
+
+def _make_parts(fd: int, owner: Owner) -> None:
+    """Make what is missing in an open run directory; raises ``OSError``."""
+    _make_folder(fd, MASTER, 0o750, Owner(None, owner.gid))
+    _make_folder(fd, SLOTS, 0o700, owner)
+    _make_client(fd, owner)
+
+
+def _make_client(fd: int, owner: Owner) -> None:
+    client_fd = _make_folder(fd, CLIENT, 0o700, Owner(), keep=True)
+    try:
+        _make_folder(client_fd, MULTIPROC, 0o700, owner)
+        _give(client_fd, owner)
+    finally:
+        os.close(client_fd)
+
+
+def _make_folder(parent_fd: int, name: str, mode: int, owner: Owner, *, keep: bool = False) -> int:
+    """Make a folder if it is missing, with this mode whatever the umask is, and give one of root's to its owner."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent_fd)
+    fd = open_folder(name, dir_fd=parent_fd)
+    try:
+        if os.fstat(fd).st_uid == os.geteuid():
+            os.fchmod(fd, mode)
+            _give(fd, owner)
+    except BaseException:
+        os.close(fd)
+        raise
+    if not keep:
+        os.close(fd)
+    return fd
+
+
+def _give(fd: int, owner: Owner) -> None:
+    if os.geteuid() == 0 and os.fstat(fd).st_uid == 0:
+        os.fchown(fd, -1 if owner.uid is None else owner.uid, -1 if owner.gid is None else owner.gid)

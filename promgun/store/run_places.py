@@ -1,0 +1,272 @@
+"""Where a run's directory is made: privately, or below a directory that the user named."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from promgun.errors import StoreError
+from promgun.store.files import Owner
+from promgun.store.left_overs import UNFINISHED, has_workers, sweep
+from promgun.store.run_directory import MASTER, SECOND_CLIENT, SLOTS, DirectoryIdentity, RunDirectory, fill
+from promgun.system.folders import SHARED_MEMORY, temporary_folder
+from promgun.system.remove_tree import empty_folder, open_folder
+
+#: Below a directory that the user names, the run has one of its own: what is in the user's may be wiped at any moment.
+INNER = ".promgun"
+#: Room that shared memory must have before we choose it: a container's default /dev/shm is 64 MiB.
+_LEAST_FREE = 8 << 20
+_ONLY_ROOT = "They could put another in its place: name one whose folders only root may write, e.g. in /run"
+_ANOTHER = "Name another directory with --metrics-dir DIR, or leave the option out for a private one"
+
+
+def create_private(owner: Owner, places: list[Path] | None = None, second_client: Path | None = None) -> RunDirectory:
+    """Make a private directory in shared memory or the temporary folder, after sweeping left-overs there.
+
+    Raises :class:`StoreError` when no place can hold it.
+    """
+    places = _candidates() if places is None else places
+    for place in places:
+        sweep(place, owner)
+    for place in sorted(places, key=lambda place: not _has_room(place)):
+        try:
+            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place))
+        except OSError:
+            continue
+        try:
+            return _finish(unfinished, owner, second_client)
+        except OSError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    tried = ", ".join(str(place) for place in places)
+    raise StoreError(
+        f"No directory for the metrics store can be made in {tried}",
+        "Free some space there, or name another place with --metrics-dir DIR",
+    )
+
+
+def _finish(unfinished: Path, owner: Owner, second_client: Path | None) -> RunDirectory:
+    # Complete and locked before it gets its name, so that no sweep elsewhere takes it for a left-over.
+    fd = open_folder(unfinished)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fill(fd, owner, second_client)
+        path = unfinished.with_name(unfinished.name.removeprefix("."))
+        unfinished.rename(path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return RunDirectory(path, fd, owner, private=True, second_client=second_client)
+
+
+def _candidates() -> list[Path]:
+    places = [SHARED_MEMORY] if SHARED_MEMORY.is_dir() else []
+    return list(dict.fromkeys([*places, temporary_folder()]))
+
+
+def _has_room(place: Path) -> bool:
+    try:
+        status = os.statvfs(place)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize >= _LEAST_FREE and (status.f_favail > 0 or status.f_files == 0)
+
+
+def take_over(path: Path, owner: Owner) -> RunDirectory:
+    """Make the run's directory below one that the user named, which is made if missing; a left-over of an ended run is
+    emptied, one of a live run refused.
+
+    Raises :class:`StoreError`: not a directory, another's, not writable, in use, or open to others.
+    """
+    outer_fd = _open_named(path, owner)
+    try:
+        return _take_inner(path, outer_fd, owner)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    finally:
+        os.close(outer_fd)
+
+
+def check_named(path: Path, owner: Owner) -> None:
+    """Raise the :class:`StoreError` of :func:`take_over`, one in use excepted; nothing is made or locked."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        above = next(parent for parent in path.parents if parent.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise _unusable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))) from None
+        _refuse_above(path)
+        return
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise _unusable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    _refuse_unsafe(path, status, owner)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise _unusable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _unusable(path: Path, error: OSError) -> StoreError:
+    reason = "it is a link" if path.is_symlink() else error.strerror
+    return StoreError(f"The store directory {path} cannot be used: {reason}", _ANOTHER)
+
+
+def _open_named(path: Path, owner: Owner) -> int:
+    """Return a descriptor of the directory that the user named, after its owner and mode are found right."""
+    # before anything is made there
+    _refuse_above(path)
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700, parents=True)
+        fd = open_folder(path)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        _refuse_unsafe(path, os.fstat(fd), owner)
+        status = os.fstat(fd)
+        if os.geteuid() == 0 and status.st_uid == 0 and owner.uid and not status.st_mode & stat.S_ISVTX:
+            os.fchown(fd, owner.uid, -1 if owner.gid is None else owner.gid)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _refuse_unsafe(path: Path, status: os.stat_result, owner: Owner) -> None:
+    # The owner of a sticky folder may still rename what others have in it: it must be root's, or be allowed anyway.
+    sticky = bool(status.st_mode & stat.S_ISVTX)
+    allowed = {os.geteuid(), *([owner.uid] if os.geteuid() == 0 else []), *([0] if sticky else [])}
+    if status.st_uid not in allowed:
+        raise StoreError(f"The store directory {path} belongs to another user (uid {status.st_uid})", _ANOTHER)
+    if status.st_mode & stat.S_IWOTH and not sticky:
+        raise StoreError(
+            f"The store directory {path} is writable by everybody",
+            f"Anybody could forge metrics or plant files there: chmod o-w {path}",
+        )
+    if os.geteuid() == 0 and status.st_uid == 0 and _others_may_write(status):
+        raise StoreError(f"The store directory {path} may be written by others than root", _ONLY_ROOT)
+    _refuse_above(path)
+
+
+def _refuse_above(path: Path) -> None:
+    """Refuse, for a root master, what lies where others may put another in the place of a folder above it."""
+    for folder in path.resolve().parents if os.geteuid() == 0 else ():
+        if folder.exists() and _others_may_write(folder.stat()):
+            raise StoreError(
+                f"The store directory {path} lies in {folder}, where not only root may write, and root is the master",
+                _ONLY_ROOT,
+            )
+
+
+def _others_may_write(status: os.stat_result) -> bool:
+    """Whether others than root could put something else in the place of what root has in a folder."""
+    if status.st_uid != 0:
+        return True
+    by_others = bool(status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != 0))
+    return by_others and not status.st_mode & stat.S_ISVTX
+
+
+def _take_inner(outer: Path, outer_fd: int, owner: Owner) -> RunDirectory:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(INNER, 0o700, dir_fd=outer_fd)
+    path = outer / INNER
+    fd = open_folder(INNER, dir_fd=outer_fd)
+    try:
+        _refuse_foreign(path, os.fstat(fd))
+        _lock_alone(outer, fd)
+        empty_folder(fd)
+        fill(fd, owner, outer)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    except BaseException:
+        os.close(fd)
+        raise
+    return RunDirectory(path, fd, owner, private=False, second_client=outer)
+
+
+def _refuse_foreign(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise StoreError(
+            f"{path} belongs to another user (uid {status.st_uid})",
+            f"An earlier run left it, or somebody planted it: rm -r {path}",
+        )
+
+
+def _lock_alone(outer: Path, fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = has_workers(fd)
+    except BlockingIOError:
+        held = True
+    if held:
+        raise StoreError(
+            f"The store directory {outer} is in use by another live run",
+            "Give this run a directory of its own with --metrics-dir DIR, or leave the option out; see: promgun ps",
+        )
+
+
+def attach(
+    path: Path,
+    owner: Owner,
+    identity: DirectoryIdentity,
+    *,
+    private: bool,
+    second_client: Path | None = None,
+) -> RunDirectory:
+    """Join the directory of the master that executed us (SIGUSR2): shared lock, nothing wiped. Raises
+    :class:`StoreError`.
+    """
+    try:
+        fd = open_folder(path)
+    except OSError as error:
+        raise StoreError(f"The store {path} of the old master is gone: {error.strerror}", "Start anew") from error
+    if DirectoryIdentity.of(fd) != identity:
+        os.close(fd)
+        raise StoreError(f"The store {path} is not the one of the old master any more", "Start anew")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise StoreError(f"The store {path} of the old master is being removed", "Start anew") from error
+    return RunDirectory(path, fd, owner, private=private, second_client=second_client)
+
+
+def open_run(path: Path) -> RunDirectory:
+    """Return a run's directory for reading: it is not locked, and the user of its slots is the one who may write.
+
+    Raises ``OSError``.
+    """
+    fd = open_folder(path)
+    try:
+        owner = Owner(os.stat(SLOTS, dir_fd=fd, follow_symlinks=False).st_uid)
+    except BaseException:
+        os.close(fd)
+        raise
+    second = None
+    with contextlib.suppress(OSError):
+        second = Path(os.readlink(SECOND_CLIENT, dir_fd=fd))
+    return RunDirectory(path, fd, owner, private=False, second_client=second)
+
+
+def find_run(path: Path) -> Path | None:
+    """Return the run's directory that ``path`` is or, named by ``--metrics-dir``, has in it; ``None`` for neither.
+
+    Raises ``OSError`` when it cannot be looked into.
+    """
+    names = os.listdir(path)
+    if SLOTS in names and MASTER in names:
+        return path
+    inner = path / INNER
+    return inner if INNER in names and (inner / SLOTS).is_dir() else None
+
+
+def run_in(path: Path) -> Path:
+    """Return the run's directory that ``path`` is or has in it, ``path`` itself while there is none; never raises."""
+    try:
+        return find_run(path) or path
+    except OSError:
+        return path

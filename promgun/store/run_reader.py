@@ -1,0 +1,151 @@
+"""Copies of all boards of a run, as anybody may read them who may open the files: nothing is mapped or followed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from promgun.store.board import SIZE, BoardView, Cell, Role, monotonic_ns, parse_board
+from promgun.store.run_directory import MASTER, SLOTS, RunDirectory
+from promgun.store.worker_table import TABLE_SIZE, WorkerRow, parse_worker_table
+from promgun.system.remove_tree import open_folder
+from promgun.system.safe_open import open_regular, read_regular
+
+SLOT_FILE = re.compile(r"(\d{1,6})")
+MASTER_FILE = re.compile(r"m(\d{1,3})")
+TABLE_FILE = re.compile(r"m(\d{1,3})\.workers")
+_ATTEMPTS = 5
+
+
+def master_slot(number: int) -> int:
+    """Return the number by which a master's board is told from those of slots: negative."""
+    return -1 - number
+
+
+def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
+    """Return a slot's board with what masters know of its worker, which goes before what the worker says of itself."""
+    if row is None:
+        return view
+    if row.pid == view[Cell.PID]:
+        if row.ended:
+            view = view.folded(min(view.taken, row.ended))
+        elif row.draining:
+            view = view.having({Cell.DRAINING: 1})
+    elif row.forked > view[Cell.CLAIMED] and not row.ended:
+        # The worker was forked and has not opened its file yet.
+        view = view.folded(row.forked).having(
+            {
+                Cell.PID: row.pid,
+                Cell.PROCESS_START: row.process_start,
+                Cell.ROLE: Role.WORKER,
+                Cell.CLAIMED: row.forked,
+                Cell.HEARTBEAT: row.forked,
+            }
+        )
+    return view.having(
+        {
+            Cell.CPU_USER_BASE: view[Cell.CPU_USER_BASE] + row.user,
+            Cell.CPU_SYSTEM_BASE: view[Cell.CPU_SYSTEM_BASE] + row.system,
+            Cell.SWITCHES_VOLUNTARY_BASE: view[Cell.SWITCHES_VOLUNTARY_BASE] + row.voluntary,
+            Cell.SWITCHES_INVOLUNTARY_BASE: view[Cell.SWITCHES_INVOLUNTARY_BASE] + row.involuntary,
+            Cell.WORKED: view[Cell.WORKED] | row.worked,
+        }
+    )
+
+
+def read_views(run: Path) -> Iterator[BoardView]:
+    """Yield every board of a run: masters', then slots' in order, joined with what masters know."""
+    rows = read_worker_rows(run)
+    for part, pattern, number_of in ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int)):
+        try:
+            folder_fd = open_folder(run / part)
+        except OSError:
+            continue
+        try:
+            matches = (pattern.fullmatch(name) for name in os.listdir(folder_fd))
+            for number in sorted(int(match[1]) for match in matches if match):
+                view = _read(folder_fd, f"m{number}" if part == MASTER else str(number), number_of(number))
+                if view is not None:
+                    yield joined(view, rows.get(view.slot))
+        finally:
+            os.close(folder_fd)
+
+
+def read_board_of(run: Path, slot: int) -> BoardView | None:
+    """Return a copy of one board; ``None`` when there is none."""
+    part, name = (MASTER, f"m{-1 - slot}") if slot < 0 else (SLOTS, str(slot))
+    try:
+        folder_fd = open_folder(run / part)
+    except OSError:
+        return None
+    try:
+        view = _read(folder_fd, name, slot)
+    finally:
+        os.close(folder_fd)
+    return None if view is None else joined(view, read_worker_rows(run).get(slot))
+
+
+def read_board(folder_fd: int, slot: int) -> BoardView | None:
+    """Return a copy of the board of a slot in its open folder; ``None`` when there is none."""
+    return _read(folder_fd, str(slot), slot)
+
+
+def read_slot_board(directory: RunDirectory, number: int) -> BoardView | None:
+    """Return a copy of a slot's board as its owner wrote it; ``None`` when there is none.
+
+    Safe for root: the file is found in an open directory, through no link, and nothing in it is believed.
+    """
+    try:
+        slots_fd = directory.open_slots()
+    except OSError:
+        return None
+    try:
+        return read_board(slots_fd, number)
+    finally:
+        os.close(slots_fd)
+
+
+def _read(folder_fd: int, name: str, slot: int) -> BoardView | None:
+    """Return a copy of a board, taken again a few times while a change of it is under way."""
+    view = None
+    for _ in range(_ATTEMPTS):
+        taken = monotonic_ns()
+        data = _beginning(folder_fd, name)
+        view = parse_board(slot, data, taken) if data else None
+        if view is None or view.consistent:
+            break
+    return view
+
+
+def _beginning(folder_fd: int, name: str) -> bytes:
+    try:
+        fd = open_regular(folder_fd, name)
+    except OSError:
+        return b""
+    try:
+        return os.pread(fd, SIZE, 0)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def read_worker_rows(run: Path) -> dict[int, WorkerRow]:
+    """Return what masters know of the workers in their slots: figures of all masters together, the rest of the one that
+    forked last.
+    """
+    rows: dict[int, WorkerRow] = {}
+    try:
+        folder_fd = open_folder(run / MASTER)
+    except OSError:
+        return rows
+    try:
+        for name in sorted(os.listdir(folder_fd)):
+            if TABLE_FILE.fullmatch(name):
+                for slot, row in parse_worker_table(read_regular(folder_fd, name, TABLE_SIZE) or b""):
+                    rows[slot] = row.joined(rows[slot]) if slot in rows else row
+    finally:
+        os.close(folder_fd)
+    return rows

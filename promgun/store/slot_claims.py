@@ -1,0 +1,73 @@
+"""The slots that a process holds: its own, and those that a master holds for the workers that it forks."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable
+
+from promgun.store.run_directory import RunDirectory
+from promgun.store.slot_lock import SlotLock, claim_slot
+
+
+class SlotClaims:
+    """Claims of one process, handed on by forks: a child keeps the one that was taken for it and no other."""
+
+    def __init__(self) -> None:
+        self._own: SlotLock | None = None
+        self._next: SlotLock | None = None
+        self._all: weakref.WeakSet[SlotLock] = weakref.WeakSet()
+
+    @property
+    def number(self) -> int | None:
+        """The number of the own slot, ``None`` without one."""
+        return self._own.number if self._own is not None else None
+
+    def own(self, directory: RunDirectory) -> SlotLock:
+        """Return the own slot, taking one if need be; raises ``OSError``."""
+        if self._own is None:
+            self._own = _claim(directory)
+        return self._own
+
+    def reserve(self, directory: RunDirectory, ended_at: Callable[[int], int]) -> SlotLock | None:
+        """Take a slot for the child that is forked next; ``None`` while there is none.
+
+        ``ended_at`` says when a slot's last owner ended, on the monotonic clock, 0 where that is not known.
+        """
+        try:
+            lock = _claim(directory)
+        except OSError:
+            # The child will try for itself, and count what it cannot store.
+            return None
+        lock.owner_ended_at = ended_at(lock.number)
+        self._all.add(lock)
+        self._next = lock
+        return lock
+
+    def forget(self, locks: Iterable[SlotLock]) -> None:
+        """Release claims made for children that are gone."""
+        for lock in locks:
+            self._all.discard(lock)
+            lock.free()
+
+    def after_fork_in_parent(self) -> None:
+        """The child has what was reserved for it."""
+        self._next = None
+
+    def after_fork_in_child(self) -> bool:
+        """Keep what was reserved for this process, let go of all else; return whether there was something."""
+        mine, self._next = self._next, None
+        for inherited in [*self._all, *filter(None, [self._own])]:
+            if inherited is not mine:
+                inherited.release()
+        self._all.clear()
+        self._own = mine
+        return mine is not None
+
+
+def _claim(directory: RunDirectory) -> SlotLock:
+    slots_fd = directory.open_slots()
+    try:
+        return claim_slot(slots_fd, directory.owner)
+    finally:
+        os.close(slots_fd)

@@ -1,0 +1,134 @@
+"""Slots: who may write which files, decided by the kernel through ``flock``.
+
+A process owns slot *n* while it, or a parent that forked it for the purpose, holds the lock on ``n.lock``. The kernel
+frees the lock when the last holder ends, also by SIGKILL. A lock file is only ever locked: it holds nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+
+from promgun.store.files import Owner
+from promgun.system.safe_open import open_regular
+
+FIRST_SLOT = 1
+MOST_SLOTS = 4096
+_LOCK_FILE = re.compile(r"([1-9]\d{0,3})\.lock")
+#: What stands where a lock file should be makes the slot nobody's, whoever put it there.
+_NOT_A_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENOENT, errno.EAGAIN, errno.EACCES, errno.EPERM})
+
+
+class SlotLock:
+    """A claim on a slot: an open, locked file."""
+
+    def __init__(self, number: int, fd: int) -> None:
+        self.number = number
+        #: when the slot's last owner ended, on the monotonic clock, if the master knows
+        self.owner_ended_at = 0
+        self._fd: int | None = fd
+
+    @property
+    def fd(self) -> int | None:
+        """The locked descriptor, ``None`` once released."""
+        return self._fd
+
+    def release(self) -> None:
+        """Let go of the slot; the next process may take it unless somebody else still holds the same claim."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def free(self) -> None:
+        """Let go of the slot for everybody: its owner is gone, and whoever else holds the claim was forked a moment ago
+        and has not come to close it yet.
+        """
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self.release()
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def claim_slot(slots_fd: int, owner: Owner) -> SlotLock:
+    """Take the lowest free slot in an open directory; raises ``OSError`` when there is none or none can be made.
+
+    Safe for root in a directory of somebody else's: follows no link, never waits, gives away only what it made.
+    """
+    for number in range(FIRST_SLOT, FIRST_SLOT + MOST_SLOTS):
+        fd = _lock(slots_fd, f"{number}.lock", owner)
+        if fd is not None:
+            return SlotLock(number, fd)
+    raise OSError(errno.EAGAIN, f"none of {MOST_SLOTS} slots is free")
+
+
+def is_any_slot_held(slots_fd: int) -> bool:
+    """Whether some process has a slot in an open directory; raises ``OSError``. Never waits, makes and follows nothing.
+
+    Workers let go of the run's own lock, so this is what shows that one has outlived its master.
+    """
+    for name in os.listdir(slots_fd):
+        number = _LOCK_FILE.fullmatch(name)
+        if number is not None and int(number[1]) <= MOST_SLOTS and _is_held(slots_fd, name):
+            return True
+    return False
+
+
+def _is_held(slots_fd: int, name: str) -> bool:
+    try:
+        fd = open_regular(slots_fd, name)
+    except BlockingIOError:
+        # somebody has a lease on it (fcntl(2), F_SETLEASE)
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _lock(slots_fd: int, name: str, owner: Owner) -> int | None:
+    """Return a descriptor that holds the lock, ``None`` when the slot is not to be had; raises ``OSError``."""
+    fd = _create_or_open(slots_fd, name, owner)
+    if fd is None:
+        return None
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def _create_or_open(slots_fd: int, name: str, owner: Owner) -> int | None:
+    common = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | common, 0o600, dir_fd=slots_fd)
+    except FileExistsError:
+        try:
+            return os.open(name, os.O_RDONLY | os.O_NONBLOCK | common, dir_fd=slots_fd)
+        except OSError as error:
+            if error.errno in _NOT_A_FILE:
+                return None
+            raise
+    try:
+        owner.take(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

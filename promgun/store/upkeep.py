@@ -1,0 +1,64 @@
+"""What a process that is the workers' user does for the store about once a second, beside counting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from promgun.store.client_links import ClientLinks
+from promgun.store.file_guard import heal_files
+from promgun.store.files import ValueFile
+from promgun.store.folding import fold_dead
+from promgun.store.home import SlotHome
+from promgun.store.run_directory import RunDirectory
+
+#: Calls between two looks at what ended processes left.
+_FOLD_EVERY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How many files of the slot were made again, and whether rows were lost with them."""
+
+    healed: int = 0
+    lost_rows: bool = False
+
+
+class SlotUpkeep:
+    """Looks after the files of a slot, the links to them, and what children that are no forks have written.
+
+    Nothing here raises. Each kind of warning is given once.
+    """
+
+    def __init__(self, run: RunDirectory, home: SlotHome) -> None:
+        self._home = home
+        self._run = run
+        self._links = ClientLinks(run)
+        self._links.remove_stale()
+        self._calls = 0
+        self._warned: set[str] = set()
+        self._new: list[str] = []
+        fold_dead(run)
+
+    def heal(self, files: Iterable[ValueFile]) -> Kept:
+        """Make files again that somebody removed, replaced or cut; hold the store's lock."""
+        guarded = heal_files(self._home.file, files)
+        self._warn_once("files", guarded.warning)
+        return Kept(len(guarded.healed), guarded.lost_rows)
+
+    def tend(self) -> None:
+        """Make links again, and fold what ended processes left."""
+        self._calls += 1
+        if self._calls % _FOLD_EVERY == 0:
+            fold_dead(self._run)
+        self._warn_once("links", self._links.tend().warning)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the log should say and was not asked for before."""
+        new, self._new = tuple(self._new), []
+        return new
+
+    def _warn_once(self, kind: str, warning: str) -> None:
+        if warning and kind not in self._warned:
+            self._warned.add(kind)
+            self._new.append(warning)

@@ -1,0 +1,127 @@
+"""What a master knows of the workers in its slots: a row of whole numbers a slot, in a file that only masters write.
+
+A worker's own board says what the worker says of itself. What must be true also of a worker that is stuck, stopped or
+dead, or that lies, stands here: since when it drains, when it ended, what its slot's earlier workers used of CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from struct import Struct
+
+from promgun.system.procfs import Usage
+
+_ROW = Struct("=10q")
+ROW_SIZE = _ROW.size
+#: Slots that have a row: more workers than a master ever had.
+MOST_SLOTS = 4096
+TABLE_SIZE = MOST_SLOTS * ROW_SIZE
+_HIGHEST = 1 << 62
+#: ``PID_MAX_LIMIT`` of 64-bit Linux
+_HIGHEST_PID = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One slot: its worker's ``pid`` and ``process_start`` (ticks since boot), times in nanoseconds of the monotonic
+    clock (0: not yet), and what ended workers of the slot used: nanoseconds and counts.
+    """
+
+    pid: int = 0
+    process_start: int = 0
+    forked: int = 0
+    draining: int = 0
+    ended: int = 0
+    user: int = 0
+    system: int = 0
+    voluntary: int = 0
+    involuntary: int = 0
+    #: 1 once a worker has had the slot
+    worked: int = 0
+
+    def joined(self, other: WorkerRow) -> WorkerRow:
+        """Return what two masters know of a slot: what was used is added up, the rest is of who forked last."""
+        last = self if self.forked >= other.forked else other
+        return replace(
+            last,
+            user=self.user + other.user,
+            system=self.system + other.system,
+            voluntary=self.voluntary + other.voluntary,
+            involuntary=self.involuntary + other.involuntary,
+            worked=max(self.worked, other.worked),
+        )
+
+
+_FIELDS = tuple(field.name for field in fields(WorkerRow))
+
+
+class WorkerTable:
+    """The table as its one writer, a master, has it: rows in memory, each written out when it changes."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._rows = dict(parse_worker_table(_read(fd)))
+        self._unwritten: set[int] = set()
+
+    def __getitem__(self, slot: int) -> WorkerRow:
+        return self._rows.get(slot, WorkerRow())
+
+    def forked(self, slot: int, pid: int, process_start: int, now_ns: int) -> None:
+        """Note that a worker was forked for a slot."""
+        row = replace(self[slot], pid=pid, process_start=process_start, forked=now_ns, draining=0, ended=0, worked=1)
+        self._put(slot, row)
+
+    def draining(self, slot: int, now_ns: int) -> None:
+        """Note that the slot's worker was asked to end; the first time counts."""
+        row = self[slot]
+        if not row.draining:
+            self._put(slot, replace(row, draining=now_ns))
+
+    def ended(self, slot: int, now_ns: int, usage: Usage | None) -> None:
+        """Note that the slot's worker has ended, and book what it used, in one change."""
+        row = replace(self[slot], ended=now_ns)
+        if usage is not None:
+            row = replace(
+                row,
+                user=row.user + usage.user,
+                system=row.system + usage.system,
+                voluntary=row.voluntary + usage.voluntary,
+                involuntary=row.involuntary + usage.involuntary,
+            )
+        self._put(slot, row)
+
+    def _put(self, slot: int, row: WorkerRow) -> None:
+        self._rows[slot] = row
+        if 0 <= slot < MOST_SLOTS:
+            self._unwritten.add(slot)
+            self.flush()
+
+    def close(self) -> None:
+        """Close the file, in a child that must not hold it."""
+        os.close(self._fd)
+
+    def flush(self) -> None:
+        """Write out what could not be written before, e.g. for want of space; never raises."""
+        for slot in list(self._unwritten):
+            with suppress(OSError):
+                os.pwrite(self._fd, _ROW.pack(*(getattr(self._rows[slot], name) for name in _FIELDS)), slot * ROW_SIZE)
+                self._unwritten.discard(slot)
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.pread(fd, TABLE_SIZE, 0)
+    except OSError:
+        return b""
+
+
+def parse_worker_table(data: bytes) -> Iterator[tuple[int, WorkerRow]]:
+    """Yield slot and row of every row in ``data`` that was ever written; numbers that cannot be right read 0, and what
+    has a pid that no process can have is no row.
+    """
+    for slot, values in enumerate(_ROW.iter_unpack(data[: len(data) - len(data) % ROW_SIZE])):
+        if any(values) and 0 <= values[0] <= _HIGHEST_PID:
+            yield slot, WorkerRow(*(value if 0 <= value < _HIGHEST else 0 for value in values))

@@ -1,0 +1,67 @@
+"""Private memory that is written out: what has changed and nothing else, and later what could not be."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from promgun.store.master_file import MasterFile
+
+SIZE = 1 << 16
+
+
+@pytest.fixture
+def fd(tmp_path: Path) -> Iterator[int]:
+    opened = os.open(tmp_path / "m0", os.O_RDWR | os.O_CREAT)
+    yield opened
+    os.close(opened)
+
+
+def test_what_it_held_last_is_there(fd: int) -> None:
+    os.pwrite(fd, b"before", 10)
+    assert bytes(MasterFile(fd, SIZE).memory) == (bytes(10) + b"before").ljust(SIZE, b"\0")
+
+
+def test_what_changed_is_written_and_nothing_behind_the_end(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[int, int]] = []
+    real = os.pwrite
+
+    def watch(to: int, data: bytes, offset: int) -> int:
+        written.append((offset, len(data)))
+        return real(to, data, offset)
+
+    file = MasterFile(fd, SIZE)
+    monkeypatch.setattr(os, "pwrite", watch)
+    file.memory[5000:5003] = b"abc"
+    file.memory[9000:9003] = b"xyz"
+    file.flush(8999)
+    assert written == [(4096, 4096)]
+    file.flush(8999)
+    assert len(written) == 1
+    file.flush(SIZE)
+    assert written[1:] == [(8192, 4096)]
+    assert os.pread(fd, 3, 5000) + os.pread(fd, 3, 9000) == b"abcxyz"
+
+
+def test_what_could_not_be_written_is_written_next_time(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = MasterFile(fd, SIZE)
+    file.memory[:3] = b"abc"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            file.flush(SIZE)
+    file.flush(SIZE)
+    assert os.pread(fd, 3, 0) == b"abc"
+
+
+def test_what_others_write_meanwhile_is_not_believed(fd: int) -> None:
+    file = MasterFile(fd, SIZE)
+    os.pwrite(fd, b"forged", 0)
+    assert bytes(file.memory[:6]) == bytes(6)
