@@ -133,6 +133,9 @@ class ClientLinks:
                 path, target = client / name, wanted.get(name)
                 if not _TEMPORARY.fullmatch(name) and (not LINK.fullmatch(name) or _same(path, target)):
                     continue
+                if target is None and name in self._wanted():
+                    # Another process has made the file, and the link to it, since this one looked.
+                    continue
                 with contextlib.suppress(OSError):
                     os.unlink(path)
                     removed.append(path)

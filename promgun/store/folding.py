@@ -80,6 +80,11 @@ def fold_dead(run: RunDirectory, reader: ForeignReader | None = None, *, seconds
     return result
 
 
+def has_begun(run: RunDirectory) -> bool:
+    """Whether a process of this run has looked after what earlier runs left."""
+    return os.path.lexists(run.slots / _BEGUN)
+
+
 class _Fold:
     """One call, under the lock."""
 

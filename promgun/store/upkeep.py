@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from promgun.store.client_links import ClientLinks
 from promgun.store.file_guard import heal_files
 from promgun.store.files import ValueFile
-from promgun.store.folding import fold_dead
+from promgun.store.folding import fold_dead, has_begun
 from promgun.store.home import SlotHome
 from promgun.store.run_directory import RunDirectory
 
@@ -34,7 +34,8 @@ class SlotUpkeep:
         self._home = home
         self._run = run
         self._links = ClientLinks(run)
-        self._links.remove_stale()
+        if not has_begun(run):
+            self._links.remove_stale()
         self._calls = 0
         self._warned: set[str] = set()
         self._new: list[str] = []
