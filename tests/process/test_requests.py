@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 
 import pytest
+from gunicorn import version_info as GUNICORN_VERSION  # noqa: N812 - a constant of Gunicorn's
 
 from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import NO_ANSWER, Connection, Request, load, send
@@ -159,7 +160,12 @@ def test_a_bad_chunk_behind_an_answer_is_answered_and_counted(worker_type: str) 
         answer = b""
         while data := connection.recv(65536):
             answer += data
-        assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"400"]
+        statuses = re.findall(rb"HTTP/1\.1 (\d+)", answer)
+        if statuses == [b"200"] and GUNICORN_VERSION < (26,):
+            # gunicorn 25.3 closes the connection without a word.
+            expect_statuses(server, Counter({200: 1}))
+            return
+        assert statuses == [b"200", b"400"]
         expect_statuses(server, Counter({200: 1, 400: 1}))
         server.expect("gunicorn_invalid_requests_total", 1)
         page = server.scrape()
