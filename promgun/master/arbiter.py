@@ -15,7 +15,7 @@ from typing import Any
 
 from gunicorn import __version__ as gunicorn_version
 from gunicorn import arbiter as arbiter_module
-from gunicorn import systemd
+from gunicorn import systemd, version_info
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
@@ -251,8 +251,8 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             return
         finally:
             self._intent = ExitCause.SCALE_IN
-        # 27.0 goes on with the old logger settings where the new ones cannot be used.
-        whole = getattr(self.log, "cfg", self.cfg) is self.cfg
+        # 27.0 goes on with the old logger settings where the new ones cannot be used; 25.3 does not read them again.
+        whole = version_info < (27,) or getattr(self.log, "cfg", self.cfg) is self.cfg
         self.instruments.counters.inc(RELOADS, (ReloadResult.OK if whole else ReloadResult.FAILED,))
         self.store.board.cells[Cell.LAST_RELOAD] = int(time.time())
         self._reload_metrics_process()

@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import Connection, Request, load, send
+from tests.support.sockets import connections_of
 
 REQUESTS = "gunicorn_requests_total"
 
@@ -37,7 +38,7 @@ def test_it_is_a_process_of_its_own() -> None:
 
 def ports(pid: int) -> set[int]:
     """Return the ports that a process listens on."""
-    connections = psutil.Process(pid).net_connections("inet")
+    connections = connections_of(pid)
     return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -170,18 +170,10 @@ def in_flight(server: Server, path: str, count: int = 1) -> Iterator[list[tuple[
         thread.join(DEADLINE)
 
 
-def inet_connections(process: psutil.Process) -> list[Any]:
-    """Return the connections of a process; psutil 6 renamed the question."""
-    ask = getattr(process, "net_connections", None) or process.connections
-    return list(ask("inet"))
-
-
 def established(server: Server) -> int:
     """Count the connections that the workers hold."""
     return sum(
-        connection.status == psutil.CONN_ESTABLISHED
-        for pid in server.workers()
-        for connection in inet_connections(psutil.Process(pid))
+        connection.status == psutil.CONN_ESTABLISHED for pid in server.workers() for connection in connections_of(pid)
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import send
+from tests.support.sockets import connections_of
 from tests.support.watch import Watch
 
 pytestmark = pytest.mark.seam
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.seam
 
 def listening(pid: int) -> set[str]:
     """Return where a process listens: ``HOST:PORT`` and paths."""
-    found = psutil.Process(pid).net_connections("inet")
-    unix = [str(each.laddr) for each in psutil.Process(pid).net_connections("unix") if each.laddr]
+    found = connections_of(pid)
+    unix = [str(each.laddr) for each in connections_of(pid, "unix") if each.laddr]
     return {f"{each.laddr.ip}:{each.laddr.port}" for each in found if each.status == psutil.CONN_LISTEN} | set(unix)
 
 
@@ -104,7 +105,7 @@ def inode_of(pid: int, address: str) -> str:
     """Return what the kernel calls the socket that listens there."""
     (fd,) = {
         each.fd
-        for each in psutil.Process(pid).net_connections("tcp")
+        for each in connections_of(pid, "tcp")
         if each.status == psutil.CONN_LISTEN and f"{each.laddr.ip}:{each.laddr.port}" == address
     }
     return os.readlink(f"/proc/{pid}/fd/{fd}")
