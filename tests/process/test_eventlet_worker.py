@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.support.sockets import connections_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
