@@ -79,7 +79,7 @@ class Load:
 
 
 def load_tool() -> str:
-    """Return the tool at hand; ends the benchmark when there is none."""
+    """Return the tool that is installed; ends the benchmark if neither is."""
     for tool in ("wrk", "ab"):
         if shutil.which(tool):
             return tool

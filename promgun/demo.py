@@ -127,7 +127,7 @@ def fail(_request: Request) -> Answer:
 
 
 def status(request: Request) -> Answer:
-    """Answer with the status that the path names; 1xx is no final answer and is refused."""
+    """Answer with the status that the path names; 1xx is refused, as it is not a final answer."""
     code = int(request.rest)
     if not HTTPStatus.OK <= code < 600:  # noqa: PLR2004 - RFC 9110 section 15: codes have three digits, up to 599
         raise ValueError("the status must be between 200 and 599")

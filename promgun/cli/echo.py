@@ -1,4 +1,4 @@
-"""Every line and page that a command prints goes through here; what a terminal would obey is escaped on the way.
+"""Every line and page that a command prints goes through here; control characters are escaped for a terminal.
 
 ``color=True`` keeps Click (8.1 to 8.3) from taking escape sequences out of what goes into a pipe: a page there is
 byte for byte what Prometheus would get.

@@ -72,7 +72,7 @@ def top(
     """Watch a running instance: requests, errors, latencies, saturation, workers and what they do, exits.
 
     Keys: q quits, p pauses, s sorts by the next column, + and - change the interval, ? explains. Where standard
-    output is no terminal, one frame is printed, as with --once. When the instance goes away it is waited for.
+    output is no terminal, one frame is printed, as with --once. When the instance goes away, the view waits for it.
     """
     from promgun.status.source import snapshots_of  # noqa: PLC0415 - imports prometheus_client
     from promgun.terminal.top.live import Watch, can_draw, print_frame  # noqa: PLC0415 - imports rich

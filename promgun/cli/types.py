@@ -72,7 +72,7 @@ class WorkerClassType(ParamType):
     name = "worker_type"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse a name that nothing stands behind, with the closest one; where a path leads is seen at launch."""
+        """Refuse an unknown name and suggest the closest; a dotted path is imported at launch."""
         from gunicorn.workers import SUPPORTED_WORKERS  # noqa: PLC0415 - the CLI imports this module at start
 
         names = [worker_type.name for worker_type in WORKER_TYPES]

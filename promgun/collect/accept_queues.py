@@ -1,9 +1,8 @@
 """Accept queues of listening sockets, asked of the kernel without holding the sockets (Linux).
 
 sock_diag(7) over netlink: for a listening TCP socket ``idiag_rqueue`` is what waits in its accept queue and
-``idiag_wqueue`` the limit; for a Unix one
-``UNIX_DIAG_RQLEN`` gives both. The metrics process must not hold the application's listener: clients would go on
-queueing after the server stopped.
+``idiag_wqueue`` the limit; for a Unix one ``UNIX_DIAG_RQLEN`` gives both. The metrics process must not hold the
+application's listener: clients would go on queueing after the server stopped.
 """
 
 from __future__ import annotations

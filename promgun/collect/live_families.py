@@ -1,4 +1,4 @@
-"""The families that are computed when the page is made, not stored: one function for each group of the catalogue.
+"""The families that are computed for each page, not stored: one function for each group of the catalogue.
 
 A function yields rows: a family, the values of its labels in the catalogue's order, the value.
 """
@@ -48,7 +48,7 @@ def request_rows(_: Reading) -> Iterator[Row]:
 
 
 def worker_rows(reading: Reading) -> Iterator[Row]:
-    """Yield what each slot's workers have used, then the state of each living worker."""
+    """Yield the counters of each slot, then the gauges of each living worker."""
     requests = reading.values.by_slot[workers.WORKER_REQUESTS.name]
     for owner in reading.owners:
         if owner.slot in reading.totals:
@@ -90,7 +90,7 @@ def _worker(worker: SlotOwner, now_ns: int) -> Iterator[Row]:
         return
     yield row(workers.WORKER_RESIDENT_MEMORY_BYTES, labels, float(figures.resident))
     yield row(workers.WORKER_THREADS, labels, float(figures.threads))
-    # Of a worker that changed user the kernel tells neither to others of its user (proc(5)): it writes them itself.
+    # The kernel hides both of a process that changed user, even from its user (proc(5)): the worker writes them.
     unique = figures.unique if figures.unique is not None else board[Cell.UNIQUE_MEMORY]
     if unique:
         yield row(workers.WORKER_UNIQUE_MEMORY_BYTES, labels, float(unique))
@@ -100,7 +100,7 @@ def _worker(worker: SlotOwner, now_ns: int) -> Iterator[Row]:
 
 
 def master_rows(reading: Reading) -> Iterator[Row]:
-    """Yield whether a master lives, how many workers there are, and what the newest master tells."""
+    """Yield whether a master lives, the number of workers, and the figures of the newest master."""
     yield row(master.UP, (), float(bool(reading.masters)))
     yield row(master.WORKERS, (WorkerCount.TARGET,), float(reading.workers_wanted))
     yield row(master.WORKERS, (WorkerCount.ALIVE,), float(len(reading.workers)))
@@ -120,7 +120,7 @@ def master_rows(reading: Reading) -> Iterator[Row]:
 
 
 def listener_rows(reading: Reading) -> Iterator[Row]:
-    """Yield the accept queues, and what the network namespace lost: nothing where the kernel does not tell."""
+    """Yield the accept queues, and the overflows of the network namespace; nothing where the kernel tells neither."""
     for queue in reading.queues:
         yield row(listeners.LISTENER_QUEUE_CONNECTIONS, (queue.address,), float(queue.waiting))
         yield row(listeners.LISTENER_QUEUE_LIMIT, (queue.address,), float(queue.limit))
@@ -131,7 +131,7 @@ def listener_rows(reading: Reading) -> Iterator[Row]:
 
 
 def promgun_rows(reading: Reading) -> Iterator[Row]:
-    """Yield the size of the store and what could not be stored or read; the duration comes when the page is whole."""
+    """Yield size and errors of the store; the duration of the scrape is added when the page is complete."""
     errors = {reason: sum(owner.board[cell] for owner in reading.owners) for reason, cell in _ERROR_CELLS.items()}
     errors[StoreErrorReason.CORRUPT] += reading.values.corrupt
     for reason, count in errors.items():
@@ -173,13 +173,11 @@ def computed_rows(reading: Reading) -> Rows:
 
 
 def zero_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
-    """Return the label sets of a counter that are on the page from the start; none where values are not known
-    beforehand.
-    """
+    """Return the label sets of a counter that the page shows as 0 from the start; none if a label is free."""
     if spec is promgun.LABEL_SETS_FOLDED:
         return [(name,) for name in FOLDABLE]
     if spec.group in {"listeners", "endpoint"}:
-        # Absent, not 0, where the system does not tell, and where no endpoint is asked.
+        # Absent, not 0: the kernel may not tell, and a page that is not served (dump) has no endpoint.
         return []
     sets: list[tuple[str, ...]] = [()]
     for label in spec.labels:

@@ -20,13 +20,14 @@ from promgun.store.reader import families_of
 from promgun.store.run_places import run_in
 from promgun.store.series import Series
 
-#: What an application puts under our names is not ours, and not shown.
+#: Families of the application that have one of our names are not shown.
 _OWN = frozenset(spec.family for spec in CATALOG)
 
 
 class Collector:
-    """Collects the page of one store, or of the run below what ``--metrics-dir`` named, and takes the readings that a
-    status is made of; keep it between them.
+    """Collects the page of one store, or of the run in the directory of ``--metrics-dir``, and reads it for a status.
+
+    Keep one for all pages: it caches parsed files, and keeps counters of slots from falling.
 
     ``log`` gets a line for each damaged file and each family that cannot be shown, once. Used from one thread at a
     time; ``master_alive`` and ``worker_booted`` may be called from another.
@@ -47,14 +48,14 @@ class Collector:
         return any(owner.is_worker and owner.has_booted for owner in living_owners(self._run()))
 
     def read(self) -> Reading:
-        """Return a reading without what is slow: what a status is made of."""
+        """Return a reading for a status: without unique memory and descriptors."""
         return self._instance().read(whole=False)
 
     def _run(self) -> Path:
         return run_in(self._named)
 
     def _instance(self) -> InstanceReader:
-        # A sidecar may begin before the run is there, below what --metrics-dir names.
+        # A sidecar may start before the run is there.
         run = self._run()
         if run != self._reader.store:
             self._reader = InstanceReader(run)
@@ -66,7 +67,7 @@ class Collector:
         reading = self._instance().read(whole=True)
         for complaint in reading.values.complaints:
             if self._log is not None:
-                self._log(f"A file of the metrics store is damaged and read as far as it is good: {complaint}")
+                self._log(f"A file of the metrics store is damaged, and read up to the damage: {complaint}")
         own = families_of(reading.values.own)
         stored = {name: series for name, series in families_of(reading.values.series).items() if name not in _OWN}
         rows = computed_rows(reading)
@@ -89,9 +90,7 @@ class Collector:
 
 
 def _own_family(spec: MetricSpec, rows: Mapping[tuple[str, ...], float], stored: list[Series]) -> Metric:
-    """Return a family of the catalogue: what is stored or was computed, and 0 for closed sets that nothing has
-    touched.
-    """
+    """Return a family of the catalogue: stored or computed samples, and 0 for label sets not used yet."""
     # Another version of promgun may have had other labels.
     names = tuple(sorted(spec.labels))
     series = [] if rows else [item for item in stored if item.kind == spec.kind and item.names == names]

@@ -1,4 +1,4 @@
-"""Figures of processes, read from outside when somebody asks, never in the request path."""
+"""Figures of processes, read by another process when a page or status is made, never by a worker in a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promgun.system.procfs import Usage
 
 _NS = 1_000_000_000
 
-#: What grows for as long as a process lives, and must go on growing when the next owner of a slot begins at 0.
+#: Counters of a process that are shown by slot: they must go on when the next owner of the slot begins at 0.
 COUNTERS = ("user", "system", "voluntary", "involuntary")
 
 
@@ -32,9 +32,9 @@ class Figures:
 
 
 class ProcessFigures:
-    """Reads figures by pid, and keeps for ``unique_age`` seconds what takes long: memory that nobody shares.
+    """Reads figures by pid, and keeps unique memory, which takes long to read, for ``unique_age`` seconds.
 
-    For that the kernel walks through all of a process' pages, and holds it up meanwhile.
+    For unique memory (USS) the kernel walks through all pages of a process, and holds it up meanwhile.
     """
 
     unique_age = 10.0
@@ -44,10 +44,10 @@ class ProcessFigures:
         self._unique: dict[int, _Unique] = {}
 
     def read(self, pid: int, usage: Usage | None, *, whole: bool = True) -> Figures | None:
-        """Return the figures of a process, ``None`` when it is gone; ``usage`` is what /proc says, where there is one.
+        """Return the figures of a process, ``None`` when it is gone; ``usage`` is read from /proc, if there is one.
 
-        What it used is there also of one that waits to be reaped. Without ``whole`` unique memory and descriptors are
-        left out: with /proc they cost more than all the rest.
+        A zombie still has its CPU times. Without ``whole`` unique memory and descriptors are ``None``: with /proc they
+        cost more than all the rest.
         """
         if usage is None:
             return self._ask(pid)
@@ -123,10 +123,10 @@ def _fds(pid: int) -> int | None:
 
 
 class SlotCounters:
-    """Makes counters that begin at 0 in every process rise for ever by slot: what earlier owners used is added.
+    """Makes per-process counters monotonic per slot: what earlier owners used is added.
 
-    All are whole numbers (nanoseconds, counts): sums of floats would come out a rounding error apart from reader to
-    reader, and Prometheus takes any decrease for a reset.
+    All are whole numbers (nanoseconds, counts): sums of floats differ by rounding errors from reader to reader, and
+    Prometheus takes any decrease for a reset.
     """
 
     def __init__(self) -> None:
@@ -136,9 +136,9 @@ class SlotCounters:
         self._last: dict[int, dict[str, int]] = {}
 
     def update(self, slot: int, pid: int, figures: Figures | None, booked_by_master: dict[str, int]) -> dict[str, int]:
-        """Return the totals of a slot; ``booked_by_master`` is what the master booked for owners that are gone.
+        """Return the totals of a slot; ``booked_by_master`` is what the master added up when it reaped earlier owners.
 
-        What nobody books at the end of a process, or not yet, is carried on from what was last seen of it.
+        What is not booked, or not yet, when a process ends is carried on from the last figures that were read of it.
         """
         changed = self._pids.get(slot) != pid
         self._pids[slot] = pid

@@ -1,4 +1,4 @@
-"""One reading of an instance: who owns its slots, which master is the newest, what is stored, what the kernel tells.
+"""One reading of an instance: slots and their owners, the newest master, stored values, the kernel's figures.
 
 Page, status, ``top``, readiness and ``ps --requests`` are views of it. Owners are read at once; what costs more (stored
 values, their sums, accept queues) is read when a view first asks for it.
@@ -45,8 +45,8 @@ class Master:
 def newest_first(masters: Iterable[Master]) -> tuple[Master, ...]:
     """Return masters by start, newest first: the one place that decides which of them speaks for the instance.
 
-    During SIGUSR2 two masters share a store. A new one that still boots, and has said nothing of itself, comes behind
-    those that serve. The start is that of the board, whose clock is not set by anybody.
+    During SIGUSR2 two masters share a store. A new one that still boots, and has not written its facts, comes behind
+    those that serve. The start is that of the board, read from the monotonic clock, which nobody sets.
     """
     return tuple(
         sorted(masters, key=lambda master: (master.facts is not None, master.owner.board[Cell.CLAIMED]), reverse=True)
@@ -55,7 +55,7 @@ def newest_first(masters: Iterable[Master]) -> tuple[Master, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SlotTotals:
-    """What only rises, by slot, whoever owns it: nanoseconds and counts."""
+    """Counters of a slot over all its owners: nanoseconds (busy, user, system) and counts of context switches."""
 
     busy: int
     user: int
@@ -104,12 +104,12 @@ class Reading:
 
     @cached_property
     def values(self) -> StoredValues:
-        """All that stands in the store, merged."""
+        """All values of the store, merged."""
         return self._read_values()
 
     @cached_property
     def sums(self) -> Sums:
-        """Sums by sample name and value of a label, see :data:`SUMMED`; buckets each count for themselves."""
+        """Sums by sample name and value of a label, see :data:`SUMMED`; buckets are not cumulative."""
         return self._read_sums()
 
     @cached_property
@@ -131,9 +131,9 @@ class InstanceReader:
         self._last_boards: dict[int, BoardView] = {}
 
     def read(self, *, whole: bool) -> Reading:
-        """Read the owners of all slots; never raises for what stands in the store.
+        """Read the owners of all slots; never raises for what the store contains.
 
-        ``whole`` also reads what costs most of a process: unique memory and open descriptors.
+        ``whole`` also reads the two figures of a process that cost most: unique memory and open descriptors.
         """
         owners = owners_of(
             self.store, lambda pid, usage: self._figures.read(pid, usage, whole=whole), self._last_boards

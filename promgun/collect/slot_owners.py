@@ -48,11 +48,11 @@ class SlotOwner:
 
     @property
     def has_booted(self) -> bool:
-        """Whether it has said that it serves."""
+        """Whether it is ready to serve."""
         return self.board[Cell.BOOTED] > 0
 
     def uptime(self, now_ns: int) -> float:
-        """Seconds since it took the slot."""
+        """Seconds since it claimed the slot."""
         return (now_ns - self.board[Cell.CLAIMED]) / _NS
 
     def heartbeat_age(self, now_ns: int) -> float:

@@ -1,4 +1,4 @@
-"""Whether this process could listen on a TCP address, asked of the kernel without taking the address from anybody."""
+"""Whether this process may bind a TCP address, asked of the kernel without occupying the address."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _RESERVED = 1024
 
 
 def probe(family: int, sockaddr: Any) -> OSError | None:
-    """Return the error that bind(2) would give for this address, one in use excepted; ``None`` when it could be had.
+    """Return the error that bind(2) would give for this address, ``EADDRINUSE`` excepted; ``None`` if it can be bound.
 
-    It is asked for with port 0, because the address decides and not the port. Only a reserved port is bound itself,
-    for the moment of the question and without listening. ``sockaddr`` is a tuple that begins with host and port.
+    The host is bound with port 0, which takes no port from anybody. A reserved port is bound itself as well, for a
+    moment and without listening, because it needs a privilege. ``sockaddr`` is a tuple that begins with host and port.
     """
     host, port, *rest = sockaddr
     try:

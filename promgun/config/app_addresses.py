@@ -13,7 +13,7 @@ from typing import Any
 from promgun.config.address_probe import probe
 from promgun.errors import ConfigurationError
 
-#: How long a server that is just ending may still hold the address; Gunicorn itself would try for five seconds.
+#: Seconds that a server that is just ending may still hold the address; Gunicorn itself tries for five.
 PATIENCE = 2.0
 _PAUSE = 0.2
 
@@ -31,18 +31,15 @@ _ADVICE = {
         "Choose a port above 1023 with --bind, or start as a user who may use this one",
     ),
 }
-
-
-#: Bytes of a path that fit into sockaddr_un (unix(7)), without the end of the text.
+#: Bytes of a path that fit into sockaddr_un (unix(7)), without the terminating NUL.
 _LONGEST_PATH = 107
 _LAST_PORT = 65_535
 
 
 def check_addresses(addresses: Sequence[Any]) -> None:
-    """Raise :class:`ConfigurationError` for the first address that could not be served even if nobody else listens
-    there.
+    """Raise :class:`ConfigurationError` for the first address that cannot be bound even when it is free.
 
-    Addresses are as Gunicorn parses them: a tuple, a path or a descriptor. Nothing is bound that anybody would notice.
+    Addresses are as Gunicorn parses them: a tuple, a path or a descriptor. Nothing stays bound.
     """
     for number, address in enumerate(addresses):
         _check(address)
@@ -53,19 +50,19 @@ def check_addresses(addresses: Sequence[Any]) -> None:
 
 
 def _check(address: Any) -> None:
-    trouble: str | None = None
+    reason: str | None = None
     if isinstance(address, tuple):
         if not 0 <= address[1] <= _LAST_PORT:
-            trouble = "a port is a number from 0 (any free one) to 65535"
+            reason = "a port is a number from 0 (any free one) to 65535"
         elif error := probe(_family(address), address):
             raise _refusal(address, error)
     elif isinstance(address, int):
-        trouble = _descriptor_trouble(address)
+        reason = _descriptor_refusal(address)
     else:
-        trouble = _path_trouble(os.fspath(address))
-    if trouble is not None:
+        reason = _path_refusal(os.fspath(address))
+    if reason is not None:
         raise ConfigurationError(
-            f"Cannot serve the application on {_text(address)}: {trouble}", "Choose another address with --bind"
+            f"Cannot serve the application on {_text(address)}: {reason}", "Choose another address with --bind"
         )
 
 
@@ -75,7 +72,7 @@ def _text(address: Any) -> str:
     return f"fd://{address}" if isinstance(address, int) else f"unix:{address}"
 
 
-def _descriptor_trouble(descriptor: int) -> str | None:
+def _descriptor_refusal(descriptor: int) -> str | None:
     try:
         mode = os.fstat(descriptor).st_mode
     except OSError:
@@ -83,7 +80,7 @@ def _descriptor_trouble(descriptor: int) -> str | None:
     return None if stat.S_ISSOCK(mode) else "the descriptor is not a socket"
 
 
-def _path_trouble(path: str) -> str | None:
+def _path_refusal(path: str) -> str | None:
     if len(os.fsencode(path)) > _LONGEST_PATH:
         return f"the path has more than the {_LONGEST_PATH} bytes that a socket's name may have"
     folder = os.path.dirname(path) or "."
@@ -125,11 +122,11 @@ def _family(address: tuple[str, int]) -> socket.AddressFamily:
 
 def _try(address: tuple[str, int]) -> OSError | None:
     try:
-        with socket.socket(_family(address), socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        with socket.socket(_family(address), socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
             # A listener with SO_REUSEADDR lets others bind, but not listen.
-            probe.listen(1)
+            sock.listen(1)
     except OSError as error:
         return error
     return None

@@ -52,7 +52,7 @@ class Gateway:
 
 
 def validate_push_gateway(value: Any) -> Gateway | None:
-    """Return what ``--push-gateway`` names; raises ``ValueError`` for what is no URL of one."""
+    """Return what ``--push-gateway`` names; raises ``ValueError`` for anything but the URL of one."""
     if value is None or value == "":
         return None
     return value if isinstance(value, Gateway) else Gateway.at(str(value))

@@ -246,7 +246,7 @@ def _headers(section: _Section) -> tuple[tuple[bytes, bytes], ...]:
         if _HEADERS[name] and value.lower() not in _HEADERS[name]:
             raise ValueError(f"{name} must be {' or '.join(_HEADERS[name])}")
         if not value.isascii() or not value.isprintable():
-            raise ValueError(f"the value of {name} is no header's value")
+            raise ValueError(f"the value of {name} cannot be sent in a header")
     return tuple((name.encode(), value.strip().encode()) for name, value in found.items() if value.strip())
 
 
@@ -269,7 +269,7 @@ def _rate_limit(section: _Section) -> RateLimit | None:
     match = _DURATION.fullmatch(interval)
     if match is None or not interval:
         if interval != "0":
-            raise ValueError(f"the interval {interval!r} of rate_limit is no duration, such as 1s or 500ms")
+            raise ValueError(f"the interval {interval!r} of rate_limit is not a duration, such as 1s or 500ms")
         return None
     if not isinstance(burst, int) or isinstance(burst, bool) or burst < 1:
         raise ValueError("the burst of rate_limit must be a number of at least 1")

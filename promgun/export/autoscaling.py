@@ -22,7 +22,7 @@ DEMAND = (
 ADAPTER = """\
 {metric} comes from prometheus-adapter by this rule (Helm values: rules.custom):
 {rule}"""
-SLOWLY_DOWN = "One slow minute is no reason to let pods go."
+SLOWLY_DOWN = "One slow minute does not remove pods."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +41,10 @@ def autoscaler(scaling: Scaling, target: str, metadata: Mapping[str, Node]) -> N
     """Return the HorizontalPodAutoscaler or ScaledObject; raises ``UsageError`` for numbers that make no sense."""
     if not 0 < scaling.least <= scaling.most:
         raise UsageError(
-            f"{scaling.least} to {scaling.most} pods is no range", "Give at least 1, and --max above --min"
+            f"{scaling.least} to {scaling.most} pods is not a range", "Give at least 1, and --max above --min"
         )
     if scaling.saturation <= 0:
-        raise UsageError(f"{scaling.saturation:g} is no saturation to aim at", "Give a share above 0, e.g. 0.7")
+        raise UsageError(f"{scaling.saturation:g} is not a saturation to aim at", "Give a share above 0, e.g. 0.7")
     window(scaling.window)
     return _keda(scaling, target, metadata) if scaling.keda else _hpa(scaling, target, metadata)
 
@@ -97,7 +97,9 @@ def keda_query(scaling: Scaling, target: str, namespace: Node | None) -> str:
 
 def _keda(scaling: Scaling, target: str, metadata: Mapping[str, Node]) -> Node:
     if urlsplit(scaling.prometheus).scheme not in {"http", "https"}:
-        raise UsageError(f"{scaling.prometheus!r} is no address of Prometheus", "Write it as http://HOST:PORT")
+        raise UsageError(
+            f"{scaling.prometheus!r} is not the URL of a Prometheus server", "Write it as http://HOST:PORT"
+        )
     trigger: Node = {
         "type": "prometheus",
         "metricType": "AverageValue",
@@ -105,7 +107,7 @@ def _keda(scaling: Scaling, target: str, metadata: Mapping[str, Node]) -> Node:
             "serverAddress": scaling.prometheus,
             "query": keda_query(scaling, target, metadata.get("namespace")),
             "threshold": f"{scaling.saturation:g}",
-            # Without an answer the number of pods stays as it is.
+            # Without an answer KEDA leaves the number of pods unchanged.
             "ignoreNullValues": "false",
         },
     }

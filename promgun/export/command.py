@@ -35,7 +35,7 @@ class ServerOptions:
 def arguments(server: ServerOptions) -> list[str]:
     """Return what follows ``promgun run``; raises ``UsageError`` for a name that could be taken for an option."""
     if not server.app or server.app.startswith("-"):
-        raise UsageError(f"{server.app!r} is no application", "Write MODULE:NAME, e.g. app:wsgi")
+        raise UsageError(f"{server.app!r} is not an application", "Write MODULE:NAME, e.g. app:wsgi")
     list(server.ports())
     threads = ("--threads", str(server.threads)) if server.threads > 1 else ()
     return [

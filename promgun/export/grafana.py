@@ -62,7 +62,7 @@ class GrafanaOptions:
 def grafana(options: GrafanaOptions) -> str:
     """Return the dashboard as JSON, for Grafana's import or its provisioning; raises ``UsageError``."""
     if not _UID.fullmatch(options.uid):
-        raise UsageError(f"{options.uid!r} is no uid of a dashboard", "Use up to 40 letters, digits, '-' and '_'")
+        raise UsageError(f"{options.uid!r} is not the uid of a dashboard", "Use up to 40 letters, digits, '-' and '_'")
     dashboard = {
         "title": options.title,
         "uid": options.uid,

@@ -63,14 +63,14 @@ class KubernetesOptions:
 def kubernetes(options: KubernetesOptions) -> str:
     """Return Deployment, Service, PodMonitor and the autoscaler; raises ``UsageError`` for what the API refuses."""
     for text, rule, what in (
-        (options.name, _NAME, "name of an object"),
-        (options.namespace or "default", _NAME, "namespace"),
-        (options.image, _IMAGE, "image"),
-        (options.cpu, _QUANTITY, "quantity"),
-        (options.memory, _QUANTITY, "quantity"),
+        (options.name, _NAME, "the name of an object"),
+        (options.namespace or "default", _NAME, "a namespace"),
+        (options.image, _IMAGE, "an image"),
+        (options.cpu, _QUANTITY, "a quantity"),
+        (options.memory, _QUANTITY, "a quantity"),
     ):
         if not rule.fullmatch(text):
-            raise UsageError(f"{text!r} is no {what}", "See promgun export kubernetes --help")
+            raise UsageError(f"{text!r} is not {what}", "See promgun export kubernetes --help")
     options.protection.check()
     scaler = autoscaler(options.scaling, options.name, _metadata(options))
     deployment = Commented(_deployment(options), HEAD.format(name=options.name))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-#: Metadata of a field that is itself such a dataclass: its options stand beside the others.
+#: Metadata of a field that is itself such a dataclass: its options join those of the outer one.
 PART = {"part": True}
 
 
 def option(default: Any, text: str, metavar: str = "", flag: str = "") -> Any:
-    """Declare a field that is an option: its help, and, where it is not called as the field is, its ``flag``.
+    """Declare a field that is an option, with its help; ``flag`` if the flag is not named after the field.
 
-    A tuple may be given several times; a truth value is a flag without a value.
+    The option of a tuple may be repeated; that of a bool takes no value.
     """
     return field(default=default, metadata={"help": text, "metavar": metavar or None, "flag": flag})

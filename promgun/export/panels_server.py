@@ -5,8 +5,8 @@ from __future__ import annotations
 from promgun.export.panel import Panel, Query, Row
 
 
-def _by_worker(name: str, *, rising: bool = False) -> str:
-    series = f"gunicorn_worker_{name}{{<on>}}"
+def _by_worker(family: str, *, rising: bool = False) -> str:
+    series = f"{family}{{<on>}}"
     return f"sum by (instance, worker_id) ({f'rate({series}[<rate>])' if rising else series})"
 
 
@@ -15,21 +15,21 @@ WORKERS = Row(
     (
         Panel(
             title="Workers by state",
-            text="booting, idle, busy, draining (told to stop), hung (no heartbeat for half the timeout).",
+            text="booting, idle, busy, draining (asked to stop), hung (no heartbeat for half the timeout).",
             queries=(Query("sum by (state) (gunicorn_worker_state{<on>})", "{{state}}"),),
             stacked=True,
         ),
         Panel(
             title="Memory of the workers",
             text="Resident memory. A worker that only grows leaks; steps back are new workers.",
-            queries=(Query(_by_worker("resident_memory_bytes"), "{{instance}} {{worker_id}}"),),
+            queries=(Query(_by_worker("gunicorn_worker_resident_memory_bytes"), "{{instance}} {{worker_id}}"),),
             unit="bytes",
         ),
         Panel(
             title="Garbage collection",
             text="Seconds per second spent in collections, by worker; collections per second, by generation.",
             queries=(
-                Query(_by_worker("gc_pause_seconds_total", rising=True), "{{instance}} {{worker_id}}"),
+                Query(_by_worker("gunicorn_worker_gc_pause_seconds_total", rising=True), "{{instance}} {{worker_id}}"),
                 Query(
                     "sum by (generation) (rate(gunicorn_worker_gc_collections_total{<on>}[<rate>]))",
                     "generation {{generation}}",
@@ -69,14 +69,14 @@ WORKERS = Row(
             kind="table",
             queries=(
                 Query("max by (instance, worker_id, state) (gunicorn_worker_state{<on>} == 1)", "is"),
-                Query(_by_worker("requests_total", rising=True), "Requests/s", "reqps"),
-                Query(_by_worker("requests_in_progress"), "Running", "none"),
-                Query(_by_worker("capacity"), "Capacity", "none"),
-                Query(_by_worker("requests_left"), "Left", "none"),
-                Query(_by_worker("cpu_seconds_total", rising=True), "CPU", "percentunit"),
-                Query(_by_worker("resident_memory_bytes"), "Memory", "bytes"),
-                Query(_by_worker("unique_memory_bytes"), "Unshared", "bytes"),
-                Query(_by_worker("uptime_seconds"), "Uptime", "s"),
+                Query(_by_worker("gunicorn_worker_requests_total", rising=True), "Requests/s", "reqps"),
+                Query(_by_worker("gunicorn_worker_requests_in_progress"), "Running", "none"),
+                Query(_by_worker("gunicorn_worker_capacity"), "Capacity", "none"),
+                Query(_by_worker("gunicorn_worker_requests_left"), "Left", "none"),
+                Query(_by_worker("gunicorn_worker_cpu_seconds_total", rising=True), "CPU", "percentunit"),
+                Query(_by_worker("gunicorn_worker_resident_memory_bytes"), "Memory", "bytes"),
+                Query(_by_worker("gunicorn_worker_unique_memory_bytes"), "Unshared", "bytes"),
+                Query(_by_worker("gunicorn_worker_uptime_seconds"), "Uptime", "s"),
             ),
             width=24,
             hidden=("is",),
@@ -136,7 +136,7 @@ DEPLOYS = Row(
         ),
         Panel(
             title="Reloads and signals",
-            text="Reloads by result, and what the masters were told.",
+            text="Reloads by result, and signals that the masters received.",
             queries=(
                 Query("sum by (result) (increase(gunicorn_reloads_total{<on>}[<rate>])) > 0", "reload {{result}}"),
                 Query("sum by (signal) (increase(gunicorn_master_signals_total{<on>}[<rate>])) > 0", "SIG {{signal}}"),

@@ -93,7 +93,7 @@ class PodProtection:
             )
 
     def arguments(self) -> tuple[str, ...]:
-        """Return what the server is told."""
+        """Return the options of ``promgun run`` that protect the endpoint."""
         if not self.web_secret:
             return ()
         if not self.bearer_token:

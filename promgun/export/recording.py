@@ -1,4 +1,4 @@
-"""Recording rules as data: what dashboards, alerts and autoscaling ask for again and again, computed once.
+"""Recording rules as data: queries that dashboards, alerts and autoscaling share, computed once.
 
 The names do not change with the options. ``<...>`` is filled in by :mod:`promgun.export.rules`.
 """

@@ -46,7 +46,7 @@ class Thresholds:
         for looked_back in (self.window, self.event_window, self.memory_window):
             window(looked_back)
         if not 0 < self.slow_quantile < 1:
-            raise UsageError(f"{self.slow_quantile:g} is no quantile", "Give a number between 0 and 1, e.g. 0.99")
+            raise UsageError(f"{self.slow_quantile:g} is not a quantile", "Give a number between 0 and 1, e.g. 0.99")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

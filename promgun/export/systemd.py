@@ -100,9 +100,9 @@ def systemd(options: SystemdOptions) -> str:
     group = options.group or options.user
     for name in (options.user, group):
         if not _USER.fullmatch(name):
-            raise UsageError(f"{name!r} is no user or group", "Give the name of one that exists, e.g. www-data")
+            raise UsageError(f"{name!r} is not a user or group", "Give the name of one that exists, e.g. www-data")
     if not _UNIT_NAME.fullmatch(options.name):
-        raise UsageError(f"{options.name!r} is no name for a unit", "Use letters, digits, '-', '_' and '.'")
+        raise UsageError(f"{options.name!r} is not a unit's name", "Use letters, digits, '-', '_' and '.'")
     low = any(0 < port < _PRIVILEGED for port in options.server.ports())
     environment = [f"Environment={_word(pair)}\n" for pair in map(_variable, options.environment)]
     words = (_absolute(options.program), "run", *arguments(options.server))
@@ -120,13 +120,13 @@ def systemd(options: SystemdOptions) -> str:
 
 def _variable(pair: str) -> str:
     if not _VARIABLE.fullmatch(pair.partition("=")[0]) or "=" not in pair:
-        raise UsageError(f"{pair!r} is no environment variable", "Write it as NAME=VALUE")
+        raise UsageError(f"{pair!r} is not an environment variable", "Write it as NAME=VALUE")
     return pair
 
 
 def _absolute(path: str) -> str:
     if not path.startswith("/"):
-        raise UsageError(f"{path!r} is no absolute path", "systemd starts nothing by a relative one")
+        raise UsageError(f"{path!r} is not an absolute path", "systemd starts nothing by a relative one")
     return path
 
 

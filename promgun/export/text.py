@@ -30,14 +30,14 @@ def seconds(duration: str) -> float:
     """
     match = _DURATION.fullmatch(duration)
     if not duration or match is None:
-        raise UsageError(f"{duration!r} is no duration", "Write it as Prometheus does: 30s, 5m, 1h30m")
+        raise UsageError(f"{duration!r} is not a duration", "Write it as Prometheus does: 30s, 5m, 1h30m")
     return sum(int(count) * size for count, (_, size) in zip(match.groups(), _UNITS, strict=True) if count)
 
 
 def window(duration: str) -> str:
     """Return a duration that can be the range of a query: longer than zero."""
     if not seconds(duration):
-        raise UsageError(f"{duration!r} is no time to look back for", "Give one that is longer than 0s")
+        raise UsageError(f"{duration!r} is too short for the range of a query", "Give one that is longer than 0s")
     return duration
 
 
@@ -49,7 +49,7 @@ def quote(value: str) -> str:
 def label_name(name: str) -> str:
     """Return the name of a Prometheus label; names with two leading underscores are Prometheus' own."""
     if not _LABEL_NAME.fullmatch(name) or name.startswith("__"):
-        raise UsageError(f"{name!r} is no label name", "Use letters, digits and underscores, e.g. team")
+        raise UsageError(f"{name!r} is not a label name", "Use letters, digits and underscores, e.g. team")
     return name
 
 
@@ -63,14 +63,14 @@ def object_labels(pairs: Iterable[str]) -> dict[str, str]:
     read = dict(map(_split, pairs))
     for name, value in read.items():
         if not _LABEL_KEY.fullmatch(name) or not _LABEL_VALUE.fullmatch(value):
-            raise UsageError(f"{name}={value} is no label of Kubernetes", "E.g. release=prometheus")
+            raise UsageError(f"{name}={value} is not a label of Kubernetes", "E.g. release=prometheus")
     return read
 
 
 def _split(pair: str) -> tuple[str, str]:
     name, equals, value = pair.partition("=")
     if not equals:
-        raise UsageError(f"{pair!r} is no label", "Write it as NAME=VALUE, e.g. team=web")
+        raise UsageError(f"{pair!r} is not a label", "Write it as NAME=VALUE, e.g. team=web")
     return name, value
 
 
@@ -79,7 +79,7 @@ def host_port(address: str) -> str:
     match = _HOST_PORT.fullmatch(address)
     if match is None or not 0 < int(match[3]) <= _HIGHEST_PORT:
         hint = "Write it as HOST:PORT or [IPV6]:PORT, e.g. web-1.example:9164"
-        raise UsageError(f"{address!r} is no address with a port", hint)
+        raise UsageError(f"{address!r} is not an address with a port", hint)
     return address
 
 

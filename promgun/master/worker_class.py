@@ -34,7 +34,7 @@ def choose_worker_class(wanted: str | type, threads: int) -> tuple[str | type, s
     loaded = _load(wanted)
     if not isinstance(loaded, type) or not issubclass(loaded, Worker):
         raise ConfigurationError(
-            f"{name!r} is no worker class of Gunicorn's", "Choose one with --worker-type, e.g. gthread"
+            f"{name!r} is not a Gunicorn worker class", "Choose one with --worker-type, e.g. gthread"
         )
     return instrument(loaded), name
 

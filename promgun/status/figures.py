@@ -11,17 +11,19 @@ from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 
+from promgun.metrics.label_values import WorkerState
 from promgun.status import texts
 from promgun.status.history import Point
 from promgun.status.interval import Interval, WorkerInterval
 from promgun.status.snapshot import OpenRequest, Snapshot, Worker
+from promgun.store.request_table import Phase
 
 Level = str
-#: From ``warn`` on a figure deserves a look, from ``bad`` on somebody's attention.
+#: How alarming a figure is: ``warn`` is yellow, ``bad`` is red.
 FINE, WARN, BAD = "", "warn", "bad"
 _ANY_ERROR = 1e-9
 #: The phases in which the application has the request.
-_SERVED = frozenset({"application", "writing"})
+_SERVED = frozenset(phase.name.lower() for phase in Phase if phase >= Phase.APPLICATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def _workers(snapshot: Snapshot, _interval: Interval | None) -> str:
 
 
 def _workers_level(snapshot: Snapshot, _interval: Interval | None) -> Level:
-    if "hung" in snapshot.states:
+    if WorkerState.HUNG in snapshot.states:
         return BAD
     return WARN if len(snapshot.workers) < snapshot.target else FINE
 
@@ -133,7 +135,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
 
 
 def shown_request(worker: Worker) -> OpenRequest | None:
-    """The request that a worker's row tells of: the oldest that the application has, else the oldest there is."""
+    """The request that a worker's row shows: the oldest that the application has, else the oldest of all."""
     running = worker.running
     for request in running:
         if request.phase in _SERVED:
@@ -142,13 +144,13 @@ def shown_request(worker: Worker) -> OpenRequest | None:
 
 
 def shown_age(worker: Worker) -> float | None:
-    """The age of that request in seconds; where only a page of metrics is read, of the oldest that it tells of."""
+    """The age in seconds of the request that a worker's row shows; of a page of metrics, of the oldest request."""
     request = shown_request(worker)
     return (worker.oldest_request or None) if request is None else request.age
 
 
 def request_text(worker: Worker, *, paths: bool = True) -> str:
-    """That request by its path or route, and how many more there are: ``GET /cart +2``; else its phase."""
+    """The request that a worker's row shows, by path, route or phase, and how many more run: ``GET /cart +2``."""
     if not worker.running:
         return ""
     request = shown_request(worker)
@@ -160,7 +162,7 @@ def request_text(worker: Worker, *, paths: bool = True) -> str:
 
 
 def worker_texts(worker: Worker, interval: WorkerInterval | None, *, paths: bool) -> dict[str, str]:
-    """The cells of a worker's row that are no plain text or count."""
+    """The cells of a worker's row that take more than writing a text or a count."""
     return {
         "request": request_text(worker, paths=paths),
         "age": texts.age(shown_age(worker)),

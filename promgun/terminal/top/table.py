@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
+from promgun.metrics.label_values import WorkerState
 from promgun.status import texts
 from promgun.status.figures import request_text
 from promgun.terminal.output import printable
@@ -16,7 +17,13 @@ from promgun.terminal.top.view import Row
 #: A piece of a line and its role, which decides its colour.
 Span = tuple[str, str]
 Line = list[Span]
-STATE_ROLES = {"idle": "quiet", "busy": "good", "booting": "warn", "draining": "warn", "hung": "bad"}
+STATE_ROLES: Mapping[str, str] = {
+    WorkerState.IDLE: "quiet",
+    WorkerState.BUSY: "good",
+    WorkerState.BOOTING: "warn",
+    WorkerState.DRAINING: "warn",
+    WorkerState.HUNG: "bad",
+}
 _REQUEST = "REQUEST"
 _LEAST_REQUEST = 12
 

@@ -162,7 +162,7 @@ def test_what_cannot_be_made_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     file.write_text("before")
     code, out, err = invoke("scrape", "--target", "nowhere", "--output", str(file))
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("promgun: error: 'nowhere' is no address")
+    assert err.startswith("promgun: error: 'nowhere' is not an address")
     assert file.read_text() == "before"
 
 

@@ -168,11 +168,11 @@ def test_object_of_the_operator() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"window": "5"}, "'5' is no duration"),
-        ({"window": "0s"}, "is no time to look back for"),
-        ({"event_window": ""}, "'' is no duration"),
-        ({"wait": "1s5m"}, "is no duration"),
-        ({"slow_quantile": 1.0}, "1 is no quantile"),
+        ({"window": "5"}, "'5' is not a duration"),
+        ({"window": "0s"}, "is too short for the range of a query"),
+        ({"event_window": ""}, "'' is not a duration"),
+        ({"wait": "1s5m"}, "is not a duration"),
+        ({"slow_quantile": 1.0}, "1 is not a quantile"),
     ],
 )
 def test_thresholds_that_cannot_be(changes: dict[str, Any], message: str) -> None:
@@ -183,10 +183,10 @@ def test_thresholds_that_cannot_be(changes: dict[str, Any], message: str) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (RulesOptions(labels=("team",)), "'team' is no label"),
-        (RulesOptions(labels=("my-team=a",)), "'my-team' is no label name"),
-        (RulesOptions(by=("__name__",)), "'__name__' is no label name"),
-        (RulesOptions(operator=True, operator_labels=("a b=c",)), "no label of Kubernetes"),
+        (RulesOptions(labels=("team",)), "'team' is not a label"),
+        (RulesOptions(labels=("my-team=a",)), "'my-team' is not a label name"),
+        (RulesOptions(by=("__name__",)), "'__name__' is not a label name"),
+        (RulesOptions(operator=True, operator_labels=("a b=c",)), "not a label of Kubernetes"),
     ],
 )
 def test_labels_that_cannot_be(options: RulesOptions, message: str) -> None:

@@ -59,17 +59,17 @@ def test_quoting() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "a b"}, "'a b' is no name for a unit"),
-        ({"name": "../a"}, "is no name for a unit"),
-        ({"user": "a b"}, "'a b' is no user or group"),
-        ({"group": "a:b"}, "is no user or group"),
-        ({"program": "promgun"}, "'promgun' is no absolute path"),
-        ({"directory": "srv"}, "is no absolute path"),
+        ({"name": "a b"}, "'a b' is not a unit's name"),
+        ({"name": "../a"}, "is not a unit's name"),
+        ({"user": "a b"}, "'a b' is not a user or group"),
+        ({"group": "a:b"}, "is not a user or group"),
+        ({"program": "promgun"}, "'promgun' is not an absolute path"),
+        ({"directory": "srv"}, "is not an absolute path"),
         ({"description": "a\nExecStart=/bin/evil"}, "do not fit into a unit"),
-        ({"environment": ("A",)}, "'A' is no environment variable"),
+        ({"environment": ("A",)}, "'A' is not an environment variable"),
         ({"environment": ("A=b\nUser=root",)}, "do not fit into a unit"),
-        ({"server": ServerOptions(app="")}, "'' is no application"),
-        ({"server": ServerOptions(bind="8000")}, "is no address"),
+        ({"server": ServerOptions(app="")}, "'' is not an application"),
+        ({"server": ServerOptions(bind="8000")}, "is not an address"),
     ],
 )
 def test_what_systemd_would_refuse(changes: dict[str, object], message: str) -> None:

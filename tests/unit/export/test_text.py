@@ -26,7 +26,7 @@ def test_seconds(duration: str, value: float) -> None:
 
 @pytest.mark.parametrize("duration", ["", "5", "5x", "m", "-5m", "30m1h", "1.5h", " 5m", "5m ", "5m5m", "\u0665m"])
 def test_what_is_no_duration(duration: str) -> None:
-    with pytest.raises(UsageError, match="is no duration"):
+    with pytest.raises(UsageError, match="is not a duration"):
         seconds(duration)
 
 
@@ -53,13 +53,13 @@ def test_labels() -> None:
 
 @pytest.mark.parametrize("pair", ["a", "=b", "1a=b", "a-b=c", "__a=b", "a b=c"])
 def test_what_is_no_label(pair: str) -> None:
-    with pytest.raises(UsageError, match="is no label"):
+    with pytest.raises(UsageError, match="is not a label"):
         labels([pair])
 
 
 @pytest.mark.parametrize("pair", ["a", "a=b c", "-a=b", "a/b/c=d", "a=-", "a=" + "x" * 64])
 def test_what_is_no_label_of_kubernetes(pair: str) -> None:
-    with pytest.raises(UsageError, match="is no label"):
+    with pytest.raises(UsageError, match="is not a label"):
         object_labels([pair])
 
 
@@ -77,5 +77,5 @@ def test_addresses(address: str, number: int) -> None:
     ["web", "web:", ":80", "web:0", "web:65536", "::1:80", "unix:/a", "http://web:80", "web:80/metrics", "a b:1"],
 )
 def test_what_prometheus_cannot_scrape(address: str) -> None:
-    with pytest.raises(UsageError, match="is no address with a port"):
+    with pytest.raises(UsageError, match="is not an address with a port"):
         host_port(address)
