@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from promgun.status.interval import Interval
 from promgun.status.snapshot import Snapshot
@@ -71,6 +71,8 @@ class History:
         if earlier is None:
             self.since, self.last = snapshot.at, snapshot
             return None
+        # A slot that is missing for a while goes on from where it was, it does not begin anew.
+        snapshot = replace(snapshot, slots={**earlier.slots, **snapshot.slots})
         interval = Interval.between(earlier, snapshot)
         if interval is None:
             return None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from promgun.status.snapshot import SlotTotals, Snapshot, Worker
+from promgun.status.snapshot import SlotTotals, Snapshot
 
 #: Seconds; two snapshots closer than this make no interval, their differences mean nothing.
 _SHORTEST = 1e-3
@@ -54,9 +54,10 @@ class Interval:
         total = sum(requests.values())
         durations = _bucket_increases(earlier.durations, later.durations)
         errors = sum(count for status, count in requests.items() if status.startswith("5"))
-        capacity = later.capacity or earlier.capacity
+        room = _capacity_seconds(earlier, later, seconds)
         slots = {slot: _increase_of(earlier.slots.get(slot), now) for slot, now in later.slots.items()}
-        busy = sum(totals.busy for totals in slots.values())
+        # what a worker was busy that neither snapshot has seen has no capacity to be compared with
+        busy = sum(min(slots[slot].busy, room[slot]) for slot in room.keys() & slots.keys())
         exits = _increases(earlier.exits, later.exits)
         return cls(
             seconds=seconds,
@@ -67,8 +68,8 @@ class Interval:
             p95=quantile(0.95, durations),
             p99=quantile(0.99, durations),
             longest_bound=max((bound for bound in durations if math.isfinite(bound)), default=0.0),
-            utilisation=busy / (seconds * capacity) if capacity else None,
-            workers={slot: _worker_interval(later.workers.get(slot), slots[slot], seconds) for slot in slots},
+            utilisation=_ratio(busy, sum(room.values())),
+            workers={slot: _worker_interval(slots[slot], room.get(slot, 0.0), seconds) for slot in slots},
             exits={cause: int(count) for cause, count in exits.items() if count},
         )
 
@@ -124,10 +125,27 @@ def _increase_of(earlier: SlotTotals | None, later: SlotTotals) -> SlotTotals:
     )
 
 
-def _worker_interval(worker: Worker | None, increase: SlotTotals, seconds: float) -> WorkerInterval:
-    capacity = worker.capacity if worker is not None else 0
+def _capacity_seconds(earlier: Snapshot, later: Snapshot, seconds: float) -> dict[int, float]:
+    """Return by slot the seconds that its worker could serve requests in the interval, times how many at once.
+
+    One that was born in it counts from then on, one that ended in it for all of it, because nobody knows when it did.
+    """
+    found = {}
+    for slot in earlier.workers.keys() | later.workers.keys():
+        before, after = earlier.workers.get(slot), later.workers.get(slot)
+        capacity = max(worker.capacity for worker in (before, after) if worker is not None)
+        lived = seconds if before is not None or after is None or not after.uptime else min(seconds, after.uptime)
+        found[slot] = capacity * lived
+    return found
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _worker_interval(increase: SlotTotals, room: float, seconds: float) -> WorkerInterval:
     return WorkerInterval(
         requests_per_second=increase.requests / seconds,
         cpu_share=increase.cpu / seconds,
-        utilisation=increase.busy / (seconds * capacity) if capacity else None,
+        utilisation=_ratio(min(increase.busy, room), room),
     )
