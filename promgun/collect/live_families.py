@@ -105,6 +105,11 @@ def master_rows(reading: Reading) -> Iterator[Row]:
     yield row(master.WORKERS, (WorkerCount.TARGET,), float(reading.workers_wanted))
     yield row(master.WORKERS, (WorkerCount.ALIVE,), float(len(reading.workers)))
     yield row(master.WORKERS, (WorkerCount.BOOTED,), float(sum(worker.has_booted for worker in reading.workers)))
+    if not any(owner.slot < 0 for owner in reading.owners):
+        return
+    user, system = reading.master_cpu
+    yield row(master.MASTER_CPU_SECONDS, (CpuMode.USER,), user / _NS)
+    yield row(master.MASTER_CPU_SECONDS, (CpuMode.SYSTEM,), system / _NS)
     if reading.master is None:
         return
     owner, facts = reading.master.owner, reading.master.facts
@@ -115,8 +120,6 @@ def master_rows(reading: Reading) -> Iterator[Row]:
     yield row(master.MASTER_UPTIME_SECONDS, (), owner.uptime(reading.taken_ns))
     if owner.figures is not None:
         yield row(master.MASTER_RESIDENT_MEMORY_BYTES, (), float(owner.figures.resident))
-        yield row(master.MASTER_CPU_SECONDS, (CpuMode.USER,), owner.figures.user / _NS)
-        yield row(master.MASTER_CPU_SECONDS, (CpuMode.SYSTEM,), owner.figures.system / _NS)
 
 
 def listener_rows(reading: Reading) -> Iterator[Row]:

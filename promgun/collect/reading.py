@@ -32,6 +32,8 @@ SUMMED = (
     SumBy(WORKER_REQUESTS.name, REQUESTS.name, ""),
     SumBy(WORKER_EXITS.name, WORKER_EXITS.name, "cause"),
 )
+#: All masters together, where slots are told apart by number: no slot has this one.
+_MASTERS = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Reading:
     owners: tuple[SlotOwner, ...]
     masters: tuple[Master, ...]
     totals: dict[int, SlotTotals]
+    #: nanoseconds of CPU that all masters of the store have used, by user and system
+    master_cpu: tuple[int, int]
     max_label_sets: int
     _read_values: Callable[[], StoredValues]
     _read_sums: Callable[[], Sums]
@@ -149,10 +153,24 @@ class InstanceReader:
             owners=owners,
             masters=newest_first(_masters(owners, facts)),
             totals={owner.slot: self._totals_of(owner) for owner in owners if owner.board[Cell.WORKED]},
+            master_cpu=self._master_cpu(owners),
             max_label_sets=max_label_sets,
             _read_values=lambda: self._reader.read(lambda names, sets: folded_sets(names, sets, max_label_sets)),
             _read_sums=self._reader.read_sums,
             _read_queues=self._queues.read,
+        )
+
+    def _master_cpu(self, owners: Iterable[SlotOwner]) -> tuple[int, int]:
+        """Return what the masters have used, ended ones included: the sum never sinks when one takes over or leaves."""
+        user = system = 0
+        for owner in owners:
+            if owner.slot < 0:
+                board, now = owner.board, owner.figures
+                user += board[Cell.CPU_USER_BASE] + max(board[Cell.OWN_CPU_USER], now.user if now else 0)
+                system += board[Cell.CPU_SYSTEM_BASE] + max(board[Cell.OWN_CPU_SYSTEM], now.system if now else 0)
+        return (
+            self._counters.clamp(_MASTERS, "user", user),
+            self._counters.clamp(_MASTERS, "system", system),
         )
 
     def _totals_of(self, owner: SlotOwner) -> SlotTotals:

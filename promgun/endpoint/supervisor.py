@@ -12,9 +12,17 @@ from typing import Any
 from promgun.endpoint.process import STOP_SIGNAL, EndpointConfig, spawn
 
 _STOP_TIME = 2.0
-#: Seconds to wait before another start, by how many processes in a row ended young.
+#: Seconds to wait after an attempt before the next one, by how many in a row have failed or ended young.
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _YOUNG = 10.0
+#: A process that somebody kills is started again after this time at most, once one has lived as long as that: it is no
+#: process that cannot live.
+_KILLED = 0.5
+#: So many ends in a row are told one by one, then how long nothing has been served, once a minute.
+_TOLD = 3
+_MINUTE = 60.0
+#: Seconds after which a process that still runs is taken to serve.
+_SERVES = 2.0
 
 
 class MetricsProcess:
@@ -35,6 +43,11 @@ class MetricsProcess:
         self._started = 0.0
         self._ended_young = 0
         self._next_start = 0.0
+        self._has_lived = False
+        self._told_at = 0.0
+        #: since when nothing has been served, and why; 0 while something is
+        self._dark_since = 0.0
+        self._reason = ""
 
     @property
     def pid(self) -> int:
@@ -42,16 +55,15 @@ class MetricsProcess:
         return self._child.pid if self._child is not None else 0
 
     def ensure(self) -> None:
-        """Start the child if there is none and the back-off is over."""
+        """Start the child if there is none and the back-off is over; say once a minute that nothing is served."""
+        self._tell_darkness()
         if self._child is not None or not self.listeners or self._clock() < self._next_start:
             return
+        self._started = self._clock()
         try:
             self._child = spawn(self.config, self.listeners)
         except OSError as error:
-            self._log.warning("The metrics process cannot be started: %s", error)
-            self._schedule()
-            return
-        self._started = self._clock()
+            self._schedule(f"The metrics process cannot be started: {error}", killed=False)
 
     def reap(self) -> None:
         """Reap a child that has ended, before Gunicorn's ``waitpid(-1)`` can.
@@ -63,14 +75,37 @@ class MetricsProcess:
         status = self._child.poll()
         if status is None:
             return
-        self._log.warning("The metrics process (pid:%s) ended with status %s; starting another", self.pid, status)
+        reason = f"The metrics process (pid:{self.pid}) ended with status {status}; starting another"
         self._child = None
-        self._schedule()
+        self._schedule(reason, killed=status < 0)
 
-    def _schedule(self) -> None:
+    def _schedule(self, reason: str, *, killed: bool) -> None:
         now = self._clock()
-        self._ended_young = self._ended_young + 1 if now - self._started < _YOUNG else 0
-        self._next_start = now + _BACK_OFF[min(self._ended_young, len(_BACK_OFF)) - 1 if self._ended_young else 0]
+        if now - self._started >= _YOUNG:
+            self._ended_young = 0
+            self._has_lived = True
+        else:
+            self._ended_young += 1
+        pause = _BACK_OFF[min(self._ended_young, len(_BACK_OFF)) - 1 if self._ended_young else 0]
+        self._next_start = now + (min(pause, _KILLED) if killed and self._has_lived else pause)
+        self._reason = reason
+        self._dark_since = self._dark_since or now
+        if self._ended_young <= _TOLD:
+            self._told_at = now
+            self._log.warning("%s", reason)
+
+    def _tell_darkness(self) -> None:
+        now = self._clock()
+        if self._child is not None and now - self._started >= _SERVES:
+            self._dark_since = 0.0
+        elif self._dark_since and now - self._told_at >= _MINUTE:
+            self._told_at = now
+            self._log.warning(
+                "No metrics have been served for %.0f s, in spite of %s starts in a row: %s",
+                now - self._dark_since,
+                self._ended_young,
+                self._reason,
+            )
 
     def stop(self) -> None:
         """End the child: running answers get a moment to finish."""
@@ -90,5 +125,5 @@ class MetricsProcess:
         self.config = config
         self.listeners = tuple(listeners)
         self._ended_young = 0
-        self._next_start = 0.0
+        self._next_start = self._dark_since = 0.0
         self.ensure()

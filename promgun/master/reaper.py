@@ -30,7 +30,7 @@ class WaitRecorder:
     has it, and then reaped by its pid: peeking at all workers before Gunicorn's own reap missed 3 ends of 262.
     """
 
-    def __init__(self, ended: Callable[[int], None], reaped: Callable[[int, int], None]) -> None:
+    def __init__(self, ended: Callable[[int], None], reaped: Callable[[int, int], int]) -> None:
         self._ended = ended
         self._reaped = reaped
 
@@ -38,7 +38,9 @@ class WaitRecorder:
         return getattr(os, name)
 
     def waitpid(self, pid: int, options: int) -> tuple[int, int]:
-        """Wait as ``os.waitpid(-1, WNOHANG)`` does, and call back before and after an ended child is reaped."""
+        """Wait as ``os.waitpid(-1, WNOHANG)`` does, and call back before and after an ended child is reaped: what the
+        second call returns is the status that Gunicorn sees.
+        """
         # macOS has waitid in Python from 3.13 on
         if pid == -1 and hasattr(os, "waitid"):
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -48,7 +50,7 @@ class WaitRecorder:
             pid = found.si_pid
         reaped, status = os.waitpid(pid, options)
         if reaped:
-            self._reaped(reaped, status)
+            status = self._reaped(reaped, status)
         return reaped, status
 
 
@@ -119,9 +121,14 @@ class WorkerEnds:
         view = self._read_board(slot.number)
         return view if view is not None and view[Cell.PID] == pid else None
 
-    def reaped(self, pid: int, status: int) -> None:
-        """Record a wait status; :meth:`classify_ended` does the rest."""
+    def reaped(self, pid: int, status: int) -> int:
+        """Record a wait status, :meth:`classify_ended` does the rest; return the one for Gunicorn to see.
+
+        Of a worker that the master itself has killed it sees a clean end: it would guess that memory ran out.
+        """
         self._seen.append((pid, status))
+        child = self._children.get(pid)
+        return 0 if child is not None and child.killed_by_us and status == signal.SIGKILL else status
 
     def classify_ended(self, living: Any) -> None:
         """Classify and count every worker that has ended since the last call; ``living`` is the arbiter's own table."""
@@ -166,14 +173,14 @@ class WorkerEnds:
                 continue
             self._counters.inc(REQUESTS_LOST, (cause, request.route))
             if not logged:
-                self._log.error(
-                    "Worker (pid:%s) ended (%s) while serving: %s, %.1f s, %s",
-                    pid,
-                    cause,
-                    request,
-                    request.age(now),
-                    request.phase.name.lower(),
-                )
+                self._log_lost(pid, cause, f"{request}, {request.age(now):.1f} s, {request.phase.name.lower()}")
+
+    def _log_lost(self, pid: int, cause: ExitCause, request: str) -> None:
+        if cause == ExitCause.GRACEFUL_TIMEOUT:
+            # What was asked for, and nothing that went wrong.
+            self._log.warning("Worker (pid:%s) was still serving after --graceful-timeout: %s", pid, request)
+        else:
+            self._log.error("Worker (pid:%s) ended (%s) while serving: %s", pid, cause, request)
 
     def timing_out(self, pid: int) -> None:
         """Log what a worker is serving that is about to be killed because it sent no heartbeat."""

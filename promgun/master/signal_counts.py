@@ -1,17 +1,43 @@
-"""Signals of the master, counted where Gunicorn handles them: in the main loop, by ``handle_<signal>``."""
+"""Signals of the master: those that end it go first, pending reloads become one, and each received one is counted.
+
+They are counted where Gunicorn handles them, in the main loop, by ``handle_<signal>``.
+"""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Sequence
 from typing import Any
 
 from promgun.metrics.families.master import MASTER_SIGNALS
 from promgun.metrics.label_values import MasterSignal
+
+#: What ends the master: nothing that waits with it makes a difference any more.
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def in_order(received: Sequence[int]) -> list[int]:
+    """Return signals in the order in which they are to be handled: those that end the master first, of several SIGHUP
+    only the last, because it reads what the others would have read.
+    """
+    ending = [number for number in received if number in _ENDING]
+    rest = [number for number in received if number not in _ENDING]
+    last = max((place for place, number in enumerate(rest) if number == signal.SIGHUP), default=-1)
+    return ending + [number for place, number in enumerate(rest) if number != signal.SIGHUP or place == last]
 
 
 class CountsSignals:
     """Overrides the arbiter's handlers, which are found by name (gunicorn 25.3 to 27.0 ``Arbiter.run``)."""
 
     instruments: Any
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Wait as Gunicorn does; reloads that are merged are counted here, because nothing handles them."""
+        received = super().wait_for_signals(timeout)  # type: ignore[misc] # the next class in the MRO, the Arbiter
+        ordered = in_order(received)
+        for _ in range(len(received) - len(ordered)):
+            self.instruments.counters.inc(MASTER_SIGNALS, (MasterSignal.HUP,))
+        return ordered
 
     def _counted(self, name: MasterSignal) -> None:
         self.instruments.counters.inc(MASTER_SIGNALS, (name,))

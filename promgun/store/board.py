@@ -1,8 +1,7 @@
 """The scoreboard: what the owner of a slot is doing, readable by anybody at any moment, also after SIGKILL.
 
 A board is the beginning of a slot's file: 64-bit signed cells at fixed places, times in nanoseconds of
-``CLOCK_MONOTONIC``, which
-on Linux all processes share. Every cell has one writer. Readers use ``pread`` and never map.
+``CLOCK_MONOTONIC``, which on Linux all processes share. Every cell has one writer. Readers use ``pread`` and never map.
 """
 
 from __future__ import annotations
@@ -75,6 +74,9 @@ class Cell(IntEnum):
     #: what others of the worker's user may not see of a process that changed user, so it says so itself
     OPEN_FDS = 19
     UNIQUE_MEMORY = 20
+    #: what a master has used of CPU, nanoseconds: booked for its slot when the next master takes it
+    OWN_CPU_USER = 21
+    OWN_CPU_SYSTEM = 22
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33
@@ -116,6 +118,7 @@ _ENDED = int(Cell.WRITES_ENDED)
 _BALANCE = int(Cell.UNLISTED_BALANCE)
 _UNLISTED = int(Cell.UNLISTED)
 _FIRST_LASTING = Cell.BUSY_BASE
+_BOOKED = ((Cell.OWN_CPU_USER, Cell.CPU_USER_BASE), (Cell.OWN_CPU_SYSTEM, Cell.CPU_SYSTEM_BASE))
 _CELLS = 64
 #: No time and no count of a slot is as high: a century in nanoseconds.
 _HIGHEST = 100 * 366 * 86_400 * 1_000_000_000
@@ -219,8 +222,7 @@ class Board:
         for cell in (_BALANCE, _UNLISTED, _BEGUN, _ENDED):
             cells[cell] += private[cell] - copied[cell]
 
-    # Why the order of the two stores below: whoever is killed between them leaves books that read too low, never too
-    # high.
+    # The order of the stores below: whoever is killed between them leaves books that read too low, never too high.
 
     def enter(self, now_ns: int) -> None:
         """Write down that a request begins for which there is no region."""
@@ -271,6 +273,8 @@ def fold_owner(cells: Any, ended_ns: int) -> None:
     for region in range(FIRST, LAST, STEP):
         cells[region + BUSY] = 0
         cells[region + START] = 0
+    for own, booked in _BOOKED:
+        cells[booked] += cells[own] if max(cells[own], cells[booked], -cells[own]) <= _HIGHEST else 0
     for cell in range(Cell.PID, _FIRST_LASTING):
         if cell not in {_BEGUN, _ENDED}:
             cells[cell] = 0

@@ -6,11 +6,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 from pathlib import Path
 from typing import Protocol
 
 from promgun.store.board import SIZE as BOARD_SIZE
-from promgun.store.board import Board, monotonic_ns
+from promgun.store.board import Board, Cell, monotonic_ns
 from promgun.store.client_links import link_into, link_masters, link_name
 from promgun.store.files import Owner, ValueFile, WrittenValueFile
 from promgun.store.master_file import MasterFile
@@ -22,6 +23,7 @@ from promgun.store.worker_table import WorkerTable
 
 _MOST_MASTERS = 64
 _LIVE = "gauge_live"
+_NS = 1_000_000_000
 
 
 class ProcessHome(Protocol):
@@ -104,6 +106,7 @@ class MasterHome:
         self._file = MasterFile(fd, MASTER_FILE_SIZE)
         self.rows = RowFile(self._file.memory, BOARD_SIZE, lambda _offset, _size: None, reserved=MASTER_FILE_SIZE)
         board.move_into(self._file.memory[:BOARD_SIZE], monotonic_ns())
+        self._board = board
 
     def open_value_file(self, prefix: str) -> ValueFile:
         """Open the file of a type of the application's metrics, which ``--preload`` makes in the master."""
@@ -123,6 +126,9 @@ class MasterHome:
 
     def flush(self) -> None:
         """Write out what has changed; raises ``OSError``."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self._board.cells[Cell.OWN_CPU_USER] = int(used.ru_utime * _NS)
+        self._board.cells[Cell.OWN_CPU_SYSTEM] = int(used.ru_stime * _NS)
         self._file.flush(self.rows.end)
         self.table.flush()
         for file in self._value_files.values():

@@ -227,6 +227,11 @@ def test_shutdown_and_a_worker_that_does_not_finish_in_time(hold: Hold, worker_t
         with probe(worker_type, *options, sandbox=sandbox) as server:
             hold(server, sandbox)
             assert server.stop() == 0
+        assert "Perhaps out of memory" not in server.log
+        if worker_type in {"sync", "gthread"}:
+            assert re.search(r"\[WARNING\] .* still serving after --graceful-timeout: GET /gate", server.log), (
+                server.log
+            )
         ends = server.dump("--dir", str(store)).by("cause", EXITS)
     assert ends == {"shutdown": 1, "graceful_timeout": 1}
 

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-#: A new master starts anew, which Prometheus knows as a counter reset.
-_OF_ONE_PROCESS = ("gunicorn_master_cpu_seconds",)
-
 
 class Watch:
     """Scrapes an address about 20 times a second while its ``with`` block runs.
@@ -91,8 +88,5 @@ def counters(page: Page) -> dict[str, float]:
     """Return every value of the page that may only rise, by its name and labels."""
     rising = [family for family in page.families.values() if family.type in {"counter", "histogram", "summary"}]
     return {
-        f"{sample.name}{sorted(sample.labels.items())}": sample.value
-        for family in rising
-        if not family.name.startswith(_OF_ONE_PROCESS)
-        for sample in family.samples
+        f"{sample.name}{sorted(sample.labels.items())}": sample.value for family in rising for sample in family.samples
     }

@@ -87,7 +87,7 @@ MASTER_CPU_SECONDS = CounterFamily[tuple[CpuMode]](
     labels=("mode",),
     group="master",
     closed={"mode": tuple(CpuMode)},
-    help="CPU time of the master.",
+    help="CPU time of the masters, of those included that ended after an upgrade or a rollback.",
 )
 
 FAMILIES: tuple[MetricSpec, ...] = (
