@@ -26,6 +26,8 @@ from promgun.endpoint.security import load_security
 from promgun.endpoint.server import MetricsEndpoint
 from promgun.errors import PromgunError
 from promgun.status.from_store import snapshot_of
+from promgun.store.readers_rights import rights_to_read
+from promgun.system.fewer_rights import become
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -58,6 +60,36 @@ class Source(Protocol):
 
     def worker_booted(self) -> bool:
         """Whether any worker is ready."""
+
+
+class ReadAsOwner:
+    """A store served by a process of root's: root's rights are given up for good once it is seen who writes there."""
+
+    def __init__(self, source: Source, store: Path) -> None:
+        self._source = source
+        self._store = store
+
+    def _give_up_rights(self) -> Source:
+        rights = rights_to_read(self._store)
+        if rights is not None:
+            become(rights.uid, rights.gid)
+        return self._source
+
+    def collect(self) -> Sequence[Metric]:
+        """Return the whole page."""
+        return self._give_up_rights().collect()
+
+    def read(self) -> Reading:
+        """Return a reading for the status."""
+        return self._give_up_rights().read()
+
+    def master_alive(self) -> bool:
+        """Whether a master holds the store."""
+        return self._give_up_rights().master_alive()
+
+    def worker_booted(self) -> bool:
+        """Whether any worker is ready."""
+        return self._give_up_rights().worker_booted()
 
 
 def run(argument: str) -> NoReturn:
@@ -131,7 +163,7 @@ def serve_store(
     ``web`` must have been found good by ``load_security``.
     """
     raise_open_files(Limits())
-    source = _load(collector)(store)
+    source = ReadAsOwner(_load(collector)(store), store)
     status = StatusFeed(lambda: snapshot_of(source.read()))
     asyncio.run(_serve(source, status, sockets, (signal.SIGINT, signal.SIGTERM), None, web))
 

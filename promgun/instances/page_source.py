@@ -6,7 +6,7 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +15,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from promgun.errors import InstanceError, StoreError, UsageError
 from promgun.instances.credentials import Credentials
+from promgun.instances.reading_child import ask_once
 from promgun.instances.registry import find
 from promgun.metrics.defaults import METRICS_ADDRESS
 
@@ -37,13 +39,43 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _PlainFamily:
+    """A metric family as a child of this process writes it down."""
+
+    name: str
+    help: str
+    kind: str
+    unit: str
+    samples: tuple[tuple[str, Mapping[str, str], float], ...]
+
+    @classmethod
+    def of(cls, family: Metric) -> _PlainFamily:
+        samples = tuple([(sample.name, sample.labels, sample.value) for sample in family.samples])
+        return cls(family.name, family.documentation, family.type, family.unit, samples)
+
+    def metric(self) -> Metric:
+        metric = Metric(self.name, self.help, self.kind, self.unit)
+        metric.samples = [Sample(name, dict(labels), value) for name, labels, value in self.samples]
+        return metric
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSource:
-    """The page as read from a store directory, by this process."""
+    """The page as read from a store directory: by this process, or by a child with its user's rights."""
 
     path: Path
 
     def families(self) -> list[Metric]:
         """Raises ``StoreError`` if there is no such directory or it may not be read."""
+        import promgun.collect.page  # noqa: F401, PLC0415 - the child may not be allowed to read where it is
+
+        families = ask_once(self.path, tuple[_PlainFamily, ...], self._plain_families)
+        return [family.metric() for family in families]
+
+    def _plain_families(self) -> tuple[_PlainFamily, ...]:
+        return tuple(map(_PlainFamily.of, self._collect()))
+
+    def _collect(self) -> list[Metric]:
         from promgun.collect.page import Collector  # noqa: PLC0415 - the reader is not needed for --url
         from promgun.store.run_places import find_run  # noqa: PLC0415 - same
 

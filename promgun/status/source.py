@@ -12,6 +12,7 @@ from promgun.collect.reading import InstanceReader
 from promgun.errors import InstanceError, PromgunError, StoreError
 from promgun.instances.credentials import Credentials
 from promgun.instances.page_source import UrlSource, source_for
+from promgun.instances.reading_child import StoreQuestion
 from promgun.instances.registry import find
 from promgun.status import from_store
 from promgun.status.from_page import FAMILIES, snapshot_of
@@ -38,22 +39,42 @@ class StoreSnapshots:
         self.name = name or str(store)
         self._named = bool(name)
         self._store = store
-        self._reader: InstanceReader | None = None
+        self._question: StoreQuestion[Snapshot] | None = None
 
     def snapshot(self) -> Snapshot:
         """Raises ``InstanceError`` while no master lives, ``StoreError`` when there is no such directory."""
-        if self._reader is None:
-            store = find(self.name).store if self._named else self._store
-            self._reader = InstanceReader(run_in(store))
-        snapshot = from_store.snapshot_of(self._reader.read(whole=False))
+        if self._question is None:
+            self._question = _snapshots_of(find(self.name).store if self._named else self._store)
+        try:
+            snapshot = self._question.ask()
+        except StoreError:
+            self._forget()
+            raise
         if snapshot.up:
             self.name = snapshot.details.name or self.name
             return snapshot
-        self._reader = None
+        self._forget()
         if not self._named and not self._store.is_dir():
             raise StoreError(f"cannot read the store {self._store}", "Is the instance still running? See: promgun ps")
         what = f"{self.name} is not running" if self._named else f"no instance runs on the store {self._store}"
         raise InstanceError(what, "See: promgun ps")
+
+    def _forget(self) -> None:
+        if self._question is not None:
+            self._question.close()
+            self._question = None
+
+
+def _snapshots_of(store: Path) -> StoreQuestion[Snapshot]:
+    reader: list[InstanceReader] = []
+
+    def take() -> Snapshot:
+        # Looked for in the process that reads.
+        if not reader:
+            reader.append(InstanceReader(run_in(store)))
+        return from_store.snapshot_of(reader[0].read(whole=False))
+
+    return StoreQuestion(store, Snapshot, take)
 
 
 class PageSnapshots:

@@ -255,13 +255,21 @@ def open_run(path: Path) -> RunDirectory:
 def find_run(path: Path) -> Path | None:
     """Return the run's directory that ``path`` is or, named by ``--metrics-dir``, has in it; ``None`` for neither.
 
-    Raises ``OSError`` when it cannot be looked into.
+    Raises ``OSError`` when there is no such directory, or nothing in it may be looked at. It need not be readable: of a
+    run's directory workers may only look at what they know the name of.
     """
-    names = os.listdir(path)
-    if SLOTS in names and MASTER in names:
+    os.stat(path)
+    if _is_folder(path / SLOTS) and _is_folder(path / MASTER):
         return path
     inner = path / INNER
-    return inner if INNER in names and (inner / SLOTS).is_dir() else None
+    return inner if _is_folder(inner / SLOTS) else None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def run_in(path: Path) -> Path:
