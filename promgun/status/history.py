@@ -17,9 +17,11 @@ DIGITS = 6
 _MOST_POINTS = 400
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Point:
     """The head figures of one interval that ended ``at`` (Unix time) after ``seconds``; ``None`` is not known.
+
+    Points are told apart by identity, which is what makes keeping their JSON cheap.
 
     ``workers`` (living ones), ``in_progress`` (requests) and ``queue`` (connections) are those of its end. Rates,
     shares and quantiles are rounded to ``DIGITS``.

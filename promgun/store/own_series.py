@@ -6,6 +6,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 
 from promgun.store.format import go_string
 from promgun.store.row_format import CellGroup, RowSchema
@@ -85,8 +87,7 @@ def _samples(group: CellGroup) -> tuple[tuple[str, tuple[tuple[str, str], ...]],
     """Return the sample of each cell of a family, and the label of a bucket."""
     if not group.bounds:
         return ((group.family, ()),)
-    bounds = [*map(go_string, group.bounds), "+Inf"]
-    buckets = [(f"{group.family}_bucket", (("le", bound),)) for bound in bounds]
+    buckets = [(f"{group.family}_bucket", (("le", text),)) for text in _bucket_texts(group.bounds)]
     return (*buckets, (f"{group.family}_sum", ()))
 
 
@@ -108,23 +109,32 @@ def complete(schema: RowSchema, numbers: tuple[float, ...]) -> Sequence[float]:
 def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, float]:
     """Return the sums of a family of ours by the values of a label.
 
-    For ``le`` these are the buckets of a histogram, each for itself, for an empty label the slots of workers.
+    For ``le`` these are the buckets of a histogram, not cumulative; for an empty label, the requests of each slot.
     """
     sums: dict[str, float] = {}
-    for total in totals:
-        first = total.schema.first_cells().get(family)
+    # Rows of a schema follow one another, so what only the schema decides is looked up once.
+    for schema, rows in groupby(totals, attrgetter("schema")):
+        first = schema.first_cells().get(family)
         if first is None:
             continue
         if label == "le":
-            group = next(group for group in total.schema.groups if group.family == family)
-            for place, bound in enumerate((*group.bounds, math.inf), first):
-                text = go_string(bound)
-                sums[text] = sums.get(text, 0.0) + total.numbers[place]
+            texts = _bucket_texts(next(group.bounds for group in schema.groups if group.family == family))
+            buckets = slice(first, first + len(texts))
+            for text, column in zip(texts, zip(*[row.numbers[buckets] for row in rows], strict=True), strict=True):
+                sums[text] = sums.get(text, 0.0) + sum(column)
         elif label:
-            value = total.values[total.schema.labels.index(label)]
-            sums[value] = sums.get(value, 0.0) + total.numbers[first]
+            index = schema.labels.index(label)
+            for row in rows:
+                sums[row.values[index]] = sums.get(row.values[index], 0.0) + row.numbers[first]
         else:
-            for slot, numbers in total.parts.items():
-                if slot >= 0:
-                    sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first]
+            for row in rows:
+                for slot, numbers in row.parts.items():
+                    if slot >= 0:
+                        sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first]
     return sums
+
+
+@lru_cache(maxsize=256)
+def _bucket_texts(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    """Return the values of ``le``, for bounds without the infinite one."""
+    return tuple(map(go_string, (*bounds, math.inf)))
