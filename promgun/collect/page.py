@@ -21,7 +21,11 @@ from promgun.store.run_places import run_in
 from promgun.store.series import Series
 
 #: Families of the application that have one of our names are not shown.
-_OWN = frozenset(spec.family for spec in CATALOG)
+_OWN = frozenset(
+    f"{spec.family}{end}"
+    for spec in CATALOG
+    for end in ("", "_total", "_bucket", "_count", "_sum", "_created", "_info")
+)
 
 
 class Collector:

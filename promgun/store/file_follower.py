@@ -21,19 +21,15 @@ from promgun.store.files import MAX_SIZE
 from promgun.store.run_directory import MASTER, SLOTS
 from promgun.store.run_reader import master_slot
 from promgun.store.series import Series
+from promgun.store.series_table import TOO_MANY, SeriesTable
 from promgun.system.safe_open import open_directory, open_regular
 
 #: Families of another kind sort behind: counters are summed before gauges of the same name are looked at.
 _KINDS = ("counter", "histogram", "summary", "gauge")
-#: What may follow the family's name in a sample's.
-_SUFFIXES = {
-    "counter": frozenset({"_total", "_created", ""}),
-    "histogram": frozenset({"_bucket", "_sum", "_count", "_created"}),
-    "summary": frozenset({"_sum", "_count", "_created", ""}),
-    "gauge": frozenset({""}),
-}
-
-
+#: What all files together may hold, and how many there may be; another that is beyond is left out.
+MOST_BYTES = 64 << 20
+MOST_FILES = 4096
+_NO_ROOM = "more than what one reading may hold"
 Pick = Callable[[Any], Any]
 
 
@@ -77,7 +73,9 @@ class FileFollower:
         self.path = path
         self.corrupt = 0
         self._known: dict[str, FollowedFile] = {}
-        self._series: dict[tuple[str, str, str], Series] = {}
+        self._series = SeriesTable()
+        #: bytes of all files
+        self._held = 0
         #: keys that were new in this reading: every slot has about the same ones
         self._parsed: dict[str, fmt.SeriesKey | None] = {}
         self._complaints: list[str] = []
@@ -88,8 +86,8 @@ class FileFollower:
         return complaints
 
     def interned(self) -> Iterator[Series]:
-        """Yield every series that any file ever held, in the order in which they were found."""
-        yield from self._series.values()
+        """Yield every series that any file ever held, in the order in which they were found, in whole families."""
+        return self._series.whole_families()
 
     def follow(self, wanted: Callable[[str, int], bool]) -> Iterator[FollowedFile]:
         """Read the files that are ``wanted`` by type and slot, and yield them, always in the same order.
@@ -98,6 +96,8 @@ class FileFollower:
         store; never raises for what stands in it.
         """
         present = set()
+        self._held = sum(len(file.data) for file in self._known.values())
+        self._series.make_room(series for file in self._known.values() for series in file.series)
         with ExitStack() as opened:
             files = []
             for folder, pattern, slot_of in _FOLDERS:
@@ -112,7 +112,7 @@ class FileFollower:
                             files.append((place, name, folder_fd))
             for (_, kind, slot), name, folder_fd in sorted(files):
                 present.add(name)
-                if wanted(kind, slot):
+                if wanted(kind, slot) and self._has_room(name):
                     file = self._refresh(folder_fd, name, kind, slot)
                     if file is not None:
                         yield file
@@ -131,6 +131,12 @@ class FileFollower:
         self._add(file, fmt.scan(data, fmt.read_used(data), parse=self._parse), kind, CHILDREN)
         self._parsed.clear()
         return file
+
+    def _has_room(self, name: str) -> bool:
+        if name in self._known or len(self._known) < MOST_FILES:
+            return True
+        self._complain("", f"more than {MOST_FILES:,} files")
+        return False
 
     def _refresh(self, directory_fd: int, name: str, kind: str, slot: int) -> FollowedFile | None:
         """Return a file as it is now, or as it was when it could be read last; ``None`` when it has just gone."""
@@ -154,6 +160,9 @@ class FileFollower:
         if status.st_size > MAX_SIZE:
             return self._last(name, "oversize")
         known = self._known.setdefault(name, FollowedFile())
+        if self._held - len(known.data) + status.st_size > MOST_BYTES:
+            return self._last(name, _NO_ROOM)
+        self._held -= len(known.data)
         # A file too short for a header is the one that it was.
         edition = fmt.read_edition(head) if len(head) == fmt.HEADER_SIZE else known.identity[2]
         identity = (status.st_dev, status.st_ino, edition)
@@ -176,6 +185,7 @@ class FileFollower:
             known.data = data
         else:
             damage = damage or "cut short"
+        self._held += len(known.data)
         if damage:
             self._complain(name, damage)
         known.damage = damage
@@ -186,9 +196,9 @@ class FileFollower:
         """Add entries that are new; return what is wrong with them, if anything."""
         damage = ""
         for key, position in found.entries:
-            series = self._intern(key, kind, slot)
+            series = self._series.find(kind, key, self._parse(key), _shown_slot(kind, slot))
             if series is None:
-                damage = "a name that no metric has"
+                damage = TOO_MANY if self._series.is_full else "a name or a bound that no metric has"
             else:
                 known.series.append(series)
                 known.offsets.append(position // 8)
@@ -202,33 +212,6 @@ class FileFollower:
         except KeyError:
             parsed = self._parsed[key] = fmt.parse_series_key(key)
             return parsed
-
-    def _intern(self, key: str, kind: str, slot: int) -> Series | None:
-        """Return the series that a key spells, ``None`` when no metric of that kind is called so."""
-        per_slot = kind in ("gauge_all", "gauge_liveall")
-        identity = (kind, key, str(slot) if per_slot else "")
-        series = self._series.get(identity)
-        if series is None:
-            parsed = self._parse(key)
-            if parsed is None:
-                return None
-            family, sample, labels, documentation = parsed
-            name, _, mode = kind.partition("_")
-            if not family or not sample.startswith(family) or sample[len(family) :] not in _SUFFIXES[name]:
-                return None
-            if per_slot:
-                labels = {**labels, "pid": "child" if slot == CHILDREN else f"slot{slot}"}
-            pairs = tuple(sorted((_printable(label), _printable(value)) for label, value in labels.items()))
-            series = self._series[identity] = Series(
-                family=_printable(family),
-                kind=name,
-                mode=mode,
-                sample=_printable(sample),
-                labels=pairs,
-                documentation=_printable(documentation),
-                names=tuple(label for label, _ in pairs if label != "le"),
-            )
-        return series
 
     def _last(self, name: str, reason: str | None) -> FollowedFile:
         """Return what a file held when it could be read last."""
@@ -245,9 +228,11 @@ class FileFollower:
             self._complaints.append(f"{name}: {reason}")
 
 
-def _printable(text: str) -> str:
-    """Return ``text`` without halves of surrogate pairs: JSON can spell them, no page can."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+def _shown_slot(kind: str, slot: int) -> str:
+    """Return whose value a gauge of each process is, as stock readers have it; empty for all others."""
+    if kind not in ("gauge_all", "gauge_liveall"):
+        return ""
+    return "child" if slot == CHILDREN else f"slot{slot}"
 
 
 def picker(offsets: list[int]) -> Pick | None:

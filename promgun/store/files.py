@@ -19,7 +19,7 @@ from promgun.store.healing import Harm, Healing, MappedFile, heal
 #: Small enough for a 64 MiB /dev/shm with many workers, large enough that most files never grow.
 INITIAL_SIZE = 1 << 14
 #: Beyond this a file is not ours: it would hold over 100,000 series.
-MAX_SIZE = 1 << 26
+MAX_SIZE = 1 << 24
 #: What a master has of the application's metrics, with --preload.
 WRITTEN_SIZE = 1 << 21
 

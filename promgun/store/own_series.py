@@ -16,6 +16,8 @@ from promgun.store.series import Series
 
 #: Returns those sets of a schema that count under another, with which: given labels and sets in the order of births.
 Fold = Callable[[Sequence[str], list[tuple[str, ...]]], dict[tuple[str, ...], tuple[str, ...]]]
+#: Label sets that are remembered, those that are gone included.
+_MOST_REMEMBERED = 100_000
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -32,6 +34,9 @@ class OwnSeries:
     def of(self, totals: Iterable[RowTotal], fold: Fold) -> list[Series]:
         """Return the series of all rows; rows that are folded add up in the one that they are folded into."""
         self._round += 1
+        if len(self._lists) > _MOST_REMEMBERED:
+            self._lists.clear()
+            self._series.clear()
         by_schema: dict[int, list[RowTotal]] = {}
         for total in totals:
             by_schema.setdefault(id(total.schema), []).append(total)

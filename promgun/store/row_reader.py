@@ -17,6 +17,11 @@ from promgun.store.row_format import RowHead, RowSchema, scan_rows
 Numbers = tuple[float, ...]
 Unpack = Callable[[bytes, int], Numbers]
 _PAGE = 4096
+#: What all files together may hold: bytes, files, schemas and label sets. What is beyond is left out, and counted once.
+MOST_BYTES = 64 << 20
+MOST_FILES = 4096
+MOST_SCHEMAS = 256
+MOST_SETS = 50_000
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +48,7 @@ class _KnownFile:
     schemas: dict[int, RowSchema] = field(default_factory=dict)
     rows: list[tuple[int, Unpack, RowTotal]] = field(default_factory=list)
     bad_rows: set[int] = field(default_factory=set)
+    left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +74,16 @@ class RowReader:
         self._schemas: dict[RowSchema, RowSchema] = {}
         self._totals: dict[int, dict[tuple[str, ...], RowTotal]] = {}
         self._changed: set[RowTotal] = set()
+        self._sets = 0
+        self._full = False
+        self._held = 0
 
     def read(self, contents: Iterable[RowContent]) -> list[RowTotal]:
         """Return the totals of every label set in ``contents``, by schema; never raises for what stands there.
 
         Of a file that is missing what it held last stays: its owner makes it again.
         """
+        self._held = sum(len(file.data) for file in self._files.values())
         for content in contents:
             self._add_file(content)
         for total in self._changed:
@@ -88,7 +98,8 @@ class RowReader:
 
     def _add_up(self, total: RowTotal) -> None:
         if not total.parts:
-            self._totals[id(total.schema)].pop(total.values, None)
+            if self._totals[id(total.schema)].pop(total.values, None) is not None:
+                self._sets -= 1
             return
         first, *others = (total.parts[order] for order in sorted(total.parts))
         for numbers in others:
@@ -98,6 +109,11 @@ class RowReader:
     def _add_file(self, content: RowContent) -> None:
         order, data = content.order, content.data
         known = self._files.get(order)
+        others = self._held - (0 if known is None else len(known.data))
+        if others + len(data) > MOST_BYTES or (known is None and len(self._files) >= MOST_FILES):
+            self._count_left_out(known)
+            return
+        self._held = others + len(data)
         if known is not None and known.identity != content.identity:
             self._drop_file(order)
             known = None
@@ -116,10 +132,22 @@ class RowReader:
                 continue
             self._read_row(known, order, offset, unpack, total)
         for row in found.rows:
-            total = self._total_of(row)
+            fresh = self._total_of(row)
+            if fresh is None:
+                self._count_left_out(known)
+                continue
             unpack = _unpacker(row.schema.cells)
-            known.rows.append((row.numbers, unpack, total))
-            self._read_row(known, order, row.numbers, unpack, total)
+            known.rows.append((row.numbers, unpack, fresh))
+            self._read_row(known, order, row.numbers, unpack, fresh)
+
+    def _count_left_out(self, known: _KnownFile | None) -> None:
+        """Count once that something of a file is beyond the limits; for all files that were never read together."""
+        if known is None:
+            self.corrupt += not self._full
+            self._full = True
+        elif not known.left_out:
+            known.left_out = True
+            self.corrupt += 1
 
     def _read_row(self, known: _KnownFile, order: int, offset: int, unpack: Unpack, total: RowTotal) -> None:
         if offset + 8 * total.schema.cells > len(known.data):
@@ -134,11 +162,17 @@ class RowReader:
         total.parts[order] = numbers
         self._changed.add(total)
 
-    def _total_of(self, row: RowHead) -> RowTotal:
+    def _total_of(self, row: RowHead) -> RowTotal | None:
+        """Return the total that a row counts in; ``None`` when there are too many."""
+        if row.schema not in self._schemas and len(self._schemas) >= MOST_SCHEMAS:
+            return None
         schema = self._schemas.setdefault(row.schema, row.schema)
         totals = self._totals.setdefault(id(schema), {})
         total = totals.get(row.values)
         if total is None:
+            if self._sets >= MOST_SETS:
+                return None
+            self._sets += 1
             total = totals[row.values] = RowTotal(schema, row.values, row.birth)
         total.birth = min(total.birth, row.birth)
         return total

@@ -32,7 +32,7 @@ class Series:
 
     def __post_init__(self) -> None:
         bound = next((value for label, value in self.labels if label == "le"), None)
-        self.upper = None if bound is None else _number(bound)
+        self.upper = None if bound is None else number(bound)
         self.group = self.labels if bound is None else tuple(pair for pair in self.labels if pair[0] != "le")
 
 
@@ -50,7 +50,8 @@ def merge_gauge(series: Series, value: float, stamp: float) -> None:
         series.value = value
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """Return the number that a text spells, NaN for one that spells none."""
     try:
         return float(text)
     except ValueError:

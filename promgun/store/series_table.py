@@ -1,0 +1,102 @@
+"""The application's series by key, each once: as many as one page may have, under names that can stand on one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from promgun.store.format import SeriesKey
+from promgun.store.series import Series, number
+
+#: Series that one page may have; a family that has more than there is room for is left out as a whole.
+MOST_SERIES = 50_000
+TOO_MANY = f"more than the {MOST_SERIES:,} series of one page"
+#: What may follow the family's name in a sample's.
+_SUFFIXES = {
+    "counter": frozenset({"_total", "_created", ""}),
+    "histogram": frozenset({"_bucket", "_sum", "_count", "_created"}),
+    "summary": frozenset({"_sum", "_count", "_created", ""}),
+    "gauge": frozenset({""}),
+}
+
+
+class SeriesTable:
+    """Series by the kind of their file, their key, and whose they are where each process has its own."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self._families: set[tuple[str, str]] = set()
+        #: families that are not whole, by kind and name
+        self._cut: set[tuple[str, str]] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another series."""
+        return len(self._series) >= MOST_SERIES
+
+    def whole_families(self) -> Iterator[Series]:
+        """Yield every series but those of families that are not whole, in the order in which they were found."""
+        cut = self._cut
+        return (series for series in self._series.values() if not cut or (series.kind, series.family) not in cut)
+
+    def make_room(self, held: Iterable[Series]) -> None:
+        """Forget series that no file holds any more, once there is no room for others."""
+        if self.is_full:
+            kept = {id(series) for series in held}
+            self._series = {key: series for key, series in self._series.items() if id(series) in kept}
+            self._families = {(series.kind, series.family) for series in self._series.values()}
+            self._cut &= self._families
+
+    def find(self, kind: str, key: str, parsed: SeriesKey | None, owner: str) -> Series | None:
+        """Return the series that a key spells; ``None`` when no metric of that kind is called so, or there is no room.
+
+        ``owner`` is the label ``pid`` of a gauge that each process has for itself, else empty.
+        """
+        identity = (kind, key, owner)
+        series = self._series.get(identity)
+        if series is None and parsed is not None:
+            series = self._make(kind, parsed, owner)
+            if series is not None:
+                self._series[identity] = series
+        return series
+
+    def _make(self, kind: str, parsed: SeriesKey, owner: str) -> Series | None:
+        family, sample, labels, documentation = parsed
+        name, _, mode = kind.partition("_")
+        if not family or not sample.startswith(family) or sample[len(family) :] not in _SUFFIXES[name]:
+            return None
+        if not _can_be_labels(name, labels):
+            return None
+        place = name, _printable(family)
+        if self.is_full:
+            if place in self._families:
+                self._cut.add(place)
+            return None
+        self._families.add(place)
+        if owner:
+            labels = {**labels, "pid": owner}
+        pairs = tuple(sorted((_printable(label), _printable(value)) for label, value in labels.items()))
+        return Series(
+            family=_printable(family),
+            kind=name,
+            mode=mode,
+            sample=_printable(sample),
+            labels=pairs,
+            documentation=_printable(documentation),
+            names=tuple(label for label, _ in pairs if label != "le"),
+        )
+
+
+def _can_be_labels(kind: str, labels: Mapping[str, str]) -> bool:
+    """Whether a page with these labels can be parsed: a reader refuses all of one that it cannot.
+
+    Names that begin with two underscores are Prometheus' own; prometheus_client 0.26 neither takes nor parses them.
+    """
+    if any(not name or name.startswith("__") for name in labels):
+        return False
+    return kind != "histogram" or "le" not in labels or not math.isnan(number(labels["le"]))
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` without halves of surrogate pairs: JSON can spell them, no page can."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
