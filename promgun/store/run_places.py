@@ -232,6 +232,12 @@ def attach(
     except OSError as error:
         os.close(fd)
         raise StoreError(f"The store {path} of the old master is being removed", "Start anew") from error
+    if owner.uid is not None and os.stat(SLOTS, dir_fd=fd, follow_symlinks=False).st_uid != owner.uid:
+        os.close(fd)
+        raise StoreError(
+            f"The store {path} of the old master belongs to the workers of another user",
+            "An upgrade by SIGUSR2 cannot change --user: restart the server, or take the change back",
+        )
     return RunDirectory(path, fd, owner, private=private, second_client=second_client)
 
 

@@ -725,3 +725,15 @@ def test_leaving_frees_every_descriptor(tmp_path: Path) -> None:
     left_over(tmp_path)
     sweep(tmp_path, Owner())
     assert descriptors() == before
+
+
+@needs_root
+def test_a_store_of_other_workers_cannot_be_attached(tmp_path: Path) -> None:
+    """SIGUSR2 with another ``user`` in the configuration: the new workers could write in none of its slots."""
+    first = create_private(Owner(NOBODY), [tmp_path])
+    before = descriptors()
+    with pytest.raises(StoreError, match="the workers of another user"):
+        attach(first.path, Owner(NOBODY - 1), first.identity, private=True)
+    assert descriptors() == before
+    attach(first.path, Owner(NOBODY), first.identity, private=True).close()
+    first.close()
