@@ -17,8 +17,9 @@ from promgun.collect.processes import ProcessFigures, SlotCounters
 from promgun.collect.slot_owners import SlotOwner, owners_of
 from promgun.metrics.defaults import MAX_LABEL_SETS
 from promgun.metrics.families.master import WORKER_EXITS
-from promgun.metrics.families.requests import REQUEST_DURATION_SECONDS, REQUESTS
+from promgun.metrics.families.requests import REQUESTS
 from promgun.metrics.families.workers import WORKER_REQUESTS
+from promgun.metrics.fine_durations import FINE_DURATIONS
 from promgun.metrics.label_sets import folded_sets
 from promgun.store.board import BoardView, Cell
 from promgun.store.master_info import MasterFacts, read_facts
@@ -28,7 +29,7 @@ from promgun.store.run_reader import master_slot
 #: The sums that a status shows. A worker's requests are those of its slot.
 SUMMED = (
     SumBy(REQUESTS.name, REQUESTS.name, "status"),
-    SumBy(REQUEST_DURATION_SECONDS.name, REQUEST_DURATION_SECONDS.name, "le"),
+    SumBy(FINE_DURATIONS, FINE_DURATIONS, "le"),
     SumBy(WORKER_REQUESTS.name, REQUESTS.name, ""),
     SumBy(WORKER_EXITS.name, WORKER_EXITS.name, "cause"),
 )

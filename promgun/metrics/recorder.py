@@ -23,6 +23,7 @@ from promgun.metrics.families.requests import (
     REQUESTS,
     RESPONSE_SIZE_BYTES,
 )
+from promgun.metrics.fine_durations import FINE_BOUNDS, FINE_SCHEMA
 from promgun.metrics.statuses import status_label
 from promgun.store.process import ProcessStore
 from promgun.store.row_format import CellGroup, RowSchema
@@ -30,9 +31,10 @@ from promgun.store.values import has_gil
 
 _METHODS = frozenset(METHODS)
 #: Where one (method, route, status) counts: the cells, and in them the indexes of the requests, of the first bucket and
-#: the sum of the durations, of the sizes received, of the sizes sent. A plain tuple: it is unpacked for each request,
+#: the sum of the durations, of the sizes received, of the sizes sent; then cells and first bucket of the slot's fine
+#: histogram of durations. A plain tuple: it is unpacked for each request,
 #: which a named one makes three times as slow (CPython 3.11).
-Row = tuple[Any, int, int, int, int, int, int, int]
+Row = tuple[Any, int, int, int, int, int, int, int, Any, int]
 
 #: What counts one answered request.
 Record = Callable[[str, str, int, float, int, int], None]
@@ -59,6 +61,7 @@ class Recorder:
         self._firsts = tuple(self._schema.first_cells().values())
         self._rows: dict[tuple[str, str, int], Row] = {}
         self._by_labels: dict[tuple[str, ...], Row] = {}
+        self._fine: tuple[Any, int] | None = None
         #: ``record(method, route, status, seconds, received, sent)`` counts one answered request: seconds from head to
         #: last byte, body bytes received and sent.
         self.record = self._recorder() if has_gil() else self._locked_recorder(store, self._recorder())
@@ -67,18 +70,19 @@ class Recorder:
     def _detach(self) -> None:
         self._rows.clear()
         self._by_labels.clear()
+        self._fine = None
 
     def _recorder(self) -> Record:
         """Return the function that counts; all it needs is in its closure."""
         rows, new_row = self._rows, self._row
         duration_bounds, size_bounds = self._duration_bounds, self._size_bounds
-        smallest = size_bounds[0]
+        smallest, fine_bounds = size_bounds[0], FINE_BOUNDS
 
         def record(method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
             row = rows.get((method, route, status))
             if row is None:
                 row = new_row(method, route, status)
-            cells, requests, durations, seconds_sum, sizes_in, in_sum, sizes_out, out_sum = row
+            cells, requests, durations, seconds_sum, sizes_in, in_sum, sizes_out, out_sum, fine_cells, fine = row
             if sent:
                 if sent > smallest:
                     bucket = sizes_out + bisect_left(size_bounds, sent)
@@ -93,6 +97,8 @@ class Recorder:
             bucket = durations + bisect_left(duration_bounds, seconds)
             cells[bucket] += 1.0
             cells[seconds_sum] += seconds
+            bucket = fine + bisect_left(fine_bounds, seconds)
+            fine_cells[bucket] += 1.0
 
         return record
 
@@ -134,7 +140,24 @@ class Recorder:
         requests, durations, sizes_in, sizes_out = (start + first for first in self._firsts)
         seconds_sum = durations + len(self._duration_bounds) + 1
         sizes = len(self._size_bounds) + 1
-        return cells, requests, durations, seconds_sum, sizes_in, sizes_in + sizes, sizes_out, sizes_out + sizes
+        sums = sizes_in + sizes, sizes_out + sizes
+        fine_cells, fine = self._fine_place()
+        return cells, requests, durations, seconds_sum, sizes_in, sums[0], sizes_out, sums[1], fine_cells, fine
+
+    def _fine_place(self) -> tuple[Any, int]:
+        """Return where the fine histogram of the slot counts."""
+
+        def placed(cells: Any, indexes: Sequence[int]) -> None:
+            self._fine = cells, indexes[0]
+            for label, row in self._by_labels.items():
+                self._by_labels[label] = (*row[:-2], cells, indexes[0])
+            for asked, row in self._rows.items():
+                self._rows[asked] = (*row[:-2], cells, indexes[0])
+
+        if self._fine is None:
+            found, indexes = self._store.allocate_row(FINE_SCHEMA, (), placed)
+            self._fine = found, indexes[0]
+        return self._fine
 
 
 def request_schema(duration_bounds: Sequence[float], size_bounds: Sequence[float]) -> RowSchema:

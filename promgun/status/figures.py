@@ -5,16 +5,18 @@ Both views show what stands here, so neither formats a number or knows a thresho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 
+from promgun.metrics.fine_durations import FINE_BOUNDS, WIDEST
 from promgun.metrics.label_values import WorkerState
 from promgun.status import texts
 from promgun.status.history import Point
-from promgun.status.interval import Interval, WorkerInterval
+from promgun.status.interval import Interval, WorkerInterval, quantile_bounds
 from promgun.status.snapshot import OpenRequest, Snapshot, Worker
 from promgun.store.request_table import Phase
 
@@ -96,12 +98,22 @@ def _in_use(snapshot: Snapshot, _interval: Interval | None) -> str:
 
 def _quantile(_snapshot: Snapshot, interval: Interval | None, *, name: str) -> str:
     value: float | None = None if interval is None else getattr(interval, name)
-    beyond = interval is not None and value is not None and value == interval.longest_bound
-    return f"> {texts.latency(value)}" if beyond else texts.latency(value)
+    if interval is None or value is None:
+        return texts.NOTHING
+    low, high = quantile_bounds(_QUANTILES[name], interval.buckets)
+    if math.isinf(high):
+        return f"> {texts.latency(value)}"
+    # Of a page that another host serves only the contract's buckets are known: no number is shown that nobody knows.
+    coarse = high > low * WIDEST and high > FINE_BOUNDS[0]
+    return texts.between(low, high) if coarse else texts.latency(value)
+
+
+#: The share of requests that took no longer, by figure.
+_QUANTILES = MappingProxyType({"p50": 0.5, "p95": 0.95, "p99": 0.99, "longest": 1.0})
 
 
 def _latency(name: str) -> Figure:
-    return Figure(name, partial(_quantile, name=name), attrgetter(name), texts.latency, scale=attrgetter("p99"))
+    return Figure(name, partial(_quantile, name=name), attrgetter(name), texts.latency, scale=attrgetter("longest"))
 
 
 #: By name, in the order of the page.
@@ -129,7 +141,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
             ),
             Figure("queue", _queue, attrgetter("queue"), least=1.0),
             Figure("in use", _in_use, attrgetter("in_progress"), least=1.0),
-            *map(_latency, ("p50", "p95", "p99")),
+            *map(_latency, _QUANTILES),
         )
     }
 )

@@ -11,8 +11,9 @@ from itertools import accumulate
 from promgun.collect.reading import Reading
 from promgun.collect.slot_owners import SlotOwner, worker_state
 from promgun.metrics.families.master import INFO, WORKER_EXITS
-from promgun.metrics.families.requests import REQUEST_DURATION_SECONDS, REQUESTS
+from promgun.metrics.families.requests import REQUESTS
 from promgun.metrics.families.workers import WORKER_REQUESTS
+from promgun.metrics.fine_durations import FINE_DURATIONS
 from promgun.metrics.label_values import ExitCause
 from promgun.status.snapshot import Details, OpenRequest, Queue, SlotTotals, Snapshot, Worker
 from promgun.store.board import Cell
@@ -36,7 +37,7 @@ def snapshot_of(reading: Reading) -> Snapshot:
         workers=workers,
         slots=_slots(reading),
         requests=reading.sums[REQUESTS.name],
-        durations=_cumulative(reading.sums[REQUEST_DURATION_SECONDS.name]),
+        durations=_cumulative(reading.sums[FINE_DURATIONS]),
         queues=tuple(Queue(queue.address, queue.waiting, queue.limit) for queue in reading.queues),
         exits={cause: int(reading.sums[WORKER_EXITS.name].get(cause, 0)) for cause in ExitCause},
         details=Details(

@@ -37,6 +37,7 @@ class Point:
     p50: float | None
     p95: float | None
     p99: float | None
+    longest: float | None
     utilisation: float | None
 
 
@@ -115,6 +116,7 @@ def _point(snapshot: Snapshot, interval: Interval) -> Point:
         p50=_rounded(interval.p50),
         p95=_rounded(interval.p95),
         p99=_rounded(interval.p99),
+        longest=_rounded(interval.longest),
         utilisation=_rounded(interval.utilisation),
     )
 

@@ -32,14 +32,14 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
         workers_by_state              {state: n}, of states that any worker is in
         now                           {workers, requests_in_progress, capacity, queue_connections, queue_limit,
                                       requests_per_second, error_share, p50_seconds, p95_seconds, p99_seconds,
-                                      longest_bound_seconds, utilisation_share}
+                                      longest_seconds, longest_bound_seconds, utilisation_share}
         figures                       [{name, text, level, point, most, ceiling}], the head of the status page: text is
                                       the figure now, level "", "warn" or "bad", point the key of history.points that
                                       its chart shows, most the text of the largest of those, ceiling a full bar
         history                       {seconds, points}: one point an interval, oldest first, {at_unix_seconds,
                                       interval_seconds, workers, requests_in_progress, queue_connections,
                                       requests_per_second, error_share, p50_seconds, p95_seconds, p99_seconds,
-                                      utilisation_share}
+                                      longest_seconds, utilisation_share}
         queues                        [{listener, connections, limit}]
         workers                       [{worker_id, pid, state, requests_in_progress, capacity, requests_per_second,
                                       cpu_share, utilisation_share, resident_memory_bytes, requests_left,
@@ -50,7 +50,8 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
         exits                         {total: {cause: n}, since_watch: {cause: n}, watched_since_unix_seconds,
                                       last: [{at_unix_seconds, cause, count}]}, the last one first
 
-    A quantile that equals ``longest_bound_seconds`` may be any longer. ``cpu_share`` is in CPUs: 1 is one CPU in full.
+    Quantiles, and the longest request, are right to 5 % from 1 ms to 1,000 s; one that equals ``longest_bound_seconds``
+    may be any longer. ``cpu_share`` is in CPUs: 1 is one CPU in full.
     """
     texts_by_key = {key: _encode(value) for key, value in _without_points(snapshot, history, paths=paths).items()}
     points = ", ".join(map(_point_text, history.points))
@@ -136,6 +137,7 @@ _POINT_KEYS = {
     "p50": "p50_seconds",
     "p95": "p95_seconds",
     "p99": "p99_seconds",
+    "longest": "longest_seconds",
 }
 
 
@@ -163,6 +165,7 @@ _RATES = {
     "p50": "p50_seconds",
     "p95": "p95_seconds",
     "p99": "p99_seconds",
+    "longest": "longest_seconds",
     "utilisation": "utilisation_share",
 }
 
@@ -188,6 +191,7 @@ def _point(point: Point) -> dict[str, float | None]:
         "p50_seconds": point.p50,
         "p95_seconds": point.p95,
         "p99_seconds": point.p99,
+        "longest_seconds": point.longest,
         "utilisation_share": point.utilisation,
     }
 

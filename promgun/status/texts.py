@@ -63,6 +63,11 @@ def latency(seconds: float | None) -> str:
     return f"{three(seconds)} s" if seconds < _LONG else duration(seconds)
 
 
+def between(low: float, high: float) -> str:
+    """A duration that is known by two bounds only: ``1–2.5 s``."""  # noqa: RUF002 - a dash
+    return f"{low:g}–{high:g} s"  # noqa: RUF001 - a dash
+
+
 def age(seconds: float | None) -> str:
     """How long something has been going on, in few characters: ``0.4s``, ``12s``, ``5m3s``; empty for ``None``."""
     if seconds is None:

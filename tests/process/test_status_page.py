@@ -201,7 +201,7 @@ def test_no_text_becomes_markup_and_none_breaks_the_layout(browser: Browser) -> 
         lefts = browser.run(
             "return [...document.querySelectorAll('.figure')].map(box => box.getBoundingClientRect().left)"
         )
-        assert len(lefts) == 9
+        assert len(lefts) == len(FIGURES)
         assert len(set(lefts)) == 1, "one column"
         assert browser.console() == []
 

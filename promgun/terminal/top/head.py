@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from promgun.status.figures import FIGURES, FINE, Figure
 from promgun.status.texts import NOTHING
 from promgun.terminal.top.charts import Glyphs, bars, pieces
@@ -17,8 +19,8 @@ _TWO_COLUMNS = 60
 _GAP = "  "
 
 
-LEFT = tuple(FIGURES[name] for name in ("requests", "errors", "utilised", "queue"))
-RIGHT = tuple(FIGURES[name] for name in ("p50", "p95", "p99", "in use"))
+LEFT = tuple(FIGURES[name] for name in ("requests", "errors", "utilised", "queue", "in use"))
+RIGHT = tuple(FIGURES[name] for name in ("p50", "p95", "p99", "longest"))
 WORKERS = FIGURES["workers"]
 
 
@@ -31,10 +33,11 @@ def head_lines(view: View, width: int, glyphs: Glyphs) -> list[Line]:
     half = (width - len(_GAP)) // 2
     chart = min(_MOST_PIECES, half - LABEL - _VALUE)
     lines = [_workers(view, width, chart, half + len(_GAP) + LABEL + _VALUE, glyphs)]
-    return lines + [
-        [*_figure(view, left, chart, half, glyphs), (_GAP, "plain"), *_figure(view, right, chart, half, glyphs)]
-        for left, right in zip(LEFT, RIGHT, strict=True)
-    ]
+    blank: Line = [(" " * half, "plain")]
+    for left, right in zip_longest(LEFT, RIGHT):
+        beside = blank if right is None else _figure(view, right, chart, half, glyphs)
+        lines.append([*_figure(view, left, chart, half, glyphs), (_GAP, "plain"), *beside])
+    return lines
 
 
 def _figure(view: View, figure: Figure, chart: int, width: int, glyphs: Glyphs) -> Line:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from promgun.collect.reading import SUMMED, InstanceReader
+from promgun.collect.reading import InstanceReader
 from promgun.errors import InstanceError, StoreError
 from promgun.instances.page_source import UrlSource
 from promgun.metrics.families.requests import REQUEST_DURATION_SECONDS
@@ -20,14 +20,14 @@ from promgun.status.source import PageSnapshots, StoreSnapshots, with_names
 from promgun.store import format as fmt
 from promgun.store.board import Cell, Role
 from promgun.store.process import ProcessStore
-from promgun.store.reader import StoreReader
+from promgun.store.reader import StoreReader, SumBy
 from promgun.store.row_format import CellGroup, RowSchema
 from tests.support import boards
 from tests.support.store_fixtures import opened, slots_of, write_file
 
 REQUESTS = "gunicorn_requests_total"
 DURATIONS = REQUEST_DURATION_SECONDS.name
-SUMS = [wanted for wanted in SUMMED if wanted.name in {REQUESTS, DURATIONS}]
+SUMS = [SumBy(REQUESTS, REQUESTS, "status"), SumBy(DURATIONS, DURATIONS, "le")]
 SCHEMA = request_schema((0.5,), (256.0,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from itertools import product
@@ -66,9 +67,10 @@ def test_every_part_is_on_the_screen(size: tuple[int, int]) -> None:
         "errors    1.00 %",
         "utilised  25.0 %",
         "queue     3 of 2048",
-        "p50       100 ms",
+        "p50       0\N{EN DASH}0.1 s",
         "p95",
-        "p99       1.00 s",
+        "p99       0.1\N{EN DASH}1 s",
+        "longest   1\N{EN DASH}5 s",
         "in use    4 of 16",
         "killed 7 (+7)  timeout 1",
         "q quit",
@@ -80,7 +82,7 @@ def test_every_part_is_on_the_screen(size: tuple[int, int]) -> None:
     assert heading.split() == ["SLOT", "PID", "STATE", "REQUEST", "AGE", "REQ/S", "IN", "USE", "CPU", "MEM", "LEFT"]
     row = next(line for line in lines if "4004" in line)
     assert row.split()[-6:] == ["14s", "40.0", "1/4", "50%", "23.8M", "77"]
-    assert sum("█" in line for line in lines) == 5, "the charts of nine figures, two a line but the first"
+    assert sum("█" in line for line in lines) == 5, "the charts of ten figures: a line has two, or one that is full"
 
 
 def test_head_before_there_is_an_interval_has_dashes() -> None:
@@ -154,7 +156,7 @@ def test_request_whose_head_is_being_read_shows_its_phase() -> None:
 
 
 def test_page_without_details_shows_the_age_alone() -> None:
-    row = drawn(view(1, running=(), pid=None, oldest_request=2.5))[8]
+    row = drawn(view(1, running=(), pid=None, oldest_request=2.5))[9]
     assert row.split()[:4] == ["1", NOTHING, "busy", "2.5s"]
 
 
@@ -211,6 +213,7 @@ def point(at: float, seconds: float, rate: float) -> Point:
         p50=None,
         p95=None,
         p99=None,
+        longest=None,
         utilisation=None,
     )
 
@@ -238,7 +241,7 @@ def test_terminal_without_unicode_gets_none() -> None:
 def test_quantile_beyond_the_last_bucket_is_marked() -> None:
     shown = view()
     assert shown.interval is not None
-    beyond = replace(shown, interval=replace(shown.interval, p50=10.0, longest_bound=10.0))
+    beyond = replace(shown, interval=replace(shown.interval, p50=10.0, buckets={10.0: 1.0, math.inf: 9.0}))
     assert "> 10.0 s" in drawn(beyond)[2]
 
 

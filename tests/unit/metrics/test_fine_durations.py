@@ -1,0 +1,60 @@
+"""The fine histogram: what an application always takes is what its quantiles say, to 5 %."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from promgun.collect.reading import InstanceReader
+from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
+from promgun.metrics.counters import Counters
+from promgun.metrics.fine_durations import FINE_BOUNDS, WIDEST
+from promgun.metrics.recorder import Recorder
+from promgun.status.from_store import snapshot_of
+from promgun.status.history import History
+from promgun.store.board import Role
+from tests.support.store_fixtures import Opened, opened
+
+
+def test_bounds_are_close_enough() -> None:
+    assert FINE_BOUNDS[0] == 0.001
+    assert FINE_BOUNDS[-1] == 1000.0
+    assert all(low < high <= WIDEST * low for low, high in pairwise(FINE_BOUNDS))
+
+
+def counting(slot: Opened) -> Recorder:
+    """Return what counts requests in a slot, as a worker's."""
+    slot.store.own_slot()
+    return Recorder(slot.store, Counters(slot.store, 1000), DURATION_BUCKETS, SIZE_BUCKETS)
+
+
+@pytest.mark.parametrize("seconds", [0.00105, 0.0042, 0.0123, 0.999, 1.0, 1.11, 7.77, 59.9, 999.0])
+def test_quantiles_of_an_application_that_always_takes_the_same(tmp_path: Path, seconds: float) -> None:
+    with opened(tmp_path, Role.WORKER) as first, opened(tmp_path, Role.WORKER) as second:
+        recorders = [counting(first), counting(second)]
+        reader, history = InstanceReader(tmp_path), History()
+        recorders[0].record("GET", "", 200, 0.5, 0, 1)
+        history.add(snapshot_of(reader.read(whole=False)))
+        for recorder in recorders:
+            for route in ("/a", "/b"):
+                recorder.record("GET", route, 200, seconds, 0, 1)
+        last = snapshot_of(reader.read(whole=False))
+        history.add(last)
+        interval = history.interval
+        assert interval is not None
+        assert last.durations[max(last.durations)] == 5
+        for value in (interval.p50, interval.p95, interval.p99, interval.longest):
+            assert value == pytest.approx(seconds, rel=0.05)
+
+
+def test_places_move_from_private_memory_into_the_slot(tmp_path: Path) -> None:
+    with opened(tmp_path, Role.WORKER) as slot:
+        recorder = Recorder(slot.store, Counters(slot.store, 1000), DURATION_BUCKETS, SIZE_BUCKETS)
+        recorder.record("GET", "/a", 200, 0.5, 0, 1)
+        slot.store.retry_now()
+        recorder.record("GET", "/a", 200, 0.5, 0, 1)
+        recorder.record("GET", "/b", 200, 0.5, 0, 1)
+        durations = snapshot_of(InstanceReader(tmp_path).read(whole=False)).durations
+        assert durations[max(durations)] == 3
