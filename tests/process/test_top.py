@@ -397,9 +397,13 @@ def test_cheap_snapshot_says_what_the_page_says(server: PromgunProcess) -> None:
         same = ("requests", "exits", "queues", "info", "target", "states", "in_progress", "capacity")
         # The buckets of the one are finer; all requests are in both.
         counted = [max(seen.durations.values(), default=0) for seen in (cheap, whole)]
-        return counted[0] == counted[1] and all(getattr(whole, name) == getattr(cheap, name) for name in same) and all(
-            cheap.slots[slot].requests == totals.requests and cheap.slots[slot].busy == pytest.approx(totals.busy)
-            for slot, totals in whole.slots.items()
+        return (
+            counted[0] == counted[1]
+            and all(getattr(whole, name) == getattr(cheap, name) for name in same)
+            and all(
+                cheap.slots[slot].requests == totals.requests and cheap.slots[slot].busy == pytest.approx(totals.busy)
+                for slot, totals in whole.slots.items()
+            )
         )
 
     wait_until(agree)
