@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promgun.errors import UsageError
-
-_MOST_BYTES = 64 * 1024
+from promgun.system.secrets import read_password
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +58,13 @@ def _unusable(flag: str, path: Path, error: OSError) -> UsageError:
 
 
 def read_secret(flag: str, path: Path) -> str:
-    """Return the first line of a file; raises ``UsageError`` if it cannot be read or has none."""
+    """Return the first line of a regular file; raises ``UsageError`` if it cannot be read or has none."""
     try:
-        with path.open("rb") as file:
-            line = file.read(_MOST_BYTES).decode().partition("\n")[0].rstrip("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{flag} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not line or not line.isprintable():
-        raise UsageError(f"{flag} {path} holds no secret in its first line")
-    return line
+        return read_password(path)
+    except OSError as error:
+        raise UsageError(f"{flag} {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{flag} {path} holds no secret in its first line") from error
 
 
 def credentials(
