@@ -9,22 +9,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from promgun.errors import ExitCode
 from promgun.master.exit_causes import End, OomWatch, classify
+from promgun.metrics.catalog import OVERFLOW
 from promgun.metrics.counters import Counters
 from promgun.metrics.families.master import WORKER_EXITS
 from promgun.metrics.families.requests import REQUESTS_LOST
 from promgun.metrics.label_values import ExitCause
 from promgun.store.board import BoardView, Cell, ExitHint, monotonic_ns
-from promgun.store.request_table import Phase
+from promgun.store.request_table import read_unanswered
 from promgun.store.slot_lock import SlotLock
 from promgun.store.worker_table import WorkerTable
 from promgun.system.procfs import process_start, read_usage
 
+_BOOT_FAILURES = frozenset({ExitCode.WORKER_BOOT, ExitCode.APP_LOAD})
+#: More than a worker can have at once: who finds more has found nonsense.
+_MOST_UNLISTED = 1_000_000
 _ENDING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGKILL})
 
 
 class WaitRecorder:
     """``os`` as Gunicorn's ``reap_workers`` sees it: ``waitpid`` is recorded, all else is passed on.
+
+    ``ended`` is called before a child is reaped; ``reaped`` with its status, and returns the one to go on with.
 
     A child is looked at first (``WNOWAIT``), so that the CPU time it used can be added to its slot while /proc still
     has it, and then reaped by its pid: peeking at all workers before Gunicorn's own reap missed 3 ends of 262.
@@ -124,11 +131,20 @@ class WorkerEnds:
     def reaped(self, pid: int, status: int) -> int:
         """Record a wait status, :meth:`classify_ended` does the rest; return the one for Gunicorn to see.
 
-        Of a worker that the master itself has killed it sees a clean end: it would guess that memory ran out.
+        Of a worker that the master itself has killed it sees a clean end: it would guess that memory ran out. So it
+        does of one that had booted and exits with 3 or 4: it would take it for one that cannot boot, and end the server
+        (25.3 to 27.0).
         """
         self._seen.append((pid, status))
         child = self._children.get(pid)
-        return 0 if child is not None and child.killed_by_us and status == signal.SIGKILL else status
+        if child is None:
+            return status
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) in _BOOT_FAILURES and child.slot is not None:
+            view = self._board_of(pid, child.slot)
+            if view is not None and view[Cell.BOOTED] > 0:
+                self._log.error("Worker (pid:%s) exited with code %s.", pid, os.WEXITSTATUS(status))
+                return 0
+        return 0 if child.killed_by_us and status == signal.SIGKILL else status
 
     def classify_ended(self, living: Any) -> None:
         """Classify and count every worker that has ended since the last call; ``living`` is the arbiter's own table."""
@@ -159,21 +175,27 @@ class WorkerEnds:
             )
         )
         self._counters.inc(WORKER_EXITS, (cause,))
-        if view is not None and cause.unclean:
-            self._log_lost_requests(pid, view, cause, logged=child.logged)
+        if view is not None:
+            self._count_lost_requests(pid, view, cause, logged=child.logged)
         if slot is not None:
             if not self._table[slot.number].ended:
                 self._table.ended(slot.number, monotonic_ns(), None)
             self._release(slot)
 
-    def _log_lost_requests(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
+    def _count_lost_requests(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
+        """Count what the worker had not answered; one that was asked to end left it after its graceful timeout."""
+        if not cause.unclean:
+            cause = ExitCause.GRACEFUL_TIMEOUT
         now = monotonic_ns()
-        for request in view.running():
-            if request.phase < Phase.APPLICATION:
-                continue
+        for request in sorted(read_unanswered(view.data), key=lambda request: request.start):
             self._counters.inc(REQUESTS_LOST, (cause, request.route))
-            if not logged:
+            if not logged and request.start:
                 self._log_lost(pid, cause, f"{request}, {request.age(now):.1f} s, {request.phase.name.lower()}")
+        more = view[Cell.UNLISTED] - view[Cell.UNLISTED_ANSWERED]
+        if 0 < more <= _MOST_UNLISTED:
+            self._counters.inc(REQUESTS_LOST, (cause, OVERFLOW), more)
+            if not logged:
+                self._log_lost(pid, cause, f"{more} more requests")
 
     def _log_lost(self, pid: int, cause: ExitCause, request: str) -> None:
         if cause == ExitCause.GRACEFUL_TIMEOUT:

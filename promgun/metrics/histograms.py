@@ -1,4 +1,4 @@
-"""Histograms of our own families with closed label sets: queue waits and boot times."""
+"""Histograms of our own families that are not counted with every request: queue waits, boot times, websockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Histograms:
         if row is None:
             row = self.touch(family, values)
         cells, indexes = row
-        bucket = indexes[bisect_left(self._bounds, amount)]
+        bucket = indexes[bisect_left(family.bounds or self._bounds, amount)]
         total = indexes[-1]
         if self._locked:
             with self._store.lock:
@@ -44,7 +44,7 @@ class Histograms:
         """Return a function that counts one observation of a series, for paths where that has to be quick."""
         if self._locked:
             return lambda amount: self.observe(family, values, amount)
-        identity, rows, bounds = (family, values), self._rows, self._bounds
+        identity, rows, bounds = (family, values), self._rows, family.bounds or self._bounds
         touch = self.touch
 
         def observe(amount: float) -> None:
@@ -64,7 +64,7 @@ class Histograms:
         def placed(cells: Any, indexes: Sequence[int]) -> None:
             self._rows[identity] = (cells, indexes)
 
-        schema = RowSchema(family.labels, (CellGroup(family.name, family.labels, self._bounds),))
+        schema = RowSchema(family.labels, (CellGroup(family.name, family.labels, family.bounds or self._bounds),))
         with self._store.lock:
             row: Row = self._store.allocate_row(schema, values, placed)
             self._rows[identity] = row

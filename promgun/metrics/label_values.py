@@ -119,6 +119,24 @@ class DisconnectPhase(LabelValue):
     RESPONSE = "response"
 
 
+class UnansweredReason(LabelValue):
+    """Why a request was left without a status line, by a worker that went on."""
+
+    STOP_ITERATION = "stop_iteration"  #: the application raised StopIteration, which Gunicorn takes for an end
+    SYSTEM_EXIT = "system_exit"  #: it left by sys.exit, in a class that answers nothing then
+    OS_ERROR = "os_error"  #: it raised an OSError, which Gunicorn takes for a client that left
+    CLIENT_LEFT = "client_left"  #: the client left in the middle of a chunked body
+    OTHER = "other"
+
+
+class WebsocketResult(LabelValue):
+    """What became of a request for a websocket."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
 class QueueSource(LabelValue):
     """Where the figure comes from how long a request had waited: the kernel (TCP_INFO), or a proxy by its header."""
 

@@ -20,7 +20,8 @@ class MetricSpec:
     """One family of any kind.
 
     ``labels`` are names in order; ``closed`` lists the values of labels whose set is known beforehand, so that their
-    series are there from the start; ``buckets`` names the option that holds a histogram's bounds: duration or size.
+    series are there from the start; ``buckets`` names the option that holds a histogram's bounds: duration or size;
+    one without has ``bounds`` of its own.
     """
 
     kind: ClassVar[str]
@@ -31,6 +32,7 @@ class MetricSpec:
     group: str
     closed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     buckets: str = ""
+    bounds: tuple[float, ...] = ()
 
     @property
     def family(self) -> str:

@@ -28,7 +28,7 @@ from promgun.store.request_table import (
 )
 from promgun.system.procfs import process_start
 
-VERSION = 4
+VERSION = 5
 #: The cells, then the regions of running requests.
 SIZE = -(-request_table.END // mmap.PAGESIZE) * mmap.PAGESIZE
 _CELL = 8
@@ -77,6 +77,8 @@ class Cell(IntEnum):
     #: what a master has used of CPU, nanoseconds: booked for its slot when the next master takes it
     OWN_CPU_USER = 21
     OWN_CPU_SYSTEM = 22
+    #: those of UNLISTED that were answered and not closed yet
+    UNLISTED_ANSWERED = 23
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33

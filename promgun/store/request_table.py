@@ -12,7 +12,7 @@ and one ends it, so a copy of the cell is right at any instant. It is negative e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
 from typing import Any
@@ -44,6 +44,8 @@ class Phase(IntEnum):
     QUEUED = 2
     APPLICATION = 3
     WRITING = 4
+    #: answered, and counted as such: what still runs is the iterable's ``close`` and Gunicorn's own hooks
+    CLOSING = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class RunningRequest:
     client: str = ""
     request_id: str = ""
     path: str = ""
+    #: its place in the table, from 0
+    region: int = field(default=-1, compare=False)
 
     def age(self, now_ns: int) -> float:
         """Return seconds since the request began."""
@@ -139,19 +143,29 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
     """Yield the requests written down in the content of a lock file; what cannot be right is left out."""
     whole = memoryview(data)[: len(data) - len(data) % 8].cast("B")
     cells = whole.cast("q")
-    for region in range(FIRST, min(LAST, len(cells) - STEP + 1), STEP):
+    for number, region in enumerate(range(FIRST, min(LAST, len(cells) - STEP + 1), STEP)):
         start, phase = cells[region + START], cells[region + PHASE]
-        if start <= 0 or not Phase.READING <= phase <= Phase.WRITING:
+        if start <= 0 or not Phase.READING <= phase <= Phase.CLOSING:
             continue
         if phase <= Phase.QUEUED:
             # nothing is known of it yet: what stands there is the last request's
-            yield RunningRequest(start, Phase(phase))
+            yield RunningRequest(start, Phase(phase), region=number)
             continue
         text = bytes(whole[region * 8 : region * 8 + TEXT_SIZE]).rstrip(b"\0").decode("utf-8", "replace")
-        method, route, client, request_id, path = (*text.split("\0", 4), "", "", "", "", "")[:5]
-        yield RunningRequest(
-            start, Phase(phase), *(harmless(item) for item in (method, route, client, request_id, path))
-        )
+        method, route, client, request_id, path = map(harmless, (*text.split("\0", 4), "", "", "", "", "")[:5])
+        yield RunningRequest(start, Phase(phase), method, route, client, request_id, path, number)
+
+
+def read_unanswered(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
+    """Yield the requests that were running and had not been answered; one that had not come to the application yet has
+    no texts, and begins at 0 where nothing says when.
+    """
+    described = {request.region: request for request in read_running(data)}
+    for number, busy in enumerate(busy_cells(data)):
+        if busy < 0:
+            request = described.get(number) or RunningRequest(0, Phase.READING)
+            if request.phase != Phase.CLOSING:
+                yield request
 
 
 def harmless(text: str) -> str:

@@ -2,8 +2,10 @@
 
 Whatever serves requests makes these calls, in this order, from the thread, greenlet or task that serves the request.
 ``begin`` and ``closed`` are made once for every request; ``application_called`` when it reaches the application;
-``route_known`` at any time between; ``answered`` at most once, when the last byte has been handed to the socket. What
-else is counted of a request (an exception, a client that left, a refusal) describes it and ends nothing.
+``route_known`` at any time between. Between ``begin`` and ``closed`` a request is entered in one book, once: by
+``answered`` when a status line was or is just being handed to the socket, by ``left_unanswered`` or ``cut_off`` when
+there is none, by ``was_websocket`` when the application took the connection for one. What else is counted of a request
+(an exception, a client that left, a refusal) describes it and ends nothing.
 
 The WSGI worker classes do not pay for a call where every request would: ``_instrumentation`` has ``begin``,
 ``application_called`` and ``closed`` written out in two functions, and a test holds that both do the same.
@@ -21,18 +23,26 @@ from promgun.metrics.families.requests import (
     INVALID_REQUESTS,
     REQUEST_QUEUE_SECONDS,
     REQUESTS_LOST,
+    REQUESTS_UNANSWERED,
+    WEBSOCKET_CONNECTIONS,
+    WEBSOCKET_DURATION_SECONDS,
 )
 from promgun.metrics.instruments import Instruments
-from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource
-from promgun.store.board import Board, Cell, ExitHint
+from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
+from promgun.store.board import SIZE, Board, Cell, ExitHint
 from promgun.store.request_table import BUSY, NOWHERE, PHASE, START, Phase, describe
-from promgun.workers._queue_time import TrustedPeers, proxy_wait
+from promgun.workers._queue_time import TrustedPeers, forwarded_client, proxy_wait
 from promgun.workers._request_state import ANSWERED, RequestState
 
 _SECOND = 1_000_000_000
 _HINT = int(Cell.EXIT_HINT)
 _APPLICATION = int(Phase.APPLICATION)
-_READING = int(Phase.READING)
+_CLOSING = int(Phase.CLOSING)
+_UNLISTED_ANSWERED = int(Cell.UNLISTED_ANSWERED)
+
+
+def _count_nothing(*_: Any) -> None:
+    """Stand in for what counts."""
 
 
 class RequestAccounting:
@@ -42,7 +52,7 @@ class RequestAccounting:
     ``clock`` returns nanoseconds of the monotonic clock.
     """
 
-    __slots__ = ("_trusted", "board", "clock", "counters", "histograms", "known_method", "record", "running")
+    __slots__ = ("_trusted", "board", "clock", "inc", "known_method", "observe", "record", "running")
 
     def __init__(
         self, board: Board, instruments: Instruments, trusted: TrustedPeers, clock: Callable[[], int] = monotonic_ns
@@ -50,10 +60,10 @@ class RequestAccounting:
         self.board = board
         self.running = board.requests
         self.clock = clock
-        self.record = instruments.recorder.record
+        self.record: Callable[..., None] = instruments.recorder.record
+        self.inc: Callable[..., None] = instruments.counters.inc
+        self.observe: Callable[..., None] = instruments.histograms.observe
         self.known_method = instruments.recorder.known_method
-        self.counters = instruments.counters
-        self.histograms = instruments.histograms
         self._trusted = trusted
 
     # ---- the five calls
@@ -85,7 +95,8 @@ class RequestAccounting:
         state.response = response
         if state.region >= 0:
             get = environ.get
-            texts = req.method, state.route, get("REMOTE_ADDR", ""), get("HTTP_X_REQUEST_ID", ""), req.path
+            client = get("REMOTE_ADDR", "") or forwarded_client(environ)
+            texts = req.method, state.route, client, get("HTTP_X_REQUEST_ID", ""), req.path
             data = "\0".join(map(str, texts)).encode("utf-8", "replace")
             describe(self.running.cells, state.region * 8, data, _APPLICATION, state.start)
         self.observe_proxy(req, environ)
@@ -98,6 +109,11 @@ class RequestAccounting:
         """Count a request that was answered with ``status`` and ``sent`` bytes of body."""
         seconds = (self.clock() - state.start) / _SECOND
         state.recorded = True
+        # For the master, should the worker be killed from here on: the answer is out or on its way, nothing is lost.
+        if state.region >= 0:
+            self.running.cells[state.region + PHASE] = _CLOSING
+        else:
+            self.board.cells[_UNLISTED_ANSWERED] += 1
         body = state.body
         received = 0
         if body is not None:
@@ -121,7 +137,43 @@ class RequestAccounting:
                 cells[region + START] = 0
                 self.running.free.append(region)
         else:
+            if state.recorded:
+                self.board.cells[_UNLISTED_ANSWERED] -= 1
             self.board.leave(now)
+
+    def forget_parent(self) -> None:
+        """Count nothing any more, in a child that the application forked inside of a request: that request, and the
+        board, are the parent's.
+        """
+        self.board.cells = memoryview(bytearray(SIZE)).cast("q")
+        self.running.adopt(self.board.cells)
+        self.record = self.inc = self.observe = _count_nothing
+
+    # ---- the other books
+
+    def left_unanswered(self, state: RequestState, reason: UnansweredReason) -> None:
+        """Count a request that is left without a status line while the worker goes on."""
+        self._entered(state)
+        self.inc(REQUESTS_UNANSWERED, (state.route, reason))
+
+    def cut_off(self, state: RequestState, cause: ExitCause) -> None:
+        """Count a request as lost that the worker itself ends without an answer, for it has to go."""
+        self._entered(state)
+        self.inc(REQUESTS_LOST, (cause, state.route))
+
+    def was_websocket(self, state: RequestState) -> None:
+        """Count a websocket, once it is over."""
+        self._entered(state)
+        self.inc(WEBSOCKET_CONNECTIONS, (state.route, WebsocketResult.ACCEPTED))
+        seconds = (self.clock() - state.start) / _SECOND
+        self.observe(WEBSOCKET_DURATION_SECONDS, (state.route,), seconds)
+
+    def _entered(self, state: RequestState) -> None:
+        state.recorded = True
+        if state.region >= 0:
+            self.running.cells[state.region + PHASE] = _CLOSING
+        else:
+            self.board.cells[_UNLISTED_ANSWERED] += 1
 
     # ---- what describes a request
 
@@ -130,28 +182,23 @@ class RequestAccounting:
         if ("HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ) and req.peer_addr in self._trusted:
             wait = proxy_wait(environ)
             if wait is not None:
-                self.histograms.observe(REQUEST_QUEUE_SECONDS, (QueueSource.PROXY,), wait)
+                self.observe(REQUEST_QUEUE_SECONDS, (QueueSource.PROXY,), wait)
 
     def raised(self, req: Any, state: RequestState, error_type: str) -> None:
         """Count an exception that left the application."""
-        self.counters.inc(FAILED_REQUESTS, (self.known_method(req.method), state.route, error_type))
+        self.inc(FAILED_REQUESTS, (self.known_method(req.method), state.route, error_type))
 
     def refused(self, error: BaseException) -> None:
         """Count a request that never reached the application, by what was wrong with it."""
-        self.counters.inc(INVALID_REQUESTS, (type(error).__name__,))
+        self.inc(INVALID_REQUESTS, (type(error).__name__,))
 
     def disconnected(self, state: RequestState, phase: DisconnectPhase) -> None:
         """Count a client that left in ``phase``, once a request: who leaves during the request misses the response."""
         if not state.client_left:
             state.client_left = True
-            self.counters.inc(CLIENT_DISCONNECTS, (phase,))
+            self.inc(CLIENT_DISCONNECTS, (phase,))
 
-    def cut_off(self, state: RequestState) -> None:
-        """Count the request as lost if the worker's handler of SIGABRT ended it: the master finds it on the board no
-        more.
-        """
-        if self.board.cells[_HINT] == ExitHint.ABORTED and not state.cut_off:
-            state.cut_off = True
-            self.counters.inc(REQUESTS_LOST, (ExitCause.TIMEOUT, state.route))
-            if state.region >= 0:
-                self.running.cells[state.region + PHASE] = _READING
+    @property
+    def aborted(self) -> bool:
+        """Whether the worker's handler of SIGABRT ends it: it sent no heartbeat in time."""
+        return bool(self.board.cells[_HINT] == ExitHint.ABORTED)

@@ -16,10 +16,12 @@ from gunicorn.http.wsgi import FileWrapper
 from promgun.store.board import Cell
 from promgun.store.request_table import BUSY, NOWHERE, PHASE, START, Phase, describe
 from promgun.workers._accounting import RequestAccounting
+from promgun.workers._queue_time import forwarded_client
 from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size
 from promgun.workers._responses import ResponseObserver
 
 _SERVED = int(Cell.SERVED)
+_UNLISTED_ANSWERED = int(Cell.UNLISTED_ANSWERED)
 _APPLICATION = int(Phase.APPLICATION)
 _WRITING = int(Phase.WRITING)
 
@@ -89,6 +91,8 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                     cells[region + START] = 0
                     leave(region)
             else:
+                if state.recorded:
+                    board.cells[_UNLISTED_ANSWERED] -= 1
                 board.leave(now)
             if recycled:
                 board.cells[_SERVED] = worker.nr
@@ -97,20 +101,28 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
 
 
 def follow_application(application: Callable[..., Any], accounting: RequestAccounting) -> Callable[..., Any]:
-    """Return ``application``, a WSGI callable, with ``application_called`` in front of it."""
+    """Return ``application``, a WSGI callable, with ``application_called`` in front of it.
+
+    Gunicorn calls it, with its own response's ``start_response``. From anybody else (a hook that wraps the worker's
+    ``wsgi`` while it serves) the call is passed on: that request is counted from outside.
+    """
     running, joined, observe_proxy = accounting.running, "\0".join, accounting.observe_proxy
 
     # application_called written out, with texts joined as they are and no call without a proxy's stamp: about 620 ns a
     # request (CPython 3.11).
     def call_application(environ: Any, start_response: Any) -> Any:
-        response = start_response.__self__
-        req = response.req
-        state = req.promgun
-        state.response = response
+        try:
+            response = start_response.__self__
+            req = response.req
+            state = req.promgun
+            state.response = response
+        except AttributeError:
+            return application(environ, start_response)
         region = state.region
         if region >= 0:
             get = environ.get
-            texts = req.method, state.route, get("REMOTE_ADDR", ""), get("HTTP_X_REQUEST_ID", ""), req.path
+            client = get("REMOTE_ADDR", "") or forwarded_client(environ)
+            texts = req.method, state.route, client, get("HTTP_X_REQUEST_ID", ""), req.path
             try:
                 data = joined(texts).encode()
             except (TypeError, UnicodeEncodeError):

@@ -7,6 +7,9 @@ import sys
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gunicorn.workers.base_async import AsyncWorker
+from gunicorn.workers.gthread import ThreadWorker
+
 from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics.label_values import ExitCause
@@ -78,7 +81,9 @@ class WorkerLifecycle:
 
     def capacity(self) -> int:
         """Return how many requests the worker can serve at once, 0 where that is not known."""
-        return 1
+        if isinstance(self, AsyncWorker):
+            return int(self.cfg.worker_connections)
+        return int(self.cfg.threads) if isinstance(self, ThreadWorker) else 1
 
     def hung_after(self) -> float:
         """Return the seconds without a heartbeat after which the worker is shown as hung, 0 for never."""
@@ -89,6 +94,7 @@ class WorkerLifecycle:
     def init_process(self) -> None:
         """Occupy the slot, then boot as the class does."""
         STORE.warn = self.log.warning
+        self._own_pid = os.getpid()
         number = STORE.own_slot(Role.WORKER)
         if number is not None:
             self.worker_id = str(number)
@@ -138,6 +144,9 @@ class WorkerLifecycle:
 
     def note_exit(self) -> None:
         """Leave on the board why the worker ends by itself; the master joins it with the wait status."""
+        if self._own_pid != os.getpid():
+            # A child that the application forked, and that came back from its request.
+            return
         cells = self._board.cells
         if self.ppid != os.getppid():
             cells[_HINT] = ExitHint.PARENT_LOST

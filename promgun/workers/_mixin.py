@@ -11,11 +11,13 @@ overrides them, requests go to the accounting without that frame.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
 from gunicorn.http.wsgi import Response
+from gunicorn.workers.gthread import ThreadWorker
 
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
@@ -26,6 +28,8 @@ from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._queue_time import TrustedPeers, arrival_observer
 from promgun.workers._request_state import RequestState
 from promgun.workers._responses import ResponseObserver
+from promgun.workers._tracebacks import hide_own_frames
+from promgun.workers._worker_wsgi import WorkerWsgi
 
 
 def _no_request(*_: Any) -> None:
@@ -54,7 +58,10 @@ class PrometheusMixin(WorkerLifecycle):
             self.accounting,
             self._handle_request_metrics if self._overrides("_handle_request_metrics") else self.accounting.answered,
             self._handle_request_error_metrics,
+            lambda: not self.alive,
+            answers_exit=not isinstance(self, ThreadWorker),
         )
+        os.register_at_fork(after_in_child=self.accounting.forget_parent)
         # Bound once: a look-up through super() costs as much as a whole counter.
         self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self._follow_request = self._next_handle_request
@@ -76,21 +83,24 @@ class PrometheusMixin(WorkerLifecycle):
 
     # ---- Gunicorn's methods
 
-    def load_wsgi(self) -> None:
-        """Load the application and put the accounting in front of it."""
-        super().load_wsgi()  # type: ignore[misc] # the next class in the MRO
-        self.wsgi = self.follow_application(self.wsgi)
-
     def follow_application(self, application: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``application`` with the accounting in front of it."""
         return follow_application(application, self.accounting)
 
     def enter_service(self) -> None:
-        """Note that the worker serves, and have it read its settings once."""
+        """Note that the worker serves, put the accounting in front of the application, and have the worker read its
+        settings once.
+        """
         super().enter_service()
+        self._worker_wsgi = WorkerWsgi(self, self.follow_application)
         wanted = self.cfg.settings.get("config_cache")
         if wanted is None or wanted.get():
             cache_settings(self.cfg)
+
+    def note_exit(self) -> None:
+        """Leave on the board why the worker ends; hooks see the application itself again."""
+        super().note_exit()
+        self._worker_wsgi.restore()
 
     def handle_request(self, *args: Any) -> Any:
         """Serve a request of HTTP/1."""
@@ -102,9 +112,10 @@ class PrometheusMixin(WorkerLifecycle):
         *most, connection = args
         try:
             return self._generic_handle_request(lambda *usual: following(*usual, connection), *most)
-        except Exception:
-            if req.promgun.error_type and not req.promgun.recorded:
+        except Exception as error:
+            if req.promgun.response is not None and not req.promgun.recorded:
                 self.responses.answered(req, req.promgun, 500, 0)
+            hide_own_frames(error)
             raise
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:

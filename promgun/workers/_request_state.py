@@ -21,14 +21,17 @@ class CountingReader:
         self._reader = reader
         self.received = 0
         self.cut = False
+        #: what the application got for it, where it got an exception
+        self.error: BaseException | None = None
 
     def read(self, size: int) -> bytes:
         """Read as the wrapped reader does."""
         expected = min(size, self._reader.length) if isinstance(self._reader, LengthReader) else 0
         try:
             data: bytes = self._reader.read(size)
-        except (NoMoreData, OSError):
+        except (NoMoreData, OSError) as error:
             self.cut = True
+            self.error = error
             raise
         self.received += len(data)
         if len(data) < expected:
@@ -53,8 +56,8 @@ class RequestState:
 
     ``start`` is nanoseconds of the monotonic clock. ``region`` is where the request stands in the table of running
     requests, ``NOWHERE`` for one that is only counted there; ``owns_region`` tells that *begin* took it. ``response``
-    is Gunicorn's, from *application_called* on, and ``ANSWERED`` after *closed*. ``recorded`` tells that the answer
-    has been counted, ``error_type`` names the exception that left the application.
+    is Gunicorn's, from *application_called* on, and ``ANSWERED`` after *closed*. ``recorded`` tells that it
+    stands in one of the books, ``error_type`` names the exception that left the application.
     """
 
     # Defaults stand on the class, so that a request costs two assignments.
@@ -65,7 +68,6 @@ class RequestState:
     response: Any = None
     recorded = False
     client_left = False
-    cut_off = False
     error_type = ""
     file_size = 0
     route = ""
@@ -79,7 +81,7 @@ def file_size(result: Any) -> int:
     try:
         descriptor = result.filelike.fileno()
         return os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
-    except (AttributeError, OSError, ValueError):
+    except Exception:  # noqa: BLE001 - a file of the application's may raise anything; Gunicorn decides what to do
         return 0
 
 
@@ -87,6 +89,26 @@ def response_has_no_body(response: Any) -> bool:
     """Whether HTTP forbids a body here, whatever the application returned (RFC 9110, sections 6.4.1 and 9.3.2)."""
     status = response.status_code
     return response.req.method == "HEAD" or status in {204, 304} or (status is not None and status < 200)  # noqa: PLR2004 - 1xx
+
+
+def asks_for_websocket(req: Any) -> bool:
+    """Whether a request of Gunicorn's asks for a websocket (RFC 6455, section 4.1)."""
+    return any(name == "UPGRADE" and value.lower() == "websocket" for name, value in getattr(req, "headers", ()))
+
+
+def method_read(error: BaseException) -> str:
+    """Return the method of the request in which a parser found an error, empty when it had not read that.
+
+    Gunicorn's errors do not name the request (25.3 to 27.0): it is the ``self`` of a frame of the parser's.
+    """
+    entry = error.__traceback__
+    while entry is not None:
+        frame, entry = entry.tb_frame, entry.tb_next
+        if str(frame.f_globals.get("__name__")).startswith("gunicorn.http."):
+            method = getattr(frame.f_locals.get("self"), "method", None)
+            if isinstance(method, str):
+                return method
+    return ""
 
 
 class StatusTap:
@@ -119,6 +141,8 @@ def came_from_application(error: BaseException, state: RequestState) -> bool:
 
     An ``OSError`` whose traceback passes through Gunicorn's response writer means that the client is gone.
     """
+    if state.body is not None and error is state.body.error:
+        return False
     if state.error_type:
         return True
     if not isinstance(error, OSError):

@@ -1,34 +1,65 @@
-"""What became of a request, decided by its response: answered, failed, refused, or left by the client."""
+"""Into which book a request goes, and what describes it: decided by its response and by how ``handle_request`` ended.
+
+A status line was sent, or tried to be: answered. None was, and the worker goes on: left without an answer. None was,
+and the worker has to go: lost. The connection became a websocket's: none of the three.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import NoMoreData, ParseException
+from gunicorn.http.wsgi import Response
 
-from promgun.metrics.label_values import DisconnectPhase
+from promgun.metrics.label_values import DisconnectPhase, ExitCause, UnansweredReason
 from promgun.workers._accounting import RequestAccounting
-from promgun.workers._request_state import RequestState, StatusTap, came_from_application, response_has_no_body
+from promgun.workers._request_state import (
+    RequestState,
+    StatusTap,
+    asks_for_websocket,
+    came_from_application,
+    method_read,
+    response_has_no_body,
+)
+from promgun.workers._tracebacks import hide_own_frames
 
 #: Counts an answered request: the request, its state, the status, bytes of body sent.
 Answered = Callable[[Any, RequestState, int, int], None]
 #: Counts an exception that left the application: the request, its state, the exception's type.
 Raised = Callable[[Any, RequestState, str], None]
 
+#: What gevent and eventlet raise in a greenlet that is killed.
+_GREENLET_EXIT = "GreenletExit"
+_REASONS = {
+    "StopIteration": UnansweredReason.STOP_ITERATION,
+    "SystemExit": UnansweredReason.SYSTEM_EXIT,
+}
+
 
 class ResponseObserver:
     """Watches how Gunicorn's responses end.
 
-    ``answered`` and ``raised`` count; they are the worker's, for a subclass of it may override them.
+    ``answered`` and ``raised`` count; they are the worker's, for a subclass of it may override them. ``is_ending``
+    tells whether the worker has stopped serving, ``answers_exit`` whether its class answers what is no ``Exception``.
     """
 
-    __slots__ = ("_accounting", "answered", "raised")
+    __slots__ = ("_accounting", "_answers_exit", "_is_ending", "answered", "raised")
 
-    def __init__(self, accounting: RequestAccounting, answered: Answered, raised: Raised) -> None:
+    def __init__(
+        self,
+        accounting: RequestAccounting,
+        answered: Answered,
+        raised: Raised,
+        is_ending: Callable[[], bool] = lambda: False,
+        *,
+        answers_exit: bool = True,
+    ) -> None:
         self._accounting = accounting
         self.answered = answered
         self.raised = raised
+        self._is_ending = is_ending
+        self._answers_exit = answers_exit
 
     def measure(self, response_class: Any) -> None:
         """Count what responses of this class answered when they are closed, in this process.
@@ -37,16 +68,17 @@ class ResponseObserver:
         a whole counter does.
         """
         close = response_class.close
-        if getattr(close, "by_promgun", False):
+        if is_measured(response_class):
             return
         answered = self.answered
 
-        def measured_close(response: Any) -> None:
-            close(response)
+        def count(response: Any) -> None:
             req = response.req
             try:
                 state = req.promgun
+                status = response.status_code
             except AttributeError:
+                # Not begun here, or the application never called start_response: Gunicorn's close fails.
                 return
             if state.recorded:
                 return
@@ -54,43 +86,120 @@ class ResponseObserver:
             if not sent and state.file_size and not response_has_no_body(response):
                 length = response.response_length
                 sent = state.file_size if length is None else length
-            answered(req, state, response.status_code, sent)
+            answered(req, state, status, sent)
 
-        measured_close.by_promgun = True  # type: ignore[attr-defined] # found again by a class that inherits it
-        response_class.close = measured_close
+        def count_and_close(response: Any) -> None:
+            # What close sends is the last of a few bytes: counted before them, a worker that is killed in the system
+            # call, where it is likely to be interrupted, has counted the answer that the client has.
+            count(response)
+            close(response)
+
+        def close_and_count(response: Any) -> None:
+            close(response)
+            count(response)
+
+        measured = count_and_close if response_class is Response else close_and_count
+        measured.by_promgun = True  # type: ignore[attr-defined] # found again by a class that inherits it
+        response_class.close = measured
 
     def broken(self, req: Any, state: RequestState, error: BaseException) -> None:
-        """Decide by the response what an exception from ``handle_request`` means.
+        """Decide what an exception from ``handle_request`` means.
 
         Async workers raise StopIteration after a success (gunicorn 25.3 to 27.0); one that Gunicorn raises over a
         failure has the failure as its context.
         """
-        if SystemExit in (type(error), type(error.__context__)):
-            self._accounting.cut_off(state)
-        cause = error.__context__ if isinstance(error, StopIteration) else error
-        if state.response is None:
+        cause: BaseException | None = error
+        if isinstance(error, StopIteration):
+            cause = error.__context__ or (error if state.error_type else None)
+        response = state.response
+        if response is None:
+            if self._is_unanswered(req, error):
+                self._leave(state, error)
             return
-        if cause is not None:
-            if came_from_application(cause, state):
-                self.raised(req, state, state.error_type or type(cause).__name__)
-            else:
-                cut = state.body is not None and state.body.cut
-                self._accounting.disconnected(state, DisconnectPhase.REQUEST if cut else DisconnectPhase.RESPONSE)
-        if not state.recorded and (cause is None or state.response.headers_sent or isinstance(cause, OSError)):
-            self.unfinished(req, state)
+        if cause is None or _is_exit(cause, _GREENLET_EXIT):
+            if not state.recorded:
+                self.unfinished(req, state)
+            return
+        if self._is_websocket(req, state, error):
+            self._accounting.was_websocket(state)
+            return
+        tried = self._describe(req, state, cause)
+        if state.recorded:
+            return
+        if response.headers_sent or (response.status is not None and tried):
+            self.measure(type(response))
+            self.answered(req, state, response.status_code, response.sent)
+        elif self._is_unanswered(req, error):
+            self._leave(state, cause)
+
+    def _describe(self, req: Any, state: RequestState, cause: BaseException) -> bool:
+        """Count an exception of the application's, or a client that left; return whether Gunicorn found that out when
+        it sent the answer.
+        """
+        if came_from_application(cause, state):
+            hide_own_frames(cause)
+            self.raised(req, state, state.error_type or type(cause).__name__)
+            return False
+        body = state.body
+        cut = body is not None and body.cut
+        self._accounting.disconnected(state, DisconnectPhase.REQUEST if cut else DisconnectPhase.RESPONSE)
+        return body is None or cause is not body.error
 
     def unfinished(self, req: Any, state: RequestState) -> None:
-        """Count a request whose response was begun and not closed, or is of a class not seen before.
-
-        A response without a status was no answer.
+        """Decide what a request was that ended without an exception and is not counted: its response was not closed,
+        or is of a class not seen before.
         """
-        # The gevent worker lets SystemExit go no further (gunicorn 27.0 ggevent.handle_request).
-        self._accounting.cut_off(state)
         response = state.response
-        if response is not None:
-            self.measure(type(response))
-            if response.status is not None:
-                self.answered(req, state, response.status_code, response.sent)
+        if response is None:
+            return
+        seen = is_measured(type(response))
+        self.measure(type(response))
+        error_type = state.error_type
+        if response.status is not None and (response.headers_sent or not seen):
+            if seen and self._is_ending():
+                # The gevent worker lets GreenletExit go no further (gunicorn 27.0 ggevent.handle_request).
+                self.raised(req, state, error_type or _GREENLET_EXIT)
+            self.answered(req, state, response.status_code, response.sent)
+        elif self._is_websocket(req, state, None):
+            self._accounting.was_websocket(state)
+        elif self._accounting.aborted:
+            self._accounting.cut_off(state, ExitCause.TIMEOUT)
+        elif self._is_ending() and error_type in {"", _GREENLET_EXIT}:
+            self._accounting.cut_off(state, ExitCause.GRACEFUL_TIMEOUT)
+        else:
+            if error_type:
+                self.raised(req, state, error_type)
+            self._accounting.left_unanswered(state, _REASONS.get(error_type, UnansweredReason.OTHER))
+
+    def _is_unanswered(self, req: Any, error: BaseException) -> bool:
+        """Whether Gunicorn answers nothing to an exception that leaves ``handle_request`` (25.3 to 27.0: the
+        ``handle`` of each class, and ``_serve_http2_stream``).
+        """
+        if not isinstance(error, Exception):
+            return not self._answers_exit
+        if hasattr(req, "stream"):
+            return type(error).__module__ == "gunicorn.http2.errors"
+        return isinstance(error, OSError | StopIteration | NoMoreData)
+
+    def _leave(self, state: RequestState, error: BaseException) -> None:
+        if self._accounting.aborted:
+            self._accounting.cut_off(state, ExitCause.TIMEOUT)
+            return
+        if state.body is not None and state.body.error is not None:
+            reason = UnansweredReason.CLIENT_LEFT
+        elif isinstance(error, OSError):
+            reason = UnansweredReason.OS_ERROR if state.response is not None else UnansweredReason.CLIENT_LEFT
+        else:
+            reason = _REASONS.get(type(error).__name__, UnansweredReason.OTHER)
+        self._accounting.left_unanswered(state, reason)
+
+    @staticmethod
+    def _is_websocket(req: Any, state: RequestState, error: BaseException | None) -> bool:
+        """Whether the application took the connection over for a websocket: those libraries leave by StopIteration, or
+        return an object that says so.
+        """
+        silent = state.response.status is None and state.error_type in {"", "StopIteration"}
+        return silent and (error is None or isinstance(error, StopIteration)) and asks_for_websocket(req)
 
     def error_answered(
         self, handle: Callable[..., Any], req: Any, client: Any, addr: Any, error: BaseException
@@ -98,6 +207,8 @@ class ResponseObserver:
         """Let ``handle``, Gunicorn's ``handle_error``, answer; count what it sent."""
         tap = StatusTap(client)
         start = self._accounting.clock()
+        method = method_read(error)
+        hide_own_frames(error)
         handle(req, tap, addr, error)
         request = req if req is not None else getattr(error, "req", None)
         state = getattr(request, "promgun", None)
@@ -108,14 +219,27 @@ class ResponseObserver:
             state.start = start
         if state.response is None:
             self._accounting.refused(error)
-        if tap.status and not state.recorded:
-            self.answered(request if getattr(request, "method", None) else _UNREAD, state, tap.status, tap.body)
+        if state.recorded:
+            return
+        if tap.status:
+            self.answered(
+                request if getattr(request, "method", None) else _Refused(method), state, tap.status, tap.body
+            )
+        elif request is not None:
+            self._leave(state, error)
 
 
-class _Unread:
-    """A request whose head could not be read."""
+def is_measured(response_class: Any) -> bool:
+    """Whether responses of this class are counted when they are closed."""
+    return bool(getattr(response_class.close, "by_promgun", False))
 
-    method = ""
+
+def _is_exit(error: BaseException, name: str) -> bool:
+    return not isinstance(error, Exception) and type(error).__name__ == name
 
 
-_UNREAD = _Unread()
+class _Refused:
+    """A request that was refused while it was read; ``method`` is empty when that had not been read."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method

@@ -70,6 +70,8 @@ class ApplicationCall:
         self._accounting = accounting
         self._responses = responses
         self._over = False
+        self._silent = True
+        self._asks_for_websocket = str(environ.get("HTTP_UPGRADE", "")).lower() == "websocket"
         self.method = str(environ.get("REQUEST_METHOD", ""))
         #: What every server answers for an application that fails, or sets no status.
         self.status = 500
@@ -86,6 +88,7 @@ class ApplicationCall:
             write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
             code = status[:3]
             self.status = int(code) if code.isdecimal() else 500
+            self._silent = False
             return write
 
         return remember
@@ -100,17 +103,26 @@ class ApplicationCall:
         """Count the answer, once."""
         if not self._over:
             self._over = True
-            self._responses.answered(self, self._state, self.status, self.sent)
+            if self._silent and self._asks_for_websocket:
+                self._accounting.was_websocket(self._state)
+            else:
+                self._responses.answered(self, self._state, self.status, self.sent)
             self._accounting.closed(self._state)
 
 
 class FollowedList(list[bytes]):
-    """Pieces that the application returned at once: still a list, for servers derive the answer's length from it."""
+    """Pieces that the application returned at once: still a list, for servers derive the answer's length from it.
+
+    A server that does not call ``close`` (gevent-websocket 0.10) lets go of it: the request is over then.
+    """
 
     def __init__(self, pieces: Iterable[bytes], call: ApplicationCall) -> None:
         super().__init__(pieces)
         self._call = call
         call.sent += sum(map(len, self))
+
+    def __del__(self) -> None:
+        self._call.end()
 
     def close(self) -> None:
         """Note that the request is over."""
@@ -118,11 +130,14 @@ class FollowedList(list[bytes]):
 
 
 class FollowedBody:
-    """What the application returned, passed on; the request is over when it is closed."""
+    """What the application returned, passed on; the request is over when it is closed, or let go of without that."""
 
     def __init__(self, result: Iterable[bytes], call: ApplicationCall) -> None:
         self._result = result
         self._call = call
+
+    def __del__(self) -> None:
+        self._call.end()
 
     def __iter__(self) -> Iterator[bytes]:
         """Pass the pieces on and count their bytes."""

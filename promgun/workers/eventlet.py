@@ -8,7 +8,3 @@ from promgun.workers._mixin import PrometheusConnectionMixin
 
 class PrometheusEventletWorker(PrometheusConnectionMixin, EventletWorker):
     """promgun's eventlet worker, measured: Gunicorn's own was removed in 26.0."""
-
-    def capacity(self) -> int:
-        """Return how many connections are served at once."""
-        return int(self.cfg.worker_connections)

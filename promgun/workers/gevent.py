@@ -9,7 +9,3 @@ from promgun.workers._mixin import PrometheusConnectionMixin
 
 class PrometheusGeventWorker(PrometheusConnectionMixin, GeventWorker):  # type: ignore[misc] # gunicorn is untyped
     """Gunicorn's gevent worker, measured."""
-
-    def capacity(self) -> int:
-        """Return how many connections are served at once."""
-        return int(self.cfg.worker_connections)

@@ -23,10 +23,6 @@ class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[mis
     request_at = 0
     region_of_connection = True
 
-    def capacity(self) -> int:
-        """Return the size of the thread pool."""
-        return int(self.cfg.threads)
-
     def prepare(self) -> None:
         """Get ready to follow connections as well."""
         super().prepare()

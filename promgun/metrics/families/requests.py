@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource
+from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
 from promgun.metrics.spec import CounterFamily, HistogramFamily, MetricSpec
 
 REQUESTS = CounterFamily[tuple[str, str, str]](
@@ -85,7 +85,37 @@ REQUESTS_LOST = CounterFamily[tuple[ExitCause, str]](
     ),
     group="requests",
     closed={"cause": tuple(ExitCause)},
-    help="Requests that were running in a worker that died.",
+    help=(
+        "Requests whose worker ended while they were running, without a whole answer; connections whose head had not "
+        "been read, or that waited for a thread, are not among them."
+    ),
+)
+REQUESTS_UNANSWERED = CounterFamily[tuple[str, UnansweredReason]](
+    name="gunicorn_requests_unanswered_total",
+    labels=(
+        "route",
+        "reason",
+    ),
+    group="requests",
+    closed={"reason": tuple(UnansweredReason)},
+    help="Requests that a living worker left without a status line.",
+)
+WEBSOCKET_CONNECTIONS = CounterFamily[tuple[str, WebsocketResult]](
+    name="gunicorn_websocket_connections_total",
+    labels=(
+        "route",
+        "result",
+    ),
+    group="requests",
+    closed={"result": tuple(WebsocketResult)},
+    help="Requests that became websockets; those of WSGI applications are counted when they end.",
+)
+WEBSOCKET_DURATION_SECONDS = HistogramFamily[tuple[str]](
+    name="gunicorn_websocket_duration_seconds",
+    labels=("route",),
+    group="requests",
+    bounds=(1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0),
+    help="From the parsed head to the end of the websocket.",
 )
 
 FAMILIES: tuple[MetricSpec, ...] = (
@@ -98,4 +128,7 @@ FAMILIES: tuple[MetricSpec, ...] = (
     CLIENT_DISCONNECTS,
     REQUEST_QUEUE_SECONDS,
     REQUESTS_LOST,
+    REQUESTS_UNANSWERED,
+    WEBSOCKET_CONNECTIONS,
+    WEBSOCKET_DURATION_SECONDS,
 )
