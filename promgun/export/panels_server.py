@@ -96,17 +96,35 @@ EXITS = Row(
             bars=True,
         ),
         Panel(
-            title="Requests lost",
-            text="Requests that were running in a worker that died; the error log names each.",
+            title="Requests lost or left without an answer",
+            text="Lost with a worker that ended, which the error log names; or left by a worker that went on.",
             queries=(
                 Query(
                     "sum by (cause, route) (increase(gunicorn_requests_lost_total{<on>}[<rate>])) > 0",
                     "{{cause}} {{route}}",
                 ),
+                Query(
+                    "sum by (reason, route) (increase(gunicorn_requests_unanswered_total{<on>}[<rate>])) > 0",
+                    "left: {{reason}} {{route}}",
+                ),
             ),
             unit="none",
             stacked=True,
             bars=True,
+        ),
+        Panel(
+            title="Websockets of WSGI applications",
+            text="Counted when they end, and how long they lasted (median).",
+            queries=(
+                Query(
+                    "sum by (result) (rate(gunicorn_websocket_connections_total{<on>}[<rate>]))", "{{result}} a second"
+                ),
+                Query(
+                    "histogram_quantile(0.50,"
+                    " sum by (le) (rate(gunicorn_websocket_duration_seconds_bucket{<on>}[<rate>])))",
+                    "seconds p50",
+                ),
+            ),
         ),
         Panel(
             title="Starts",

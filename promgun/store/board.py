@@ -28,7 +28,7 @@ from promgun.store.request_table import (
 )
 from promgun.system.procfs import process_start
 
-VERSION = 5
+VERSION = 6
 #: The cells, then the regions of running requests.
 SIZE = -(-request_table.END // mmap.PAGESIZE) * mmap.PAGESIZE
 _CELL = 8
@@ -77,8 +77,7 @@ class Cell(IntEnum):
     #: what a master has used of CPU, nanoseconds: booked for its slot when the next master takes it
     OWN_CPU_USER = 21
     OWN_CPU_SYSTEM = 22
-    #: those of UNLISTED that were answered and not closed yet
-    UNLISTED_ANSWERED = 23
+    UNLISTED_ANSWERED = 23  #: those of UNLISTED that were answered and not closed yet
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33
@@ -92,8 +91,7 @@ class Cell(IntEnum):
     GC_COLLECTIONS_1 = 41
     GC_COLLECTIONS_2 = 42
     GC_PAUSE = 43
-    #: Unix seconds
-    LAST_RELOAD = 44
+    LAST_RELOAD = 44  #: Unix seconds
     #: 1 once a worker has owned the slot: its counters are shown from then on
     WORKED = 45
     #: nanoseconds that the slot's owners were ready to run but given no CPU, by their own word
