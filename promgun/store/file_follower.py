@@ -229,10 +229,12 @@ class FileFollower:
 
 
 def _shown_slot(kind: str, slot: int) -> str:
-    """Return whose value a gauge of each process is, as stock readers have it; empty for all others."""
+    """Return what tells whose gauge it is where each process has its own; empty for all others."""
     if kind not in ("gauge_all", "gauge_liveall"):
         return ""
-    return "child" if slot == CHILDREN else f"slot{slot}"
+    if slot == CHILDREN:
+        return "child"
+    return str(slot) if slot >= 0 else "master"
 
 
 def picker(offsets: list[int]) -> Pick | None:

@@ -74,7 +74,8 @@ class SeriesTable:
             return None
         self._families.add(place)
         if owner:
-            labels = {**labels, "pid": owner}
+            # An application may have a label of its own that is called as ours.
+            labels = {**labels, "pid" if "worker_id" in labels else "worker_id": owner}
         pairs = tuple(sorted((_printable(label), _printable(value)) for label, value in labels.items()))
         return Series(
             family=_printable(family),
