@@ -45,8 +45,9 @@ class Instruments:
         )
 
     def retry(self) -> None:
-        """Move into the store what found no space there before."""
+        """Move into the store what found no space there before, and store what the application's metrics say now."""
         self.store.retry()
+        self.store.app.tick()
 
 
 class LogCounter(logging.Filter):

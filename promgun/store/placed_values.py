@@ -10,15 +10,22 @@ from typing import Any
 from promgun.store.pending import Placed, Places
 from promgun.store.values import Place, SlotValue
 
+Define = Callable[[str, str, Sequence[str], Sequence[str], str], None]
+
 
 class PlacedValues:
-    """Gives values their places by ``allocate``; ``lock`` guards every change of one (``store.values.Places``)."""
+    """Gives values their places by ``allocate``; ``lock`` guards every change of one (``store.values.Places``).
+
+    ``define`` is told how the family of each new value is defined.
+    """
 
     def __init__(
         self,
         lock: Callable[[], AbstractContextManager[Any]],
         allocate: Callable[[str, Sequence[str], Placed], Places],
+        define: Define = lambda *_: None,
     ) -> None:
+        self.define = define
         self._lock = lock
         self._allocate = allocate
         self._values: weakref.WeakSet[SlotValue] = weakref.WeakSet()

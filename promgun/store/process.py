@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from promgun.store.app_metrics import AppMetrics
 from promgun.store.board import Board, Cell, Role, monotonic_ns
 from promgun.store.exclusive import ExclusiveChange
 from promgun.store.files import ValueFile
@@ -48,8 +49,9 @@ class ProcessStore:
         self._upkeep: SlotUpkeep | None = None
         self._claims = SlotClaims()
         self._files: dict[str, ValueFile] = {}
-        self.values = PlacedValues(lambda: self.lock, self.allocate)
-        self._listeners: list[Callable[[], None]] = []
+        self.app = AppMetrics(self)
+        self.values = PlacedValues(lambda: self.lock, self.allocate, self.app.define)
+        self._listeners: list[Callable[[], None]] = [self.app.detach]
         self._pending = PendingSeries()
         self._errors = StoreErrors()
         self._tried = -_RETRY_AFTER
@@ -81,7 +83,7 @@ class ProcessStore:
 
     def publish(self) -> None:
         """Make prometheus_client use our values, now or whenever it is imported."""
-        publish(value_class(self.values))
+        publish(value_class(self.values), self.app.watch)
 
     def on_detach(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after a fork, when places handed out before must be asked for anew."""

@@ -13,8 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from promgun.store.app_reader import AppReader
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import Cell, parse_board
+from promgun.store.definitions import SCHEMA as DEFINITIONS
 from promgun.store.file_follower import FileFollower, FollowedFile
 from promgun.store.foreign_reader import ForeignReader, ForeignReading
 from promgun.store.own_series import Fold, OwnSeries, sum_by
@@ -73,6 +75,8 @@ class StoreReader:
         self._files = FileFollower(path)
         self._rows = RowReader()
         self._own = OwnSeries()
+        self._app = AppReader()
+        self._pids: dict[int, int] = {}
         self._alive = alive
         self._round = 0
         self._sums = tuple(sums)
@@ -94,8 +98,9 @@ class StoreReader:
         for content in children.contents:
             self._accumulate(self._files.follow_children(content.kind, content.data))
         files, size = files + children.files, size + children.size
-        series = [item for item in self._files.interned() if item.seen == self._round]
-        own = self._own.of(totals, fold)
+        own = self._own.of((total for total in totals if total.schema != DEFINITIONS), fold)
+        told = self._app.read(totals, lambda slot, pid: self._pids.get(slot) == pid and self._alive(slot))
+        series = [*self._app.shown([item for item in self._files.interned() if item.seen == self._round]), *told]
         corrupt = self._files.corrupt + self._rows.corrupt + children.corrupt
         by_slot = {wanted.name: sum_by(totals, wanted.family, "") for wanted in self._sums if not wanted.label}
         return StoredValues(
@@ -137,6 +142,7 @@ class StoreReader:
             return None
         finally:
             os.close(fd)
+        self._pids[slot] = board[Cell.PID]
         self._row_files += 1
         self._row_bytes += status.st_blocks * 512
         return RowContent(slot, (status.st_dev, status.st_ino, board[Cell.EDITION]), 0, data)

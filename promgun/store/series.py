@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+Pairs = tuple[tuple[str, str], ...]
 
 _SUMMED = frozenset({"sum", "livesum"})
 _FIRST = {"min": min, "livemin": min, "max": max, "livemax": max}
@@ -34,6 +37,11 @@ class Series:
         bound = next((value for label, value in self.labels if label == "le"), None)
         self.upper = None if bound is None else number(bound)
         self.group = self.labels if bound is None else tuple(pair for pair in self.labels if pair[0] != "le")
+
+
+def owner_label(names: Iterable[str]) -> str:
+    """Return the label that tells whose a series is: as in our own families, unless it has a label of that name."""
+    return "pid" if "worker_id" in names else "worker_id"
 
 
 def merge_gauge(series: Series, value: float, stamp: float) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from promgun.store.format import SeriesKey
-from promgun.store.series import Series, number
+from promgun.store.series import Series, number, owner_label
 
 #: Series that one page may have; a family that has more than there is room for is left out as a whole.
 MOST_SERIES = 50_000
@@ -74,8 +74,7 @@ class SeriesTable:
             return None
         self._families.add(place)
         if owner:
-            # An application may have a label of its own that is called as ours.
-            labels = {**labels, "pid" if "worker_id" in labels else "worker_id": owner}
+            labels = {**labels, owner_label(labels): owner}
         pairs = tuple(sorted((_printable(label), _printable(value)) for label, value in labels.items()))
         return Series(
             family=_printable(family),

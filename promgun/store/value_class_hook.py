@@ -1,54 +1,91 @@
-"""How prometheus_client comes to use our value class, without being imported for it."""
+"""How prometheus_client comes to use our value class, and to tell of metrics without values, without being imported.
+
+The client chooses its class once, at import (prometheus_client 0.26 ``values.py``); importing it for every worker that
+never uses it would cost start-up time and memory.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-_MODULE = "prometheus_client.values"
+_VALUES, _METRICS = "prometheus_client.values", "prometheus_client.metrics"
+#: What a metric calls when it is made, told something that it keeps to itself, or given a function.
+_CALLED = (
+    *((owner, "_metric_init") for owner in ("Counter", "Gauge", "Summary", "Histogram", "Info", "Enum")),
+    ("Info", "info"),
+    ("Enum", "state"),
+    ("Gauge", "set_function"),
+)
+
+Action = Callable[[Any], None]
 
 
-def publish(values: type[Any]) -> None:
-    """Make prometheus_client use ``values``, now or whenever it is imported."""
-    loaded = sys.modules.get(_MODULE)
-    if loaded is not None:
-        loaded.ValueClass = values  # type: ignore[attr-defined] # the module's own switch
-    elif not any(isinstance(finder, _ValuesFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _ValuesFinder(values))
-
-
-class _ValuesFinder(importlib.abc.MetaPathFinder):
-    """Puts our value class into ``prometheus_client.values`` the moment that module is first imported.
-
-    The client chooses its class once, at import (prometheus_client 0.26 ``values.py``); importing it for every worker
-    that never uses it would cost start-up time and memory.
+def publish(values: type[Any], watch: Callable[[Any], None]) -> None:
+    """Make prometheus_client use ``values`` and tell ``watch`` of each metric that is made, and of each change of an
+    info, an enum or a gauge's function, now or whenever it is imported.
     """
+    _after_import(_VALUES, lambda module: setattr(module, "ValueClass", values))
+    _after_import(_METRICS, lambda module: _tell(module, watch))
 
-    def __init__(self, values: type[Any]) -> None:
-        self._values = values
+
+def _after_import(name: str, action: Action) -> None:
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        action(loaded)
+    elif not any(isinstance(finder, _Finder) and finder.name == name for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder(name, action))
+
+
+def _tell(module: Any, watch: Callable[[Any], None]) -> None:
+    for owner, name in _CALLED:
+        kind = getattr(module, owner, None)
+        original = getattr(kind, name, None)
+        if original is not None and not hasattr(original, "watched"):
+            setattr(kind, name, _watched(original, watch))
+
+
+def _watched(original: Callable[..., Any], watch: Callable[[Any], None]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        watch(self)
+        return result
+
+    method.watched = True  # type: ignore[attr-defined] # told once, however often this is published
+    return method
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Acts on a module the moment it is first imported."""
+
+    def __init__(self, name: str, action: Action) -> None:
+        self.name = name
+        self._action = action
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the module's own spec with a loader that adds one step."""
-        if fullname != _MODULE:
+        if fullname != self.name:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ValuesLoader(spec.loader, self._values)
+            spec.loader = _Loader(spec.loader, self._action)
         return spec
 
 
-class _ValuesLoader(importlib.abc.Loader):
-    """The module's own loader, then our class in place."""
+class _Loader(importlib.abc.Loader):
+    """The module's own loader, then the action."""
 
-    def __init__(self, loader: Any, values: type[Any]) -> None:
+    def __init__(self, loader: Any, action: Action) -> None:
         self._loader = loader
-        self._values = values
+        self._action = action
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """Leave it to the module's own loader."""
@@ -56,6 +93,6 @@ class _ValuesLoader(importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then set the class that its metrics will be made of."""
+        """Run the module, then act."""
         self._loader.exec_module(module)
-        module.ValueClass = self._values  # type: ignore[attr-defined] # the module's own switch
+        self._action(module)

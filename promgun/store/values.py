@@ -29,6 +29,9 @@ class Places(Protocol):
     def lock(self) -> AbstractContextManager[Any]:
         """Guards every change of a place."""
 
+    def define(self, kind: str, family: str, names: Sequence[str], values: Sequence[str], documentation: str) -> None:
+        """Note how the family of a new value is defined."""
+
     def adopt(self, value: SlotValue) -> None:
         """Give a new value its place, and remember it for the next fork."""
 
@@ -60,6 +63,7 @@ class SlotValue:
         self.prefix = f"{typ}_{multiprocess_mode}" if typ == "gauge" else typ
         self.key = series_key(metric_name, name, dict(zip(labelnames, labelvalues, strict=False)), help_text)
         self._place: Place | None = None
+        self._store.define(self.prefix, metric_name, labelnames, labelvalues, help_text)
         self._store.adopt(self)
 
     @property

@@ -141,6 +141,7 @@ class WorkerLifecycle:
         cells[Cell.BOOTED] = now
         boot = (now - cells[Cell.CLAIMED]) / _SECOND
         self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), boot)
+        STORE.app.tick()
 
     def note_exit(self) -> None:
         """Leave on the board why the worker ends by itself; the master joins it with the wait status."""

@@ -1,0 +1,28 @@
+"""What stands in prometheus_client's default registry and cannot be on the page, with why and what to do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from operator import attrgetter
+
+#: Collectors of prometheus_client itself tell of one process; promgun has families of its own for every worker.
+_STOCK = "prometheus_client."
+
+
+def unshown_in_registry() -> Iterator[tuple[str, str]]:
+    """Yield name and reason of collectors that promgun does not show; nothing where prometheus_client is not used."""
+    registry = getattr(sys.modules.get("prometheus_client.registry"), "REGISTRY", None)
+    metrics = sys.modules.get("prometheus_client.metrics")
+    if registry is None or metrics is None:
+        return
+    # A copy: threads of the application may register meanwhile.
+    for collector in list(getattr(registry, "_collector_to_names", ())):
+        kind = type(collector)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if isinstance(collector, metrics.MetricWrapperBase):
+            if type(getattr(collector, "_value", None)).__name__ == "MutexValue":
+                made = str(attrgetter("_name")(collector))
+                yield made, f"{made!r} is not on the page: it was made before promgun could store its values"
+        elif not kind.__module__.startswith(_STOCK):
+            yield name, f"The application's collector {name} is not on the page: workers run none"
