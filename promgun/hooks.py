@@ -4,7 +4,8 @@
     from promgun.hooks import when_ready
 
 It listens where ``PROMGUN_METRICS_BIND`` says (addresses with spaces between them), by default on 127.0.0.1:9164, and
-is protected as ``PROMGUN_METRICS_WEB_CONFIG`` and the other variables of :mod:`promgun.config.web_options` say. Plain
+is protected as ``PROMGUN_METRICS_WEB_CONFIG`` and the other variables of :mod:`promgun.config.web_options` say;
+``PROMGUN_METRICS_COLLECTOR`` names collectors of the application's own (:mod:`promgun.config.collectors`). Plain
 Gunicorn has no place from which a metrics process that was killed could be started again: ``promgun run`` does that.
 """
 
@@ -39,7 +40,7 @@ def when_ready(server: Any) -> None:
         config = run.endpoint_config(server.cfg, web_options_from(os.environ))
         tls = check_web(config)
         listeners = bind_all(map(parse_address, addresses), uid=server.cfg.uid, gid=server.cfg.gid)
-    except PromgunError as error:
+    except (PromgunError, ValueError) as error:
         server.log.error("No metrics endpoint: %s", error)
         return
     run.serve(MetricsProcess(config, tuple(listeners.values()), server.log), tls=tls)

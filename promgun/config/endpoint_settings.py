@@ -9,6 +9,7 @@ from typing import Any
 
 from gunicorn import config
 
+from promgun.config.collectors import check_collector
 from promgun.config.metrics_addresses import parse_address
 from promgun.errors import MetricsAddressError
 from promgun.metrics.defaults import METRICS_ADDRESS
@@ -25,6 +26,12 @@ def validate_metrics_bind(value: Any) -> list[str]:
     except MetricsAddressError as error:
         raise ValueError(str(error)) from error
     return texts
+
+
+def validate_collectors(value: Any) -> list[str]:
+    """Return a list of collectors, from a list or from one; raises ``ValueError`` for one that names nothing."""
+    texts: list[str] = config.validate_list_string(value)
+    return [check_collector(text) for text in texts]
 
 
 class MetricsBind(config.Setting):  # type: ignore[misc] # gunicorn is untyped
@@ -156,4 +163,22 @@ class MetricsShowPaths(config.Setting):  # type: ignore[misc] # gunicorn is unty
         Show the paths of running requests on the status page; by default it tells their methods and routes only.
 
         A path may carry a secret, as that of a link to reset a password does. Query strings are never shown.
+        """
+
+
+class MetricsCollector(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Collectors of the application's own."""
+
+    name = "metrics_collector"
+    section = SECTION
+    cli = ("--metrics-collector",)
+    meta = "MODULE:FACTORY"
+    action = "append"
+    validator = validate_collectors
+    default = ()
+    desc = """\
+        A collector of the application's own: FACTORY, called without arguments, gives an object with ``collect()``.
+
+        May be given more than once. All run in one process beside the metrics process, as the workers' user, for each
+        page; the process is killed when they take longer than 5 seconds, and the page goes out without them.
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import logging
 import os
@@ -17,10 +16,19 @@ from typing import TYPE_CHECKING, Protocol
 
 from promgun.config.push_gateway import Gateway
 from promgun.config.web_options import WebOptions
+from promgun.endpoint.collectors import CollectorProcess, without_shown
 from promgun.endpoint.counts import EndpointCounts
 from promgun.endpoint.html import StatusFeed
 from promgun.endpoint.limits import Limits, raise_open_files
-from promgun.endpoint.process import COLLECTOR, EXIT_FAILED, IGNORED_SIGNALS, STOP_SIGNAL, EndpointConfig
+from promgun.endpoint.parent_death import dies_with_parent
+from promgun.endpoint.process import (
+    COLLECTOR,
+    EXIT_FAILED,
+    IGNORED_SIGNALS,
+    PACKAGE_FOLDER,
+    STOP_SIGNAL,
+    EndpointConfig,
+)
 from promgun.endpoint.push import Lines, push
 from promgun.endpoint.security import load_security
 from promgun.endpoint.server import MetricsEndpoint
@@ -39,7 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("promgun.endpoint")
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PARENT_CHECK_SECONDS = 1.0
 # A collection holds the GIL for 5 ms at a time by default, and the event loop needs it back after every
 # system call.
@@ -115,7 +122,7 @@ def main(config: EndpointConfig) -> int:
     make_source = _load(config.collector)
     _become(config)
     # After it, because the kernel forgets this wish when the user changes.
-    watched = None if _dies_with_parent() else config.master_pid
+    watched = None if dies_with_parent() else config.master_pid
     if os.getppid() != config.master_pid:
         return 0
     sockets = [socket.socket(fileno=fd) for fd in config.fds]
@@ -124,7 +131,11 @@ def main(config: EndpointConfig) -> int:
     store = Path(config.store)
     source = make_source(store)
     status = StatusFeed(lambda: snapshot_of(source.read()), paths=config.show_paths)
-    asyncio.run(_serve(source, status, sockets, (STOP_SIGNAL,), watched, config.web))
+    own = CollectorProcess(config.app_collectors, PACKAGE_FOLDER)
+    try:
+        asyncio.run(_serve(source, status, sockets, (STOP_SIGNAL,), watched, config.web, own))
+    finally:
+        own.close()
     return 0
 
 
@@ -146,7 +157,10 @@ def push_page(argument: str) -> NoReturn:
     asked = json.loads(sys.stdin.buffer.read())
     _become(config)
     lines = Lines()
-    families = _load(config.collector)(Path(config.store)).collect()
+    families = [*_load(config.collector)(Path(config.store)).collect()]
+    own = CollectorProcess(config.app_collectors, PACKAGE_FOLDER)
+    families += without_shown(families, own.families(), lambda _name: None)
+    own.close()
     push(Gateway(asked["url"], asked["username"], asked["password"]), asked["job"], families, lines)
     os.write(1, json.dumps(lines.written).encode())
     os._exit(0)
@@ -175,6 +189,7 @@ async def _serve(
     signals: Iterable[int],
     watched: int | None,
     web: WebOptions,
+    own: CollectorProcess | None = None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -186,7 +201,10 @@ async def _serve(
     counts = EndpointCounts()
 
     def collect() -> Sequence[Metric]:
-        return counts.join(source.collect())
+        families = source.collect()
+        if own is not None:
+            families = [*families, *without_shown(families, own.families(), own.refuse)]
+        return counts.join(families)
 
     endpoint = MetricsEndpoint(collect, source.master_alive, source.worker_booted, status.text, web=web, counts=counts)
     await endpoint.serve(sockets, stop)
@@ -218,13 +236,6 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return ""
-
-
-def _dies_with_parent() -> bool:
-    """Ask the kernel for SIGKILL when the parent ends; only Linux can, see prctl(2)."""
-    if sys.platform != "linux":
-        return False
-    return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) == 0)
 
 
 def _end_without(loop: asyncio.AbstractEventLoop, parent: int) -> None:

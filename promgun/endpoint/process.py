@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promgun.config.collectors import AppCollectors
 from promgun.config.push_gateway import gateway_of
 from promgun.config.web_options import WebOptions
 from promgun.errors import ConfigurationError
@@ -43,7 +44,7 @@ IGNORED_SIGNALS = (
 COLLECTOR = "promgun.collect.page:Collector"
 """What reads the store, as module:name."""
 
-_PACKAGE_FOLDER = str(Path(__file__).parents[2])
+PACKAGE_FOLDER = str(Path(__file__).parents[2])
 
 # Python puts '' in front of the path for -c. A module in the user's working directory must not stand in for
 # one of the standard library's or h11; promgun itself may well be there, so its folder comes back as the
@@ -83,7 +84,7 @@ class EndpointConfig:
     ``None`` to stay who the master is; ``initgroups`` takes the user's other groups too. ``collector`` names
     a class made with the store's path, with ``collect()``, ``master_alive()`` and ``worker_booted()``.
     ``label`` is for readers of ``ps``. ``show_paths`` tells the status page those of running requests. ``web`` names
-    what protects the endpoint; the metrics process opens it.
+    what protects the endpoint; the metrics process opens it. ``app_collectors`` are the application's own.
     """
 
     store: str
@@ -96,6 +97,7 @@ class EndpointConfig:
     label: str = ""
     show_paths: bool = False
     web: WebOptions = field(default_factory=WebOptions)
+    app_collectors: AppCollectors = field(default_factory=AppCollectors)
 
     def to_json(self) -> str:
         """Return it as one line."""
@@ -106,7 +108,9 @@ class EndpointConfig:
         """Read what :meth:`to_json` wrote. Raises ``ValueError`` or ``TypeError`` for anything else."""
         values = json.loads(text)
         web = {**values["web"], "allowed_hosts": tuple(values["web"]["allowed_hosts"])}
-        return cls(**{**values, "fds": tuple(values["fds"]), "web": WebOptions(**web)})
+        own = {name: tuple(value) for name, value in values["app_collectors"].items()}
+        made = {"fds": tuple(values["fds"]), "web": WebOptions(**web), "app_collectors": AppCollectors(**own)}
+        return cls(**{**values, **made})
 
 
 def spawn(config: EndpointConfig, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
@@ -121,7 +125,7 @@ def spawn(config: EndpointConfig, sockets: Sequence[socket.socket]) -> subproces
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*IGNORED_SIGNALS, STOP_SIGNAL})
     try:
         return subprocess.Popen(
-            [sys.executable, "-c", _CODE, replace(config, fds=fds).to_json(), _PACKAGE_FOLDER],
+            [sys.executable, "-c", _CODE, replace(config, fds=fds).to_json(), PACKAGE_FOLDER],
             stdin=subprocess.DEVNULL,
             pass_fds=fds,
             env=environment,
@@ -140,7 +144,7 @@ def check_web(config: EndpointConfig) -> bool:
         return False
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CODE, config.to_json(), _PACKAGE_FOLDER, _CHECK],
+            [sys.executable, "-c", _CODE, config.to_json(), PACKAGE_FOLDER, _CHECK],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_CHECK_SECONDS,
@@ -171,7 +175,7 @@ def push_final_page(config: EndpointConfig, cfg: Any, log: Any) -> None:
     asked = {**asdict(gateway), "job": cfg.push_gateway_job or cfg.proc_name}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CODE, config.to_json(), _PACKAGE_FOLDER, _PUSH],
+            [sys.executable, "-c", _CODE, config.to_json(), PACKAGE_FOLDER, _PUSH],
             input=json.dumps(asked).encode(),
             stdout=subprocess.PIPE,
             timeout=_PUSH_SECONDS,

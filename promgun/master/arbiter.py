@@ -263,7 +263,8 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         config, listeners = self.context.endpoint_config(self.cfg), self._metrics_listeners()
         if self.metrics_process is None:
             self.metrics_process = MetricsProcess(config, (), self.log)
-        if listeners == self.metrics_process.listeners and config == self.metrics_process.config:
+        same = listeners == self.metrics_process.listeners and config == self.metrics_process.config
+        if same and not config.app_collectors.names:  # whose code may be new
             return
         moved = (listeners, config.web) != (self.metrics_process.listeners, self.metrics_process.config.web)
         self.metrics_process.restart(config, listeners)

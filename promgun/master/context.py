@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from promgun.config.collectors import collectors_of
 from promgun.config.listeners import NO_LISTENERS, Listeners, bind_all, close_and_unlink
 from promgun.config.metrics_addresses import parse_address
 from promgun.config.web_options import web_options_of
@@ -86,6 +87,7 @@ class RunContext:
             initgroups=cfg.initgroups,
             show_paths=cfg.metrics_show_paths,
             web=web_options_of(cfg),
+            app_collectors=collectors_of(cfg),
         )
 
     def check_web(self, cfg: Any) -> bool:

@@ -25,4 +25,5 @@ def unshown_in_registry() -> Iterator[tuple[str, str]]:
                 made = str(attrgetter("_name")(collector))
                 yield made, f"{made!r} is not on the page: it was made before promgun could store its values"
         elif not kind.__module__.startswith(_STOCK):
-            yield name, f"The application's collector {name} is not on the page: workers run none"
+            reason = "workers run none; --metrics-collector MODULE:FACTORY has it run beside the metrics process"
+            yield name, f"The application's collector {name} is not on the page: {reason}"

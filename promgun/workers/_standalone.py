@@ -12,6 +12,7 @@ from typing import Any
 from gunicorn import __version__ as gunicorn_version
 
 from promgun import __version__ as promgun_version
+from promgun.config.collectors import collectors_from
 from promgun.config.listeners import close_and_unlink, metrics_url
 from promgun.config.web_options import WebOptions
 from promgun.config.workers_user import warn_of_left_over_groups
@@ -63,6 +64,7 @@ class StandaloneRun:
             gid=cfg.gid if root else None,
             initgroups=cfg.initgroups,
             web=web,
+            app_collectors=collectors_from(os.environ, cfg),
         )
 
     def serve(self, process: MetricsProcess, *, tls: bool) -> None:

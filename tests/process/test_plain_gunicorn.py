@@ -105,11 +105,12 @@ def test_one_line_adds_the_metrics_process() -> None:
             app="probe:app",
             command=GUNICORN,
             metrics=None,
-            env={"PROMGUN_METRICS_BIND": f"unix:{path}"},
+            env={"PROMGUN_METRICS_BIND": f"unix:{path}", "PROMGUN_METRICS_COLLECTOR": "collecting:Stock"},
             sandbox=sandbox,
             config=config,
         ) as server:
             assert load(server.address, 10, path="/ok") == {200: 10}
+            wait_until(lambda: "shop_stock{" in send(str(path), path="/metrics").text)
             wait_until(lambda: send(str(path), path="/-/ready").status == 200)
             wait_until(lambda: f"{REQUESTS}{{method=" in send(str(path), path="/metrics").text)
             page = send(str(path), path="/metrics").text

@@ -1,0 +1,184 @@
+"""The application's own collectors (``--metrics-collector``): run in one process, which is killed at its deadline."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from prometheus_client.core import Metric
+from prometheus_client.samples import Sample
+
+from promgun.config.collectors import AppCollectors
+
+logger = logging.getLogger("promgun.endpoint")
+
+SECONDS = 5.0
+#: The application that a collector belongs to may be large.
+_LOAD_SECONDS = 30.0
+_MOST_BYTES = 1 << 24
+#: Seconds without another try, by how many have failed in a row: a page never waits for long again and again.
+_PAUSES = (0.0, 0.0, 5.0, 15.0, 60.0)
+
+_CODE = """\
+import json, sys
+sys.path[:0] = json.loads(sys.argv[2])
+sys.path.append(sys.argv[4])
+from promgun.endpoint.collector_process import run
+run(json.loads(sys.argv[1]), int(sys.argv[3]))
+"""
+
+
+class CollectorProcess:
+    """Asks the collectors for their families; to be used from one thread, which must live as long as the process.
+
+    Nothing here raises: what a collector does not give is left out, and said once.
+    """
+
+    def __init__(
+        self,
+        collectors: AppCollectors,
+        folder: str,
+        *,
+        seconds: float = SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._collectors = collectors
+        self._folder = folder
+        self._seconds = seconds
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._loaded = False
+        self._buffer = bytearray()
+        self._failed = 0
+        self._not_before = 0.0
+        self._said: set[str] = set()
+
+    def families(self) -> list[Metric]:
+        """Return what the collectors tell now, after at most the deadline."""
+        if not self._collectors.names or self._clock() < self._not_before:
+            return []
+        deadline = self._clock() + self._seconds
+        try:
+            return self._ask(deadline)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            self._fail(f"did not answer: {error}")
+            return []
+
+    def refuse(self, family: str) -> None:
+        """Say that a family cannot be shown."""
+        self._complain([f"the family {family!r} is not shown: the page has one of that name, or it is called as ours"])
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        process.wait()
+
+    def _ask(self, deadline: float) -> list[Metric]:
+        if self._process is None:
+            self._start()
+        process = self._process
+        assert process is not None  # noqa: S101 - just started
+        assert process.stdin is not None  # noqa: S101 - a pipe
+        if not self._loaded:
+            first = self._line(deadline)
+            if first is None:
+                if self._clock() - self._started > _LOAD_SECONDS:
+                    self._fail(f"were not loaded within {_LOAD_SECONDS:g} s")
+                return []
+            self._loaded = True
+            self._complain(json.loads(first)["errors"])
+        os.write(process.stdin.fileno(), b"\n")
+        line = self._line(deadline)
+        if line is None:
+            self._fail(f"took longer than {self._seconds:g} s")
+            return []
+        answer = json.loads(line)
+        self._complain(answer["errors"])
+        self._failed = 0
+        return [_family(*parts) for parts in answer["families"]]
+
+    def _start(self) -> None:
+        self._buffer.clear()
+        self._loaded = False
+        self._started = self._clock()
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                _CODE,
+                json.dumps(self._collectors.names),
+                json.dumps(self._collectors.paths),
+                str(os.getpid()),
+                self._folder,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+
+    def _line(self, deadline: float) -> bytes | None:
+        """Return the next line, ``None`` at the deadline; raises ``OSError`` when the process has ended."""
+        process = self._process
+        assert process is not None  # noqa: S101 - called with one
+        assert process.stdout is not None  # noqa: S101 - a pipe
+        fd = process.stdout.fileno()
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        while (end := self._buffer.find(b"\n")) < 0:
+            left = deadline - self._clock()
+            if left <= 0 or not poll.poll(left * 1000):
+                return None
+            data = os.read(fd, 1 << 16)
+            if not data:
+                raise OSError(f"their process ended with status {process.wait()}")
+            self._buffer += data
+            if len(self._buffer) > _MOST_BYTES:
+                raise OSError(f"their page is larger than {_MOST_BYTES >> 20} MiB")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    def _fail(self, reason: str) -> None:
+        self.close()
+        self._failed += 1
+        self._not_before = self._clock() + _PAUSES[min(self._failed, len(_PAUSES)) - 1]
+        self._complain([f"{', '.join(self._collectors.names)} {reason}; another process is started"])
+
+    def _complain(self, errors: Iterable[str]) -> None:
+        for error in errors:
+            if error not in self._said and len(self._said) < 100:  # noqa: PLR2004 - messages may have numbers in them
+                self._said.add(error)
+                logger.warning("The application's collectors: %s", error)
+
+
+def without_shown(shown: Sequence[Metric], families: Sequence[Metric], complain: Callable[[str], None]) -> list[Metric]:
+    """Return those of ``families`` whose name the page does not have yet, and that are not called as ours are."""
+    taken = {family.name for family in shown}
+    kept: list[Metric] = []
+    for family in families:
+        if family.name in taken or family.name.startswith(("gunicorn_", "promgun_")):
+            complain(family.name)
+            continue
+        taken.add(family.name)
+        kept.append(family)
+    return kept
+
+
+def _family(name: str, kind: str, documentation: str, unit: str, samples: list[Any]) -> Metric:
+    family = Metric(name, documentation, kind, unit)
+    family.samples = [Sample(sample, labels, float(value)) for sample, labels, value in samples]
+    return family
