@@ -16,6 +16,7 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from promgun.config.collectors import AppCollectors
+from promgun.store.definitions import is_label
 
 logger = logging.getLogger("promgun.endpoint")
 
@@ -180,5 +181,10 @@ def without_shown(shown: Sequence[Metric], families: Sequence[Metric], complain:
 
 def _family(name: str, kind: str, documentation: str, unit: str, samples: list[Any]) -> Metric:
     family = Metric(name, documentation, kind, unit)
-    family.samples = [Sample(sample, labels, float(value)) for sample, labels, value in samples]
+    family.samples = [
+        Sample(sample, labels, float(value))
+        for sample, labels, value in samples
+        # A reader that cannot parse a line refuses the whole page.
+        if sample.startswith(name) and all(map(is_label, labels))
+    ]
     return family
