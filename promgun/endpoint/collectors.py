@@ -16,6 +16,7 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from promgun.config.collectors import AppCollectors
+from promgun.metrics.catalog import CATALOG
 from promgun.store.definitions import is_label
 
 logger = logging.getLogger("promgun.endpoint")
@@ -75,7 +76,7 @@ class CollectorProcess:
 
     def refuse(self, family: str) -> None:
         """Say that a family cannot be shown."""
-        self._complain([f"the family {family!r} is not shown: the page has one of that name, or it is called as ours"])
+        self._complain([f"the family {family!r} is not shown: the page has one of that name"])
 
     def close(self) -> None:
         """End the process."""
@@ -167,11 +168,11 @@ class CollectorProcess:
 
 
 def without_shown(shown: Sequence[Metric], families: Sequence[Metric], complain: Callable[[str], None]) -> list[Metric]:
-    """Return those of ``families`` whose name the page does not have yet, and that are not called as ours are."""
-    taken = {family.name for family in shown}
+    """Return those of ``families`` whose name the page does not have yet, and that none of ours has."""
+    taken = {family.name for family in shown} | {spec.family for spec in CATALOG}
     kept: list[Metric] = []
     for family in families:
-        if family.name in taken or family.name.startswith(("gunicorn_", "promgun_")):
+        if family.name in taken:
             complain(family.name)
             continue
         taken.add(family.name)
