@@ -36,6 +36,7 @@ VALUED = [name for name in SETTINGS if name not in FLAGS]
 #: Values for settings whose validator looks at them closely; a number or a word does for the others.
 VALUES = {
     "metrics_bind": "127.0.0.1:7",
+    "metrics_collector": "shop.metrics:Stock",
     "chdir": "/",
     "forwarded_allow_ips": "10.0.0.0/8",
     "group": str(os.getegid()),
