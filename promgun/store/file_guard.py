@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from promgun.store.files import ValueFile
@@ -40,13 +40,22 @@ class Guarded:
         )
 
 
-def heal_files(slot_file: SlotFile, value_files: Iterable[ValueFile]) -> Guarded:
-    """Look after all files of a slot, under the store's lock: one ``lstat`` a file when all is well; never raises."""
+def heal_files(slot_file: SlotFile, value_files: Iterable[ValueFile], heal_lock: Callable[[], bool]) -> Guarded:
+    """Look after all files of a slot, under the store's lock: one ``lstat`` a file when all is well; never raises.
+
+    ``heal_lock`` does the same for the slot's lock file: see ``SlotLock.heal``.
+    """
     results = [(slot_file.path, slot_file.heal())]
     results += [(str(file.path), file.heal()) for file in value_files]
     healed = tuple(path for path, healing in results if _is_healed(healing))
     errors = tuple(f"{path}: {healing.error}" for path, healing in results if healing.error)
     own = results[0][1]
+    lock_file = f"{slot_file.path}.lock"
+    try:
+        if heal_lock():
+            healed = (*healed, lock_file)
+    except OSError as error:
+        errors = (*errors, f"{lock_file}: {error}")
     return Guarded(healed, errors, own.harm is Harm.SHRUNK and not own.error)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import importlib
 import mmap
 import os
 import stat
@@ -146,6 +147,14 @@ def _make_room(path: str) -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(bad)
             os.rename(path, bad)
+
+
+def load_ahead() -> None:
+    """Load what healing imports, in a process whose user will change: the interpreter may lie where that may not read
+    (below /root).
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("ctypes")
 
 
 def _taking_place(file: MappedFile, fd: int) -> Any:

@@ -53,6 +53,7 @@ class SlotHome:
 
     def __init__(self, directory: RunDirectory, lock: SlotLock, board: Board) -> None:
         self.number = lock.number
+        self._lock = lock
         self._directory = directory
         self._remove_live_gauges()
         for client in directory.clients:
@@ -64,6 +65,10 @@ class SlotHome:
     def rows(self) -> RowFile:
         """The rows of the slot: another object once the file had been cut."""
         return self.file.rows
+
+    def heal_lock(self) -> bool:
+        """Make the slot's lock file again where it is gone; return whether it was. Raises ``OSError``."""
+        return self._lock.heal(self._directory.slots)
 
     def _remove_live_gauges(self) -> None:
         beginning = f"{self.number}.{_LIVE}"

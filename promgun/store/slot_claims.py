@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from promgun.store.run_directory import RunDirectory
 from promgun.store.slot_lock import SlotLock, claim_slot
@@ -35,7 +35,8 @@ class SlotClaims:
         ``ended_at`` says when a slot's last owner ended, on the monotonic clock, 0 where that is not known.
         """
         try:
-            lock = _claim(directory)
+            # Of these somebody may have deleted the lock files: whoever looks there finds the slots free.
+            lock = _claim(directory, {held.number for held in self._all if held.fd is not None})
         except OSError:
             # The child will try for itself, and count what it cannot store.
             return None
@@ -65,9 +66,9 @@ class SlotClaims:
         return mine is not None
 
 
-def _claim(directory: RunDirectory) -> SlotLock:
+def _claim(directory: RunDirectory, taken: Collection[int] = ()) -> SlotLock:
     slots_fd = directory.open_slots()
     try:
-        return claim_slot(slots_fd, directory.owner)
+        return claim_slot(slots_fd, directory.owner, taken)
     finally:
         os.close(slots_fd)

@@ -12,9 +12,11 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Collection
+from pathlib import Path
 
 from promgun.store.files import Owner
-from promgun.system.safe_open import open_regular
+from promgun.system.safe_open import open_directory, open_regular
 
 FIRST_SLOT = 1
 MOST_SLOTS = 4096
@@ -43,6 +45,21 @@ class SlotLock:
             os.close(self._fd)
             self._fd = None
 
+    def heal(self, slots: Path) -> bool:
+        """Make the lock file again where somebody deleted or replaced it: nobody shall take the slot of a process that
+        lives. Return whether it was. Raises ``OSError`` while that is impossible: another process has the slot too.
+        """
+        name = f"{self.number}.lock"
+        if self._fd is None or _is_file(slots / name, self._fd):
+            return False
+        with open_directory(slots) as slots_fd:
+            fd = _lock(slots_fd, name, Owner())
+        if fd is None:
+            raise OSError(errno.EAGAIN, f"another process has taken slot {self.number}")
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+        return True
+
     def free(self) -> None:
         """Let go of the slot for everybody: its owner is gone, and whoever else holds the claim was forked a moment ago
         and has not come to close it yet.
@@ -56,16 +73,26 @@ class SlotLock:
         self.release()
 
 
-def claim_slot(slots_fd: int, owner: Owner) -> SlotLock:
-    """Take the lowest free slot in an open directory; raises ``OSError`` when there is none or none can be made.
+def claim_slot(slots_fd: int, owner: Owner, taken: Collection[int] = ()) -> SlotLock:
+    """Take the lowest free slot in an open directory that is not among those ``taken``; raises ``OSError`` when there
+    is none or none can be made.
 
     Safe for root in a directory of somebody else's: follows no link, never waits, gives away only what it made.
     """
     for number in range(FIRST_SLOT, FIRST_SLOT + MOST_SLOTS):
+        if number in taken:
+            continue
         fd = _lock(slots_fd, f"{number}.lock", owner)
         if fd is not None:
             return SlotLock(number, fd)
     raise OSError(errno.EAGAIN, f"none of {MOST_SLOTS} slots is free")
+
+
+def _is_file(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def is_any_slot_held(slots_fd: int) -> bool:

@@ -43,7 +43,7 @@ class SlotUpkeep:
 
     def heal(self, files: Iterable[ValueFile]) -> Kept:
         """Make files again that somebody removed, replaced or cut; hold the store's lock."""
-        guarded = heal_files(self._home.file, files)
+        guarded = heal_files(self._home.file, files, self._home.heal_lock)
         self._warn_once("files", guarded.warning)
         return Kept(len(guarded.healed), guarded.lost_rows)
 

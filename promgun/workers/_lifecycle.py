@@ -14,6 +14,7 @@ from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
 from promgun.metrics.instruments import Instruments, count_log
 from promgun.metrics.label_values import ExitCause
 from promgun.store.board import Board, Cell, ExitHint, Role
+from promgun.store.healing import load_ahead
 from promgun.store.process import STORE
 from promgun.store.slot_lock import SlotLock
 from promgun.system.procfs import cpu_wait_ns
@@ -70,6 +71,9 @@ class WorkerLifecycle:
         super().__init__(*args, **kwargs)
         if self.standalone is not None:
             self.standalone.register(self.cfg, self.app, self.log, self.sockets)
+        self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
+        if self._changes_user:
+            load_ahead()
         self.slot: SlotLock | None = STORE.reserve()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
         DEFERRED_SIGNALS.expect_fork(self)
@@ -102,7 +106,6 @@ class WorkerLifecycle:
         self._update_at = 0
         self._reported = 0
         self._waited = 0
-        self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
         count_log(self.instruments.counters)
         self._board: Board = STORE.board
         self._next_notify: Callable[[], None] = super().notify  # type: ignore[misc] # the next class in the MRO

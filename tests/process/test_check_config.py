@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-pytestmark = pytest.mark.seam
 
 LOGGED = re.compile(r"\[\d{4}-\d\d-\d\d .*\] \[\d+\] \[[A-Z]+\] ")
 APPS = {

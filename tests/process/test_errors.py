@@ -22,8 +22,6 @@ from tests.support.refusals import (
     fail,
 )
 
-pytestmark = pytest.mark.seam
-
 #: A module of this name is imported by Python itself at its start; it hides the libraries that it names.
 HIDING = """
 import sys

@@ -13,8 +13,6 @@ from tests.support.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import Request, load, send
 from tests.support.refusals import APP_LOAD, CONFIGURATION, DEMO, FREE, USAGE, assert_one_line, fail
 
-pytestmark = pytest.mark.seam
-
 METRICS = ("--metrics-bind", "127.0.0.1:0")
 
 

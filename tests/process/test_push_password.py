@@ -100,7 +100,6 @@ def test_it_arrives_and_is_seen_nowhere_else(sandbox: Sandbox, give: Any) -> Non
     assert [headers["Authorization"] for _, headers, _ in gate.seen] == [AUTHORIZATION]
 
 
-@pytest.mark.seam
 @pytest.mark.skipif(not psutil.LINUX, reason="/proc is Linux's")
 @pytest.mark.parametrize("give", [by_variable, by_gunicorn_variable])
 def test_it_is_handed_to_the_master_of_an_upgrade(sandbox: Sandbox, give: Any) -> None:

@@ -19,7 +19,6 @@ PUSHED = "Final metrics pushed to"
 FAILED = "The final metrics could not be pushed to"
 
 
-@pytest.mark.seam
 @pytest.mark.needs("prometheus-pushgateway")
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_final_page_arrives(ending: signal.Signals) -> None:
@@ -54,7 +53,6 @@ def test_a_second_run_replaces_the_first(sandbox: Sandbox) -> None:
             assert page.sum("gunicorn_requests_total", job="batch") == requests
 
 
-@pytest.mark.seam
 @pytest.mark.needs("prometheus-pushgateway")
 def test_after_an_upgrade_the_last_master_pushes_once(sandbox: Sandbox) -> None:
     with pushgateway(sandbox) as address:

@@ -58,7 +58,6 @@ def hand_over(server: PromgunProcess, told: Callable[[], str], old: int, workers
     assert server.wait() == 0
 
 
-@pytest.mark.seam
 def test_main_process_is_handed_over_in_an_upgrade(sandbox: Sandbox) -> None:
     with (
         notifications(sandbox) as (path, told),

@@ -233,21 +233,21 @@ def test_what_cannot_be_healed_now_is_healed_later(folder: Path, monkeypatch: py
 def test_all_files_of_a_slot_are_looked_after(folder: Path) -> None:
     slot = SlotFile(str(folder / "1"))
     values = [ValueFile(folder / f"1.{kind}", Owner()) for kind in ("counter", "gauge_max")]
-    assert heal_files(slot, values) == Guarded()
+    assert heal_files(slot, values, lambda: False) == Guarded()
     (folder / "1").unlink()
     (folder / "1.gauge_max").unlink()
-    done = heal_files(slot, values)
+    done = heal_files(slot, values, lambda: False)
     assert (done.healed, done.errors, done.lost_rows) == ((str(folder / "1"), str(folder / "1.gauge_max")), (), False)
     assert "no value is lost" in done.warning
-    assert heal_files(slot, values).warning == ""
+    assert heal_files(slot, values, lambda: False).warning == ""
     os.truncate(folder / "1", 100)
-    assert heal_files(slot, values).lost_rows
+    assert heal_files(slot, values, lambda: False).lost_rows
     shutil.rmtree(folder)
-    done = heal_files(slot, values)
+    done = heal_files(slot, values, lambda: False)
     assert (done.healed, len(done.errors)) == ((), 3)
     assert "cannot be made again" in done.warning
     folder.mkdir()
-    assert len(heal_files(slot, values).healed) == 3
+    assert len(heal_files(slot, values, lambda: False).healed) == 3
     for file in values:
         file.close()
 

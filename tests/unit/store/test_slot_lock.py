@@ -10,7 +10,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,45 @@ def test_the_lowest_free_slot_is_taken(slots: Folder) -> None:
     assert slots.claim().number == 2
     for lock in locks:
         lock.release()
+
+
+def test_slots_that_are_said_to_be_taken_are_passed_over(slots: Folder) -> None:
+    first, second = (claim_slot(slots.fd, Owner(), {1, 3}) for _ in range(2))
+    assert (first.number, second.number) == (2, 4)
+    first.release()
+    second.release()
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "deleted": lambda path: path.unlink(),
+    "replaced": lambda path: os.replace(path.with_name("other"), path),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_lock_file_that_is_gone_is_made_again(slots: Folder, harm: str) -> None:
+    slots.path.joinpath("other").write_text("of somebody else")
+    mine = slots.claim()
+    assert not mine.heal(slots.path)
+    HARMS[harm](slots.path / "1.lock")
+    assert mine.heal(slots.path)
+    assert not mine.heal(slots.path)
+    other = slots.claim()
+    assert other.number == 2
+    mine.release()
+    other.release()
+    assert slots.claim().number == 1
+
+
+def test_a_slot_that_another_process_took_meanwhile_is_told(slots: Folder) -> None:
+    mine = slots.claim()
+    (slots.path / "1.lock").unlink()
+    other = slots.claim()
+    assert other.number == 1
+    with pytest.raises(OSError, match="another process has taken slot 1"):
+        mine.heal(slots.path)
+    mine.release()
+    other.release()
 
 
 def test_a_forgotten_slot_is_free(slots: Folder) -> None:
