@@ -18,6 +18,7 @@ from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import Cell, parse_board
 from promgun.store.definitions import SCHEMA as DEFINITIONS
 from promgun.store.file_follower import FileFollower, FollowedFile
+from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader, ForeignReading
 from promgun.store.own_series import Fold, OwnSeries, sum_by
 from promgun.store.row_reader import RowContent, RowReader, RowTotal
@@ -94,7 +95,7 @@ class StoreReader:
                 files += 1
                 size += file.size
             self._accumulate(file)
-        children = self._children.read() if self._children is not None else ForeignReading()
+        children = self._read_children()
         for content in children.contents:
             self._accumulate(self._files.follow_children(content.kind, content.data))
         files, size = files + children.files, size + children.size
@@ -113,6 +114,15 @@ class StoreReader:
             corrupt,
             (*self._files.complaints(), *children.complaints),
         )
+
+    def _read_children(self) -> ForeignReading:
+        if self._children is None:
+            return ForeignReading()
+        reading = self._children.read()
+        if self._children.vanished:
+            # Nobody but this process knows what a file held that somebody removed: kept before this process ends.
+            fold_dead(self._children.run, self._children)
+        return reading
 
     def _read_rows(self) -> list[RowTotal]:
         self._row_files = self._row_bytes = 0

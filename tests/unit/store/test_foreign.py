@@ -17,8 +17,10 @@ from promgun.store.folded_file import MOST_ORIGINS, Folded, Origin, encode_folde
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_files import MOST_FILES, DeadFile, find_foreign, hold_if_dead
 from promgun.store.foreign_reader import ForeignReader
+from promgun.store.reader import StoreReader
 from tests.support.harness import wait_until
 from tests.support.runs import PLACES, StockFile, as_user, ended, key, kill_at_call, private_run, values_in
+from tests.support.store_fixtures import totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,6 +227,18 @@ def test_a_wiped_directory_takes_nothing_away(run: RunDirectory) -> None:
     assert page(run, reader=reader) == {A: 7.0}
     living.end()
     gauge.end()
+
+
+def test_what_was_in_a_wiped_directory_outlives_who_read_it(run: RunDirectory) -> None:
+    reader = StoreReader(run.path)
+    ended(run.multiproc, "counter", 101, {A: 4.0})
+    assert totals(run.path, reader) == {"jobs_total{n=a}": 4.0}
+    for name in files_in(run.multiproc):
+        (run.multiproc / name).unlink()
+    assert totals(run.path, reader) == {"jobs_total{n=a}": 4.0}
+    # another metrics process
+    assert totals(run.path) == {"jobs_total{n=a}": 4.0}
+    assert stock(run.multiproc) == {"jobs_total [('n', 'a')]": 4.0}
 
 
 def test_two_who_read_and_fold_count_nothing_twice(run: RunDirectory) -> None:
