@@ -23,8 +23,8 @@ from promgun.terminal.output import printable
 
 #: Seconds that an exit waits for the Pushgateway, name resolution included.
 DEADLINE = 3.0
-#: Of a server that has ended, on purpose: it would be said to be up for as long as the Pushgateway keeps the page.
-_OF_THE_LIVING = frozenset({"gunicorn_up"})
+#: A Pushgateway would show a server that has ended as up for as long as it keeps the page.
+_NOT_PUSHED = frozenset({"gunicorn_up"})
 _REASON = 200
 
 
@@ -60,7 +60,7 @@ def push(gateway: Gateway, job: str, families: Iterable[Metric], log: Any, *, de
     at the latest, whatever the network does.
     """
     instance = socket.gethostname()
-    page = _Page([family for family in families if family.name not in _OF_THE_LIVING])
+    page = _Page([family for family in families if family.name not in _NOT_PUSHED])
     failures = ["no answer"]
     # Timeouts of sockets bound neither looking up a name nor an answer that trickles in.
     sender = Thread(target=_send, args=(gateway, job, instance, page, deadline, failures), name="push", daemon=True)

@@ -55,7 +55,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         """Take a slot before anything of the user's is loaded (``--preload`` loads in ``setup``)."""
         self.context = context
         self.store = context.store
-        context.directory.adopt()
+        context.directory.close_in_this_process()
         self.store.own_slot(Role.MASTER)
         self.instruments = Instruments(self.store, app.cfg)
         count_log(self.instruments.counters)

@@ -24,7 +24,7 @@ from promgun.system.procfs import process_start, read_usage
 
 _BOOT_FAILURES = frozenset({ExitCode.WORKER_BOOT, ExitCode.APP_LOAD})
 #: More than a worker can have at once: who finds more has found nonsense.
-_MOST_UNLISTED = 1_000_000
+_MOST_BEYOND_TABLE = 1_000_000
 _ENDING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGKILL})
 
 
@@ -191,8 +191,8 @@ class WorkerEnds:
             self._counters.inc(REQUESTS_LOST, (cause, request.route))
             if not logged and request.start:
                 self._log_lost(pid, cause, f"{request}, {request.age(now):.1f} s, {request.phase.name.lower()}")
-        more = view[Cell.UNLISTED] - view[Cell.UNLISTED_ANSWERED]
-        if 0 < more <= _MOST_UNLISTED:
+        more = view[Cell.BEYOND_TABLE] - view[Cell.BEYOND_TABLE_ANSWERED]
+        if 0 < more <= _MOST_BEYOND_TABLE:
             self._counters.inc(REQUESTS_LOST, (cause, OVERFLOW), more)
             if not logged:
                 self._log_lost(pid, cause, f"{more} more requests")

@@ -61,15 +61,15 @@ class Cell(IntEnum):
     SERVED = 11
     MAX_REQUESTS = 12
     TARGET = 13
-    #: running requests for which there was no region (``running``): beyond the 64th of a worker
-    UNLISTED = 14
-    #: sum of the ends minus sum of the starts of such requests since the slot was taken: with UNLISTED and
+    #: running requests beyond the 64 of a worker that the request table records one by one
+    BEYOND_TABLE = 14
+    #: sum of the ends minus sum of the starts of such requests since the slot was taken: with BEYOND_TABLE and
     #: the time it gives their busy nanoseconds, running ones included
-    UNLISTED_BALANCE = 15
+    BEYOND_TABLE_BALANCE = 15
     #: counted up before and after each change of the two above, or of the books: unequal means a change is under way
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
-    #: why the worker ends, by its own word
+    #: why the worker ends, as the worker itself says
     EXIT_HINT = 18
     #: what others of the worker's user may not see of a process that changed user, so it says so itself
     OPEN_FDS = 19
@@ -77,7 +77,7 @@ class Cell(IntEnum):
     #: what a master has used of CPU, nanoseconds: booked for its slot when the next master takes it
     OWN_CPU_USER = 21
     OWN_CPU_SYSTEM = 22
-    UNLISTED_ANSWERED = 23  #: those of UNLISTED that were answered and not closed yet
+    BEYOND_TABLE_ANSWERED = 23  #: those of BEYOND_TABLE that were answered and not closed yet
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33
@@ -115,8 +115,8 @@ class ExitHint(IntEnum):
 # Plain integers: an enum member costs a class attribute look-up in the request path.
 _BEGUN = int(Cell.WRITES_BEGUN)
 _ENDED = int(Cell.WRITES_ENDED)
-_BALANCE = int(Cell.UNLISTED_BALANCE)
-_UNLISTED = int(Cell.UNLISTED)
+_BALANCE = int(Cell.BEYOND_TABLE_BALANCE)
+_BEYOND_TABLE = int(Cell.BEYOND_TABLE)
 _FIRST_LASTING = Cell.BUSY_BASE
 _BOOKED = ((Cell.OWN_CPU_USER, Cell.CPU_USER_BASE), (Cell.OWN_CPU_SYSTEM, Cell.CPU_SYSTEM_BASE))
 _CELLS = 64
@@ -149,7 +149,7 @@ class BoardView:
 
     def busy_ns(self, now_ns: int) -> int:
         """Busy nanoseconds of the slot up to ``now_ns``, earlier owners and running requests included."""
-        unlisted = self.cells[_BALANCE] + self.cells[_UNLISTED] * now_ns
+        unlisted = self.cells[_BALANCE] + self.cells[_BEYOND_TABLE] * now_ns
         listed = sum(busy if busy >= 0 else busy + now_ns for busy in busy_cells(self.data))
         return self.cells[Cell.BUSY_BASE] + unlisted + listed
 
@@ -172,7 +172,7 @@ class BoardView:
     @property
     def in_progress(self) -> int:
         """How many requests were running."""
-        return self.cells[_UNLISTED] + sum(busy < 0 for busy in busy_cells(self.data))
+        return self.cells[_BEYOND_TABLE] + sum(busy < 0 for busy in busy_cells(self.data))
 
 
 def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:
@@ -219,7 +219,7 @@ class Board:
         self.requests.move(cells)
         self.shared = True
         # What threads wrote to the private board while it was being copied.
-        for cell in (_BALANCE, _UNLISTED, _BEGUN, _ENDED):
+        for cell in (_BALANCE, _BEYOND_TABLE, _BEGUN, _ENDED):
             cells[cell] += private[cell] - copied[cell]
 
     # The order of the stores below: whoever is killed between them leaves books that read too low, never too high.
@@ -229,14 +229,14 @@ class Board:
         cells = self.cells
         cells[_BEGUN] += 1
         cells[_BALANCE] -= now_ns
-        cells[_UNLISTED] += 1
+        cells[_BEYOND_TABLE] += 1
         cells[_ENDED] += 1
 
     def leave(self, now_ns: int) -> None:
         """Write down that such a request ends."""
         cells = self.cells
         cells[_BEGUN] += 1
-        cells[_UNLISTED] -= 1
+        cells[_BEYOND_TABLE] -= 1
         cells[_BALANCE] += now_ns
         cells[_ENDED] += 1
 

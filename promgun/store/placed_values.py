@@ -35,7 +35,7 @@ class PlacedValues:
         """Guards every change of a place."""
         return self._lock()
 
-    def adopt(self, value: SlotValue) -> None:
+    def register(self, value: SlotValue) -> None:
         """Give a new value a place, and remember it for the next fork."""
         with self._lock():
             self._values.add(value)

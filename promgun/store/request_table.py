@@ -94,7 +94,7 @@ class RunningRequests:
             self.cells[region + START] = 0
         self.free[:] = _ALL
 
-    def adopt(self, memory: Any) -> None:
+    def look_at(self, memory: Any) -> None:
         """Look at other memory from now on, and leave it as it is."""
         self.cells = memoryview(memory).cast("B").cast("q")
 

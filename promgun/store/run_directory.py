@@ -108,7 +108,7 @@ class RunDirectory:
             os.close(self.fd)
             self.fd = -1
 
-    def adopt(self) -> None:
+    def close_in_this_process(self) -> None:
         """Make this process the one that closes the directory (``--daemon`` forks after it was made)."""
         self._owner_pid = os.getpid()
 

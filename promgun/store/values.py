@@ -32,7 +32,7 @@ class Places(Protocol):
     def define(self, kind: str, family: str, names: Sequence[str], values: Sequence[str], documentation: str) -> None:
         """Note how the family of a new value is defined."""
 
-    def adopt(self, value: SlotValue) -> None:
+    def register(self, value: SlotValue) -> None:
         """Give a new value its place, and remember it for the next fork."""
 
     def place_value(self, value: SlotValue) -> Place:
@@ -64,7 +64,7 @@ class SlotValue:
         self.key = series_key(metric_name, name, dict(zip(labelnames, labelvalues, strict=False)), help_text)
         self._place: Place | None = None
         self._store.define(self.prefix, metric_name, labelnames, labelvalues, help_text)
-        self._store.adopt(self)
+        self._store.register(self)
 
     @property
     def place(self) -> Place | None:

@@ -38,7 +38,7 @@ _SECOND = 1_000_000_000
 _HINT = int(Cell.EXIT_HINT)
 _APPLICATION = int(Phase.APPLICATION)
 _CLOSING = int(Phase.CLOSING)
-_UNLISTED_ANSWERED = int(Cell.UNLISTED_ANSWERED)
+_BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
 
 
 def _count_nothing(*_: Any) -> None:
@@ -113,7 +113,7 @@ class RequestAccounting:
         if state.region >= 0:
             self.running.cells[state.region + PHASE] = _CLOSING
         else:
-            self.board.cells[_UNLISTED_ANSWERED] += 1
+            self.board.cells[_BEYOND_TABLE_ANSWERED] += 1
         body = state.body
         received = 0
         if body is not None:
@@ -138,7 +138,7 @@ class RequestAccounting:
                 self.running.free.append(region)
         else:
             if state.recorded:
-                self.board.cells[_UNLISTED_ANSWERED] -= 1
+                self.board.cells[_BEYOND_TABLE_ANSWERED] -= 1
             self.board.leave(now)
 
     def forget_parent(self) -> None:
@@ -146,7 +146,7 @@ class RequestAccounting:
         board, are the parent's.
         """
         self.board.cells = memoryview(bytearray(SIZE)).cast("q")
-        self.running.adopt(self.board.cells)
+        self.running.look_at(self.board.cells)
         self.record = self.inc = self.observe = _count_nothing
 
     # ---- the other books
@@ -173,7 +173,7 @@ class RequestAccounting:
         if state.region >= 0:
             self.running.cells[state.region + PHASE] = _CLOSING
         else:
-            self.board.cells[_UNLISTED_ANSWERED] += 1
+            self.board.cells[_BEYOND_TABLE_ANSWERED] += 1
 
     # ---- what describes a request
 

@@ -21,7 +21,7 @@ from promgun.workers._request_state import ANSWERED, CountingReader, RequestStat
 from promgun.workers._responses import ResponseObserver
 
 _SERVED = int(Cell.SERVED)
-_UNLISTED_ANSWERED = int(Cell.UNLISTED_ANSWERED)
+_BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
 _APPLICATION = int(Phase.APPLICATION)
 _WRITING = int(Phase.WRITING)
 
@@ -92,7 +92,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                     leave(region)
             else:
                 if state.recorded:
-                    board.cells[_UNLISTED_ANSWERED] -= 1
+                    board.cells[_BEYOND_TABLE_ANSWERED] -= 1
                 board.leave(now)
             if recycled:
                 board.cells[_SERVED] = worker.nr

@@ -37,7 +37,7 @@ def families() -> list[Metric]:
     """Return two small families."""
     counter = CounterMetricFamily("apples", "Apples eaten.", labels=["kind"])
     counter.add_metric(["red"], 3)
-    return [counter, GaugeMetricFamily("pears", "Pears at hand.", 4)]
+    return [counter, GaugeMetricFamily("pears", "Pears in stock.", 4)]
 
 
 def huge_families() -> list[Metric]:
@@ -88,7 +88,7 @@ class Endpoint:
         self.socket.close()
 
     def begin_to_stop(self) -> None:
-        """Ask it to end; answers at hand may still be given."""
+        """Ask it to end; answers that are ready may still be given."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
 

@@ -64,7 +64,7 @@ FORGED: dict[str, Any] = {
     "a time without end": {"started": float("inf")},
     "a time of 401 digits": {"started": 10**400},
     "a number for a name": {"name": 5},
-    "a name that is none": {"name": "shop\x1b[2J"},
+    "a name that is not allowed": {"name": "shop\x1b[2J"},
     "no name": {"name": ""},
     "a list for an application": {"application": ["shop:app"]},
     "addresses that are no list": {"addresses": "http://127.0.0.1:8000"},

@@ -97,7 +97,7 @@ def test_busy_time_is_exact_for_any_overlap(board: Board, kind: str) -> None:
     at = 10 * SECOND
     first, second, third = (begin(board, at + start * SECOND) for start in (0, 1, 3))
     assert board.view(0).in_progress == 3
-    assert board.cells[Cell.UNLISTED] == (0 if kind == "listed" else 3)
+    assert board.cells[Cell.BEYOND_TABLE] == (0 if kind == "listed" else 3)
     assert board.view(0).busy_ns(at + 5 * SECOND) == (5 + 4 + 2) * SECOND
     finish(board, third, at + 6 * SECOND)
     finish(board, first, at + 6 * SECOND)
@@ -122,7 +122,7 @@ def test_the_books_of_a_dead_owner_are_closed(board: Board, tmp_path: Path, kind
     assert 3 * SECOND <= view[Cell.BUSY_BASE] < 60 * SECOND
     assert view.busy_ns(time.monotonic_ns()) == view[Cell.BUSY_BASE]
     assert view.in_progress == 0
-    assert [view[cell] for cell in (Cell.BOOTED, Cell.SERVED, Cell.UNLISTED, Cell.UNLISTED_BALANCE)] == [0] * 4
+    assert [view[cell] for cell in (Cell.BOOTED, Cell.SERVED, Cell.BEYOND_TABLE, Cell.BEYOND_TABLE_BALANCE)] == [0] * 4
     assert not view.running()
     assert view[Cell.ERRORS_NO_SPACE] == 3
     assert view[Cell.ROLE] == Role.OTHER
@@ -223,7 +223,7 @@ def test_threads_lose_nothing(board: Board) -> None:
     for thread in threads:
         thread.join()
     view = board.view(0)
-    assert view[Cell.UNLISTED] == 0
+    assert view[Cell.BEYOND_TABLE] == 0
     assert view.busy_ns(5000) == 8 * rounds * 3
     assert view.consistent
 
@@ -243,7 +243,7 @@ def test_a_private_board_moves_into_the_file(board: Board, tmp_path: Path) -> No
     take(tmp_path, heir)
     assert [*shared, heir.shared] == [False, True]
     view = board_of(tmp_path)
-    assert [view[cell] for cell in (Cell.PID, Cell.UNLISTED, Cell.BOOTED, Cell.ERRORS_CORRUPT)] == [
+    assert [view[cell] for cell in (Cell.PID, Cell.BEYOND_TABLE, Cell.BOOTED, Cell.ERRORS_CORRUPT)] == [
         os.getpid(),
         1,
         77,
@@ -294,15 +294,15 @@ def test_requests_that_end_while_the_board_moves_are_not_lost(tmp_path: Path) ->
     def move_meanwhile(memory: Any) -> None:
         # A thread that looked the cells up before the move.
         private[Cell.WRITES_BEGUN] += 1
-        private[Cell.UNLISTED] -= 1
-        private[Cell.UNLISTED_BALANCE] += 4000
+        private[Cell.BEYOND_TABLE] -= 1
+        private[Cell.BEYOND_TABLE_BALANCE] += 4000
         private[Cell.WRITES_ENDED] += 1
         moved(memory)
 
     board.requests.move = move_meanwhile  # type: ignore[method-assign] # to be in the middle of it
     take(tmp_path, board)
     view = board_of(tmp_path)
-    assert view[Cell.UNLISTED] == 0
+    assert view[Cell.BEYOND_TABLE] == 0
     assert view.busy_ns(9000) == 3000
     assert view.consistent
 

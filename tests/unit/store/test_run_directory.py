@@ -195,7 +195,7 @@ def test_a_worker_leaves_the_lock_to_masters_and_still_finds_its_slots(tmp_path:
 
 def closed_by(made: RunDirectory) -> None:
     """Leave a directory as the process that owns it."""
-    made.adopt()
+    made.close_in_this_process()
     made.close()
 
 

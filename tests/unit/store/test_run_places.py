@@ -189,7 +189,7 @@ def _daemon(path: str) -> None:
     made = create_private(Owner(), [Path(path)])
 
     def detached() -> None:
-        made.adopt()
+        made.close_in_this_process()
         made.close()
 
     wait_for(fork(detached))
