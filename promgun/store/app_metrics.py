@@ -1,7 +1,7 @@
-"""What of an application's metrics prometheus_client keeps out of value files: infos, enums, gauges with a function.
+"""Stores the metrics that prometheus_client keeps out of its value files: infos, enums, gauges with a function.
 
-They are asked in the process that has them, about once a second, and stored in its slot. With them goes how every
-metric of the application is defined, so that after a reload the page goes by the newest definition.
+The process that has such metrics reads them about once a second and stores them in its slot. It also stores how every
+metric of the application is defined, so that after a reload the page follows the newest definition.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from promgun.store.pending import Placed, Places
 from promgun.store.row_format import RowSchema
 from promgun.store.unshown import unshown_in_registry
 
-#: Rows of definitions that a slot takes, those of earlier owners included, and the bytes of their texts.
+#: The most rows of definitions in a slot, rows of earlier owners included, and the most bytes of their texts.
 MOST_ROWS = 1000
 MOST_BYTES = 1 << 20
-#: A function that took this long is asked so much less often that it takes a twentieth of the time.
+#: A gauge's function that takes this long is called less often, so that it uses a twentieth of the time.
 _SLOW_SECONDS = 0.1
 _SHARE = 20
 
-# What a metric keeps to itself (prometheus_client 0.20 to 0.26 ``metrics.py``).
+# Private attributes of prometheus_client's metrics (0.20 to 0.26 ``metrics.py``).
 _type_of, _name_of, _help_of = attrgetter("_type"), attrgetter("_name"), attrgetter("_documentation")
 _value_of, _states_of, _labels_of = (
     attrgetter("_value"),
     attrgetter("_states"),
     attrgetter("_labelnames", "_labelvalues"),
 )
-#: Set_function puts a function's own samples in place of the gauge's.
+#: ``Gauge.set_function`` replaces the gauge's own ``_child_samples`` by one that calls the function.
 _samples_of, _is_stamped = attrgetter("_child_samples"), attrgetter("_is_most_recent")
 
 _ASKED = frozenset({INFO, ENUM})
 
 
 class RowStore(Protocol):
-    """What is needed of the store of the process."""
+    """What :class:`AppMetrics` needs of the process's store."""
 
     role: Role
     warn: Callable[[str], None] | None
@@ -59,7 +59,7 @@ class RowStore(Protocol):
 
 
 class _Defined:
-    """How this process defines a family."""
+    """How this process defines one family."""
 
     __slots__ = ("bounds", "defined", "help", "kind", "names", "written")
 
@@ -73,13 +73,13 @@ class _Defined:
 
 
 class AppMetrics:
-    """The application's metrics of this process. Nothing here raises; what cannot be shown is one warning each."""
+    """The application's metrics of this process. Nothing here raises; a metric that cannot be shown is logged once."""
 
     def __init__(self, store: RowStore) -> None:
         self._store = store
         self._families: dict[str, _Defined] = {}
         self._metrics: WeakSet[Any] = WeakSet()
-        #: by metric: what it said last, when it was made, and since when it says so
+        #: by metric: its last content, when the metric was made, and when that content was set
         self._said: WeakKeyDictionary[Any, tuple[object, float, float]] = WeakKeyDictionary()
         self._ask_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._rows: dict[str, Places] = {}
@@ -89,7 +89,7 @@ class AppMetrics:
     # ---- told by prometheus_client's classes
 
     def define(self, kind: str, family: str, names: Sequence[str], values: Sequence[str], documentation: str) -> None:
-        """Note how a family is defined, for each value that is made: ``kind`` as in file names."""
+        """Note how a family is defined; called for each new value, with ``kind`` as in file names."""
         own = tuple(names)
         bound = values[-1] if kind == "histogram" and own[-1:] == ("le",) else None
         if bound is not None:
@@ -105,14 +105,14 @@ class AppMetrics:
         if known is None or known.kind != kind:
             known = self._families[family] = _Defined(kind, own, documentation)
         elif known.names != own:
-            # Two registries of one process may each have a metric of that name.
+            # Two registries of one process may each have a metric of this name, with different labels.
             known.names = None
         known.help, known.written = documentation, False
         if bound is not None:
             known.bounds.add(bound)
 
     def watch(self, metric: Any) -> None:
-        """Take a metric that was made, or one without a value in a file that was told something."""
+        """Follow a metric that was just made, or whose info, state or function was just set."""
         try:
             kind = _type_of(metric)
             if kind in _ASKED or "_child_samples" in vars(metric):
@@ -121,11 +121,11 @@ class AppMetrics:
                 self._note(metric)
             if self._store.role is Role.WORKER:
                 self._store_change(metric)
-        except Exception as error:  # noqa: BLE001 - nothing of this may reach the application
+        except Exception as error:  # noqa: BLE001 - no error of ours may reach the application
             self._failed(error)
 
     def _store_change(self, metric: Any) -> None:
-        """Store at once what is new: the next heartbeat of an idle worker may be half a timeout away."""
+        """Store a change at once: the next heartbeat of an idle worker may be half a timeout away."""
         if _type_of(metric) in _ASKED:
             self._write_told(metric)
         else:
@@ -137,15 +137,15 @@ class AppMetrics:
     # ---- once a second
 
     def tick(self) -> None:
-        """Ask what is to be asked, and store it with all that has no place yet."""
+        """Read every followed metric, and store whatever is not stored yet."""
         try:
             if self._store.role is Role.WORKER:
                 self._store_all()
-        except Exception as error:  # noqa: BLE001 - nothing of this may reach a request or a loop
+        except Exception as error:  # noqa: BLE001 - no error of ours may reach a request or a worker's loop
             self._failed(error)
 
     def detach(self) -> None:
-        """Forget places: a fork made them somebody else's, or the file was made anew."""
+        """Forget all places in files: after a fork they belong to the parent, or the file was made anew."""
         self._rows.clear()
         self._room = None
         for known in list(self._families.values()):
@@ -198,7 +198,7 @@ class AppMetrics:
         self._write(_name_of(metric), text, defined, changed, float(state))  # type: ignore[arg-type] # a number
 
     def _write(self, name: str, text: str | None, defined: float, changed: float, state: float = 0.0) -> bool:
-        """Write a row; return whether there is no more to do."""
+        """Write a row; return whether nothing is left to do for it."""
         if text is None:
             self._warn(name, f"{name!r} cannot be shown as it is defined: its texts and labels are too long")
             return True

@@ -1,4 +1,4 @@
-"""The application's metrics as their newest definitions say: which series are shown, and infos and enums as series."""
+"""Applies the newest definitions of the application's metrics: selects series, and makes those of infos and enums."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _Told = tuple[int, Numbers, Definition]
 
 
 class AppReader:
-    """Reads definitions out of rows again and again. ``newest`` is the newest definition of each family."""
+    """Reads the rows of definitions, once per page. ``newest`` maps each family to its newest definition."""
 
     def __init__(self) -> None:
         self.newest: dict[str, Definition] = {}
 
     def read(self, totals: Iterable[RowTotal], is_current: Callable[[int, int], bool]) -> list[Series]:
-        """Return the series of infos and enums; ``is_current`` tells by slot and pid whether that worker lives.
+        """Return the series of infos and enums.
 
-        An info is what was told last, an enum the state of each worker where they differ.
+        ``is_current`` takes a slot and a pid and tells whether that worker lives. Of an info the content set last is
+        shown. Of an enum there is one state, or one for each worker where workers differ.
         """
         told: dict[tuple[str, Pairs], list[_Told]] = {}
         newest: dict[str, tuple[float, Definition]] = {}
@@ -49,7 +50,7 @@ class AppReader:
         return found
 
     def shown(self, series: list[Series]) -> list[Series]:
-        """Return those series that are of the newest definition of their family, histograms with its buckets."""
+        """Return those of ``series`` that match the newest definition of their family; histograms get its buckets."""
         shown: list[Series] = []
         moved: dict[tuple[str, Pairs, float], Series] = {}
         lost: list[tuple[Series, float]] = []
@@ -67,7 +68,7 @@ class AppReader:
         if lost:
             moved = {(item.family, item.group, item.upper): item for item in shown if item.upper is not None}
         for item, bound in lost:
-            # What is at most the old bound is at most the next of the new ones: counts and sums stay as they are.
+            # Observations up to the old bound are also up to the next higher new bound; counts and sums stay the same.
             key = item.family, item.group, bound
             target = moved.get(key)
             if target is None:

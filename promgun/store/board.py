@@ -1,4 +1,4 @@
-"""The scoreboard: what the owner of a slot is doing, readable by anybody at any moment, also after SIGKILL.
+"""The scoreboard: what the owner of a slot is doing, readable by any process at any moment, also after SIGKILL.
 
 A board is the beginning of a slot's file: 64-bit signed cells at fixed places, times in nanoseconds of
 ``CLOCK_MONOTONIC``, which on Linux all processes share. Every cell has one writer. Readers use ``pread`` and never map.
@@ -29,7 +29,7 @@ from promgun.store.request_table import (
 from promgun.system.procfs import process_start
 
 VERSION = 6
-#: The cells, then the regions of running requests.
+#: Bytes of a board: its cells, then the regions of running requests.
 SIZE = -(-request_table.END // mmap.PAGESIZE) * mmap.PAGESIZE
 _CELL = 8
 
@@ -44,11 +44,11 @@ class Role(IntEnum):
 
 
 class Cell(IntEnum):
-    """Places on the board."""
+    """The cells of a board, by index."""
 
     MAGIC = 0
     PID = 1
-    #: start of the process in clock ticks since boot (/proc/PID/stat, field 22): a reused pid has another
+    #: start of the process in clock ticks since boot (/proc/PID/stat, field 22): two processes of one pid differ
     PROCESS_START = 2
     ROLE = 3
     AGE = 4
@@ -61,23 +61,23 @@ class Cell(IntEnum):
     SERVED = 11
     MAX_REQUESTS = 12
     TARGET = 13
-    #: running requests beyond the 64 of a worker that the request table records one by one
+    #: running requests for which the request table has no room (it records 64 of a worker one by one)
     BEYOND_TABLE = 14
-    #: sum of the ends minus sum of the starts of such requests since the slot was taken: with BEYOND_TABLE and
-    #: the time it gives their busy nanoseconds, running ones included
+    #: sum of the ends minus sum of the starts of such requests since the slot was taken: with BEYOND_TABLE and the
+    #: current time it gives their busy nanoseconds, running requests included
     BEYOND_TABLE_BALANCE = 15
-    #: counted up before and after each change of the two above, or of the books: unequal means a change is under way
+    #: counted up before and after each change of the two above, or of the books: unequal while a change is under way
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
     #: why the worker ends, as the worker itself says
     EXIT_HINT = 18
-    #: what others of the worker's user may not see of a process that changed user, so it says so itself
+    #: only the process itself can read these once it has changed its user (proc(5), "dumpable"), so it reports them
     OPEN_FDS = 19
     UNIQUE_MEMORY = 20
-    #: what a master has used of CPU, nanoseconds: booked for its slot when the next master takes it
+    #: CPU nanoseconds that a master has used: added to its slot's total when the next master takes the slot
     OWN_CPU_USER = 21
     OWN_CPU_SYSTEM = 22
-    BEYOND_TABLE_ANSWERED = 23  #: those of BEYOND_TABLE that were answered and not closed yet
+    BEYOND_TABLE_ANSWERED = 23  #: requests of BEYOND_TABLE answered but not yet closed
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33
@@ -94,10 +94,10 @@ class Cell(IntEnum):
     LAST_RELOAD = 44  #: Unix seconds
     #: 1 once a worker has owned the slot: its counters are shown from then on
     WORKED = 45
-    #: nanoseconds that the slot's owners were ready to run but given no CPU, by their own word
+    #: nanoseconds for which the slot's owners were ready to run but given no CPU, as they reported it
     CPU_WAIT = 46
     ERRORS_VANISHED = 47
-    #: a random number that tells a file made anew from the one of before
+    #: a random number that tells a file made anew from its predecessor
     EDITION = 48
 
 
@@ -120,7 +120,7 @@ _BEYOND_TABLE = int(Cell.BEYOND_TABLE)
 _FIRST_LASTING = Cell.BUSY_BASE
 _BOOKED = ((Cell.OWN_CPU_USER, Cell.CPU_USER_BASE), (Cell.OWN_CPU_SYSTEM, Cell.CPU_SYSTEM_BASE))
 _CELLS = 64
-#: No time and no count of a slot is as high: a century in nanoseconds.
+#: An upper bound for every time and count of a slot: a century in nanoseconds.
 _HIGHEST = 100 * 366 * 86_400 * 1_000_000_000
 _MAGIC = int.from_bytes(b"promgun" + bytes([VERSION]), "little")
 
@@ -148,13 +148,13 @@ class BoardView:
         return self.cells[Cell.WRITES_BEGUN] == self.cells[Cell.WRITES_ENDED]
 
     def busy_ns(self, now_ns: int) -> int:
-        """Busy nanoseconds of the slot up to ``now_ns``, earlier owners and running requests included."""
+        """Return the slot's busy nanoseconds up to ``now_ns``, with those of earlier owners and of running requests."""
         unlisted = self.cells[_BALANCE] + self.cells[_BEYOND_TABLE] * now_ns
         listed = sum(busy if busy >= 0 else busy + now_ns for busy in busy_cells(self.data))
         return self.cells[Cell.BUSY_BASE] + unlisted + listed
 
     def folded(self, ended_ns: int) -> BoardView:
-        """Return the board as its next owner will find it: nothing live, busy up to the end of the last one."""
+        """Return the board as its next owner will find it: nothing runs, busy time ends with the last owner."""
         cells = list(self.cells)
         busy = self.busy_ns(ended_ns)
         if cells[Cell.BUSY_BASE] <= busy <= _HIGHEST:
@@ -163,7 +163,7 @@ class BoardView:
         return BoardView(self.slot, tuple(cells), b"", self.taken)
 
     def having(self, changes: Mapping[Cell, int]) -> BoardView:
-        """Return the board with other numbers in some cells."""
+        """Return a copy of the board with ``changes`` applied to its cells."""
         cells = list(self.cells)
         for cell, number in changes.items():
             cells[cell] = number
@@ -176,13 +176,13 @@ class BoardView:
 
 
 def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:
-    """Return the board in ``data``, or ``None`` when it holds none of this version."""
+    """Return the board in ``data``; ``None`` when there is none of this version."""
     if len(data) < _CELLS * _CELL:
         return None
     cells = tuple(memoryview(data[: _CELLS * _CELL]).cast("q"))
     if cells[Cell.MAGIC] != _MAGIC:
         return None
-    # What outlives the owners only grows from 0: anything else was written by somebody else.
+    # Cells that outlive the owners only grow from 0: any other content was not written by promgun.
     lasting = (cell if 0 <= cell <= _HIGHEST else 0 for cell in cells[_FIRST_LASTING:])
     return BoardView(slot, (*cells[:_FIRST_LASTING], *lasting), data, taken)
 
@@ -200,8 +200,8 @@ class Board:
         self.requests = RunningRequests(self.cells)
 
     def move_into(self, memory: memoryview, owner_ended_ns: int) -> None:
-        """Go on in the file's memory, whose last owner ended at ``owner_ended_ns`` at the latest: its busy time becomes
-        the slot's, what it had live goes, errors counted meanwhile are added.
+        """Move into the file's memory, whose last owner ended at ``owner_ended_ns`` at the latest. That owner's busy
+        time is added to the slot's, its running requests are cleared, and errors counted in private memory are added.
         """
         cells = memory.cast("q")
         private = self.cells
@@ -218,14 +218,14 @@ class Board:
         self.cells = cells
         self.requests.move(cells)
         self.shared = True
-        # What threads wrote to the private board while it was being copied.
+        # Add what other threads wrote to the private board while it was being copied.
         for cell in (_BALANCE, _BEYOND_TABLE, _BEGUN, _ENDED):
             cells[cell] += private[cell] - copied[cell]
 
-    # The order of the stores below: whoever is killed between them leaves books that read too low, never too high.
+    # The stores below are so ordered that a process killed between two of them leaves books too low, never too high.
 
     def enter(self, now_ns: int) -> None:
-        """Write down that a request begins for which there is no region."""
+        """Record the start of a request for which there is no free region."""
         cells = self.cells
         cells[_BEGUN] += 1
         cells[_BALANCE] -= now_ns
@@ -233,7 +233,7 @@ class Board:
         cells[_ENDED] += 1
 
     def leave(self, now_ns: int) -> None:
-        """Write down that such a request ends."""
+        """Record the end of such a request."""
         cells = self.cells
         cells[_BEGUN] += 1
         cells[_BEYOND_TABLE] -= 1
@@ -241,11 +241,11 @@ class Board:
         cells[_ENDED] += 1
 
     def view(self, slot: int) -> BoardView:
-        """Return a copy, as a reader would make it."""
+        """Return a copy of the board, as a reader would see it."""
         return BoardView(slot, tuple(self.cells[:_CELLS]), bytes(self.cells))
 
     def occupy(self, role: Role, now_ns: int) -> None:
-        """Write down that this process owns the slot."""
+        """Record that this process owns the slot."""
         cells = self.cells
         pid = os.getpid()
         cells[Cell.PROCESS_START] = process_start(pid)
@@ -255,17 +255,17 @@ class Board:
         if role == Role.WORKER:
             cells[Cell.WORKED] = 1
         elif role == Role.MASTER:
-            # The time of a reload is the master's own, though the cell is one of those that outlive an owner.
+            # The time of the last reload is the master's own, although its cell is one of those that outlive an owner.
             cells[Cell.LAST_RELOAD] = 0
         cells[Cell.PID] = pid
 
 
 def fold_owner(cells: Any, ended_ns: int) -> None:
-    """Fold the last owner's busy time into the slot's total, up to its end, and reset what was live.
+    """Fold the last owner's busy time into the slot's total, up to its end, and clear its running requests.
 
     Numbers that cannot be right are reset and counted as corrupt.
     """
-    # A copy made while this runs is of a change under way; whoever is killed in it leaves a board that reads too low.
+    # Readers see this as a change under way; a process killed in the middle leaves a board that reads too low.
     cells[_BEGUN] = cells[_ENDED] = 0
     cells[_BEGUN] = 1
     base = cells[Cell.BUSY_BASE]

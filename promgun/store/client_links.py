@@ -1,7 +1,8 @@
-"""What stock readers see: links to the application's files, where ``PROMETHEUS_MULTIPROC_DIR`` points.
+"""Keeps links to the application's files in the directories where stock readers of prometheus_client look.
 
-The directory that the variable names is not the store: code that was written for prometheus_client alone wipes it,
-removes it, or replaces files in it at any moment. :class:`ClientLinks` looks after it about once a second.
+``PROMETHEUS_MULTIPROC_DIR`` names such a client directory. It is not the store, because code written for
+prometheus_client alone may wipe it, remove it, or replace files in it at any moment. :class:`ClientLinks` repairs it
+about once a second.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 
 from promgun.store.run_directory import RunDirectory
 
-#: The kinds of value files: what stands before the process in the name of one of prometheus_client 0.26's (values.py).
+#: The kinds of value files: prometheus_client 0.26 (values.py) puts the kind before the pid in a file's name.
 KINDS = r"(?:counter|histogram|summary|gauge_(?:live)?(?:all|sum|min|max|mostrecent))"
-#: Names in a client directory that are ours: of slots, of masters, and of what ended children have left.
+#: Names in a client directory that are ours: files of slots, of masters, and folded files of ended children.
 LINK = re.compile(rf"{KINDS}_(?:slot\d+|m\d+|folded)\.db")
 _SLOT_FILE = re.compile(rf"(\d{{1,6}}|folded)\.({KINDS})")
 _MASTER_FILE = re.compile(rf"(m\d{{1,3}})\.({KINDS})")
@@ -25,15 +26,15 @@ _TEMPORARY = re.compile(rf"\.new-{LINK.pattern}")
 
 
 def link_name(owner: str, kind: str) -> str:
-    """Return the name under which stock readers find a file: ``owner`` is a slot's number, a master's or ``folded``."""
+    """Return the link's name in a client directory; ``owner`` is a slot's number, a master's name or ``folded``."""
     return f"{kind}_slot{owner}.db" if owner.isdigit() else f"{kind}_{owner}.db"
 
 
 def link_into(client: Path, target: Path, name: str) -> bool:
-    """Make ``client/name`` the file ``target``: a hard link, a symbolic one across file systems; never raises.
+    """Link ``client/name`` to the file ``target``; return whether the link is there now. Never raises.
 
-    It appears complete: it is made under another name, then renamed. One that leads elsewhere is replaced. Returns
-    whether it is there now.
+    It is a hard link, or a symbolic one across file systems. It is made under a temporary name and then renamed, so it
+    appears complete; a link of that name to another file is replaced.
     """
     return _link(client, target, name, symbolic=False) is not _Made.FAILED
 
@@ -47,14 +48,15 @@ def _link(client: Path, target: Path, name: str, *, symbolic: bool) -> int:
     with contextlib.suppress(OSError):
         if os.path.samefile(path, target):
             return _Made.NOTHING
-    # One name, so that what killed processes leave stays bounded. Of two at the same moment one may fail: it is there.
+    # A fixed temporary name, so that killed processes leave at most one. Of two processes that link at once one may
+    # fail, but then the other's link is there.
     temporary = client / f".new-{name}"
     with contextlib.suppress(OSError):
         os.unlink(temporary)
     try:
         _make_link(target, temporary, symbolic=symbolic)
         if _is_folder(path):
-            # nobody else calls a folder so: it only stands there if it was put in the place of a file of ours
+            # Nobody else gives a folder this name: it can only have been put in the place of one of our files.
             os.rmdir(path)
         os.replace(temporary, path)
     except OSError:
@@ -86,9 +88,10 @@ def _is_folder(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tended:
-    """What was done in the client directories: ``remade`` are directories that had been removed or replaced by others,
-    ``restored`` links that had been removed or replaced, ``made`` links of files that are new; ``failed`` could not be
-    made.
+    """What was done in the client directories.
+
+    ``remade`` are directories, and ``restored`` links, that others had removed or replaced. ``made`` are links to new
+    files, ``failed`` those that could not be made.
     """
 
     remade: tuple[Path, ...] = ()
@@ -98,7 +101,7 @@ class Tended:
 
     @property
     def warning(self) -> str:
-        """What the operator should know; empty when nobody touched anything. Log it once."""
+        """The text to log once for the operator; empty when nobody had removed or replaced anything."""
         touched = self.remade or self.restored
         if not touched:
             return ""
@@ -116,14 +119,14 @@ class Tended:
 
 @dataclass(slots=True)
 class ClientLinks:
-    """Looks after the client directories of a run, in a process that is the workers' user. Nothing here raises."""
+    """Maintains the client directories of a run, in a process of the workers' user. Nothing here raises."""
 
     run: RunDirectory
     _folders: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _linked: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def remove_stale(self) -> list[Path]:
-        """Remove links of an earlier run, and links half made: at the start of the first process that tends them."""
+        """Remove links of an earlier run and unfinished links; called once, when the first process begins to tend."""
         removed: list[Path] = []
         if not self.run.is_open_to_me:
             return removed
@@ -134,7 +137,7 @@ class ClientLinks:
                 if not _TEMPORARY.fullmatch(name) and (not LINK.fullmatch(name) or _same(path, target)):
                     continue
                 if target is None and name in self._wanted():
-                    # Another process has made the file, and the link to it, since this one looked.
+                    # Another process has made the file and its link since this one looked.
                     continue
                 with contextlib.suppress(OSError):
                     os.unlink(path)
@@ -142,7 +145,7 @@ class ClientLinks:
         return removed
 
     def tend(self) -> Tended:
-        """Make again what is missing or leads elsewhere; say what was done."""
+        """Make missing links, and those that lead elsewhere, again; return what was done."""
         if not self.run.is_open_to_me:
             return Tended()
         wanted = self._wanted()
@@ -169,7 +172,7 @@ class ClientLinks:
         return Tended(tuple(remade), tuple(restored), tuple(links[_Made.LINK]), tuple(links[_Made.FAILED]))
 
     def _tend_folder(self, client: Path) -> bool:
-        """Make a client directory again if it is gone; return whether it is another than it was."""
+        """Make a client directory again if it is gone; return whether it is a different one than last time."""
         before = self._folders.get(client)
         status = _status(client)
         gone = status is None or not stat.S_ISDIR(status.st_mode)
@@ -182,11 +185,11 @@ class ClientLinks:
         if status is None:
             return False
         self._folders[client] = status.st_dev, status.st_ino
-        # An inode number is used again at once on some file systems, so what we made ourselves counts as another.
+        # Some file systems reuse an inode number at once, so a directory that was made here always counts as different.
         return before is not None and (gone or before != self._folders[client])
 
     def _wanted(self) -> dict[str, Path]:
-        """Return the links that there should be, by name."""
+        """Return the target of each link that should exist, by the link's name."""
         wanted = {}
         for folder, pattern in ((self.run.slots, _SLOT_FILE), (self.run.master, _MASTER_FILE)):
             for name in _names(folder):
@@ -211,7 +214,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return which regular file it is; ``None`` for what is none, or a link."""
+    """Return device and inode of a regular file; ``None`` for anything else, symbolic links included."""
     try:
         status = path.lstat()
     except OSError:
@@ -227,7 +230,7 @@ def _same(path: Path, target: Path | None) -> bool:
 
 
 def link_masters(client: Path, master: Path) -> None:
-    """Link what masters have of the application's metrics (``--preload``), symbolically; never raises."""
+    """Link the application's metrics of masters (``--preload``), symbolically; never raises."""
     for name in _names(master):
         match = _MASTER_FILE.fullmatch(name)
         if match is not None:

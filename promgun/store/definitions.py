@@ -1,13 +1,13 @@
-"""How an application's metric is defined, as a row of the slot's own file; stock readers see nothing of it.
+"""How an application's metric is defined, as a row of the slot's own file; stock readers never see these rows.
 
-A row's one label is the definition as JSON: ``[kind, family, help, labels, detail]``. Its cells say when it was made in
-the process (``DEFINED``), when it was set last (``CHANGED``, both seconds of the monotonic clock, which all processes
-share), which state it has (``STATE``), and whose it is (``OWNER``, a pid).
+The only label of a row is the definition as JSON: ``[kind, family, help, labels, detail]``. Its cells are ``DEFINED``
+(when the process made the metric), ``CHANGED`` (when it was last set), ``STATE`` (the index of an enum's state) and
+``OWNER`` (the pid of the process). Both times are seconds of the monotonic clock, which all processes share.
 
-* The kinds of value files (``counter``, ``gauge_all`` …) have the names of their labels, ``None`` where one process has
-  several sets of names under one family, and for histograms the upper bounds. Their values stand in value files.
-* ``info`` has its labels with values, and what it tells. Each text that it ever told is a row.
-* ``stateset`` (``prometheus_client.Enum``) has its labels with values, and its states.
+* The kinds of value files (``counter``, ``gauge_all`` …): ``labels`` are label names, or ``None`` where one process
+  uses one family with several sets of names; ``detail`` has a histogram's upper bounds. Values stand in value files.
+* ``info``: ``labels`` are labels with values, ``detail`` the info's content. Each content it ever had is a row.
+* ``stateset`` (``prometheus_client.Enum``): ``labels`` are labels with values, ``detail`` the states.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from promgun.store.row_format import LONGEST_VALUE, CellGroup, RowSchema
 
 _CELLS = ("promgun_app_defined", "promgun_app_changed", "promgun_app_state", "promgun_app_owner")
 DEFINED, CHANGED, STATE, OWNER = range(len(_CELLS))
-#: A row for each definition.
+#: The schema of these rows, one row for each definition.
 SCHEMA = RowSchema(("definition",), tuple(CellGroup(name, ("definition",)) for name in _CELLS))
 INFO, ENUM = "info", "stateset"
 
@@ -35,8 +35,10 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One definition. ``names`` are those of the labels (``None``: any), ``labels`` has their values where there is
-    one for each; ``told`` are the pairs of an info, ``states`` those of an enum, ``bounds`` a histogram's.
+    """One definition.
+
+    ``names`` are the label names (``None``: any), ``labels`` the label values of infos and enums. ``told`` is the
+    content of an info, ``states`` are those of an enum, ``bounds`` those of a histogram.
     """
 
     kind: str
@@ -56,14 +58,14 @@ def spell(
     labels: Sequence[str] | Mapping[str, str] | None,
     detail: Mapping[str, str] | Sequence[str] | Sequence[float] = (),
 ) -> str | None:
-    """Return the text of a definition; ``None`` for one that is too long to be kept."""
+    """Return the text of a definition; ``None`` when it is too long to be stored."""
     text = json.dumps([kind, family, documentation, labels, detail], separators=(",", ":"))
     return text if len(text) <= LONGEST_VALUE else None
 
 
 @lru_cache(maxsize=4096)
 def parse_definition(text: str) -> Definition | None:
-    """Return what a row says, ``None`` when it says nothing that could be right."""
+    """Return the definition in a row's text; ``None`` when the text is not a valid definition."""
     try:
         kind, family, documentation, labels, detail = json.loads(text)
         head = _text(kind), _text(family), _text(documentation)
@@ -80,7 +82,7 @@ def parse_definition(text: str) -> Definition | None:
 
 
 def is_label(name: str) -> bool:
-    """Whether every reader takes a label of this name: one that it cannot parse costs the whole page."""
+    """Whether every reader accepts a label of this name: one bad name makes the whole page unreadable."""
     return bool(_LABEL.fullmatch(name)) and not name.startswith("__")
 
 

@@ -1,4 +1,4 @@
-"""One change of a process's files at a time, also where a signal handler comes into the middle of one."""
+"""Lets a process make one change of its files at a time, also when a signal handler interrupts a change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from threading import RLock
 
 
 class ExclusiveChange:
-    """A lock that a thread may take again, and that tells code which came into a change of the same thread so."""
+    """A reentrant lock that refuses to begin a change inside another change of the same thread."""
 
     def __init__(self) -> None:
         self.lock = RLock()
@@ -17,10 +17,10 @@ class ExclusiveChange:
 
     @contextmanager
     def begin(self) -> Iterator[None]:
-        """Change files in this block; raises ``OSError`` (EAGAIN) where a change is being made further up the stack."""
+        """Change files in this block; raises ``OSError`` (EAGAIN) when this thread is already inside such a block."""
         with self.lock:
             if self._inside:
-                # A signal handler or a GC callback came in while this thread was changing a file: not now.
+                # A signal handler or a GC callback interrupted a change of this thread: it has to try again later.
                 raise OSError(errno.EAGAIN, "the store is being changed by the interrupted code")
             self._inside = True
             try:

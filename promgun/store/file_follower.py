@@ -1,8 +1,7 @@
-"""Follows the value files of a store from reading to reading: which series stand where, and the last good content.
+"""Follows the value files of a store from reading to reading: where each series stands, and the last good content.
 
-Files are read with ``pread`` and never mapped. What does not change between two readings (which series stand where in
-a file) is kept, so a reading costs what changed and one read a file. A file that is damaged or cannot be read goes on
-with what it held last.
+Files are read with ``pread`` and never mapped. The positions of series in a file rarely change, so they are kept: a
+reading costs one read a file plus the work for what changed. A damaged or unreadable file keeps its last good values.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from promgun.store.series import Series
 from promgun.store.series_table import TOO_MANY, SeriesTable
 from promgun.system.safe_open import open_directory, open_regular
 
-#: Families of another kind sort behind: counters are summed before gauges of the same name are looked at.
+#: The order of reading; other kinds come last. Counters are summed before gauges of the same name are looked at.
 _KINDS = ("counter", "histogram", "summary", "gauge")
-#: What all files together may hold, and how many there may be; another that is beyond is left out.
+#: The most bytes of all files together, and the most files; files beyond either limit are left out.
 MOST_BYTES = 64 << 20
 MOST_FILES = 4096
 _NO_ROOM = "more than what one reading may hold"
@@ -35,10 +34,11 @@ Pick = Callable[[Any], Any]
 
 @dataclass(slots=True)
 class FollowedFile:
-    """What is known of a file: which file it is, how far it was parsed, its series and how to pick their values.
+    """The known state of one file.
 
-    ``identity`` is device, inode and edition; ``end`` is what the header said last; ``data`` is the last content that
-    was whole; ``size`` is in bytes, ``None`` when the file could not be read this time.
+    ``identity`` is device, inode and edition; ``end`` is what the header said last; ``data`` is the last undamaged
+    content. ``size`` is in bytes, ``None`` when the file could not be read this time. ``pick`` takes the series' values
+    out of the content.
     """
 
     identity: tuple[int, int, int] = (0, 0, 0)
@@ -57,9 +57,9 @@ class FollowedFile:
         return memoryview(self.data)[: len(self.data) - len(self.data) % 8].cast("d")
 
 
-#: The place of children that are no forks, behind every slot.
+#: The number that stands for child processes that are no forks: above every slot's.
 CHILDREN = 1 << 30
-#: The folders of a run with value files, and how they are called there; a master's number is told from a slot's.
+#: The folders of a run with value files, the pattern of their names, and how a name's number becomes a slot's number.
 _FOLDERS = (
     (MASTER, re.compile(r"m(\d{1,3})\.(counter|histogram|summary|gauge_[a-z]+)"), master_slot),
     (SLOTS, re.compile(r"(\d{1,6})\.(counter|histogram|summary|gauge_[a-z]+)"), int),
@@ -67,33 +67,35 @@ _FOLDERS = (
 
 
 class FileFollower:
-    """Follows the value files of one store. ``corrupt`` counts damages found so far, each once a file."""
+    """Follows the value files of one store. ``corrupt`` counts damage found so far, once for each file and kind of
+    damage.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.corrupt = 0
         self._known: dict[str, FollowedFile] = {}
         self._series = SeriesTable()
-        #: bytes of all files
+        #: bytes of all files together
         self._held = 0
-        #: keys that were new in this reading: every slot has about the same ones
+        #: keys first seen in this reading: most slots have the same ones, so each is parsed once
         self._parsed: dict[str, fmt.SeriesKey | None] = {}
         self._complaints: list[str] = []
 
     def complaints(self) -> tuple[str, ...]:
-        """Return what was found damaged since this was asked last."""
+        """Return what was found damaged since the last call."""
         complaints, self._complaints = tuple(self._complaints), []
         return complaints
 
     def interned(self) -> Iterator[Series]:
-        """Yield every series that any file ever held, in the order in which they were found, in whole families."""
+        """Yield every series that any file ever held, in the order they were found, without incomplete families."""
         return self._series.whole_families()
 
     def follow(self, wanted: Callable[[str, int], bool]) -> Iterator[FollowedFile]:
-        """Read the files that are ``wanted`` by type and slot, and yield them, always in the same order.
+        """Read the files for which ``wanted(type, slot)`` is true, and yield them, always in the same order.
 
         The type is the first part of the file's name: ``counter``, ``gauge_livesum``. Yields nothing when there is no
-        store; never raises for what stands in it.
+        store; never raises because of a file's content.
         """
         present = set()
         self._held = sum(len(file.data) for file in self._known.values())
@@ -106,7 +108,8 @@ class FileFollower:
                     for name in os.listdir(folder_fd):
                         match = pattern.fullmatch(name)
                         if match is not None:
-                            # Kinds in a fixed order, then masters, then slots by number: the order in which floats are
+                            # Kinds in a fixed order, then masters, then slots by number: the order of float additions
+                            # must never change.
                             # added must never change.
                             place = _KINDS.index(match[2].partition("_")[0]), match[2], slot_of(int(match[1]))
                             files.append((place, name, folder_fd))
@@ -117,7 +120,7 @@ class FileFollower:
                     if file is not None:
                         yield file
         for gone in sorted(self._known.keys() - present):
-            # Only live gauges are ever removed. Of another what it held last stays: its owner makes it again.
+            # Only files of live gauges are ever removed. Any other keeps its last values: its owner makes it again.
             if gone.partition(".")[2].startswith("gauge_live"):
                 del self._known[gone]
             elif wanted(gone.partition(".")[2], 0):
@@ -126,7 +129,9 @@ class FileFollower:
         self._parsed.clear()
 
     def follow_children(self, kind: str, data: bytes) -> FollowedFile:
-        """Return what processes that are no forks have counted of one kind, given as the content of a value file."""
+        """Return the counts of one kind by child processes that are no forks; ``data`` is in the format of a value
+        file.
+        """
         file = FollowedFile(data=data)
         self._add(file, fmt.scan(data, fmt.read_used(data), parse=self._parse), kind, CHILDREN)
         self._parsed.clear()
@@ -139,7 +144,7 @@ class FileFollower:
         return False
 
     def _refresh(self, directory_fd: int, name: str, kind: str, slot: int) -> FollowedFile | None:
-        """Return a file as it is now, or as it was when it could be read last; ``None`` when it has just gone."""
+        """Return a file as it is now, or as it was when last readable; ``None`` when it has just been removed."""
         try:
             fd = open_regular(directory_fd, name)
         except FileNotFoundError:
@@ -154,7 +159,7 @@ class FileFollower:
             os.close(fd)
 
     def _read(self, fd: int, name: str, kind: str, slot: int) -> FollowedFile:
-        # The header before the size: a file that grows meanwhile is then as long as its header says.
+        # The header is read before the size, so a file that grows meanwhile is at least as long as the header says.
         head = os.pread(fd, fmt.HEADER_SIZE, 0)
         status = os.fstat(fd)
         if status.st_size > MAX_SIZE:
@@ -163,7 +168,7 @@ class FileFollower:
         if self._held - len(known.data) + status.st_size > MOST_BYTES:
             return self._last(name, _NO_ROOM)
         self._held -= len(known.data)
-        # A file too short for a header is the one that it was.
+        # A file too short for a header is taken for the same file as before.
         edition = fmt.read_edition(head) if len(head) == fmt.HEADER_SIZE else known.identity[2]
         identity = (status.st_dev, status.st_ino, edition)
         if known.identity != identity:
@@ -176,7 +181,7 @@ class FileFollower:
             found = fmt.scan(data, end, known.parsed, self._parse)
             damage = fmt.header_error(end, status.st_size) or found.error
             if damage or end < known.parsed:
-                # Whatever the header says: entries are entries, and the owner of a file takes none away.
+                # Even if the header says less: a file's owner never removes entries.
                 damage = damage or "header points before the end"
                 data = os.pread(fd, status.st_size, 0)
                 found = fmt.scan(data, len(data), known.parsed, self._parse)
@@ -193,7 +198,7 @@ class FileFollower:
         return known
 
     def _add(self, known: FollowedFile, found: fmt.Scan, kind: str, slot: int) -> str:
-        """Add entries that are new; return what is wrong with them, if anything."""
+        """Add new entries; return what is wrong with them, empty when nothing is."""
         damage = ""
         for key, position in found.entries:
             series = self._series.find(kind, key, self._parse(key), _shown_slot(kind, slot))
@@ -214,7 +219,7 @@ class FileFollower:
             return parsed
 
     def _last(self, name: str, reason: str | None) -> FollowedFile:
-        """Return what a file held when it could be read last."""
+        """Return a file with the content of its last successful reading."""
         self._complain(name, reason or "unreadable")
         known = self._known[name]
         known.size = None
@@ -229,7 +234,7 @@ class FileFollower:
 
 
 def _shown_slot(kind: str, slot: int) -> str:
-    """Return what tells whose gauge it is where each process has its own; empty for all others."""
+    """Return the value of the label that tells processes apart, for gauges that each process has; else empty."""
     if kind not in ("gauge_all", "gauge_liveall"):
         return ""
     if slot == CHILDREN:
@@ -238,8 +243,8 @@ def _shown_slot(kind: str, slot: int) -> str:
 
 
 def picker(offsets: list[int]) -> Pick | None:
-    """Return what gives a tuple of the values at these offsets in one call; ``None`` when there are none."""
-    # itemgetter gives a tuple only for two items or more
+    """Return a function that gives a tuple of the values at these offsets; ``None`` when there are no offsets."""
+    # itemgetter returns a tuple only for two or more items
     if len(offsets) == 1:
         return itemgetter(slice(offsets[0], offsets[0] + 1))
     return itemgetter(*offsets) if offsets else None

@@ -1,4 +1,4 @@
-"""What the owner of a slot does for its files at each tick: those that somebody removed, replaced or cut come back."""
+"""Repairs the files of a slot for its owner at each tick: files that somebody removed, replaced or cut."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from promgun.store.slot_file import SlotFile
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """What was found: paths of files that are ``healed``, ``errors`` of those that could not be, to be tried again.
+    """What was found and done: paths of ``healed`` files, and ``errors`` of files to be tried again.
 
-    ``lost_rows``: the slot's own file had been cut. Its board has to be occupied again, and places of rows asked for
-    anew.
+    ``lost_rows``: the slot's own file had been cut, so the owner must occupy its board again and ask anew for the
+    places of its rows.
     """
 
     healed: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Guarded:
 
     @property
     def warning(self) -> str:
-        """What the operator should know; empty when nothing happened. Log it once."""
+        """The text to log once for the operator; empty when nothing happened."""
         if not self.healed and not self.errors:
             return ""
         if self.errors:
@@ -41,7 +41,7 @@ class Guarded:
 
 
 def heal_files(slot_file: SlotFile, value_files: Iterable[ValueFile], heal_lock: Callable[[], bool]) -> Guarded:
-    """Look after all files of a slot, under the store's lock: one ``lstat`` a file when all is well; never raises.
+    """Repair all files of a slot, under the store's lock; never raises. Costs one ``lstat`` a file when all is well.
 
     ``heal_lock`` does the same for the slot's lock file: see ``SlotLock.heal``.
     """

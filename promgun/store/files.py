@@ -16,41 +16,41 @@ from pathlib import Path
 from promgun.store import format as fmt
 from promgun.store.healing import Harm, Healing, MappedFile, heal
 
-#: Small enough for a 64 MiB /dev/shm with many workers, large enough that most files never grow.
+#: Small enough for many workers in a 64 MiB /dev/shm, large enough that most files never grow.
 INITIAL_SIZE = 1 << 14
-#: Beyond this a file is not ours: it would hold over 100,000 series.
+#: A larger file is not ours: it would hold over 100,000 series.
 MAX_SIZE = 1 << 24
-#: What a master has of the application's metrics, with --preload.
+#: The size of a master's file of the application's metrics (``--preload``).
 WRITTEN_SIZE = 1 << 21
 
 _NOT_REGULAR = "not a regular file"
 _OVERSIZE = "oversize"
-#: What is not even looked into for entries that are good; neither is a file without damage.
+#: Damage of a file in which no good entries are looked for; the empty text is a file without damage.
 _NOTHING_IN_IT = frozenset({_NOT_REGULAR, _OVERSIZE, ""})
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a file in the store belongs to; ``None`` leaves it to whoever makes it."""
+    """The owner of a file in the store; ``None`` leaves it to whoever makes it."""
 
     uid: int | None = None
     gid: int | None = None
 
     def take(self, fd: int) -> None:
-        """Give an open file to the owner, where that is somebody else and we may."""
+        """Give an open file to this owner, if it is another user and this process may."""
         if self != Owner() and os.geteuid() == 0:
             os.fchown(fd, -1 if self.uid is None else self.uid, -1 if self.gid is None else self.gid)
 
 
 def reserve(fd: int, size: int) -> None:
-    """Make ``size`` bytes of the file really there; raises ``OSError`` (ENOSPC, EDQUOT …) when they cannot be.
+    """Allocate ``size`` bytes of the file's disk space; raises ``OSError`` (ENOSPC, EDQUOT …) when that fails.
 
     A sparse mapping kills its process with SIGBUS when the file system is full.
     """
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
-        # musl, and some file systems, do not emulate: write the zeros ourselves.
+        # musl and some file systems do not emulate posix_fallocate: write the zeros ourselves.
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
         have = os.fstat(fd).st_size
@@ -59,11 +59,11 @@ def reserve(fd: int, size: int) -> None:
 
 
 def reserve_range(fd: int, offset: int, size: int) -> None:
-    """Make ``size`` bytes from ``offset`` on really there, without touching what they hold; raises ``OSError``."""
+    """Allocate ``size`` bytes from ``offset`` on without changing their content; raises ``OSError``."""
     try:
         os.posix_fallocate(fd, offset, size)
     except OSError as error:
-        # musl, and some file systems, do not emulate: write what is there, so that the pages are.
+        # musl and some file systems do not emulate it: write the present content, so that the pages are allocated.
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
         os.pwrite(fd, os.pread(fd, size, offset).ljust(size, b"\0"), offset)
@@ -72,19 +72,17 @@ def reserve_range(fd: int, offset: int, size: int) -> None:
 class ValueFile:
     """The float cells of one type of metric, owned by one slot.
 
-    ``cells`` is the whole file as float64: the value of an entry at byte offset ``p`` is ``cells[p // 8]``. A mapping
-    handed out earlier stays valid when the file grows: both map the same pages.
+    ``cells`` is the whole file as float64: the value of an entry at byte offset ``p`` is ``cells[p // 8]``. Earlier
+    mappings stay valid when the file grows: all map the same pages.
     """
 
     def __init__(self, path: Path, owner: Owner) -> None:
-        """Open or make the file. A damaged one is written anew with all that is good in it; one in which nothing is
-        good is set aside.
-
-        Raises ``OSError`` when there is no space or no permission; a half-made file is never left under ``path``.
+        """Open or make the file. A damaged one is rewritten with its good entries; one without good entries is set
+        aside.
         """
         self.path = path
         self.damage = ""
-        #: all that somebody may have places in
+        #: all mappings in which somebody may have places
         self._mappings: list[weakref.ref[mmap.mmap]] = []
         fd = self._open(owner)
         try:
@@ -98,7 +96,7 @@ class ValueFile:
             raise
 
     def _open(self, owner: Owner) -> int:
-        """Return a descriptor of the file under our name, healthy and indexed."""
+        """Return a descriptor of the file under our name, repaired and indexed."""
         fd = self._open_existing()
         if fd is None:
             return self._create(owner, b"")
@@ -121,7 +119,7 @@ class ValueFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            # a symbolic link (ELOOP), a directory, a socket (ENXIO): not made by us
+            # a symbolic link (ELOOP), a directory, a socket (ENXIO): promgun did not make it
             if error.errno not in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
                 raise
         self.damage = _NOT_REGULAR
@@ -129,7 +127,7 @@ class ValueFile:
         return None
 
     def _index(self, fd: int) -> str:
-        """Learn which entries there are; return what is wrong with the file, empty when nothing is."""
+        """Index the entries; return what is wrong with the file, empty when nothing is."""
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return _NOT_REGULAR
@@ -143,8 +141,8 @@ class ValueFile:
         damage = fmt.header_error(self._used, len(data)) or found.error
         if damage:
             return damage
-        # An entry behind the end that holds a value was counted in: the end is wrong. One that holds none was being
-        # appended when its writer was killed, and is written over.
+        # An entry behind the end that holds a value was once counted: the end is wrong. One without a value was being
+        # appended when its writer was killed, and is overwritten.
         behind = fmt.scan(data, len(data), self._used).entries
         return "entries behind the end" if any(data[at : at + 8].strip(b"\0") for _, at in behind) else ""
 
@@ -201,14 +199,14 @@ class ValueFile:
         end = self._used + len(entry)
         if end > self._size:
             self._grow(end)
-        # The entry first, then, in one store, the header that makes it count: a reader or a kill in between sees the
+        # The entry first, then, in one store, the header that makes it count: a reader, or a kill, in between finds the
         # old end.
         self._write_entry(entry, self._used)
         try:
             self._used = end
             self.positions[key] = end - 16
         finally:
-            # Also when a signal handler raised: who asks for the key again finds it or appends it behind this one.
+            # Also when a signal handler raised: the next caller with this key finds the entry or appends it again.
             self._head[0] = int.from_bytes(fmt.encode_header(self._used, self._edition), sys.byteorder)
         return end - 16
 
@@ -226,8 +224,8 @@ class ValueFile:
         self._map()
 
     def heal(self) -> Healing:
-        """Make the file again if it was removed, replaced or cut; places stay valid. Hold the store's lock; never
-        raises.
+        """Make the file again if it was removed, replaced or cut; places stay valid. The caller holds the store's lock.
+        Never raises.
         """
         try:
             status = os.fstat(self._fd)
@@ -243,14 +241,14 @@ class ValueFile:
         return healing
 
     def _write_keys_again(self) -> None:
-        """Write what stood behind a cut, but the values, which are lost."""
+        """Write the entries behind a cut again, without their values, which are lost."""
         for key, position in self.positions.items():
             entry = fmt.encode_entry(key)[:-16]
             os.pwrite(self._fd, entry, position - len(entry))
         self._head[0] = int.from_bytes(fmt.encode_header(self._used, self._edition), sys.byteorder)
 
     def _follow(self, identity: tuple[int, int]) -> None:
-        """Have our descriptor be that of the new file, where it is not (without /proc)."""
+        """Point our descriptor to the new file if it does not yet (without /proc)."""
         status = os.fstat(self._fd)
         if (status.st_dev, status.st_ino) != identity:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -258,12 +256,12 @@ class ValueFile:
             os.close(fd)
 
     def close(self) -> None:
-        """Close the descriptor; mappings live on with whoever holds their cells."""
+        """Close the descriptor; mappings live as long as somebody uses their cells."""
         os.close(self._fd)
 
 
 class WrittenValueFile(ValueFile):
-    """The same for a process that maps nothing: the cells are private memory, :meth:`flush` writes them out."""
+    """A value file for a process that maps nothing: its cells are private memory, written out by :meth:`flush`."""
 
     def __init__(self, path: Path, owner: Owner, mode: int) -> None:
         self._memory = bytearray()
@@ -272,7 +270,7 @@ class WrittenValueFile(ValueFile):
         owner.take(self._fd)
 
     def _map(self) -> None:
-        # Whoever has cells of before goes on with them: the memory is made once, for the largest file there may be.
+        # Cells handed out earlier must stay valid: the memory is made once, as large as the file may become.
         if not self._memory:
             self._memory = bytearray(WRITTEN_SIZE)
             content = os.pread(self._fd, self._size, 0)
@@ -290,10 +288,10 @@ class WrittenValueFile(ValueFile):
         super()._grow(need)
 
     def heal(self) -> Healing:
-        """Do nothing: it lies where only masters write, and nothing maps it."""
+        """Do nothing: only masters can write where this file lies, and nothing maps it."""
         return Healing(Harm.NONE, (0, 0))
 
     def flush(self) -> None:
-        """Write the cells out, what makes entries count last; raises ``OSError``."""
+        """Write the cells out, and last the header that makes entries count; raises ``OSError``."""
         os.pwrite(self._fd, self._memory[fmt.HEADER_SIZE : self._used], fmt.HEADER_SIZE)
         os.pwrite(self._fd, self._memory[: fmt.HEADER_SIZE], 0)

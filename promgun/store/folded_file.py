@@ -1,11 +1,12 @@
-"""What ended processes that never heard of promgun have left: one file a kind in ``slots``, ``folded.counter`` …
+"""The folded file of a kind: the values of ended processes that run without promgun, merged into one file.
 
-It is a file in prometheus_client's format (stock readers are given a link to it). Behind the end that its header names
-stands a record of what was taken in, as JSON with magic, length and CRC-32: a file that it names is counted in, whether
-it is still there or not. The whole is replaced by one rename, so nothing is ever counted twice or not at all.
+There is one file a kind in ``slots`` (``folded.counter`` …), in prometheus_client's format; stock readers get a link to
+it. Behind the end that its header names stands a JSON record, with magic, length and CRC-32, of the files merged so far
+("taken in"). A file named there is already counted, whether it still exists or not. The whole file is replaced by one
+rename, so nothing is ever counted twice or lost.
 
-A sum has its rounding error where a gauge has its time stamp: added up with it, a total does not sink by an error in
-its last digit when a part of it moves in here.
+Where a gauge has its time stamp, a sum has its rounding error. Readers add both, so a total never decreases in its last
+digit when one of its parts is merged into this file.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from promgun.store import format as fmt
 _MAGIC = b"pgfolded"
 _RECORD = struct.Struct("=8sII")
 _CELLS = struct.Struct("dd")
-#: Of one kind; the keys of about 40,000 series. New series beyond it are not kept.
+#: The most bytes of one folded file: the keys of about 40,000 series. New series beyond it are dropped.
 FOLDED_SIZE = 1 << 23
-#: Names of files that were taken in and are gone since: kept so that a process that saw them living learns what became
-#: of them, however slow it is.
+#: The most names of merged files that no longer exist. They are kept so that a process that last saw the files alive
+#: learns what became of them, however slow it is.
 MOST_ORIGINS = 2048
-#: No sum of a sane application is beyond it, and thousands of such can be added.
+#: Above every sum of a sane application; thousands of such sums can be added without overflow.
 _HIGHEST = 1e300
 
-#: A value and what stands behind it: the time stamp of a gauge of mode ``mostrecent``, the rounding error of a sum.
+#: A value and the number after it: the time stamp of a ``mostrecent`` gauge, or the rounding error of a sum.
 Pair = tuple[float, float]
 
 
 class Origin(NamedTuple):
-    """Which file it was that was taken in; inodes and names are used again, so its time of change too (nanoseconds)."""
+    """Identifies a file that was merged. Inodes and names are reused, so ``changed`` (st_ctime, ns) is included."""
 
     name: str
     device: int
@@ -47,8 +48,10 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What was taken in so far. ``generation`` counts the takings; ``origins`` has the one of each file that was taken,
-    and all files that were taken from generation ``since`` on are named there.
+    """What was merged so far.
+
+    ``generation`` is the number of merges; ``origins`` has the generation of each merged file and names every file that
+    was merged from generation ``since`` on.
     """
 
     generation: int = 0
@@ -59,21 +62,21 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """The entries of one value file, and how many could not be right."""
+    """The entries of one value file, and the number of invalid ones."""
 
     entries: Mapping[str, Pair]
     bad: int = 0
 
 
 def is_kept(kind: str) -> bool:
-    """Whether what a dead process has of a kind stays: its own gauges (``all``) and ``live…`` ones do not."""
+    """Whether a dead process's values of a kind are kept: gauges of mode ``all`` and of the live modes are not."""
     return not kind.startswith(("gauge_live", "gauge_all"))
 
 
 def parse_values(kind: str, data: bytes, *, folded: bool = False) -> Values:
-    """Return the entries in the content of a value file; a damaged one gives what is good in it. Never raises.
+    """Return the entries in the content of a value file; of a damaged file the good ones. Never raises.
 
-    Time stamps are kept for the mode that goes by them, and in a ``folded`` file, where they are rounding errors.
+    Time stamps are kept for gauges of mode ``mostrecent``, and in a ``folded`` file, where they are rounding errors.
     """
     used = fmt.read_used(data)
     whole = not fmt.header_error(used, len(data))
@@ -97,14 +100,14 @@ def _is_right(kind: str, key: str, value: float) -> bool:
     if value >= 0:
         return True
     series = fmt.parse_series_key(key) if kind != "counter" else None
-    # what is observed may be negative, and so may its sum
+    # observed values may be negative, and so may their sum
     return series is not None and series.sample.endswith("_sum")
 
 
 def merge(kind: str, parts: Iterable[Mapping[str, Pair]]) -> dict[str, Pair]:
-    """Return the values of several files of a kind together, as prometheus_client's modes say (0.26 multiprocess.py).
+    """Return the merged values of several files of a kind, by prometheus_client's modes (0.26 multiprocess.py).
 
-    Sums are exact to the last digit and come in two: the sum and its rounding error.
+    A sum is exact to the last digit and comes as two numbers: the sum and its rounding error.
     """
     gathered: dict[str, list[Pair]] = {}
     for entries in parts:
@@ -125,7 +128,7 @@ def _sum(pairs: list[Pair]) -> Pair:
         total = math.fsum(parts)
         return total, math.fsum([*parts, -total])
     except (OverflowError, ValueError):
-        # a gauge that holds an infinity or NaN, or as good as
+        # a gauge with an infinity, NaN or a value close to overflow
         return sum(pair[0] for pair in pairs), 0.0
 
 
@@ -142,7 +145,7 @@ _RULES: Mapping[str, Callable[[list[Pair]], Pair]] = {
 
 
 def encode_values(entries: Mapping[str, Pair], edition: int = 0, *, room: int = FOLDED_SIZE) -> tuple[bytes, int]:
-    """Return the content of a value file of at most ``room`` bytes, and how many entries did not fit."""
+    """Return the content of a value file of at most ``room`` bytes, and the number of entries that did not fit."""
     chunks: list[bytes] = []
     used, left_out = fmt.HEADER_SIZE, 0
     for key, pair in entries.items():
@@ -156,7 +159,7 @@ def encode_values(entries: Mapping[str, Pair], edition: int = 0, *, room: int = 
 
 
 def encode_folded(folded: Folded) -> tuple[bytes, int]:
-    """Return the content of a folded file, and how many series did not fit."""
+    """Return the content of a folded file, and the number of series that did not fit."""
     content, left_out = encode_values(folded.entries, folded.generation)
     origins = [[*origin, generation] for origin, generation in folded.origins.items()]
     body = json.dumps([folded.generation, folded.since, origins], separators=(",", ":")).encode()
@@ -164,7 +167,7 @@ def encode_folded(folded: Folded) -> tuple[bytes, int]:
 
 
 def parse_folded(kind: str, data: bytes) -> Folded | None:
-    """Return what a folded file says; ``None`` when it is damaged so that nobody can tell what was taken in."""
+    """Return the content of a folded file; ``None`` when damage hides which files were merged."""
     used = fmt.read_used(data)
     if fmt.header_error(used, len(data)) or len(data) < used + _RECORD.size:
         return None
@@ -183,9 +186,9 @@ def parse_folded(kind: str, data: bytes) -> Folded | None:
 def taken_in(
     kind: str, before: Folded, parts: Mapping[Origin, Mapping[str, Pair]], present: Iterable[Origin] = ()
 ) -> Folded:
-    """Return ``before`` with files taken in; of those named already nothing is counted again.
+    """Return ``before`` with more files merged in; files that it already names are not counted again.
 
-    Names of files that are gone are dropped, oldest first, beyond ``MOST_ORIGINS``; those ``present`` never.
+    Beyond ``MOST_ORIGINS``, names of files that no longer exist are dropped, oldest first; ``present`` ones never are.
     """
     fresh = {origin: entries for origin, entries in parts.items() if origin not in before.origins}
     generation = before.generation + 1
@@ -202,9 +205,9 @@ def taken_in(
 
 
 def bytes_in_use(read: Callable[[int, int], bytes], limit: int) -> bytes:
-    """Return the part of a value file that counts: ``read(size, offset)`` gives bytes of it, ``limit`` is the most.
+    """Return the used part of a value file; ``read(size, offset)`` gives its bytes, ``limit`` is the most to return.
 
-    The header comes first: what it names is there. Where it cannot be right, everything is read.
+    The header is read first and says how much is used. Where it is invalid, everything is read.
     """
     used: Any = fmt.read_used(read(fmt.HEADER_SIZE, 0))
     return read(used if fmt.HEADER_SIZE <= used <= limit else limit, 0)

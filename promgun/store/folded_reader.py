@@ -1,4 +1,4 @@
-"""The folded files of a run as anybody reads them, and whether a file that is gone was taken into one."""
+"""Reads the folded files of a run, and tells whether a file that is gone was merged into one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promgun.system.safe_open import open_regular
 
 _FOLDED = "folded."
 _FOLDED_NAME = re.compile(rf"folded\.({KINDS})")
-#: Names of origins stand behind the series.
+#: The list of merged files stands behind the series.
 _MOST_FOLDED_BYTES = FOLDED_SIZE + (2 << 20)
 
 
@@ -25,32 +25,32 @@ def folded_name(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Vanished:
-    """The last values of a file that somebody removed; a folded file of ``generation`` did not name it."""
+    """The last values of a file that is gone; ``generation`` is that of the folded file that did not name it yet."""
 
     origin: Origin
     entries: Mapping[str, Pair]
     generation: int
 
     def is_in(self, folded: Folded) -> bool:
-        """Whether it was taken in since, or so much was since that nobody can tell: nothing is counted twice."""
+        """Whether the file was merged since; true when nobody can tell any more, so that nothing is counted twice."""
         return was_taken(self.origin, self.generation, folded)
 
 
 def was_taken(origin: Origin, generation: int, folded: Folded) -> bool:
-    """Whether a file that was not named in a ``generation`` was taken in since; true when nobody can tell."""
+    """Whether a file that ``generation`` did not name was merged since; true when nobody can tell any more."""
     if folded.since > generation + 1:
         return True
     return any(named[:3] == origin[:3] and taken > generation for named, taken in folded.origins.items())
 
 
 class FoldedFiles:
-    """Reads the folded files of a run; what did not change is not parsed again."""
+    """Reads the folded files of a run; unchanged files are not parsed again."""
 
     def __init__(self) -> None:
         self._parsed: dict[str, tuple[tuple[int, ...], Folded | None]] = {}
 
     def read(self, slots_fd: int, kind: str) -> Folded | None:
-        """Return what the folded file of a kind says: ``None`` for a damaged one, nothing for one that is not there."""
+        """Return the content of a kind's folded file: ``None`` if it is damaged, an empty one if there is no file."""
         try:
             fd = open_regular(slots_fd, folded_name(kind))
         except FileNotFoundError:
@@ -70,7 +70,7 @@ class FoldedFiles:
             os.close(fd)
 
     def read_all(self, run: RunDirectory) -> dict[str, Folded | None]:
-        """Return what each folded file says, by kind; never raises."""
+        """Return the content of each folded file, by kind; never raises."""
         try:
             slots_fd = run.open_slots()
         except OSError:

@@ -1,8 +1,9 @@
-"""Ended processes' value files are taken into the folded file of their kind, so their number stays bounded for ever.
+"""Merges ended processes' value files into the folded file of their kind, so that their number stays bounded.
 
-The order makes it exact whenever the process that does it is killed: the new folded file is written under another name,
-one rename commits it with the names of what it took in, and only then are those unlinked. Whoever is the workers' user
-and awake may do it, one at a time: a lock on ``slots`` itself decides, which nobody waits for.
+The order makes this exact even if the process that does it is killed: the new folded file is written under another
+name, one rename commits it together with the names of the merged files, and only then are those unlinked. Any running
+process of the workers' user may do it, one at a time: it takes a lock on ``slots`` itself, and gives up if another has
+it.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ from promgun.store.foreign_reader import ForeignReader
 from promgun.store.run_directory import VERSION, RunDirectory
 from promgun.system.safe_open import open_regular
 
-#: Files that are held at a time, and for how long one call goes on: it also runs in a worker's loop.
+#: The most files held at a time, and the most seconds of one call, because it also runs in a worker's loop.
 _MOST_HELD = 16
 _SECONDS = 0.1
-#: Made once what an earlier run left in the client directories is removed.
+#: A marker file, made once the left-overs of an earlier run are removed from the client directories.
 _BEGUN = "folding-begun"
 
 
 @dataclass(slots=True)
 class Folding:
-    """What was done: files of ended processes ``taken`` in, ``dropped`` (gauges that go with their process), removed as
-    ``left_overs`` of an earlier run; kinds whose folded file was ``restored``; series that did not fit; ``errors``.
+    """What one call did.
 
-    ``busy``: another process does it at this moment. ``more``: there is more to do than one call does.
+    ``taken`` files of ended processes were merged, ``dropped`` ones were not because such gauges end with their
+    process, ``left_overs`` of an earlier run were removed. ``restored`` are kinds whose folded file was written again,
+    ``series_left_out`` counts series that did not fit. ``busy``: another process does this at the moment. ``more``: one
+    call was not enough.
     """
 
     taken: int = 0
@@ -49,10 +52,10 @@ class Folding:
 
 
 def fold_dead(run: RunDirectory, reader: ForeignReader | None = None, *, seconds: float = _SECONDS) -> Folding:
-    """Take in what ended processes left, about once a second and once before the first page; never raises.
+    """Merge the files of ended processes; called about once a second and before the first page. Never raises.
 
-    ``reader`` is the one of this process, if it has one: what it remembers of files that were removed or damaged is
-    written down too.
+    ``reader`` is the process's own :class:`ForeignReader`, if it has one: the last values that it knows of removed or
+    damaged files are saved as well.
     """
     result = Folding()
     if not run.is_open_to_me:
@@ -73,7 +76,7 @@ def fold_dead(run: RunDirectory, reader: ForeignReader | None = None, *, seconds
     except OSError as error:
         result.errors.append(str(error))
     finally:
-        # A child that was forked meanwhile has the descriptor too.
+        # A child forked meanwhile has the descriptor too, so closing it would not release the lock.
         with contextlib.suppress(OSError):
             fcntl.flock(slots_fd, fcntl.LOCK_UN)
         os.close(slots_fd)
@@ -81,7 +84,7 @@ def fold_dead(run: RunDirectory, reader: ForeignReader | None = None, *, seconds
 
 
 def has_begun(run: RunDirectory) -> bool:
-    """Whether a process of this run has looked after what earlier runs left."""
+    """Whether a process of this run has removed what earlier runs left."""
     return os.path.lexists(run.slots / _BEGUN)
 
 
@@ -125,7 +128,7 @@ class _Fold:
         return True
 
     def _remove_left_overs(self, files: list[ForeignFile]) -> list[ForeignFile]:
-        """Remove what nobody writes and was last changed before the run began; return the others."""
+        """Remove files that have no writer and were last changed before the run began; return the others."""
         began = (
             os.stat(VERSION, dir_fd=self._run.fd).st_mtime_ns
             if self._run.fd >= 0
@@ -167,7 +170,7 @@ class _Fold:
                     dead.close()
 
     def _take(self, kind: str, base: Folded, held: list[DeadFile], present: list[Origin]) -> Folded:
-        """Commit what is in held files, then unlink them; return what the folded file says now."""
+        """Commit the content of held files, then unlink them; return the new folded file."""
         parts = {dead.origin: parse_values(kind, dead.read()).entries for dead in held}
         named = {origin for origin in parts if origin in base.origins}
         wanted: set[Origin] = set()
@@ -176,7 +179,7 @@ class _Fold:
             fresh = {origin: entries for origin, entries in parts.items() if origin not in named | wanted}
             if any(fresh.values()) or folded is not base:
                 folded = self._commit(kind, taken_in(kind, _after(base, folded), fresh, present))
-            # A process that has the pid of the dead one opens the file: it lives on, and is counted where it is.
+            # A new process with the dead one's pid opens the file: the file stays, and is counted where it is.
             late = {dead.origin for dead in held if dead.is_wanted} - wanted - named
             if not late:
                 break
@@ -192,7 +195,7 @@ class _Fold:
             link_into(client, self._run.slots / folded_name(kind), link_name("folded", kind))
 
     def _base(self, kind: str) -> Folded:
-        """Return what was taken in so far: what stands in the file, or what this process remembers of it."""
+        """Return what was merged so far: from the file, or, if it is damaged, from this process's memory."""
         found = self._folded_files.read(self._slots_fd, kind)
         remembered = self._reader.folded.get(kind) if self._reader is not None else None
         if remembered is not None and (found is None or found.generation < remembered.generation):
@@ -201,7 +204,7 @@ class _Fold:
         return found or Folded()
 
     def _commit(self, kind: str, folded: Folded) -> Folded:
-        """Put a folded file in the place of the last in one step; raises ``OSError`` and leaves the last."""
+        """Replace a folded file in one step; raises ``OSError`` and then leaves the old one."""
         content, left_out = encode_folded(folded)
         self._result.series_left_out += left_out
         temporary = f".new-{folded_name(kind)}"
@@ -231,5 +234,5 @@ def _held(files: Iterable[ForeignFile]) -> Iterator[DeadFile]:
 
 
 def _after(base: Folded, last: Folded) -> Folded:
-    """Return ``base`` with the generation of what stands in the file by now, so that readers see a change."""
+    """Return ``base`` with the generation of the file as it is now, so that readers notice the change."""
     return Folded(max(base.generation, last.generation), base.since, base.origins, base.entries)

@@ -1,8 +1,8 @@
-"""Value files of processes that never heard of promgun: spawned children, subprocesses, task workers.
+"""Value files of processes that run without promgun: spawned children, subprocesses, task workers.
 
-They have ``PROMETHEUS_MULTIPROC_DIR`` in their environment and write prometheus_client's own ``counter_PID.db`` there.
-What else stands in such a directory is anybody's: only regular files of bounded number and size are opened, through no
-link, and nothing is waited for.
+Such processes have ``PROMETHEUS_MULTIPROC_DIR`` in their environment and write prometheus_client's own
+``counter_PID.db`` there. Anybody may put other things into that directory: only regular files of bounded number and
+size are opened, no symbolic link is followed, and no call waits.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from promgun.store.folded_file import Origin, bytes_in_use
 from promgun.system.procfs import process_start
 from promgun.system.safe_open import open_regular
 
-#: A quarter of what one reading may hold (decisions on limits): files, bytes of all together, bytes of one.
+#: A quarter of what one reading may hold: the most files, the most bytes together.
 MOST_FILES = 1024
 MOST_BYTES = 16 << 20
-#: Entries of a directory that are looked at.
+#: The most entries of a directory that are looked at.
 _MOST_NAMES = 20_000
 _NAME = re.compile(rf"({KINDS})_(.{{1,200}})\.db")
-#: Sent to the holder of a lease when somebody opens the file; ignored unless a program asks for it (signal(7)), where
-#: the default, SIGIO, would end it.
+#: Sent to the holder of a lease when somebody opens the file. By default it is ignored (signal(7)), whereas the usual
+#: SIGIO would end the process.
 _LEASE_SIGNAL = signal.SIGURG
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignFile:
-    """A value file that is not ours: ``process`` is what its name says of who writes it, a pid unless the application
-    chose another identifier.
+    """A value file that is not ours.
+
+    ``process`` is the part of its name that tells who writes it: a pid, unless the application chose another
+    identifier.
     """
 
     folder: Path
@@ -64,7 +66,7 @@ def find_foreign(folders: Iterable[Path]) -> list[ForeignFile]:
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
                         origin = _origin(entry.name, status)
-                        # one file in two directories is one file
+                        # one file may be found in two directories
                         found.setdefault(origin[1:3], ForeignFile(folder, match[1], match[2], origin))
     return sorted(found.values(), key=lambda file: (file.kind, str(file.folder), file.origin.name))
 
@@ -74,7 +76,7 @@ def _origin(name: str, status: os.stat_result) -> Origin:
 
 
 def read_foreign(file: ForeignFile, limit: int = MOST_BYTES) -> bytes:
-    """Return the bytes of a file that count, at most ``limit``; raises ``OSError``, also when it is another by now."""
+    """Return the used bytes of a file, at most ``limit``; raises ``OSError``, also when the file has been replaced."""
     fd = _open(file)
     try:
         return bytes_in_use(lambda size, offset: os.pread(fd, size, offset), limit)
@@ -96,8 +98,8 @@ def _open(file: ForeignFile) -> int:
 
 
 class DeadFile:
-    """A foreign file that nobody writes any more, held so that nobody begins to: whoever opens it for writing waits
-    until it is let go (a moment).
+    """A foreign file without a writer, held by a lease: a process that opens it for writing waits until it is released
+    (a moment).
     """
 
     def __init__(self, file: ForeignFile, fd: int, *, leased: bool) -> None:
@@ -108,12 +110,12 @@ class DeadFile:
         self._leased = leased
 
     def read(self) -> bytes:
-        """Return the bytes that count; raises ``OSError``."""
+        """Return the used bytes; raises ``OSError``."""
         return bytes_in_use(lambda size, offset: os.pread(self._fd, size, offset), MOST_BYTES)
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody waits to write to it by now: a process that has the pid of the dead one."""
+        """Whether a process waits to write to the file: a new process with the dead one's pid."""
         if not self._leased:
             return not _has_ended(self.file.process)
         try:
@@ -122,7 +124,7 @@ class DeadFile:
             return True
 
     def remove(self) -> bool:
-        """Unlink it, if it is still the one under its name; return whether it is gone."""
+        """Unlink the file unless another has taken its name; return whether it is gone."""
         path = self.file.path
         try:
             status = path.lstat()
@@ -141,8 +143,8 @@ class DeadFile:
 
 
 def hold_if_dead(file: ForeignFile) -> DeadFile | None:
-    """Return the file, held, when no process has it open for writing or mapped; ``None`` when one has or nobody can
-    tell. Never raises.
+    """Return the file, held, when no process has it open for writing or mapped; ``None`` when one has it, or when that
+    cannot be found out. Never raises.
 
     A read lease is granted only where there is no writer, in whatever pid namespace it lives (fcntl(2), F_SETLEASE).
     """
@@ -161,18 +163,19 @@ def hold_if_dead(file: ForeignFile) -> DeadFile | None:
 
 
 def _lease(fd: int) -> bool | None:
-    """Take a read lease: ``False`` when there is a writer, ``None`` where there are no leases for us."""
+    """Take a read lease; ``False`` when there is a writer, ``None`` where this process cannot have leases."""
     if not hasattr(fcntl, "F_SETLEASE") or not hasattr(fcntl, "F_SETSIG"):
         return None
     fcntl.fcntl(fd, fcntl.F_SETSIG, _LEASE_SIGNAL)
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        # EAGAIN: there is a writer. EINVAL: the file system has none, or they are switched off. EACCES: another's file.
+        # EAGAIN: there is a writer. EINVAL: the file system has no leases, or they are off. EACCES: another user's
+        # file.
         return None if error.errno in {errno.EINVAL, errno.EACCES, errno.EPERM, errno.ENOSYS} else False
     return True
 
 
 def _has_ended(process: str) -> bool:
-    """Whether there is no such process: only asked where there are no leases. What is no pid may live."""
+    """Whether the process is gone; only asked where there are no leases. An identifier other than a pid is alive."""
     return process.isascii() and process.isdigit() and len(process) < 10 and process_start(int(process)) == -1  # noqa: PLR2004 - pids have at most 7 digits

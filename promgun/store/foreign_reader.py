@@ -1,7 +1,7 @@
-"""What processes that never heard of promgun have counted, living and ended ones together, as one value file a kind.
+"""Reads the values of processes that run without promgun, living and ended, as one value file a kind.
 
-A living one is read where it writes, an ended one was taken into the folded file, which names it and is read before and
-after the others. A file that was removed by somebody else goes on with its last values.
+A living process's file is read where it lies; an ended one's was merged into the folded file, which names it. The
+folded file is read before and after the others. A file that somebody else removed keeps its last values on the page.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class ForeignContent:
-    """All that foreign processes have of one kind (``counter``, ``gauge_max`` …), as the content of a value file: read
-    it as the file of one more slot, which is called ``child``.
+    """All values of foreign processes of one kind (``counter``, ``gauge_max`` …), as the content of a value file.
+
+    It is read like the file of one more slot, which is called ``child``.
     """
 
     kind: str
@@ -39,8 +40,11 @@ class ForeignContent:
 
 @dataclass(frozen=True, slots=True)
 class ForeignReading:
-    """``contents`` by kind; ``files`` of living processes of ``size`` bytes were read, ``left_off`` are beyond what one
-    reading may hold. ``corrupt`` counts what was found damaged since the reader was made; ``complaints`` say it.
+    """One reading.
+
+    ``contents`` are by kind. ``files`` of living processes were read, ``size`` bytes together; ``left_off`` files are
+    beyond the limit of one reading. ``corrupt`` counts damage found since the reader was made, ``complaints`` describe
+    it.
     """
 
     contents: tuple[ForeignContent, ...] = ()
@@ -53,7 +57,7 @@ class ForeignReading:
 
 @dataclass(slots=True)
 class _Known:
-    """A file that was read: its last content, and the generation of the folded file that did not name it then."""
+    """The last content of a file, and the generation of the folded file that did not name it then."""
 
     file: ForeignFile
     generation: int
@@ -66,16 +70,15 @@ _FileKey = tuple[str, int, int]
 
 
 class ForeignReader:
-    """Reads the client directories of a run again and again, in a process that is the workers' user.
+    """Reads the client directories of a run repeatedly, in a process of the workers' user.
 
-    :func:`promgun.store.folding.fold_dead` is given it, so that what was read last of a file that somebody removed is
-    kept for good.
+    Pass it to :func:`promgun.store.folding.fold_dead`, which saves the last known values of removed files.
     """
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
         self.files = FoldedFiles()
-        #: the folded file of each kind as it was read last
+        #: the last content of each kind's folded file
         self.folded: dict[str, Folded] = {}
         self._known: dict[_FileKey, _Known] = {}
         self._vanished: dict[_FileKey, _Known] = {}
@@ -86,7 +89,7 @@ class ForeignReader:
 
     @property
     def vanished(self) -> Mapping[str, list[Vanished]]:
-        """The last values of files that somebody removed, by kind: they are on the page and in no file."""
+        """The last values of files that somebody removed, by kind: they are on the page but in no file."""
         found: dict[str, list[Vanished]] = {}
         for known in self._vanished.values():
             vanished = Vanished(known.file.origin, known.values.entries, known.generation)
@@ -94,7 +97,7 @@ class ForeignReader:
         return found
 
     def read(self) -> ForeignReading:
-        """Read everything; never raises for what stands there."""
+        """Read everything; never raises because of a file's content."""
         self._complaints = []
         if not self.run.is_open_to_me:
             return ForeignReading()
@@ -118,12 +121,12 @@ class ForeignReader:
             self._damaged.discard(kind)
             if folded.generation >= self.folded.get(kind, Folded()).generation:
                 self.folded[kind] = folded
-        # One that is gone or damaged: what it held last stays, and is written again by whoever folds next.
+        # A folded file that is gone or damaged keeps its last content here, and the next fold writes it again.
 
     def _read_living(self) -> tuple[int, int, int]:
-        """Read all files that are not taken in; return how many, their size, and how many are left off."""
+        """Read all files that were not merged; return their number, their size, and how many were left off."""
         present: dict[_FileKey, ForeignFile] = {_key(file): file for file in find_foreign(self.run.clients)}
-        # Those that were on the page come first, so nothing that was shown gives way to what is new.
+        # Files already on the page come first, so that a new file never displaces them.
         wanted = sorted(present.items(), key=lambda item: item[0] not in self._known)
         files = size = left_off = 0
         for key, file in wanted:
@@ -157,7 +160,7 @@ class ForeignReader:
             return known
         damage = _damage(data)
         if damage and known.values.entries:
-            # cut or overwritten while its writer lives: what it held last stays
+            # cut or overwritten while its writer lives: keep its last values
             self._note(known, damage)
             return known
         known.data = data
@@ -166,7 +169,7 @@ class ForeignReader:
         return known
 
     def _look_after_gone(self, present: Mapping[_FileKey, ForeignFile]) -> None:
-        """Tell those that were taken in from those that somebody removed."""
+        """Sort files that are gone into those that were merged and those that somebody removed."""
         for key in self._known.keys() - present.keys():
             known = self._known.pop(key)
             if is_kept(known.file.kind) and known.values.entries:
@@ -222,7 +225,7 @@ def _key(file: ForeignFile) -> _FileKey:
 
 
 def _damage(data: bytes) -> str:
-    """Say what is wrong with a living file; one that its writer has just begun is all zeros, or empty."""
+    """Return what is wrong with a living process's file; a file of zeros, or an empty one, has just been begun."""
     return fmt.header_error(fmt.read_used(data), len(data)) if any(data) else ""
 
 

@@ -1,8 +1,8 @@
 """The on-disk format of a value file: prometheus_client's multiprocess format, read and written by us.
 
 Layout (prometheus_client 0.26 ``mmap_dict``): a native int32 ``used`` and 4 bytes of padding, then entries up to
-``used``: an int32
-key length, the key in UTF-8, spaces up to a multiple of 8, a float64 value, a float64 time stamp. There is no checksum.
+``used``. An entry is an int32 key length, the key in UTF-8, spaces up to a multiple of 8, a float64 value and a float64
+time stamp. There is no checksum.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _HEADER = struct.Struct("iI")
 _TRAILER = bytes(16)
 #: How every entry's key begins: ``["family", …``.
 _KEY_START = b'["'
-#: No key of ours or of a sane application is longer; a length above it is damage.
+#: The most bytes of a key of ours or of a sane application; a greater length is damage.
 MAX_KEY = 1 << 20
-#: Damage in more places than this is no damage but another kind of file, not worth the time.
+#: With damage in more places than this, it is another kind of file and not worth the time.
 _MOST_DAMAGES = 1000
 
 
 class SeriesKey(NamedTuple):
-    """What a key says of its series."""
+    """The parts of a series' key."""
 
     family: str
     sample: str
@@ -40,8 +40,8 @@ Parse = Callable[[str], SeriesKey | None]
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a walk over a file found: keys with the byte offset of their value, the offset after the last good entry,
-    and what was wrong first (empty when nothing was).
+    """The result of a walk over a file: keys with the byte offset of their value, the offset after the last good entry,
+    and the first damage (empty when there is none).
     """
 
     entries: list[tuple[str, int]]
@@ -64,8 +64,8 @@ def encode_entry(key: str) -> bytes:
 def encode_header(used: int, edition: int = 0) -> bytes:
     """Return the 8 bytes that open a file of which ``used`` bytes count.
 
-    ``edition`` (32 bits) stands where prometheus_client has padding: a file that was made anew under the same name,
-    perhaps with the same inode number, has another one.
+    ``edition`` (32 bits) stands where prometheus_client has padding. It tells a file from a later one that was made
+    under the same name, perhaps with the same inode number.
     """
     return _HEADER.pack(used, edition)
 
@@ -76,12 +76,12 @@ def read_used(data: bytes | memoryview) -> int:
 
 
 def read_edition(data: bytes | memoryview) -> int:
-    """Return the edition of a file, 0 for one of prometheus_client's and where there is none."""
+    """Return the edition of a file; 0 for prometheus_client's own files and for data without a header."""
     return int(_HEADER.unpack_from(data, 0)[1]) if len(data) >= HEADER_SIZE else 0
 
 
 def header_error(used: int, size: int) -> str:
-    """Say what is wrong with a ``used`` field in a file of ``size`` bytes; empty when it can be right."""
+    """Return what is wrong with a ``used`` field in a file of ``size`` bytes; empty when it is valid."""
     if used < HEADER_SIZE:
         return "no valid header"
     if used > size:
@@ -92,8 +92,8 @@ def header_error(used: int, size: int) -> str:
 def scan(data: bytes, used: int, start: int = HEADER_SIZE, parse: Parse | None = None) -> Scan:
     """Walk the entries in ``data`` from ``start`` to ``used``; never raises.
 
-    What cannot be right is stepped over to the next whole entry: all of them begin at multiples of 8. ``parse`` stands
-    for :func:`parse_series_key` where somebody remembers what it said.
+    Invalid bytes are skipped up to the next whole entry: all entries begin at multiples of 8. ``parse`` replaces
+    :func:`parse_series_key`, for callers that cache its results.
     """
     parse = parse or parse_series_key
     entries: list[tuple[str, int]] = []
@@ -136,15 +136,15 @@ def _next_start(data: bytes, position: int, limit: int) -> int:
 
 
 def salvage(data: bytes) -> bytes:
-    """Return every whole entry in ``data`` with its value, one behind the other, whatever the header says."""
+    """Return all whole entries in ``data`` with their values, concatenated, whatever the header says."""
     return b"".join(
         encode_entry(key)[: -len(_TRAILER)] + data[at : at + len(_TRAILER)] for key, at in scan(data, len(data)).entries
     )
 
 
 def parse_series_key(key: str) -> SeriesKey | None:
-    """Return what ``key`` says, ``[family, sample, {label: value}, help]``; ``None`` when it is no series."""
-    # Spaces follow an entry's key; a key that takes them in has a wrong length.
+    """Return the parts of a key, ``[family, sample, {label: value}, help]``; ``None`` when it is not a series' key."""
+    # The spaces follow the key of an entry; a key that includes them has a wrong length.
     if key[-1:] != "]":
         return None
     try:

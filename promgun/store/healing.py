@@ -1,4 +1,4 @@
-"""A file that a process has mapped is made again when it vanished, was replaced or cut, and the process goes on in it.
+"""Makes a file that a process has mapped again after it was removed, replaced or cut; the process then goes on in it.
 
 Places in a file never move, and threads hold them. So the new file takes over the addresses of the old: it is written
 from what is mapped, renamed into place, and mapped over each mapping of the old one (mmap(2), MAP_FIXED), with what was
@@ -28,17 +28,17 @@ class Harm(Enum):
     """What happened to a file."""
 
     NONE = "none"
-    #: it was removed
+    #: the file was removed
     VANISHED = "vanished"
     #: another file, or something else, stands in its place
     REPLACED = "replaced"
-    #: it was cut: what lies behind the cut is lost, and a touch there ends the process (SIGBUS)
+    #: the file was cut: data behind the cut is lost, and access to it there kills the process (SIGBUS)
     SHRUNK = "shrunk"
 
 
 @dataclass(frozen=True, slots=True)
 class MappedFile:
-    """A file as its owner has it: ``length`` bytes long, of which the first ``used`` (whole pages) are in use.
+    """A mapped file as its owner has it: ``length`` bytes long, of which the first ``used`` (whole pages) are in use.
 
     ``mappings`` are all mappings of it that somebody may have places in; each begins at the file's beginning.
     """
@@ -52,14 +52,16 @@ class MappedFile:
 
     @property
     def widest(self) -> mmap.mmap:
-        """The mapping that has all that is in use."""
+        """The mapping that covers all bytes in use."""
         return max(self.mappings, key=len)
 
 
 @dataclass(frozen=True, slots=True)
 class Healing:
-    """What had happened, and what was done: ``identity`` is which file the process is in now, ``error`` why nothing
-    could be done this time.
+    """What had happened, and what was done.
+
+    ``identity`` is the device and inode of the file that the process now uses, ``error`` why nothing could be done this
+    time.
     """
 
     harm: Harm
@@ -68,7 +70,7 @@ class Healing:
 
 
 def find_harm(path: str, identity: tuple[int, int], length: int) -> Harm:
-    """Say what happened to a mapped file, by its name alone; never raises."""
+    """Return what happened to a mapped file, judged by what its path leads to; never raises."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -81,9 +83,9 @@ def find_harm(path: str, identity: tuple[int, int], length: int) -> Harm:
 
 
 def heal(file: MappedFile) -> Healing:
-    """Make a file again that was harmed, under the lock that guards its places; never raises.
+    """Make a harmed file again, under the lock that guards its places; never raises.
 
-    One that was cut only gets its length back: its owner writes again what stood behind the cut.
+    A file that was cut only gets its length back: its owner rewrites the content behind the cut.
     """
     harm = find_harm(file.path, file.identity, file.length)
     identity, error = file.identity, ""
@@ -103,7 +105,7 @@ def _lengthen(file: MappedFile) -> None:
     try:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) == file.identity and status.st_size < file.length:
-            # Written, not only lengthened: a page that is not there ends its process when the file system is full.
+            # Written, not only extended: touching an unallocated page kills the process when the file system is full.
             os.pwrite(fd, bytes(max(0, file.used - status.st_size)), status.st_size)
             os.ftruncate(fd, file.length)
     finally:
@@ -134,13 +136,13 @@ def _make_again(file: MappedFile) -> tuple[int, int]:
 
 
 def _write_whole(fd: int, content: memoryview) -> None:
-    """Write all or raise ``OSError``; written pages are there, so that nobody dies of a full file system later."""
+    """Write everything or raise ``OSError``; written pages are allocated, so a full file system kills nobody later."""
     if os.pwrite(fd, content, 0) < len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _make_room(path: str) -> None:
-    """Set aside a folder that stands where the file should: everything else is replaced by a rename."""
+    """Set aside a folder that stands at the file's path; anything else is replaced by the rename."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(os.lstat(path).st_mode):
             bad = os.path.join(os.path.dirname(path), f".bad-{os.path.basename(path)}")
@@ -150,15 +152,15 @@ def _make_room(path: str) -> None:
 
 
 def load_ahead() -> None:
-    """Load what healing imports, in a process whose user will change: the interpreter may lie where that may not read
-    (below /root).
+    """Import what healing needs before this process changes its user, who may not be allowed to read the interpreter's
+    files (below /root).
     """
     with contextlib.suppress(ImportError):
         importlib.import_module("ctypes")
 
 
 def _taking_place(file: MappedFile, fd: int) -> Any:
-    """Return what copies the mapped content and maps the new file over the old mappings, in one step of Python."""
+    """Return a function that copies the mapped content and maps the new file over the old mappings, in one step."""
     import ctypes  # noqa: PLC0415 - takes a megabyte, and is needed only when somebody deletes files
 
     library = ctypes.PyDLL(None)
@@ -168,7 +170,7 @@ def _taking_place(file: MappedFile, fd: int) -> Any:
     library.mmap.argtypes = [pointer, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 
     def address(mapping: mmap.mmap) -> int:
-        # the object is gone at once, so the mapping can be closed
+        # the ctypes object is freed at once, so that the mapping can be closed
         return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
 
     fresh = mmap.mmap(fd, file.used)
@@ -182,7 +184,7 @@ def _taking_place(file: MappedFile, fd: int) -> Any:
     call = partial.__call__
 
     def take_place() -> None:
-        # map() calls one after the other within C: threads do not switch, signal handlers do not run.
+        # map() makes these calls one after the other within C: no thread switch, no signal handler in between.
         _, *mapped = tuple(map(call, steps))
         fresh.close()
         if mapped != places:
@@ -192,12 +194,12 @@ def _taking_place(file: MappedFile, fd: int) -> Any:
 
 
 def _replace_descriptors(identity: tuple[int, int], fd: int) -> None:
-    """Let descriptors of the old file, which Python's mappings keep, be of the new one: else its space stays taken."""
+    """Redirect the descriptors that Python's mappings keep to the new file: else the old one's space stays taken."""
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
             number = int(name)
             with contextlib.suppress(OSError):
                 status = os.fstat(number)
-                # Who only reads it closes it himself, maybe at this moment.
+                # A reader of the old file may close the descriptor at this moment.
                 if (status.st_dev, status.st_ino) == identity and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_RDWR:
                     os.dup2(fd, number, inheritable=False)
