@@ -1,4 +1,4 @@
-"""What a status frame costs, by the number of workers: the part of the scrape benchmark that no page is made for."""
+"""What a status frame costs, by the number of workers: the part of the scrape benchmark that makes no page."""
 
 from __future__ import annotations
 

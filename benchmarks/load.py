@@ -50,7 +50,7 @@ class Load:
     folder: Path
 
     def run(self, url: str) -> Turn:
-        """Put the load on a server; the caller's cores are inherited."""
+        """Put the load on a server, from the cores that the caller is pinned to."""
         tool = load_tool()
         argv = self._wrk(url) if tool == "wrk" else self._ab(url)
         output = subprocess.run(argv, check=True, capture_output=True, text=True).stdout

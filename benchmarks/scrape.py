@@ -1,10 +1,11 @@
 """What a scrape costs: processes x label sets x recycled workers, ours against stock prometheus_client.
 
 Both sides hold the same: in each process a histogram of 12 buckets with that many label sets. *Same* is reading,
-merging and writing just that; stock is ``MultiProcessCollector`` and text. The *page* is everything that the metrics
-process serves: boards, figures of every process, queues, our own families too. Stores are made first and scraped in
-turns; times are CPU times, which other work on the machine moves least. A *status frame* is what ``top`` shows and the
-status page asks for: a snapshot of the store, compared with the one before, as JSON with the last minute.
+merging and writing just that; *stock* does the same with ``MultiProcessCollector`` and the text format. The *page* is
+everything that the metrics process serves: boards, figures of every process, queues, our own families too. Stores are
+made first and scraped in turns; times are CPU times, which other work on the machine moves least. A *status frame* is
+what ``top`` shows and the status page asks for: a snapshot of the store, compared with the one before, as JSON with the
+last minute.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def measure(cases: list[Case], rounds: int) -> None:
 
 
 def _check_equal(case: Case) -> None:
-    """End the benchmark if the sides do not show the same: what was recycled counts on all."""
+    """End the benchmark if the two sides differ: the counts of ended processes must be on both."""
     series = 'app_seconds_count{view="view_0"} '
     pages = scrape_ours(case.server), scrape_same(StoreReader(case.ours)), scrape_stock(case.stock)
     lines = {line for page in pages for line in page.decode().splitlines() if line.startswith(series)}
@@ -157,7 +158,7 @@ def _check_equal(case: Case) -> None:
 
 
 def show(report: Report, cases: list[Case]) -> None:
-    """Print times, then sizes, then what was to be reached."""
+    """Print times, then sizes, then whether the targets were reached."""
     times: list[dict[str, Value]] = []
     sizes: list[dict[str, Value]] = []
     for case in cases:

@@ -21,7 +21,7 @@ _LISTENING = re.compile(r"Listening at: http://127\.0\.0\.1:(\d+)")
 _METRICS = re.compile(r"Metrics at: (http://\S+)")
 _START_TIME = 30.0
 _STOP_TIME = 15.0
-#: What one of our own environments could hand on to a server that is not ours.
+#: Variables of our own environment that must not reach a server that is not ours.
 _NOT_INHERITED = ("PROMETHEUS_MULTIPROC_DIR", "PROMGUN_", "GUNICORN_")
 
 

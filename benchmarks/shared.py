@@ -149,7 +149,7 @@ def two_cores() -> tuple[set[int], set[int]]:
 
 
 def machine() -> dict[str, Value]:
-    """Return what a figure means nothing without."""
+    """Return the facts about the machine without which a figure means nothing."""
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),

@@ -1,4 +1,4 @@
-"""Recycling for long: files, bytes, memory and the time of a scrape have to stay what they were.
+"""Recycling for a long time: files, bytes, memory and the time of a scrape must not grow.
 
 First processes are recycled on the store alone (fork, claim a slot, count, die; every other one by SIGKILL), then a
 real server for some minutes: a small ``--max-requests``, a worker killed every second, a reload every five. Ends with
@@ -80,13 +80,15 @@ def recycle(report: Report, processes: int) -> None:
 
 
 def _copy(store: Path, copy: Path) -> Path:
-    # cp knows how to leave the holes of the slots' files holes
+    # cp keeps the slots' files sparse
     subprocess.run(["cp", "-a", "--sparse=always", str(store), str(copy)], check=True)
     return copy
 
 
 def _scrape_in_turns(stores: Sequence[Path]) -> list[float]:
-    """Return the best CPU time in seconds of a warm scrape of each store: taking turns, all have the same machine."""
+    """Return the best CPU time in seconds of a warm scrape of each store: in turns, so that noise of the machine meets
+    all of them.
+    """
     collectors = [Collector(store) for store in stores]
     times: list[list[float]] = [[] for _ in stores]
     for _ in range(SCRAPES):

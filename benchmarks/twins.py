@@ -23,7 +23,7 @@ from typing import Any
 from apps import Application, naive, plain
 
 _HEAD = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\nUser-Agent: benchmark\r\nAccept: */*\r\n"
-_WARM_UP = 8  # requests before each batch: the other twin has had the caches meanwhile
+_WARM_UP = 8  # requests before each batch: meanwhile another twin has used the processor's caches
 
 #: --worker-type: the plain class and ours.
 CLASSES = {
@@ -35,7 +35,7 @@ CLASSES = {
         "promgun.workers.eventlet:PrometheusEventletWorker",
     ),
 }
-#: ``measuring`` is promgun without what it gives back: the configuration stays as Gunicorn has it.
+#: ``measuring`` is promgun without its cache of settings: the configuration stays as Gunicorn has it.
 VARIANTS = ("plain", "promgun", "measuring", "naive")
 OURS = frozenset({"promgun", "measuring"})
 
@@ -54,7 +54,7 @@ def drive(case: Case, variants: tuple[str, ...], batches: int, size: int) -> dic
         twins = {variant: stack.enter_context(_twin(case, variant, size)) for variant in variants}
         results: dict[str, list[float]] = {variant: [] for variant in variants}
         for batch in range(batches + 1):
-            # In any order: each finds in the processor's caches what the one before it left there.
+            # In random order, because each finds in the processor's caches what the one before it left there.
             for variant in random.sample(variants, len(variants)):
                 figure = twins[variant]()
                 if batch:

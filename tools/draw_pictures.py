@@ -137,7 +137,7 @@ def terminal(sandbox: Sandbox, view: View) -> Iterator[Tmux]:
 
 @contextmanager
 def traffic(address: Address) -> Iterator[None]:
-    """Keep a server busy: a steady stream of quick requests, a tide of slow ones, a failure every few seconds."""
+    """Keep a server busy: quick requests all the time, a varying number of slow ones, a failure every few seconds."""
     over = threading.Event()
 
     def quick() -> None:
@@ -174,7 +174,7 @@ def draw(screen: str, view: View) -> None:
 
 
 def main() -> None:
-    """Take all pictures of one server, in one go: they tell the same story."""
+    """Take all pictures of one server in one run, so that they agree with each other."""
     options = ("--worker-type", "gthread", "--threads", "4", "--max-requests", "50000", "--name", "shop")
     lasting = next(view for view in VIEWS if view.lasts)
     with (

@@ -119,7 +119,7 @@ def options_page() -> str:
         ),
         "",
         (
-            "Other variables: `PROMETHEUS_MULTIPROC_DIR` names the store when `--metrics-dir` does not;"
+            "Other variables: `PROMETHEUS_MULTIPROC_DIR`, if set, names a folder that gets links to the application's value files;"
             " `PROMGUN_RUNTIME_DIR` is where runs are registered (default: `$XDG_RUNTIME_DIR/promgun`, `/run/promgun` for root,"
             " else a private folder in the temporary directory); `NO_COLOR` is honoured."
         ),

@@ -14,9 +14,9 @@ _OPTIONS = (
     click.option("--ca-file", type=_FILE, metavar="FILE", help="Verify https:// by these authorities (PEM)."),
     click.option("--cert-file", type=_FILE, metavar="FILE", help="Show this client certificate (PEM)."),
     click.option("--key-file", type=_FILE, metavar="FILE", help="Its key, if it is not in the same file."),
-    click.option("--user", default="", metavar="NAME", help="Ask as this user; the password is asked for."),
+    click.option("--user", default="", metavar="NAME", help="Log in as this user; the password is asked for."),
     click.option("--password-file", type=_FILE, metavar="FILE", help="The user's password: the first line of FILE."),
-    click.option("--bearer-token-file", type=_FILE, metavar="FILE", help="Ask with the token in FILE's first line."),
+    click.option("--bearer-token-file", type=_FILE, metavar="FILE", help="Send the token in FILE's first line."),
 )
 
 

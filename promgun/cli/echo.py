@@ -24,7 +24,7 @@ def echo_json(text: str) -> None:
 
 
 def echo_drawn(text: str) -> None:
-    """Print what :mod:`promgun.terminal` has drawn, its cells escaped already, its colours not."""
+    """Print what :mod:`promgun.terminal` has drawn: cells are escaped already, colours stay escape sequences."""
     click.echo(text, nl=False, color=True)
 
 

@@ -93,7 +93,7 @@ class SettingOption(click.Option):
         return super().get_error_hint(ctx)
 
     def override(self, value: Any) -> object:
-        """Turn what Click gives into what ``Config.set`` takes; ``None`` when that is to be left alone.
+        """Turn what Click gives into what ``Config.set`` takes; ``None`` when the setting is to be left alone.
 
         A variable can say no to a flag that has no opposite (``PROMGUN_NO_SENDFILE=0``): that is the setting's default,
         if it has one.

@@ -52,15 +52,17 @@ def metrics() -> None:
     """,
 )
 @click.option(
-    "--instance", type=InstanceType(), metavar="NAME", help="Of this instance: a name or pid of 'promgun ps'."
+    "--instance", type=InstanceType(), metavar="NAME", help="The instance of this name or pid, as in 'promgun ps'."
 )
-@click.option("--dir", "directory", type=_DIRECTORY, metavar="DIR", help="Of the store in this directory.")
-@click.option("--url", metavar="URL", help="As served at this address: http://…, https://…, HOST:PORT or unix:PATH.")
+@click.option("--dir", "directory", type=_DIRECTORY, metavar="DIR", help="The store in this directory.")
+@click.option(
+    "--url", metavar="URL", help="The page that this address serves: http://…, https://…, HOST:PORT or unix:PATH."
+)
 @click.option(
     "--format", "form", type=click.Choice(formats.FORMATS), default="text", show_default=True, help="How to print them."
 )
 @click.option(
-    "--match", multiple=True, metavar="GLOB", help="Only families and samples of such names. May be repeated."
+    "--match", multiple=True, metavar="GLOB", help="Only families and samples whose names match. May be repeated."
 )
 @click.option(
     "--output",
@@ -134,18 +136,20 @@ def list_contract(form: str) -> None:
 @click.option("--web-config", metavar="FILE", help="TLS, passwords and more on TCP addresses: exporter-toolkit's file.")
 @click.option("--certfile", metavar="FILE", help="Serve over TLS on TCP addresses, with this certificate (PEM).")
 @click.option("--keyfile", metavar="FILE", help="Its key, if it is not in the same file.")
-@click.option("--bearer-token-file", metavar="FILE", help="Answer only who has one of these tokens; one a line.")
+@click.option(
+    "--bearer-token-file", metavar="FILE", help="Answer only requests with one of the tokens in this file; one a line."
+)
 @click.option(
     "--allowed-host",
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
-    help="A host name by which loopback addresses may be asked. May be repeated.",
+    help="A host name that requests to loopback addresses may have. May be repeated.",
 )
 def serve(directory: Path, addresses: tuple[Address, ...], **protection: Any) -> None:
     """Serve the metrics of a store, as a sidecar does, until it is stopped.
 
-    A store that is not there yet is waited for: until then the page says gunicorn_up 0.
+    The store need not exist yet: until it does, the page says gunicorn_up 0.
     """
     from promgun.config.listeners import bind_all, close_and_unlink, describe  # noqa: PLC0415 - not needed for --help
     from promgun.config.web_options import web_options  # noqa: PLC0415 - not needed for --help

@@ -68,8 +68,8 @@ def run(ctx: click.Context, /, app: str | None, **_options: object) -> None:
     instead.
 
     Every option of Gunicorn is taken. Each can also be set by an environment variable: PROMGUN_ and its first long
-    name in capitals, as PROMGUN_WORKER_TYPE=gthread or PROMGUN_BIND="127.0.0.1:8000 [::1]:8000". A flag goes before a
-    variable, that before GUNICORN_CMD_ARGS, that before gunicorn.conf.py.
+    name in capitals, as PROMGUN_WORKER_TYPE=gthread or PROMGUN_BIND="127.0.0.1:8000 [::1]:8000". A flag overrides a
+    variable, a variable overrides GUNICORN_CMD_ARGS, and that overrides gunicorn.conf.py.
     """
     from promgun.cli.gunicorn_options import overrides  # noqa: PLC0415 - imports gunicorn.config
     from promgun.config.run_settings import RunSettings  # noqa: PLC0415 - same

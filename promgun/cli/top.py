@@ -35,7 +35,9 @@ def _number(_ctx: click.Context, _param: click.Parameter, value: float) -> float
       promgun metrics top --once
     """,
 )
-@click.option("--instance", type=InstanceType(), metavar="NAME", help="This instance: a name or pid of 'promgun ps'.")
+@click.option(
+    "--instance", type=InstanceType(), metavar="NAME", help="The instance of this name or pid, as in 'promgun ps'."
+)
 @click.option(
     "--dir",
     "directory",

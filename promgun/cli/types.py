@@ -20,7 +20,7 @@ else:
 
 
 def starting_with(incomplete: str, values: Iterable[str]) -> Items:
-    """Completions for those of ``values`` that go on from what is typed."""
+    """Completions: those of ``values`` that begin with what is typed."""
     return [CompletionItem(value) for value in values if value.startswith(incomplete)]
 
 

@@ -13,8 +13,8 @@ _RESERVED = 1024
 def probe(family: int, sockaddr: Any) -> OSError | None:
     """Return the error that bind(2) would give for this address, ``EADDRINUSE`` excepted; ``None`` if it can be bound.
 
-    The host is bound with port 0, which takes no port from anybody. A reserved port is bound itself as well, for a
-    moment and without listening, because it needs a privilege. ``sockaddr`` is a tuple that begins with host and port.
+    The host is bound with port 0, so that no port is taken from anybody. A reserved port needs a privilege, so it is
+    bound too, for a moment and without listening. ``sockaddr`` is a tuple that begins with host and port.
     """
     host, port, *rest = sockaddr
     try:

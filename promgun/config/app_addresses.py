@@ -13,7 +13,7 @@ from typing import Any
 from promgun.config.address_probe import probe
 from promgun.errors import ConfigurationError
 
-#: Seconds that a server that is just ending may still hold the address; Gunicorn itself tries for five.
+#: Seconds for which a server that is just ending may still hold the address; Gunicorn itself retries for five.
 PATIENCE = 2.0
 _PAUSE = 0.2
 

@@ -40,9 +40,7 @@ class AppReference:
 
     @property
     def name(self) -> str:
-        """The name at the start of the expression: ``create_app`` of ``create_app("prod")``; empty when there is
-        none.
-        """
+        """The name at the start of the expression, as ``create_app`` in ``create_app("prod")``; empty without one."""
         try:
             node = ast.parse(self.expression, mode="eval").body
         except SyntaxError:
@@ -158,8 +156,8 @@ def callables(body: Iterable[ast.stmt]) -> list[str]:
 
 
 def _defines_something(tree: ast.Module) -> bool:
-    """Whether a module defines names of its own and raises nothing at its top level; of any other the error of its
-    import says more.
+    """Whether a module defines names of its own and raises nothing at its top level. For any other module the error of
+    its import says more than we could.
     """
     if any(isinstance(statement, ast.Raise) for statement in tree.body):
         return False

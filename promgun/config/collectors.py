@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class AppCollectors:
-    """Which collectors the metrics process has run, and the folders that their modules are looked for in."""
+    """The collectors to run, and the folders in which their modules are looked for."""
 
     names: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ def collectors_of(cfg: Any) -> AppCollectors:
 
 
 def collectors_from(environment: Mapping[str, str], cfg: Any) -> AppCollectors:
-    """Return those of the variable ``PROMGUN_METRICS_COLLECTOR``, names apart by spaces; raises ``ValueError``."""
+    """Return those of ``PROMGUN_METRICS_COLLECTOR``, names separated by spaces; raises ``ValueError`` for a bad one."""
     names = tuple(map(check_collector, environment.get("PROMGUN_METRICS_COLLECTOR", "").split()))
     return AppCollectors(names, _paths(cfg))
 

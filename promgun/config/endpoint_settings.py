@@ -143,10 +143,10 @@ class MetricsAllowedHost(config.Setting):  # type: ignore[misc] # gunicorn is un
     validator = config.validate_list_string
     default = ()
     desc = """\
-        A host name by which the endpoint may be asked on loopback addresses, as by a proxy that keeps the name.
+        A host name that requests to loopback addresses may have in ``Host``, for a proxy that passes the client's on.
 
-        May be given more than once. Other names than localhost are refused there with 421, so that no web page reads
-        the metrics through a name of its own that leads to this machine (DNS rebinding).
+        May be given more than once. On these addresses any other name except localhost is refused with 421, so that no
+        web page can read the metrics through a name of its own that resolves to this machine (DNS rebinding).
         """
 
 
@@ -160,9 +160,9 @@ class MetricsShowPaths(config.Setting):  # type: ignore[misc] # gunicorn is unty
     action = "store_true"
     default = False
     desc = """\
-        Show the paths of running requests on the status page; by default it tells their methods and routes only.
+        Show the paths of running requests on the status page; by default it shows only their methods and routes.
 
-        A path may carry a secret, as that of a link to reset a password does. Query strings are never shown.
+        A path may carry a secret, as in a link that resets a password. Query strings are never shown.
         """
 
 

@@ -54,7 +54,7 @@ class MetricsDir(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     desc = """\
         The directory of the metrics store, in place of a private one that is removed at the end.
 
-        It is created if missing, taken over if no live run holds it, and left in place at the end.
+        It is created if missing and stays at the end. A later run may use it again, but no two at the same time.
         """
 
 
@@ -119,9 +119,9 @@ class CgroupDir(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     validator = config.validate_string
     default = None
     desc = """\
-        The control group whose OOM kills tell a worker that ran out of memory from one that was killed.
+        The control group whose count of OOM kills tells whether a killed worker had run out of memory.
 
-        By default the one that the server runs in, where there is one.
+        By default the one that the server runs in, if any.
         """
 
 
@@ -139,7 +139,7 @@ class ConfigCache(config.Setting):  # type: ignore[misc] # gunicorn is untyped
         Have workers look every setting up anew, two dozen times a request, as under plain Gunicorn.
 
         By default a worker that has booted caches them, which saves 4 to 18 % of Gunicorn's CPU a request. Use it if
-        you suspect the cache: a change made around ``cfg.set`` in a serving worker is seen only without it.
+        you suspect the cache: a serving worker that has it does not see a change that bypasses ``cfg.set``.
         """
 
 
@@ -154,7 +154,7 @@ class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is u
     type = int
     default = MAX_LABEL_SETS
     desc = """\
-        The most label sets that one family holds; what is beyond is folded into one named _OVERFLOW and counted.
+        The most label sets of one family; further ones are folded into one named _OVERFLOW, and counted.
         """
 
 
@@ -168,10 +168,11 @@ class PushGateway(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     validator = validate_push_gateway
     default = None
     desc = """\
-        Push the final page of metrics to this Pushgateway at exit: for servers that do not live until a scrape.
+        Push the final page of metrics to this Pushgateway at exit: for servers that end before Prometheus could scrape
+        them.
 
-        The labels are job and instance, the name of this host. The exit waits 3 seconds for it at most. A URL may name
-        a user; its password belongs into a file (--push-gateway-password-file).
+        The labels are job and instance, the name of this host. The exit waits for it 3 seconds at most. The URL may
+        name a user, whose password belongs in a file (--push-gateway-password-file).
         """
 
 

@@ -24,10 +24,9 @@ def bind_all(
 ) -> Listeners:
     """Listen on all ``addresses``, or raise ``MetricsAddressError`` and leave nothing behind.
 
-    An address named twice is bound once. A listener of ``keep`` whose address is wanted again, by the name it was
-    asked for or by the one it really has, is the same socket in the result; those of ``keep`` are never closed. One
-    that is no longer wanted does not stand in the way of another on its port: 127.0.0.1:9164 can become :9164.
-    ``uid`` and ``gid`` become the owner of new socket files.
+    An address named twice is bound once. A listener of ``keep`` is reused if ``addresses`` has the address it was asked
+    for, or the one that it really has; listeners of ``keep`` are never closed here. One that is no longer wanted does
+    not block its port: 127.0.0.1:9164 can become :9164. ``uid`` and ``gid`` become the owner of new socket files.
     """
     wanted: dict[SocketAddress, Address] = {}
     for address in addresses:
@@ -157,14 +156,14 @@ def describe(sock: socket.socket) -> str:
 def close_and_unlink(sock: socket.socket) -> None:
     """Close a listening socket, and remove its socket file if nobody else listens there any more.
 
-    Another process may hold the same listener, e.g. the other master during an upgrade; then the file is its
-    own. So let the metrics process end before.
+    Another process may hold the same listener, e.g. the other master during an upgrade; then the file stays. So end the
+    metrics process, which holds it too, before you call this.
     """
     path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
     sock.close()
     if not path or _is_live(path):
         return
-    # It may be gone already, or stand in a folder that the process lost its right to when it changed user.
+    # It may be gone already, or lie in a folder in which the process may not write since it changed its user.
     with suppress(OSError):
         Path(path).unlink()
 

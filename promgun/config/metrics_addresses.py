@@ -39,8 +39,8 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """What bind(2) is given: ``localhost`` and ``127.0.0.1`` are one. ``sockaddr`` is that of Python's ``socket``: a
-    tuple that begins with host and port, or an absolute path.
+    """What bind(2) is given, so that ``localhost`` and ``127.0.0.1`` are equal. ``sockaddr`` is as in Python's
+    ``socket``: a tuple that begins with host and port, or an absolute path.
     """
 
     family: int
@@ -124,8 +124,8 @@ def _parse_port(port: str, text: str) -> int:
 def resolve(address: Address) -> SocketAddress:
     """Return what ``address`` stands for now: names are looked up, a relative path begins in the working directory.
 
-    A name with both kinds of addresses is its IPv4 one. Raises ``MetricsAddressError`` for an unknown host and for a
-    path that is too long for a socket.
+    A name with both IPv4 and IPv6 addresses stands for its IPv4 one. Raises ``MetricsAddressError`` for an unknown host
+    and for a path that is too long for a socket.
     """
     if address.path:
         path = str(Path(address.path).absolute())

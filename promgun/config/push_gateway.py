@@ -12,7 +12,7 @@ from promgun.system.secrets import MASK, has_password, read_password
 
 #: Settings whose values are repeated in no message.
 SECRET_SETTINGS = frozenset({"push_gateway"})
-#: Variables that may carry a password; workers do not get them then.
+#: Variables that may carry a password; one that does is not passed on to workers.
 SECRET_VARIABLES = ("PROMGUN_PUSH_GATEWAY", "GUNICORN_CMD_ARGS")
 _EXPECTED = "must be a URL such as http://pushgateway.example:9091"
 

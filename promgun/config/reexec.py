@@ -39,8 +39,8 @@ class Handover:
         return self.format == FORMAT
 
     def to_environment(self, environment: MutableMapping[str, str]) -> None:
-        """Write it where the new master will look: each listener by its descriptor, and the address it was asked for
-        at the same place of a second list.
+        """Write it where the new master will look. One list has the listeners' descriptors, another, in the same order,
+        the addresses they were asked for.
         """
         environment[VARIABLE] = json.dumps(
             {

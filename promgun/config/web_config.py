@@ -14,7 +14,7 @@ from typing import Any
 from promgun.config.cipher_suites import CIPHER_SUITES, CURVES
 from promgun.errors import ConfigurationError
 
-#: What asks for a client's certificate. Python's ssl module asks for none that it does not verify.
+#: Which policies ask for a client's certificate. Python's ssl module asks for no certificate without verifying it.
 CLIENT_AUTH = {
     "": "none",
     "NoClientCert": "none",

@@ -42,10 +42,10 @@ def web_options(
     allowed_hosts: Iterable[str] = (),
     prefix: str = "--metrics-",
 ) -> WebOptions:
-    """Return the options, paths taken from the working directory of now.
+    """Return the options, with relative paths resolved from the present working directory.
 
-    Raises :class:`ConfigurationError` for a key without a certificate, and for a file together with flags that it would
-    overrule; messages begin the flags' names with ``prefix``.
+    Raises :class:`ConfigurationError` for a key without a certificate, and for a web configuration together with flags
+    that it would overrule. Messages put ``prefix`` before the flags' names.
     """
     given = {
         name: value
@@ -83,7 +83,7 @@ def web_options_of(cfg: Any) -> WebOptions:
 
 
 def web_options_from(environment: Mapping[str, str]) -> WebOptions:
-    """Return those of the ``PROMGUN_`` variables; host names stand apart by spaces."""
+    """Return those of the ``PROMGUN_`` variables; spaces separate host names."""
     return web_options(
         web_config=environment.get("PROMGUN_METRICS_WEB_CONFIG"),
         certfile=environment.get("PROMGUN_METRICS_CERTFILE"),

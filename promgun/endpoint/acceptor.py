@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("promgun.endpoint")
 
-# Closing an evicted connection takes a turn of the loop: a turn must not open more files than RESERVED_FILES
+# An evicted connection is closed only in the loop's next turn, so one turn must not open more files than RESERVED_FILES
 # covers.
 _AT_A_TURN = 8
 _FULL_PAUSE = 0.02
@@ -56,7 +56,7 @@ class ConnectionFactory:
         self._security = security
         self._connection = connection
         self._counts = counts
-        # Linux reserves twice what it is told (socket(7)); what is handed to asyncio comes on top.
+        # Linux reserves twice what it is told (socket(7)); what is handed to asyncio is added to that.
         self._send_buffer = (limits.unsent_connection_bytes - 2 * CHUNK) // 2
         self._buffer = memoryview(bytearray(_RECORD))
         self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -116,7 +116,7 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     async def stop(self) -> None:
-        """Accept nothing more; what stands in the kernel's queue stays there for whoever shares the listener."""
+        """Accept nothing more; connections in the kernel's queue stay there for whoever shares the listener."""
         self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()

@@ -1,4 +1,4 @@
-"""Who may ask what: the checks that every request passes, in this order, before its path counts."""
+"""Who may ask what: the checks that every request passes before its path is looked at, in their order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from promgun.endpoint.counts import EndpointCounts
     from promgun.endpoint.security import Security
 
-#: Asked by what has no password: load balancers and the kubelet. They say whether a server runs, and no more.
+#: Paths that need no password, for load balancers and the kubelet. They say only whether a server runs.
 PUBLIC_PATHS = frozenset({b"/-/healthy", b"/-/ready"})
 
 
@@ -84,7 +84,7 @@ class Access:
         return bool(security.users or security.tokens) and not (peer.on_unix or path in PUBLIC_PATHS)
 
     async def authenticate(self, request: h11.Request) -> Answer | None:
-        """Return why who sent a request may not ask, ``None`` if he may."""
+        """Return why the sender of a request may not ask, ``None`` if it may."""
         security = self._security()
         given = [value for name, value in request.headers if name == b"authorization"]
         scheme, _, credentials = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
@@ -108,7 +108,8 @@ class Access:
         return answer
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a page of another site cannot have this name: it resolved a name of its own to a loopback address.
+        """Whether no other site's page can have this name (it could make a name of its own resolve to a loopback
+        address).
 
         Browsers take ``localhost`` and what ends in it for this machine, without asking anybody (RFC 6761 6.3).
         """

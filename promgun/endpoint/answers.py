@@ -19,10 +19,10 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 METHODS = (b"GET", b"HEAD")
 
 _TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
-# A browser must neither guess another type, nor keep what is here.
+# A browser must neither guess another type nor cache the answer.
 ALWAYS = ((b"X-Content-Type-Options", b"nosniff"), (b"Cache-Control", b"no-store"))
-#: On every answer that has no header of that name: pages of other origins may neither load nor embed it, no address of
-#: ours is told to them, and text is never run.
+#: On every answer that has no header of that name. Pages of other origins may neither load nor embed the answer, are
+#: sent no Referer with an address of ours, and no text is run as a script.
 _PROTECTION = (
     *ALWAYS,
     (b"Cross-Origin-Resource-Policy", b"same-origin"),
@@ -91,7 +91,7 @@ CROSS_SITE = _plain(HTTPStatus.FORBIDDEN, "403 Forbidden: pages of other sites m
 WRONG_CERTIFICATE = _plain(HTTPStatus.FORBIDDEN, "403 Forbidden: the client certificate names nobody who may ask")
 UNCONFIGURED = _plain(HTTPStatus.SERVICE_UNAVAILABLE, "promgun: the web configuration cannot be used now.", *_RETRY)
 
-#: All of an answer, for clients that no connection can be made for.
+#: A whole answer, for clients whose connection cannot be served.
 OUT_OF_DESCRIPTORS = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 39\r\n"
     b"Retry-After: 1\r\nConnection: close\r\n"

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: How many results of passwords are remembered, right and wrong ones apart: guesses push no right one out.
+#: How many results of password checks are remembered. Right and wrong ones are kept apart, so that guesses push no
+#: right one out.
 REMEMBERED = 100
 #: How many passwords wait to be checked; further ones are refused.
 MOST_WAITING = 8
 # bcrypt takes 72 bytes (5.0 raises for more, older ones cut them off) and no NUL.
 _LONGEST_PASSWORD = 72
-# Of a random password. What an unknown user's password is compared with has the cost of the others, so that time does
-# not tell who is known.
+# The hash of a random password, with which an unknown user's password is compared. It gets the cost of the others, so
+# that the time taken does not tell which users exist.
 _NOBODY = b"$2b$%02d$OMmZcPvNij63AbZW4UxZkenH6iDAYrU85GmzdlxexJg2nhaatmuZ2"
 
 

@@ -1,4 +1,4 @@
-"""Collections shared by all who wait for one, each begun after the requests it answers."""
+"""Collections of the page, each shared by all requests that wait for it and begun after them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Result = TypeVar("Result")
 class SharedCollections(Generic[Collected, Page]):
     """One collection at a time, on one thread; to be used within a running event loop.
 
-    Who asks before a round begins gets that round's page; who asks while it runs gets the next one's. So
-    whatever happened before a request was sent is on its page, and any number of scrapes cost one
-    collection. A round that took ``d`` seconds, rendering included, is followed by a pause of ``d``, at most
-    ``limits.pause_seconds``: clients cannot have more than half of one CPU's time, but for very long rounds.
-    Each form of the page is rendered once a round; of the forms that keep only some names, a round takes
-    ``limits.filters`` different ones. When all of these places are taken, an address that has fewer of them than
-    another gets one of that one's, so that nobody can have them all; ``refused`` is called for each form that got none.
+    A request that comes before a round begins gets that round's page; one that comes while it runs gets the next
+    round's. So whatever happened before a request was sent is on its page, and any number of simultaneous scrapes cost
+    one collection. A round that took ``d`` seconds, rendering included, is followed by a pause of ``d``, at most
+    ``limits.pause_seconds``: so, except in very long rounds, clients cannot use more than half of one CPU's time. Each
+    form of the page is rendered once a round; of the forms that keep only some names, a round takes ``limits.filters``
+    different ones. When all of these places are taken, a client's address takes a place from an address that has more
+    of them, so that nobody can have them all; ``refused`` is called for each form that got none.
 
     ``failed`` is the page of those whose collection or rendering raised, was refused, or hangs. Those that
     share a ``thread`` never collect at the same time.

@@ -1,4 +1,4 @@
-"""The process that runs the application's own collectors, and nothing else: it may hang, be killed, or never load.
+"""The process that runs only the application's own collectors, because they may hang, be killed, or fail to load.
 
 It answers each line on standard input with one line of JSON, ``{"families": […], "errors": […]}``; the first answer
 comes by itself, once the collectors are made. A family is ``[name, type, help, unit, [[sample, labels, value], …]]``.

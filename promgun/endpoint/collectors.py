@@ -25,7 +25,7 @@ SECONDS = 5.0
 #: The application that a collector belongs to may be large.
 _LOAD_SECONDS = 30.0
 _MOST_BYTES = 1 << 24
-#: Seconds without another try, by how many have failed in a row: a page never waits for long again and again.
+#: Seconds until the next try, by how many have failed in a row, so that pages do not wait for long again and again.
 _PAUSES = (0.0, 0.0, 5.0, 15.0, 60.0)
 
 _CODE = """\
@@ -40,7 +40,7 @@ run(json.loads(sys.argv[1]), int(sys.argv[3]))
 class CollectorProcess:
     """Asks the collectors for their families; to be used from one thread, which must live as long as the process.
 
-    Nothing here raises: what a collector does not give is left out, and said once.
+    Nothing here raises: families that a collector fails to give are left out, and each message is logged once.
     """
 
     def __init__(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from promgun.endpoint.pages import Site
     from promgun.endpoint.send_queues import SendQueues
 
-#: What of an answer is handed to asyncio at a time. Up to Python 3.11 a transport copies what the kernel does
-#: not take at once; all else of a body is shared by the connections it goes to.
+#: How many bytes of an answer are handed to asyncio at a time. Up to Python 3.11 a transport copies what the kernel
+#: does not take at once; the rest of a body is shared by all connections that it goes to.
 CHUNK = 32 * 1024
 # How long to wait before asking again whether an answer has left: twice as long each time.
 _FIRST_LOOK = 0.001
@@ -36,15 +36,15 @@ _NO_ROOM_PAUSE = 0.02
 class _Phase(Enum):
     HEAD = auto()  # waiting for a request
     ANSWER = auto()  # waiting for the page, writing it, or waiting for it to leave
-    LINGER = auto()  # our end is closed; what still comes is thrown away
+    LINGER = auto()  # our end is closed; what still arrives is thrown away
 
 
 class HttpConnection(asyncio.BufferedProtocol):
     """Answers the requests of one connection in turn, HTTP/1.0 and 1.1, until either side has enough.
 
-    While a request is answered nothing is read, so pipelined requests stay in the kernel but for one buffer.
-    A connection ends by closing our direction and reading on for a while: closing both at once, with bytes
-    unread, makes the kernel send RST, and the client may lose the answer (RFC 9112 9.6).
+    While a request is answered nothing is read, so pipelined requests stay in the kernel, except for one buffer. A
+    connection ends by closing our direction and reading on for a while: closing both at once, with bytes unread, makes
+    the kernel send RST, and the client may lose the answer (RFC 9112 9.6).
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answer what is no request, and end: nobody knows where the next one would begin."""
+        """Answer bytes that are not a request, and end, because nobody knows where the next request would begin."""
         self._is_last = True
         self._send(REFUSALS[status])
 

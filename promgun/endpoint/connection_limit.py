@@ -98,7 +98,9 @@ class ConnectionTable:
             self._waiting.pop(client.address, None)
 
     def _victim(self) -> Client | None:
-        """Find the oldest of the address with most that wait, unless it is too young to be blamed."""
+        """Find the longest waiting client of the address that has most of them, unless it has not waited long
+        enough.
+        """
         if not self._waiting:
             return None
         client, since = next(iter(max(self._waiting.values(), key=len).items()))

@@ -1,4 +1,4 @@
-"""The one boundary behind which errors of what the endpoint calls are survived."""
+"""The one place where errors raised by what the endpoint calls are caught."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Arguments = ParamSpec("Arguments")
 
 logger = logging.getLogger("promgun.endpoint")
 
-# A fault that names something new each time must not fill the memory or the log.
+# An error whose text differs each time must not fill the memory or the log.
 _MOST_KINDS = 100
 
 
@@ -36,7 +36,7 @@ class ErrorBoundary:
             return None
 
     def report(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Take what asyncio calls an exception handler with, so that nobody can fill the log through it."""
+        """Be asyncio's exception handler, so that no client can fill the log through the default one."""
         self._note(context.get("exception") or RuntimeError(context["message"]))
 
     def _note(self, error: BaseException) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from promgun.status.snapshot import Snapshot
 
-#: Seconds; a snapshot that follows sooner, as with several viewers, makes no interval. The page asks about once a
-#: second.
+#: Seconds; a snapshot that follows sooner, as happens with several viewers, begins no new interval. The page asks about
+#: once a second.
 _SHORTEST_INTERVAL = 0.9
 
 # Pages of other origins may not load what is here.

@@ -21,18 +21,18 @@ class Limits:
 
     There are at most ``connections``. At that number a newcomer takes the place of the one that waits longest
     among those of the address that has most of them waiting (an IPv6 /64 counts as one address, all Unix
-    sockets as another), if that one had ``grace_seconds`` to move. So whoever holds many loses to whoever
-    comes with one, be it from the same address. If there is none, newcomers stay in the kernel's queue for
-    the moment, and answers end their connections (``Connection: close``) from three quarters of the number
-    on. A separate cap for each address would turn away the proxy that all scrapes come through.
+    sockets as another), if that one had ``grace_seconds`` to move. So an address that holds many connections loses one
+    to a newcomer, even to one of its own. If there is none, newcomers stay in the kernel's queue for the moment, and
+    answers end their connections (``Connection: close``) from three quarters of the number on. A separate cap for each
+    address would turn away the proxy that all scrapes come through.
 
     ``head_seconds`` runs from the connection or the first byte of a later request to the end of its head,
     ``idle_seconds`` between requests, ``write_seconds`` from the first byte of an answer to its last,
     ``linger_seconds`` from our end of a connection to the client's (at most ``linger_bytes`` are thrown away
     meanwhile), ``collect_seconds`` from a request for metrics to its page, ``pause_seconds`` between two
-    collections at most, and ``stop_seconds`` from the wish to stop to the end. A request may ask for
-    ``names`` names, and a collection serves ``filters`` different sets of them; when all are taken, an address that
-    has fewer of them than another takes one from that.
+    collections at most, and ``stop_seconds`` from the request to stop to the end. A request may ask for ``names``
+    names, and a collection serves ``filters`` different sets of them; when all are taken, an address that has fewer of
+    them than another takes one from that.
 
     What a client does not read stays in the kernel's memory: at most ``unsent_connection_bytes`` for one connection,
     whose next answer waits until the last has left, and ``unsent_bytes`` for all. Where that is reached, the connection

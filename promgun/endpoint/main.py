@@ -70,7 +70,9 @@ class Source(Protocol):
 
 
 class ReadAsOwner:
-    """A store served by a process of root's: root's rights are given up for good once it is seen who writes there."""
+    """A store served by a process of root's: root's rights are given up for good once it is known which user writes
+    there.
+    """
 
     def __init__(self, source: Source, store: Path) -> None:
         self._source = source
@@ -118,10 +120,10 @@ def main(config: EndpointConfig) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     sys.setswitchinterval(_SWITCH_SECONDS)
     raise_open_files(Limits())
-    # Before the change of user, who may not be allowed to read where the code is.
+    # Before the change of user: the new one may not be allowed to read the code's folder.
     make_source = _load(config.collector)
     _become(config)
-    # After it, because the kernel forgets this wish when the user changes.
+    # After it, because the kernel clears this setting when the user changes.
     watched = None if dies_with_parent() else config.master_pid
     if os.getppid() != config.master_pid:
         return 0

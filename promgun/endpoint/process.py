@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXIT_FAILED = 70
-"""The one code besides 0: EX_SOFTWARE. Up to Gunicorn 26.0 a child that exits with 3 or 4 halts the master."""
+"""The only exit code besides 0: EX_SOFTWARE. Up to Gunicorn 26.0 a child that exits with 3 or 4 halts the master."""
 
 # macOS has no real-time signals. What stands in for them there must end the process until it is handled.
 STOP_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGVTALRM)
@@ -137,8 +137,8 @@ def spawn(config: EndpointConfig, sockets: Sequence[socket.socket]) -> subproces
 def check_web(config: EndpointConfig) -> bool:
     """Return whether TCP listeners will speak TLS; raises :class:`ConfigurationError` when ``config.web`` is unusable.
 
-    The files are opened by a process like the one that will serve them, as the workers' user, so that what this user
-    may read counts and none of it stays in the master.
+    A process of the workers' user opens the files, like the one that will serve them. So this user's rights decide, and
+    no secret stays in the master.
     """
     if not config.web.names_files:
         return False

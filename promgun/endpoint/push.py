@@ -23,7 +23,7 @@ from promgun.terminal.output import printable
 
 #: Seconds that an exit waits for the Pushgateway, name resolution included.
 DEADLINE = 3.0
-#: A Pushgateway would show a server that has ended as up for as long as it keeps the page.
+#: Not pushed: a Pushgateway would show the ended server as up for as long as it keeps the page.
 _NOT_PUSHED = frozenset({"gunicorn_up"})
 _REASON = 200
 

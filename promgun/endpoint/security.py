@@ -33,7 +33,7 @@ _MOST_TOKEN_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
-    """What TCP clients must do. ``is_usable`` is false while there is no good configuration: then nobody may ask."""
+    """What TCP clients must show. ``is_usable`` is false while there is no good configuration: then nobody may ask."""
 
     tls: Tls | None = None
     users: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -48,7 +48,7 @@ class Security:
 
     @property
     def protects(self) -> bool:
-        """Whether clients without a key, a password or a token learn nothing."""
+        """Whether TLS, passwords or tokens protect the answers, or nobody gets any."""
         return self.tls is not None or bool(self.users or self.tokens) or not self.is_usable
 
 
@@ -145,7 +145,8 @@ class SecurityWatch:
         try:
             self._take(load_security(options))
         except PromgunError as error:
-            # The launcher found them good; whoever starts this process again must not open what was closed.
+            # The launcher found the files good. If they are bad when the process is started again, nobody may ask until
+            # they are mended.
             self.current = Security(is_usable=False)
             self._fail(error)
 
@@ -159,7 +160,7 @@ class SecurityWatch:
                 stamps = self._stamps()
                 is_new = stamps == self._seen != self._read
                 self._seen = stamps
-                # What a bad file names is not looked at: it is tried again now and then.
+                # The files that a bad file names are not watched, so it is tried again from time to time.
                 if not is_new and (not self._trouble or loop.time() < retry_at):
                     continue
                 retry_at = loop.time() + _RETRY_SECONDS

@@ -109,7 +109,7 @@ class MetricsEndpoint:
 
 
 def _retire_all(connections: ConnectionTable) -> None:
-    """End every connection after its answer: what was presented when it was made may be worth nothing now."""
+    """End every connection after its answer: what its client showed when it connected may no longer be valid."""
     for connection in connections:
         connection.retire()
 

@@ -15,10 +15,11 @@ _STOP_TIME = 2.0
 #: Seconds to wait after an attempt before the next one, by how many in a row have failed or ended young.
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _YOUNG = 10.0
-#: A process that somebody kills is started again after this time at most, once one has lived as long as that: it is no
-#: process that cannot live.
+#: A process that somebody kills is started again after this time at most, provided that one has lived that long before:
+#: then it is not a process that fails by itself.
 _KILLED = 0.5
-#: So many ends in a row are told one by one, then how long nothing has been served, once a minute.
+#: This many ends in a row are logged one by one; after that one line a minute says for how long nothing has been
+#: served.
 _TOLD = 3
 _MINUTE = 60.0
 #: Seconds after which a process that still runs is taken to serve.

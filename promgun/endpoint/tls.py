@@ -108,7 +108,7 @@ def _no_password() -> str:
 
 
 def _in_memory(text: str, files: ExitStack) -> str:
-    """Return a path under which OpenSSL finds ``text``, which never comes to a disk."""
+    """Return a path under which OpenSSL finds ``text``, which is never written to a disk."""
     if not hasattr(os, "memfd_create"):
         raise ConfigurationError("Certificates within the file need Linux", "Use cert_file and key_file")
     file = files.enter_context(os.fdopen(os.memfd_create("promgun-pem", os.MFD_CLOEXEC), "wb"))

@@ -23,9 +23,9 @@ _PLAIN_HTTP = (
 class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
     """Decrypts what a client sends and encrypts what the connection writes.
 
-    asyncio's own TLS (3.10 to 3.13) begins the connection after the handshake only, so that no deadline and no limit of
-    ours could end one that stalls in it; it cannot end one direction, and it buffers without our limits. Here the
-    connection lives from the start, and its deadlines bound the handshake too.
+    asyncio's own TLS (3.10 to 3.13) makes the connection known only after the handshake, so that no deadline or limit
+    of ours could end a stalled handshake. It also cannot close one direction alone, and it buffers without our limits.
+    Here the connection lives from the start, and its deadlines bound the handshake too.
     """
 
     def __init__(self, connection: HttpConnection, tls: Tls, counts: EndpointCounts, buffer: memoryview) -> None:
@@ -47,7 +47,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; the handshake is the client's move."""
+        """Begin, and wait for the client to start the handshake."""
         self._transport = cast("asyncio.Transport", transport)
         self._connection.connection_made(self)
 
@@ -174,7 +174,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
     def _say_goodbye(self) -> None:
         if self._is_established and not self._has_ended:
             self._has_ended = True
-            # It waits for the client's goodbye, which nobody needs, or there is none to wait for.
+            # OpenSSL wants the client's close_notify, which nobody needs, or no handshake has been completed.
             with suppress(ssl.SSLError):
                 self._object.unwrap()
             self._flush()

@@ -1,8 +1,8 @@
 """Pages line by line, as prometheus_client's encoders write them, from heads of lines that they wrote before.
 
-Of a line only the value changes between two pages; name, labels and escapes are two thirds of an encoder's work. The
-head of every line is cut from what the encoder itself wrote for that sample, so there is nothing that could drift from
-it; what is more than a name, labels and a value goes through the encoder each time.
+Between two pages only the value of a line changes; writing name, labels and escapes is two thirds of an encoder's work.
+The head of every line is cut from what the encoder itself wrote for that sample, so the two cannot differ; a line with
+more than a name, labels and a value goes through the encoder each time.
 """
 
 from __future__ import annotations

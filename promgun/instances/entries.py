@@ -1,7 +1,7 @@
 """An entry of the list of running instances: what is written, and what is believed of a file of unknown origin.
 
-A list may be another user's, so no file is followed, waited for or read without bound, and an entry counts only if it
-is whole: each field of its type, times and pids that can be, texts that can be printed as UTF-8.
+A list may be another user's, so no link is followed, no file is waited for or read without bound, and an entry counts
+only if it is valid: each field has its type, times and pids are possible ones, and texts can be printed as UTF-8.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAME_LIMIT = 64
 #: Bytes that an entry may have (a few addresses and paths), and all of a list together.
 ENTRY_LIMIT = 1 << 16
 LIST_LIMIT = 1 << 22
-#: Names of a directory that are looked at.
+#: How many names of a directory are looked at.
 MOST_NAMES = 10_000
 #: The most that Linux gives (include/linux/threads.h, PID_MAX_LIMIT).
 _MOST_PID = 1 << 22

@@ -139,7 +139,7 @@ class UrlSource:
                 if len(body) > PAGE_LIMIT:
                     raise OSError(None, f"the page is larger than {PAGE_LIMIT // 1024**2} MiB")
             if response.length:
-                # read1() takes an early end for the end (3.10 to 3.13); half a page must not pass for a whole one.
+                # read1() does not report an early end (3.10 to 3.13), and half a page must not pass for a whole one.
                 raise OSError(None, f"the page ends {response.length} bytes early")
             return response.status, response.reason, bytes(body)
 

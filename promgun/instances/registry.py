@@ -6,8 +6,8 @@ for a server. Whoever reads a list of their own removes the entries of dead proc
 
 The name of an instance, everywhere it is shown and for ``--instance``: masters that share a store (an upgrade by
 SIGUSR2) are one instance, and its newest master gives the name. That is the cleaned value of ``--name``, else of the
-application; with ``-2``, ``-3``, … behind it if another instance had the name first. Two users cannot see each
-other's lists; where root reads both and finds a name twice, the pid tells them apart.
+application; ``-2``, ``-3``, … is appended if another instance had the name first. Two users cannot see each other's
+lists; where root reads both and finds a name twice, the pid tells them apart.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _machine() -> str:
 
 
 def _same_machine(process: str) -> bool:
-    """Whether an entry's pid is one of this pid namespace: an entry of another container is left alone."""
+    """Whether an entry's pid belongs to this pid namespace; entries of other containers are left alone."""
     written = process.rpartition(" ")[0]
     here = _machine() if HAS_PROC else "local"
     return written == here or written.partition("/")[0] != here.partition("/")[0]

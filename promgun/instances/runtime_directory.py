@@ -57,7 +57,7 @@ def open_list(place: Path, *, any_owner: bool = False) -> Iterator[ListDirectory
     Raises ``OSError`` unless it is a directory (not a link) of this user, or with ``any_owner`` of any one user, that
     nobody else may write to.
     """
-    # Looked at by its name first: whoever may not even open it still learns whose it is.
+    # Looked at by its name first, so that a caller who may not open it still learns whose it is.
     _check_owner(place.lstat(), any_owner=any_owner)
     with open_directory(place, follow=False) as directory_fd:
         status = os.fstat(directory_fd)

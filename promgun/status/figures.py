@@ -55,7 +55,7 @@ class Figure:
 
 
 def _largest(read: Callable[[Point], float | None], points: Iterable[Point]) -> float | None:
-    # In C but for the call: this is most of what a status costs beyond its reading.
+    # All but ``read`` runs in C: apart from reading the store, this is most of what a status costs.
     values = set(map(read, points))
     values.discard(None)
     return max(values) if values else None  # type: ignore[type-var] # no None is left
@@ -103,7 +103,7 @@ def _quantile(_snapshot: Snapshot, interval: Interval | None, *, name: str) -> s
     low, high = quantile_bounds(_QUANTILES[name], interval.buckets)
     if math.isinf(high):
         return f"> {texts.latency(value)}"
-    # Of a page that another host serves only the contract's buckets are known: no number is shown that nobody knows.
+    # Another host's page has only the contract's buckets, so their bounds are shown instead of an estimated number.
     coarse = high > low * WIDEST and high > FINE_BOUNDS[0]
     return texts.between(low, high) if coarse else texts.latency(value)
 

@@ -11,7 +11,7 @@ from promgun.status.snapshot import Snapshot
 
 MINUTE = 60.0
 MOST_EVENTS = 50
-#: Decimals of rates, shares and seconds: the JSON tells so many, and a point is rounded once, not each time.
+#: Decimals of rates, shares and seconds in the JSON; a point is rounded once, when it is made.
 DIGITS = 6
 #: No more points than five a second leave in a minute.
 _MOST_POINTS = 400
@@ -66,7 +66,7 @@ class History:
         self._exits: dict[str, int] = {}
 
     def add(self, snapshot: Snapshot) -> Interval | None:
-        """Add a snapshot; gives what happened since the one before.
+        """Add a snapshot; return what happened since the one before.
 
         ``None`` for the first, and for one of the same moment, which changes nothing.
         """
@@ -74,7 +74,7 @@ class History:
         if earlier is None:
             self.since, self.last = snapshot.at, snapshot
             return None
-        # A slot that is missing for a while goes on from where it was, it does not begin anew.
+        # A slot that is missing for a while continues with its earlier totals instead of beginning at 0.
         snapshot = replace(snapshot, slots={**earlier.slots, **snapshot.slots})
         interval = Interval.between(earlier, snapshot)
         if interval is None:

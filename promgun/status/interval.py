@@ -26,9 +26,10 @@ class Interval:
     """What happened between two snapshots; ``None`` is not known, e.g. a quantile without a request.
 
     Quantiles are estimated as PromQL's ``histogram_quantile`` does, linear inside a bucket; one that equals
-    ``longest_bound``, the last finite bound, may be any longer. ``longest`` is the upper bound of the longest request's
-    bucket. From the fine histogram of a store each is right to 5 %; ``buckets`` are those that they come from, so that
-    coarse ones are shown as what they are (:func:`quantile_bounds`). ``error_share`` is that of answers 5xx.
+    ``longest_bound``, the last finite bound, may in truth be longer. ``longest`` is the upper bound of the longest
+    request's bucket. From the fine histogram of a store each is right to 5 %. ``buckets`` are the ones they come from,
+    so that the bounds of coarse ones can be shown instead (:func:`quantile_bounds`). ``error_share`` is the share of
+    5xx answers.
     """
 
     seconds: float
@@ -150,7 +151,8 @@ def _increase_of(earlier: SlotTotals | None, later: SlotTotals) -> SlotTotals:
 def _capacity_seconds(earlier: Snapshot, later: Snapshot, seconds: float) -> dict[int, float]:
     """Return by slot the seconds that its worker could serve requests in the interval, times how many at once.
 
-    One that was born in it counts from then on, one that ended in it for all of it, because nobody knows when it did.
+    A worker that started in the interval counts from its start. One that ended in it counts for all of it, because its
+    end is not known.
     """
     found = {}
     for slot in earlier.workers.keys() | later.workers.keys():

@@ -51,7 +51,7 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
                                       last: [{at_unix_seconds, cause, count}]}, the last one first
 
     Quantiles, and the longest request, are right to 5 % from 1 ms to 1,000 s; one that equals ``longest_bound_seconds``
-    may be any longer. ``cpu_share`` is in CPUs: 1 is one CPU in full.
+    may in truth be longer. ``cpu_share`` is in CPUs: 1 is one CPU in full.
     """
     texts_by_key = {key: _encode(value) for key, value in _without_points(snapshot, history, paths=paths).items()}
     points = ", ".join(map(_point_text, history.points))

@@ -17,7 +17,7 @@ from promgun.store.board import Cell
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerNow:
-    """A living worker of an instance; of ``in_progress`` requests at most 64 are ``running`` ones that are known."""
+    """A living worker of an instance; of its ``in_progress`` requests at most 64 are described in ``running``."""
 
     instance: str
     worker_id: int

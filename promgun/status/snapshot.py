@@ -65,7 +65,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class SlotTotals:
-    """What only rises, by slot, whoever owned it: requests, busy seconds, seconds of CPU."""
+    """A slot's counters over all its owners, which only rise: requests, busy seconds, seconds of CPU."""
 
     requests: float = 0.0
     busy: float = 0.0

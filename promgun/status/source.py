@@ -19,7 +19,7 @@ from promgun.status.from_page import FAMILIES, snapshot_of
 from promgun.status.snapshot import Details, Snapshot
 from promgun.store.run_places import run_in
 
-#: Seconds to wait for a page: a view that stands still for longer had better say that nobody answers.
+#: Seconds to wait for a page: a view that would stand still for longer should say that nobody answers.
 TIMEOUT = 3.0
 
 
@@ -89,7 +89,7 @@ class PageSnapshots:
         try:
             families = self._source.families()
         except PromgunError as error:
-            # our query is nothing that the reader asked for
+            # the user did not ask for our query
             raise type(error)(error.message.replace(self._source.url, self.name), error.hint) from error
         snapshot = snapshot_of(families, taken=time.monotonic(), at=time.time(), details=Details())
         if snapshot.up:

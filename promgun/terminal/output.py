@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
-#: Halves of characters: no encoding has them, so they cannot be written at all.
+#: Surrogates, which no encoding can write.
 _SURROGATES = re.compile("[\ud800-\udfff]")
-#: Wide enough that a row in a pipe is never folded.
+#: Wide enough that no row in a pipe is ever wrapped.
 PIPE_WIDTH = 10_000
 
 
