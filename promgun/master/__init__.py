@@ -1,1 +1,1 @@
-"""Gunicorn's application and arbiter with our named seams; everything that runs in the master."""
+"""Gunicorn's application and arbiter with promgun's additions; everything that runs in the master."""

@@ -1,4 +1,4 @@
-"""The Gunicorn application that ``promgun run`` builds: configuration in promgun's order, our worker class, our
+"""The Gunicorn application that ``promgun run`` builds, with promgun's order of configuration, worker class and
 arbiter.
 """
 
@@ -31,8 +31,8 @@ from promgun.system.folders import SHARED_MEMORY, temporary_folder
 
 
 class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
-    """Comes between Gunicorn's ``Application`` and ``BaseApplication`` in the MRO: the former's ``run`` (print-config,
-    check-config, daemon, pythonpath) is kept, the latter's, which starts the arbiter, is replaced.
+    """Stands between Gunicorn's ``Application`` and ``BaseApplication`` in the MRO. It keeps the ``run`` of the former
+    (print-config, check-config, daemon, pythonpath) and replaces that of the latter, which starts the arbiter.
     """
 
     context: RunContext
@@ -67,11 +67,11 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
     # ---- configuration
 
     def do_load_config(self) -> None:
-        """Load the configuration; unlike Gunicorn's it raises instead of ending the process."""
+        """Load the configuration; unlike Gunicorn's method it raises instead of ending the process."""
         try:
             self.load_default_config()
             self.load_config()
-            # 25.3 has no Config.validate
+            # Gunicorn 25.3 has no Config.validate
             getattr(self.cfg, "validate", lambda: None)()
         except PromgunError:
             raise
@@ -79,13 +79,15 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             raise ConfigurationError(str(error)) from error
 
     def load_default_config(self) -> None:
-        """Begin with Gunicorn's defaults; what SIGUSR2 hands on is the environment we were started with."""
+        """Begin with Gunicorn's defaults; a master executed by SIGUSR2 gets the environment that this one was started
+        with.
+        """
         super().load_default_config()
         if self.environment_at_start is not None:
             self.cfg.env_orig = dict(self.environment_at_start)
 
     def load_config(self) -> None:
-        """Gather the configuration in order of precedence; SIGHUP comes here again."""
+        """Gather the configuration in order of precedence; a reload (SIGHUP) calls this again."""
         self._given = set()
         overrides = self.run_settings.overrides
         from_environment = self._environment_arguments()
@@ -96,7 +98,8 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         self._apply(from_environment, "GUNICORN_CMD_ARGS")
         self._apply(overrides, "the command line")
         if entered is not None:
-            # Relative to where the command was typed: it must not be applied again from inside.
+            # A relative path counts from where the command was typed: it must not be applied again after the change of
+            # folder.
             self.cfg.set("chdir", entered)
         self.chdir()
         if self.app_uri is None:
@@ -110,15 +113,13 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         self._load_logger_class()
         self.use_control_socket()
         if self.cfg.worker_tmp_dir is None and temporary_folder() == SHARED_MEMORY:
-            # Gunicorn's heartbeat files would go where nothing can be written.
+            # Gunicorn would put its heartbeat files into a folder in which nothing can be written.
             self.cfg.set("worker_tmp_dir", str(SHARED_MEMORY))
         if self.context.is_open:
             self.context.directory.restore_client()
 
     def use_control_socket(self) -> None:
-        """Give the run a control socket of its own, unless one was named: Gunicorn (since 25.1) opens one path per
-        user.
-        """
+        """Give the run its own control socket, unless one was named: Gunicorn (since 25.1) uses one path per user."""
         path = self.context.control_socket
         if path and "control_socket" in self.cfg.settings and "control_socket" not in self._given:
             self.cfg.set("control_socket", path)
@@ -190,7 +191,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         return super().get_config_from_filename(filename) if filename.endswith(".pyc") else execute(filename)
 
     def _choose_worker_class(self) -> None:
-        """Put the instrumented class in place of the one that was asked for."""
+        """Replace the worker class that was asked for by its instrumented version."""
         chosen, self.worker_type = choose_worker_class(self.cfg.settings["worker_class"].get(), self.cfg.threads)
         self.cfg.set("worker_class", chosen)
 
@@ -202,9 +203,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             raise ConfigurationError(f"Logger class {wanted!r} cannot be loaded: {last_line(error)}") from error
 
     def reload(self) -> None:
-        """Read the configuration again (SIGHUP); when it is bad, keep the old one and raise
-        :class:`ConfigurationError`.
-        """
+        """Read the configuration again (SIGHUP); if bad, keep the old one and raise :class:`ConfigurationError`."""
         kept = self.cfg, self.app_uri, self.worker_type
         try:
             super().reload()
@@ -241,12 +240,12 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         except ApplicationRefusedError as refused:
             self._end_unless_first()
             if self.cfg.daemon and not self.cfg.capture_output:
-                # Gunicorn prints the text, and a daemon's standard error is nowhere.
+                # Logged too: Gunicorn only prints it, and a daemon has no standard error.
                 logging.getLogger("gunicorn.error").error(refused)
             raise
 
     def check_load(self) -> None:
-        """Import the application as a worker would, with the environment and the path that it would have.
+        """Import the application as a worker would, with the same environment and ``sys.path``.
 
         Raises :class:`ApplicationRefusedError`.
         """
@@ -270,11 +269,11 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             raise failure_of(str(self.app_uri), error) from error
 
     def _end_unless_first(self) -> None:
-        """End quietly, unless this is the first worker of its master to find that the application cannot be loaded."""
+        """End quietly, unless this is the master's first worker to find that the application cannot be loaded."""
         if self.context.directory.is_mine:
             return
         try:
-            # where a worker may write, whatever its user
+            # a place where a worker can write as any user
             mark = os.path.join(self.context.directory.slots, f".load-failed-{os.getppid()}")
             os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:

@@ -1,4 +1,4 @@
-"""Gunicorn's arbiter with what promgun owns: the master's metrics, the workers' slots, the metrics process.
+"""Gunicorn's arbiter with promgun's additions: the master's metrics, the workers' slots, the metrics process.
 
 Only methods that are safe to wrap in every supported version are overridden, always through ``super()``; nothing of
 the signal machinery is touched.
@@ -43,7 +43,7 @@ from promgun.store.run_directory import FORMAT
 from promgun.store.run_reader import read_slot_board
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
-#: Seconds to wait for workers that were killed at the end, and between two looks at them.
+#: Seconds to wait at the end for workers that were killed, and seconds between two checks.
 _KILLED_END = 1.0
 _PAUSE = 0.01
 
@@ -82,18 +82,18 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         for source in QueueSource:
             self.instruments.histograms.touch(REQUEST_QUEUE_SECONDS, (source,))
         if os.path.basename(sys.argv[0]) == "__main__.py":
-            # ``python -m promgun``: running that file as a script would put the package's inside on sys.path.
+            # ``python -m promgun``: running that file as a script would put the package's own folder on sys.path.
             self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
 
     def _close_metrics_listeners(self) -> None:
-        """Close the metrics listeners in every child but the one that executes a new master."""
+        """Close the metrics listeners in every child except one that executes a new master."""
         if not self._executing:
             self.context.close_listeners()
 
     # ---- start, stop
 
     def start(self) -> None:
-        """Start as Gunicorn does, then show where the metrics are and start serving them."""
+        """Start as Gunicorn does, then log where the metrics are and start serving them."""
         super().start()
         self.context.succession.announce(self.log)
         warn_of_left_over_groups(self.cfg, self.log)
@@ -143,7 +143,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     def _addresses(self) -> tuple[str, ...]:
         if self.LISTENERS:
             return tuple(str(listener) for listener in self.LISTENERS)
-        # --reuse-port: every worker binds for itself
+        # with --reuse-port every worker binds for itself
         scheme = "https" if self.cfg.is_ssl else "http"
         return tuple(
             f"{scheme}://{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
@@ -155,7 +155,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         first, self._stopping = not self._stopping, True
         self._intent = ExitCause.SHUTDOWN
         if self.reexec_pid:
-            # systemd goes on with the new master (sd_notify(3)).
+            # systemd follows the new master from here on (sd_notify(3)).
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
         super().stop(graceful)
         self._reap_killed()
@@ -199,7 +199,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         return pid
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        """Signal a worker, and remember why."""
+        """Signal a worker, and remember the reason."""
         self.ends.signalled(pid, sig, self._intent, self.cfg.graceful_timeout)
         if sig == signal.SIGABRT:
             self.ask_for_stacks(pid, self.WORKERS.get(pid))
@@ -216,7 +216,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         except HaltServer:
             if not self._stopping:
                 raise
-            # While stopping, one more failed boot changes nothing: go on with the others.
+            # While stopping, another failed boot changes nothing: continue with the other workers.
             self.reap_workers()
         finally:
             arbiter_module.os = os
@@ -239,7 +239,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     # ---- reload, upgrade
 
     def reload(self) -> None:
-        """Read the configuration again; one that cannot be applied whole is refused, and what ran goes on."""
+        """Read the configuration again; one that cannot be applied as a whole is refused, and the old one stays."""
         before = self.cfg
         self._intent = ExitCause.RELOAD
         try:
@@ -251,7 +251,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             return
         finally:
             self._intent = ExitCause.SCALE_IN
-        # 27.0 goes on with the old logger settings where the new ones cannot be used; 25.3 does not read them again.
+        # 27.0 keeps the old logger settings where the new ones cannot be used; 25.3 does not read them again.
         whole = version_info < (27,) or getattr(self.log, "cfg", self.cfg) is self.cfg
         self.instruments.counters.inc(RELOADS, (ReloadResult.OK if whole else ReloadResult.FAILED,))
         self.store.board.cells[Cell.LAST_RELOAD] = int(time.time())
@@ -259,7 +259,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self._register()
 
     def _reload_metrics_process(self) -> None:
-        """Have the metrics process serve what the reload bound; one that has it all already goes on as it is."""
+        """Have the metrics process serve on the reloaded listeners; it is not restarted if nothing changed for it."""
         config, listeners = self.context.endpoint_config(self.cfg), self._metrics_listeners()
         if self.metrics_process is None:
             self.metrics_process = MetricsProcess(config, (), self.log)
@@ -273,7 +273,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             self._log_metrics_addresses()
 
     def reexec(self) -> None:
-        """Execute a new master, which goes on with our store and our metrics listeners."""
+        """Execute a new master (SIGUSR2), which continues with our store and our metrics listeners."""
         context = self.context
         directory = context.directory
         handover = Handover(

@@ -1,4 +1,4 @@
-"""Executes a configuration file of the user's."""
+"""Executes a user's configuration file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _MODULE = "__config__"
 def execute(filename: str) -> dict[str, Any]:
     """Execute a file as the module ``__config__`` (Gunicorn's name for it) and return what it defines.
 
-    It is compiled here each time, because the import system's bytecode goes by size and by the second of the change:
-    a file in which 50 became 60 within a second of its last reading would be read as it was.
+    It is compiled anew each time. The import system's bytecode cache compares size and modification time in seconds, so
+    a change from 50 to 60 within the same second would go unnoticed.
 
     Raises :class:`ConfigurationError`; where the file itself fails, its own traceback has been printed before.
     """
@@ -34,11 +34,11 @@ def execute(filename: str) -> dict[str, Any]:
         util.warn("configuration file should have a valid Python extension.\n")
     loader = SourceFileLoader(_MODULE, filename)
     spec = spec_from_file_location(_MODULE, filename, loader=loader)
-    assert spec is not None  # noqa: S101 - there is one for every loader that is given
+    assert spec is not None  # noqa: S101 - never None when a loader is passed
     module = sys.modules[_MODULE] = module_from_spec(spec)
     try:
         exec(loader.source_to_code(source, filename), vars(module))  # noqa: S102 - a program of the user's own
     except Exception as error:
-        print(own_traceback(error), file=sys.stderr, flush=True)  # noqa: T201 - where Gunicorn prints it
+        print(own_traceback(error), file=sys.stderr, flush=True)  # noqa: T201 - on standard error, as Gunicorn does
         raise ConfigurationError(f"Configuration file {filename} failed", "Its own error is above") from error
     return vars(module)

@@ -1,4 +1,4 @@
-"""What a run holds: its store, the metrics listeners, its entry in the list of runs."""
+"""What a run holds: its store, its metrics listeners, its entry in the list of runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from promgun.store.run_directory import RunDirectory
 
 
 class RunContext:
-    """What the launcher opens for the application and its arbiter, and what a reload may change of it.
+    """The resources that the launcher opens for the application and its arbiter; a reload may change some of them.
 
     It exists before the configuration is read, which decides what is opened: until :meth:`open` there is nothing.
     """
@@ -39,18 +39,18 @@ class RunContext:
 
     @property
     def directory(self) -> RunDirectory:
-        """The store's directory; there is one once the context is open."""
+        """The store's directory; it exists only after :meth:`open`."""
         assert self._directory is not None, "the store is not open"  # noqa: S101 - an order of ours
         return self._directory
 
     @property
     def activated(self) -> bool:
-        """Whether systemd passed the metrics listeners: then ``metrics_bind`` has no say."""
+        """Whether systemd passed the metrics listeners: then ``metrics_bind`` is not used."""
         return self._activated
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a store: not in a process that only checks the configuration."""
+        """Whether there is a store; a process that only checks the configuration has none."""
         return self._directory is not None
 
     def open(self, directory: RunDirectory, listeners: Listeners, *, activated: bool) -> None:
@@ -59,13 +59,13 @@ class RunContext:
         self._directory = directory
         self.listeners = listeners
         self._activated = activated
-        # Gunicorn (since 25.1) opens one path per user.
+        # A control socket for this run: Gunicorn (since 25.1) uses one path per user.
         safe = directory.private or os.geteuid() != 0
         folder = directory.master if safe else directory.own_master
         self.control_socket = str(folder / f"gunicorn-{os.getpid()}.ctl")
 
     def listen_again(self, cfg: Any) -> None:
-        """Bind what a configuration read anew asks for; what it no longer wants moves to ``dropped``, still open.
+        """Bind the addresses of a reloaded configuration; unwanted listeners move to ``dropped``, still open.
 
         Raises :class:`MetricsAddressError`, and then nothing has changed.
         """
@@ -77,7 +77,7 @@ class RunContext:
         self.dropped = [*self.dropped, *(listener for listener in before.values() if listener not in kept)]
 
     def endpoint_config(self, cfg: Any) -> EndpointConfig:
-        """Return what the metrics process of this master must know; the store is ``""`` until there is one."""
+        """Return the configuration of this master's metrics process; its store is ``""`` until there is one."""
         root = os.geteuid() == 0
         return EndpointConfig(
             store=str(self.directory.path) if self.is_open else "",
@@ -93,18 +93,18 @@ class RunContext:
     def check_web(self, cfg: Any) -> bool:
         """Return whether the metrics will be served over TLS.
 
-        Raises :class:`ConfigurationError` when what is to protect them cannot be used.
+        Raises :class:`ConfigurationError` when the certificates or passwords that protect them cannot be used.
         """
         return cfg.metrics_server and check_web(self.endpoint_config(cfg))
 
     def close_dropped(self) -> None:
-        """Close what is no longer wanted, and remove its socket files; the metrics process must have let go before."""
+        """Close listeners that are no longer wanted, and remove their socket files; the metrics process goes first."""
         for listener in self.dropped:
             close_and_unlink(listener)
         self.dropped = ()
 
     def close_listeners(self) -> None:
-        """Close all metrics listeners in a child of the master; socket files stay."""
+        """Close all metrics listeners in a child of the master, without removing socket files."""
         for listener in (*self.listeners.values(), *self.dropped):
             listener.close()
 
@@ -122,7 +122,7 @@ class RunContext:
 
 
 def listen(cfg: Any, keep: Listeners = NO_LISTENERS) -> Listeners:
-    """Listen where the configuration says, keeping what is there already; nowhere with ``--no-metrics-server``.
+    """Listen on the configured addresses, keeping listeners that are in ``keep``; none with ``--no-metrics-server``.
 
     Raises :class:`MetricsAddressError`, with nothing bound.
     """

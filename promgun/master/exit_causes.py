@@ -1,4 +1,4 @@
-"""Why a worker ended: its wait status, what the master did to it, and what it wrote before it ended."""
+"""Why a worker ended: from its wait status, the master's own signals, and what the worker wrote before it ended."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _HINTED = {
     ExitHint.CODE_CHANGED: ExitCause.RELOAD,
     ExitHint.SIGNALLED: ExitCause.OTHER_SIGNAL,
 }
-#: Signals by which the kernel ends a process that touched memory it may not.
+#: Signals that the kernel sends for an invalid memory access.
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
-#: Seconds that a process may take to be gone after the kernel chose it: it gives back its memory first.
+#: Seconds that a process may take to end after the OOM killer chose it: it gives back its memory first.
 _LATEST_DEATH = 60.0
 
 
@@ -44,8 +44,8 @@ class End:
 
 
 def classify(end: End) -> ExitCause:
-    """Return the one cause of the contract."""
-    # A timed-out worker that could still run Python ends with status 0 (gunicorn 23 to 27): the mark is the truth.
+    """Return the cause of an end, one of the values of the metric's label."""
+    # A timed-out worker that could still run Python ends with status 0 (gunicorn 23 to 27), so Gunicorn's mark decides.
     if end.aborted:
         return ExitCause.TIMEOUT
     if os.WIFSIGNALED(end.status):
@@ -55,10 +55,10 @@ def classify(end: End) -> ExitCause:
         return ExitCause.APP_LOAD_ERROR
     if not end.booted and code != 0 and not end.intent:
         return ExitCause.BOOT_ERROR
-    # A green worker cuts its requests off itself, at about the time at which the master would have killed it.
+    # A worker of green threads cuts off its requests itself, at about the time when the master would have killed it.
     if end.intent == ExitCause.SHUTDOWN and end.overdue:
         return ExitCause.GRACEFUL_TIMEOUT
-    # Gunicorn's handler of SIGABRT exits with 1; here it was not the master who sent that.
+    # Gunicorn's handler of SIGABRT exits with 1; in this case the signal did not come from the master.
     hinted = (
         _HINTED.get(end.hint, ExitCause.APP_EXIT) if code == 0 or end.hint == ExitHint.ABORTED else ExitCause.APP_EXIT
     )
@@ -109,7 +109,7 @@ class OomWatch:
         return True
 
     def forget_old(self, now: float) -> None:
-        """Give up OOM kills that no death of a worker has followed: they hit something else in the group.
+        """Forget OOM kills that no worker's end has followed: they hit another process of the group.
 
         To be called every second or so; ``now`` is on any clock of seconds.
         """
@@ -124,7 +124,7 @@ class OomWatch:
 
 
 def control_group_events(named: str | None) -> Path | None:
-    """Return the file that counts OOM kills: in the folder that was named, else in this process's control group."""
+    """Return the file that counts OOM kills: in the folder ``named``, or else in this process's control group."""
     folders = [Path(named)] if named else _own_control_groups()
     for folder in folders:
         for name in ("memory.events", "memory.oom_control"):

@@ -1,4 +1,4 @@
-"""Ctrl-C while modules are imported: it waits, for C code that is interrupted there hides it behind an ImportError."""
+"""Delays Ctrl-C during imports: C code that it interrupts reports an ImportError instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Let SIGINT wait until the block is over (CPython 3.11 ``ssl``: "PyCapsule_Import could not import module")."""
+    """Delay SIGINT until the block ends (CPython 3.11 ``ssl``: "PyCapsule_Import could not import module")."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,4 +1,4 @@
-"""The composition root of ``promgun run``: configuration → checks → store → listeners → arbiter."""
+"""Composition root of ``promgun run``: configuration → checks → store → listeners → arbiter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def launch(settings: RunSettings) -> None:
-    """Run the server until it ends (by ``SystemExit``), or only check what it would be given (``--check-config``).
+    """Run the server until it ends (by ``SystemExit``), or only check its configuration (``--check-config``).
 
     Raises :class:`PromgunError` for what can be found before the first fork.
 
@@ -37,7 +37,7 @@ def launch(settings: RunSettings) -> None:
     environment_at_start = dict(os.environ)
     handover = Handover.from_environment(os.environ)
     environment_at_start.pop("PROMGUN_HANDOVER", None)
-    # A reload and SIGUSR2 begin with the environment at start, workers with that of now.
+    # A reload and SIGUSR2 use the environment at start; workers inherit the one changed here.
     hide_passwords(os.environ, SECRET_VARIABLES)
     STORE.publish()
 
@@ -95,7 +95,7 @@ def _owner(cfg: Any) -> Owner:
 
 
 def _open(context: RunContext, cfg: Any, handover: Handover | None, activated: Listeners) -> None:
-    """Open the store and the listeners, or raise with nothing left behind."""
+    """Open the store and the listeners; if either fails, raise with nothing left behind."""
     with contextlib.ExitStack() as undo:
         directory = _open_directory(context, cfg, _owner(cfg), handover)
         undo.callback(directory.close)
@@ -111,7 +111,7 @@ def _open_directory(context: RunContext, cfg: Any, owner: Owner, handover: Hando
         identity = DirectoryIdentity(*handover.identity)
         return attach(handover.store, owner, identity, private=handover.private, second_client=handover.second_client)
     if handover is not None:
-        # The old master has the directory that was named; the metrics begin anew in one of this master's own.
+        # The old master uses the directory that was named; this one's metrics begin anew in a private directory.
         context.succession.supersede(handover)
         return create_private(owner)
     if cfg.metrics_dir:
@@ -120,16 +120,16 @@ def _open_directory(context: RunContext, cfg: Any, owner: Owner, handover: Hando
 
 
 def _inherited_client(cfg: Any) -> Path | None:
-    """Return the directory that the user has for stock readers; the store never lies in it."""
+    """Return the directory that the user set up for stock readers; the store is never placed in it."""
     named = cfg.env.get(MULTIPROC_VARIABLE)
     if named is None and GUNICORN_PID not in os.environ:
-        # An inherited variable is the user's wish only in a master that no other master executed.
+        # An inherited variable was set by the user only if no other master has executed this one.
         named = os.environ.get(MULTIPROC_VARIABLE)
     return Path(named).absolute() if named else None
 
 
 def _listen(cfg: Any, handover: Handover | None, activated: Listeners) -> tuple[Listeners, bool]:
-    """Return the metrics listeners, and whether systemd made them: then they stand in place of ``metrics_bind``."""
+    """Return the metrics listeners, and whether systemd made them, in which case ``metrics_bind`` is not used."""
     from promgun.master.context import listen  # noqa: PLC0415 - after the value class is published
 
     if handover is not None and handover.activated:
@@ -140,6 +140,6 @@ def _listen(cfg: Any, handover: Handover | None, activated: Listeners) -> tuple[
     listeners = listen(cfg, inherited)
     for listener in inherited.values():
         if listener not in listeners.values():
-            # The old master, or systemd, still has it: its socket file stays.
+            # The old master, or systemd, still uses it: its socket file stays.
             listener.close()
     return listeners, False

@@ -1,4 +1,4 @@
-"""What is printed when an application cannot be loaded: by a worker, with ``--preload``, by ``--check-config``."""
+"""Errors of loading the application, as printed by a worker, with ``--preload`` and by ``--check-config``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ class ApplicationRefusedError(AppImportError):  # type: ignore[misc] # gunicorn 
 
 
 def failure_of(app: str, error: BaseException) -> ApplicationRefusedError:
-    """Return the refusal of an application whose module or factory failed with ``error``."""
+    """Return the error for an application whose module or factory raised ``error``."""
     return ApplicationRefusedError(f"The application {app} cannot be loaded", own_traceback(error))
 
 
 def refusal_of(app: str, error: AppImportError) -> ApplicationRefusedError:
-    """Return the refusal of an application that was imported but is not there or cannot be called, with what may
-    have been meant.
-    """
+    """Return the error for an application whose module was imported but has no such callable, with a suggestion."""
     module_name = app.partition(":")[0]
     module = sys.modules.get(module_name)
     if module is None or not any(word in str(error) for word in ("attribute", "callable", "object")):

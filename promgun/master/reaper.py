@@ -23,18 +23,17 @@ from promgun.store.worker_table import WorkerTable
 from promgun.system.procfs import process_start, read_usage
 
 _BOOT_FAILURES = frozenset({ExitCode.WORKER_BOOT, ExitCode.APP_LOAD})
-#: More than a worker can have at once: who finds more has found nonsense.
+#: More requests than a worker can have at once; a higher count on a board is invalid.
 _MOST_BEYOND_TABLE = 1_000_000
 _ENDING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGKILL})
 
 
 class WaitRecorder:
-    """``os`` as Gunicorn's ``reap_workers`` sees it: ``waitpid`` is recorded, all else is passed on.
+    """Stands for ``os`` in Gunicorn's ``reap_workers``: ``waitpid`` is recorded, everything else is passed on.
 
-    ``ended`` is called before a child is reaped; ``reaped`` with its status, and returns the one to go on with.
-
-    A child is looked at first (``WNOWAIT``), so that the CPU time it used can be added to its slot while /proc still
-    has it, and then reaped by its pid: peeking at all workers before Gunicorn's own reap missed 3 ends of 262.
+    ``ended(pid)`` is called before a child is reaped, ``reaped(pid, status)`` afterwards; it returns the status that
+    Gunicorn gets. A child is first found with ``WNOWAIT``, so that its CPU time can be read from /proc and added to its
+    slot, and then reaped by its pid. Peeking at all workers before Gunicorn's own reap instead missed 3 ends of 262.
     """
 
     def __init__(self, ended: Callable[[int], None], reaped: Callable[[int, int], int]) -> None:
@@ -45,10 +44,8 @@ class WaitRecorder:
         return getattr(os, name)
 
     def waitpid(self, pid: int, options: int) -> tuple[int, int]:
-        """Wait as ``os.waitpid(-1, WNOHANG)`` does, and call back before and after an ended child is reaped: what the
-        second call returns is the status that Gunicorn sees.
-        """
-        # macOS has waitid in Python from 3.13 on
+        """Wait as ``os.waitpid(-1, WNOHANG)`` does, and call back before and after an ended child is reaped."""
+        # macOS has waitid only since Python 3.13
         if pid == -1 and hasattr(os, "waitid"):
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is None:
@@ -102,7 +99,7 @@ class WorkerEnds:
             self._table.forked(child.slot.number, pid, process_start(pid), monotonic_ns())
 
     def signalled(self, pid: int, number: int, intent: ExitCause, patience: float) -> None:
-        """Note a signal that the master sends; the first reason to end a worker is the one that counts.
+        """Note a signal that the master sends; the first reason to end a worker is kept.
 
         ``patience`` is the graceful timeout.
         """
@@ -114,26 +111,26 @@ class WorkerEnds:
         if number == signal.SIGKILL:
             child.killed_by_us = True
         elif child.slot is not None:
-            # Also for a worker that is stuck or stopped and cannot say so itself.
+            # Recorded by the master, because a worker that is stuck or stopped cannot report it.
             self._table.draining(child.slot.number, monotonic_ns())
 
     def before_reap(self, pid: int) -> None:
-        """Add what a worker used to its slot: it has ended, and /proc forgets it when it is reaped."""
+        """Add what an ended worker used to its slot, before it is reaped and /proc forgets it."""
         child = self._children.get(pid)
         if child is not None and child.slot is not None:
             self._table.ended(child.slot.number, monotonic_ns(), read_usage(pid))
 
     def _board_of(self, pid: int, slot: SlotLock) -> BoardView | None:
-        """Return the board of a worker as it left it; ``None`` when it did not come to have one."""
+        """Return the board of a worker as it left it; ``None`` when it never had one."""
         view = self._read_board(slot.number)
         return view if view is not None and view[Cell.PID] == pid else None
 
     def reaped(self, pid: int, status: int) -> int:
-        """Record a wait status, :meth:`classify_ended` does the rest; return the one for Gunicorn to see.
+        """Record a wait status for :meth:`classify_ended`; return the status that Gunicorn should see.
 
-        Of a worker that the master itself has killed it sees a clean end: it would guess that memory ran out. So it
-        does of one that had booted and exits with 3 or 4: it would take it for one that cannot boot, and end the server
-        (25.3 to 27.0).
+        For a worker killed by the master itself Gunicorn sees a clean end; otherwise it would guess that memory ran
+        out. The same goes for a worker that had booted and exits with 3 or 4, which Gunicorn would take for a failed
+        boot and end the server (25.3 to 27.0).
         """
         self._seen.append((pid, status))
         child = self._children.get(pid)
@@ -153,7 +150,7 @@ class WorkerEnds:
             child = self._children.pop(pid, None)
             if child is not None:
                 self._count_end(pid, child, status)
-        # Gone from the arbiter's table without a status: its process was reaped by somebody else.
+        # It left the arbiter's table without a status: another part of the program reaped it.
         for pid in [pid for pid in self._children if pid not in living]:
             self._count_end(pid, self._children.pop(pid), 0)
         self._oom.forget_old(time.monotonic())
@@ -183,7 +180,7 @@ class WorkerEnds:
             self._release(slot)
 
     def _count_lost_requests(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
-        """Count what the worker had not answered; one that was asked to end left it after its graceful timeout."""
+        """Count requests that the worker left unanswered; a worker asked to end leaves them at the graceful timeout."""
         if not cause.unclean:
             cause = ExitCause.GRACEFUL_TIMEOUT
         now = monotonic_ns()
@@ -199,13 +196,13 @@ class WorkerEnds:
 
     def _log_lost(self, pid: int, cause: ExitCause, request: str) -> None:
         if cause == ExitCause.GRACEFUL_TIMEOUT:
-            # What was asked for, and nothing that went wrong.
+            # An end that was asked for is no error.
             self._log.warning("Worker (pid:%s) was still serving after --graceful-timeout: %s", pid, request)
         else:
             self._log.error("Worker (pid:%s) ended (%s) while serving: %s", pid, cause, request)
 
     def timing_out(self, pid: int) -> None:
-        """Log what a worker is serving that is about to be killed because it sent no heartbeat."""
+        """Log the requests of a worker that is about to be killed because it sent no heartbeat."""
         child = self._children.get(pid)
         if child is None or child.slot is None or child.logged:
             return

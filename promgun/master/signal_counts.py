@@ -1,6 +1,6 @@
-"""Signals of the master: those that end it go first, pending reloads become one, and each received one is counted.
+"""Orders and counts the master's signals: those that end it come first, and pending reloads become one.
 
-They are counted where Gunicorn handles them, in the main loop, by ``handle_<signal>``.
+Signals are counted where Gunicorn handles them, in the main loop, by ``handle_<signal>``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 from promgun.metrics.families.master import MASTER_SIGNALS
 from promgun.metrics.label_values import MasterSignal
 
-#: What ends the master: nothing that waits with it makes a difference any more.
+#: Signals that end the master: whatever else is pending no longer matters.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def in_order(received: Sequence[int]) -> list[int]:
-    """Return signals in the order in which they are to be handled: those that end the master first, of several SIGHUP
-    only the last, because it reads what the others would have read.
+    """Return signals in the order to handle them: ending ones first, and of several SIGHUP only the last.
+
+    The last reload reads whatever the others would have read.
     """
     ending = [number for number in received if number in _ENDING]
     rest = [number for number in received if number not in _ENDING]

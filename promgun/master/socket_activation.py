@@ -1,9 +1,8 @@
-"""Sockets that systemd passes: the ones named ``metrics`` are ours, the others the application's.
+"""Sockets that systemd passes: those named ``metrics`` are ours, the others are the application's.
 
-Gunicorn takes every descriptor of a socket activation as the application's (27.0 ``systemd.listen_fds``), so ours
-must be taken out first and the
-others moved together. Names come from ``FileDescriptorName=`` (systemd.socket(5)) in ``LISTEN_FDNAMES``
-(sd_listen_fds_with_names(3)).
+Gunicorn takes every descriptor of a socket activation for the application's (27.0 ``systemd.listen_fds``), so ours are
+taken out first and the others renumbered without gaps. Names come from ``FileDescriptorName=`` (systemd.socket(5)) in
+``LISTEN_FDNAMES`` (sd_listen_fds_with_names(3)).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NAME = "metrics"
 def take_metrics_sockets(environment: MutableMapping[str, str], pid: int) -> Listeners:
     """Take the sockets named ``metrics`` out of an activation for process ``pid``; empty when there are none.
 
-    The rest stays contiguous from descriptor 3 on, and the variables say so.
+    The other sockets are renumbered from descriptor 3 on without gaps, and the variables are updated.
     """
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     if environment.get("LISTEN_PID") != str(pid) or NAME not in names:

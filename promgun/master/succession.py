@@ -1,9 +1,9 @@
-"""Who serves the metrics while two masters run whose stores have different formats (SIGUSR2 to another version).
+"""Decides which master serves metrics when two run with stores of different formats (SIGUSR2 to another version).
 
-Both have the metrics listeners, and their counters have nothing to do with each other: pages of the one and the other
-in turns would look like counters that sink. The new master leaves its pid in the old one's store; the old one then
-stops its metrics process and takes the note away, and only then does the new one serve. When the new master ends first,
-the old one serves again.
+Both have the metrics listeners, but their counters are unrelated: if both served, counters would seem to jump back and
+forth. The new master therefore leaves a note with its pid in the old one's store. The old master stops its metrics
+process and removes the note, and only then does the new one serve. If the new master ends first, the old one serves
+again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from promgun.system.safe_open import read_regular
 
 _NOTE = "superseded"
 _LIMIT = 32
-#: Seconds for which an old master is waited for: one that knows nothing of the note goes on serving.
+#: Seconds to wait for the old master: one that does not know of the note never removes it.
 _PATIENCE = 5.0
 
 
 class Succession:
-    """Starts and stops a master's metrics process by whose turn it is; for the master's main loop only."""
+    """Runs a master's metrics process when it is its turn; for the master's main loop only."""
 
     def __init__(self) -> None:
         self._old_store = -1
@@ -34,7 +34,7 @@ class Succession:
         self._successor = 0
 
     def supersede(self, handover: Handover) -> None:
-        """Ask the old master to step aside: its store is one that this version cannot go on with. Never raises."""
+        """Ask the old master to step aside, because this version cannot use its store. Never raises."""
         try:
             store_fd = open_folder(handover.store)
         except OSError:
@@ -47,13 +47,14 @@ class Succession:
             os.close(store_fd)
 
     def announce(self, log: Any) -> None:
-        """Say in the new master what its users will see."""
+        """Log in the new master that counters begin anew."""
         if self._old_store >= 0:
             log.warning("The old master's store has another format: counters begin anew")
 
     def serve(self, process: MetricsProcess, directory: RunDirectory, successor: int) -> None:
-        """Keep the metrics process running, or stopped while another master serves; ``successor`` is the master that
-        this one has executed, 0 for none.
+        """Keep the metrics process running, or stopped while another master serves.
+
+        ``successor`` is the pid of the master that this one has executed, 0 for none.
         """
         process.reap()
         if self._waits():
@@ -67,7 +68,7 @@ class Succession:
             process.ensure()
 
     def _waits(self) -> bool:
-        """Tell whether the old master still serves."""
+        """Return whether the old master still serves."""
         if self._old_store < 0:
             return False
         if self._is_noted(self._old_store, os.getpid()) and time.monotonic() < self._until:

@@ -1,4 +1,4 @@
-"""The user's own part of a traceback."""
+"""Tracebacks cut down to the user's own code."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def own_traceback(error: BaseException) -> str:
 
 
 def is_own_exit(error: SystemExit) -> bool:
-    """Tell whether the user's code ended the program by itself, and not a signal handler of the server's, above it on
-    the stack.
-    """
+    """Tell whether the user's code raised ``error``, and not a signal handler of the server that interrupted it."""
     own = [frame.tb_frame.f_code.co_filename for frame in _own_frames(error)]
     return bool(own) and not any(filename.startswith(_OURS) for filename in own)
 

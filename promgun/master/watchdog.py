@@ -39,7 +39,7 @@ class StackDumpWatchdog:
         super().murder_workers()  # type: ignore[misc] # the next class in the MRO, Gunicorn's Arbiter
 
     def ask_for_stacks(self, pid: int, worker: Any) -> None:
-        """Ask a worker to dump its stacks, once for each heartbeat that was the last."""
+        """Ask a worker to dump its stacks, once for each silence."""
         if worker is None or not self.cfg.stack_dump_at or not hasattr(worker, "slot"):
             return
         beat = last_beat(worker)

@@ -1,4 +1,4 @@
-"""The class that serves: promgun's own for a type in the table, else the one that was asked for with a mixin."""
+"""Chooses the worker class: promgun's own for a known type, else the named class with a mixin in front."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def last_line(error: BaseException) -> str:
 
 
 def instrument(worker_class: type) -> type:
-    """Return ``worker_class`` with what measures it in front, unless it has that already.
+    """Return ``worker_class`` with a measuring mixin in front, unless it has one already.
 
-    One whose application is not WSGI gets :class:`UnmeasuredMixin`, which shows the worker and leaves its requests
-    alone.
+    A class that does not serve WSGI gets :class:`UnmeasuredMixin`, which shows the worker but does not measure its
+    requests.
     """
     if issubclass(worker_class, WorkerLifecycle):
         return worker_class

@@ -1,4 +1,4 @@
-"""Counters of our own families that are not in the request path's hot loop, with the cap on label sets."""
+"""Counters of our own families, except those of the request path, with the cap on label sets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Counters:
         self._caps_in_memory.clear()
 
     def inc(self, family: CounterFamily[Labels], values: Labels, amount: float = 1.0) -> None:
-        """Add ``amount`` to a series; label values stand in the order of the family's labels."""
+        """Add ``amount`` to a series; ``values`` are in the order of the family's labels."""
         place = self._places.get((family, values))
         if place is None:
             place = self._place(family, values)
@@ -51,7 +51,7 @@ class Counters:
         return self._places.get((spec, shown)) or self._find(spec, schema, shown)
 
     def shown_as(self, spec: MetricSpec, schema: RowSchema, values: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``values``, or what they are folded into when the family holds as many sets as it may.
+        """Return ``values``, or the set that they are folded into when the family has reached its cap.
 
         Rows that an earlier owner of the slot made count as well.
         """
@@ -66,7 +66,7 @@ class Counters:
         return shown
 
     def _make_cap(self, spec: MetricSpec, schema: RowSchema) -> LabelCap:
-        """Return the cap that knows the rows of the slot, or, while there is no slot, the one that holds in memory."""
+        """Return a cap that knows the rows of the slot, or one in memory while there is no slot."""
         cap = LabelCap(schema.labels, self._cap)
         try:
             known = self._store.row_values(schema)

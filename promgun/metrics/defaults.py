@@ -1,10 +1,10 @@
-"""Defaults that several rooms share: each stands here and nowhere else."""
+"""Defaults that several parts of promgun share; each is defined only here."""
 
 from __future__ import annotations
 
-#: Port of the metrics endpoint where an address names none.
+#: Port of the metrics endpoint when an address has none.
 METRICS_PORT = 9164
-#: Where the metrics endpoint listens without ``--metrics-bind``: only this host can reach it.
+#: Where the metrics endpoint listens without ``--metrics-bind``: reachable from this host only.
 METRICS_ADDRESS = f"127.0.0.1:{METRICS_PORT}"
-#: ``--metrics-max-label-sets``: label sets that a family of ours may have before routes and error types are folded.
+#: ``--metrics-max-label-sets``: the most label sets of a family before routes and error types are folded.
 MAX_LABEL_SETS = 1000

@@ -1,7 +1,7 @@
-"""The fine histogram of durations: one row a slot, for ``top``, the status page and its JSON, never on a page.
+"""The fine histogram of durations: one row a slot, for ``top``, the status page and its JSON, never for Prometheus.
 
-The buckets of the contract are few, and a quantile from them may be off by a factor of two. Here each bound is at most
-5 % above the last one, from 1 ms to 1,000 s, so a quantile, and the largest value, are right to 5 %.
+The contract's buckets are few, and a quantile from them may be wrong by a factor of two. Here each bound is at most 5 %
+above the previous one, from 1 ms to 1,000 s, so quantiles and the largest value are right to 5 %.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from promgun.store.row_format import CellGroup, RowSchema
 
 FINE_DURATIONS = "promgun_fine_durations"
 _SHORTEST, _LONGEST, _RATIO = 0.001, 1000.0, 1.049
-#: No bucket is wider than this, upper by lower bound; rounded bounds included.
+#: The largest ratio of a bucket's upper bound to its lower one, with rounded bounds.
 WIDEST = 1.05
 _STEPS = math.ceil(math.log(_LONGEST / _SHORTEST) / math.log(_RATIO))
-#: Seconds, rising, without ``+Inf``; in five digits, because they are written down in each slot.
+#: Seconds, rising, without ``+Inf``; five digits, because they are stored in each slot.
 FINE_BOUNDS = tuple(float(f"{_SHORTEST * (_LONGEST / _SHORTEST) ** (step / _STEPS):.5g}") for step in range(_STEPS + 1))
 FINE_SCHEMA = RowSchema((), (CellGroup(FINE_DURATIONS, (), FINE_BOUNDS),))

@@ -1,4 +1,4 @@
-"""Histograms of our own families that are not counted with every request: queue waits, boot times, websockets."""
+"""Histograms of our own families that are not counted for every request: queue waits, boot times, websockets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = tuple[Any, Sequence[int]]
 
 
 class Histograms:
-    """Every histogram of the catalogue that is not counted by the recorder, in the slot of this process."""
+    """All histograms of the catalogue except the recorder's, in the slot of this process."""
 
     def __init__(self, store: ProcessStore, bounds: Sequence[float]) -> None:
         self._store = store
@@ -25,7 +25,7 @@ class Histograms:
         store.on_detach(self._rows.clear)
 
     def observe(self, family: HistogramFamily[Labels], values: Labels, amount: float) -> None:
-        """Count one observation; label values stand in the order of the family's labels."""
+        """Count one observation; ``values`` are in the order of the family's labels."""
         row = self._rows.get((family, values))
         if row is None:
             row = self.touch(family, values)
@@ -41,7 +41,7 @@ class Histograms:
         cells[total] += amount
 
     def observer(self, family: HistogramFamily[Labels], values: Labels) -> Callable[[float], None]:
-        """Return a function that counts one observation of a series, for paths where that has to be quick."""
+        """Return a function that counts observations of one series, for code that has to be fast."""
         if self._locked:
             return lambda amount: self.observe(family, values, amount)
         identity, rows, bounds = (family, values), self._rows, family.bounds or self._bounds
@@ -58,7 +58,7 @@ class Histograms:
         return observe
 
     def touch(self, family: HistogramFamily[Labels], values: Labels) -> Row:
-        """Make a series, so that it is there with 0."""
+        """Make a series, so that it is shown with 0."""
         identity = (family, values)
 
         def placed(cells: Any, indexes: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""The counting objects of one process, built from its configuration."""
+"""The counters, histograms and recorder of one process, made from its configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from promgun.metrics.label_values import LogLevel
 from promgun.metrics.recorder import Recorder
 from promgun.store.process import ProcessStore
 
-#: Used where Gunicorn does not know our options: plain ``gunicorn -k promgun.PrometheusWorker``.
+#: Used if Gunicorn does not know our options: plain ``gunicorn -k promgun.PrometheusWorker``.
 _DEFAULTS = {
     "metrics_duration_buckets": DURATION_BUCKETS,
     "metrics_size_buckets": SIZE_BUCKETS,
@@ -45,7 +45,7 @@ class Instruments:
         )
 
     def retry(self) -> None:
-        """Move into the store what found no space there before, and store what the application's metrics say now."""
+        """Move values that found no space into the store, and store the current state of the application's metrics."""
         self.store.retry()
         self.store.app.tick()
 
@@ -69,7 +69,7 @@ class LogCounter(logging.Filter):
 
 
 def count_log(counters: Counters) -> None:
-    """Count Gunicorn's error log with ``counters``, in place of whatever counted it before the fork."""
+    """Count Gunicorn's error log with ``counters``, replacing a filter inherited from before the fork."""
     logger = logging.getLogger("gunicorn.error")
     for present in [item for item in logger.filters if isinstance(item, LogCounter)]:
         logger.removeFilter(present)

@@ -1,8 +1,8 @@
-"""The cap on label sets: which sets of a family are shown as they are, and what the others become.
+"""The cap on label sets: which sets of a family are shown unchanged, and what the others are folded into.
 
-Only free labels are folded at first, those whose values the application or a client chooses. Beyond some folded sets
-the method and the status are folded too: an application may let a client choose those. A worker asks for one set at a
-time and knows its own slot alone; the page asks for those of all slots, in the order of their births.
+At first only free labels are folded, whose values the application or a client chooses. After a number of folded sets
+the method and the status are folded too, because an application may let a client choose those. A worker asks for one
+set at a time and knows only its own slot; the page asks for the sets of all slots, in the order of their births.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from promgun.metrics.statuses import status_class
 
 #: The values of a family's labels, in the order of their names.
 Values = tuple[str, ...]
-#: Folded sets that keep their method and status.
+#: The most folded sets that keep their method and status.
 MOST_FOLDED = 32
 
 
@@ -29,7 +29,7 @@ def fold(names: Sequence[str], values: Values) -> Values:
 
 
 def fold_whole(names: Sequence[str], values: Values) -> Values:
-    """Return a folded set with ``_OTHER`` for the method, and the class of the status in its place."""
+    """Return a folded set whose method is ``_OTHER`` and whose status is replaced by its class."""
     return tuple(
         OTHER_METHOD if name == "method" else status_class(value) if name == "status" else value
         for name, value in zip(names, fold(names, values), strict=True)
@@ -37,10 +37,10 @@ def fold_whole(names: Sequence[str], values: Values) -> Values:
 
 
 class LabelCap:
-    """Decides for one family, set by set, in the order in which they come; what was decided never changes.
+    """Decides for one family how each label set is shown, in the order of their arrival; decisions never change.
 
-    At most ``cap`` sets stand as they are, then :data:`MOST_FOLDED` with their free labels folded, then those folded
-    whole: a few dozen at the most.
+    At most ``cap`` sets stay unchanged, the next :data:`MOST_FOLDED` have their free labels folded, and the rest are
+    folded whole, which gives a few dozen sets at most.
     """
 
     def __init__(self, names: Sequence[str], cap: int) -> None:
@@ -52,11 +52,11 @@ class LabelCap:
         self._held = 0
 
     def __len__(self) -> int:
-        """Return how many sets were decided on."""
+        """Return the number of sets decided on."""
         return len(self._shown)
 
     def shown_as(self, values: Values) -> Values:
-        """Return the set that ``values`` counts under."""
+        """Return the set under which ``values`` is counted."""
         shown = self._shown.get(values)
         if shown is None:
             shown = self._decide(values) if self._free else values
@@ -75,7 +75,7 @@ class LabelCap:
         return self._free and values not in self._shown and self._held >= self._cap
 
     def folded(self, values: Values) -> Values:
-        """Return what ``values`` are folded into, without remembering them: a client may ask for any number of sets."""
+        """Return what ``values`` is folded into, without remembering it: a client may ask for any number of sets."""
         folded = fold(self._names, values)
         if folded not in self._folded:
             if len(self._folded) >= MOST_FOLDED:
@@ -85,8 +85,9 @@ class LabelCap:
 
 
 def folded_sets(names: Sequence[str], sets: Iterable[Values], cap: int) -> dict[Values, Values]:
-    """Return those of ``sets``, given in the order of their births, that are shown as another, with what they are
-    shown as.
+    """Return, for each of ``sets`` that is folded, the set that it is shown as.
+
+    ``sets`` must be in the order of their births.
     """
     decided = LabelCap(names, cap)
     return {values: shown for values in sets if (shown := decided.shown_as(values)) != values}

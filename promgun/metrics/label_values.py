@@ -1,4 +1,4 @@
-"""The closed sets of label values, each an enum: what a metric can say in words is listed here and nowhere else."""
+"""The closed sets of label values, each an enum; they are defined only here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import Enum
 
 
 class LabelValue(str, Enum):
-    """A label value; it is a ``str``, and reads as its value in text, JSON and keys of the store."""
+    """A label value: a ``str`` that formats as its value in text, JSON and keys of the store."""
 
-    # Enum's own would read "ExitCause.OOM" (Python 3.10 to 3.14)
+    # Enum's own format would be "ExitCause.OOM" (Python 3.10 to 3.14)
     __str__ = str.__str__
 
 
@@ -32,7 +32,7 @@ class ExitCause(LabelValue):
 
     @property
     def unclean(self) -> bool:
-        """Whether nobody asked for this end: requests that were running are lost, and the alert on exits counts it."""
+        """Whether nobody asked for this end: running requests are lost, and the alert on exits counts it."""
         return self not in _WANTED
 
 
@@ -138,7 +138,7 @@ class WebsocketResult(LabelValue):
 
 
 class QueueSource(LabelValue):
-    """Where the figure comes from how long a request had waited: the kernel (TCP_INFO), or a proxy by its header."""
+    """The source of a queue time: the kernel (TCP_INFO), or a proxy's header."""
 
     KERNEL = "kernel"
     PROXY = "proxy"

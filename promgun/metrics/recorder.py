@@ -1,12 +1,12 @@
-"""The accounting of one request: one call, in place, no formatting and nothing that grows.
+"""Counts answered requests: one call a request that updates numbers in place, formats nothing and lets nothing grow.
 
-A *row* holds where a (method, route, status) counts: the cells of the slot's file, and the indexes of its numbers in
-them. Rows are made once a label set and process. Every ``cells[index] += x`` with ``x`` in a local is atomic under the
+A *row* is the place of a (method, route, status): the cells of the slot's file, and the indexes of its numbers in them.
+Each process makes a row once for each label set. Every ``cells[index] += x`` with ``x`` in a local is atomic under the
 GIL (see ``store.values``); on a free-threaded build one lock is taken around all of them.
 
-Every request is observed once by each of the three histograms, so the first bucket of the sizes, where most requests
-are, is not counted: whoever reads takes it from the number of requests and the other buckets. These go first: a reader
-that comes in between sees a bucket too low, which it knows how to wait for.
+All three histograms observe every request. So the first bucket of the sizes, where most requests fall, is not counted:
+readers subtract the other buckets from the number of requests. The other buckets are written before that number, so a
+reader in between may find the first bucket too low, and waits for it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.values import has_gil
 
 _METHODS = frozenset(METHODS)
-#: Where one (method, route, status) counts: the cells, and in them the indexes of the requests, of the first bucket and
-#: the sum of the durations, of the sizes received, of the sizes sent; then cells and first bucket of the slot's fine
-#: histogram of durations. A plain tuple: it is unpacked for each request,
-#: which a named one makes three times as slow (CPython 3.11).
+#: The place of a (method, route, status): the cells, and in them the indexes of the requests, of the first bucket and
+#: the sum of the durations, of the sizes received, and of the sizes sent; then cells and first bucket of the slot's
+#: fine histogram of durations. It is unpacked for each request, which takes three times as long with a named tuple
+#: (CPython 3.11).
 Row = tuple[Any, int, int, int, int, int, int, int, Any, int]
 
-#: What counts one answered request.
+#: The type of the function that counts one answered request.
 Record = Callable[[str, str, int, float, int, int], None]
 
 
@@ -73,7 +73,7 @@ class Recorder:
         self._fine = None
 
     def _recorder(self) -> Record:
-        """Return the function that counts; all it needs is in its closure."""
+        """Return the function that counts; everything it needs is in its closure."""
         rows, new_row = self._rows, self._row
         duration_bounds, size_bounds = self._duration_bounds, self._size_bounds
         smallest, fine_bounds = size_bounds[0], FINE_BOUNDS
@@ -112,13 +112,13 @@ class Recorder:
 
     @staticmethod
     def known_method(method: str) -> str:
-        """Return ``method``, or ``_OTHER`` for one that no RFC names."""
+        """Return ``method``, or ``_OTHER`` for one that is in no RFC."""
         return method if method in _METHODS else OTHER_METHOD
 
     def _row(self, method: str, route: str, status: int) -> Row:
         values = (self.known_method(method), route, status_label(status))
         shown = self._counters.shown_as(REQUESTS, self._schema, values)
-        # What a client made up is not remembered: its row is found again by the labels that it counts under.
+        # Names that a client made up are not cached: their row is found by the labels that they are folded into.
         asked = (method, route, status) if shown == (method, route, f"{status}") else None
         with self._store.lock:
             row = self._by_labels.get(shown) or self._make_row(shown, asked)
@@ -145,7 +145,7 @@ class Recorder:
         return cells, requests, durations, seconds_sum, sizes_in, sums[0], sizes_out, sums[1], fine_cells, fine
 
     def _fine_place(self) -> tuple[Any, int]:
-        """Return where the fine histogram of the slot counts."""
+        """Return the place of the slot's fine histogram."""
 
         def placed(cells: Any, indexes: Sequence[int]) -> None:
             self._fine = cells, indexes[0]
@@ -161,7 +161,7 @@ class Recorder:
 
 
 def request_schema(duration_bounds: Sequence[float], size_bounds: Sequence[float]) -> RowSchema:
-    """Return the schema of requests: one row has all that is counted of a method, route and status."""
+    """Return the schema of requests: a row has everything that is counted for a method, route and status."""
     exchange = REQUEST_SIZE_BYTES.labels
     rest = REQUESTS.name
     return RowSchema(

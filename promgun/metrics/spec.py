@@ -1,7 +1,7 @@
-"""A family as a handle: what it is called, what it counts, and which types its label values have.
+"""Handles of metric families: name, meaning, and the types of the label values.
 
-The handles themselves stand in ``metrics.families``, a module a group. Code that counts names a handle, never a string:
-``counters.inc(WORKER_EXITS, (ExitCause.OOM,))``. A wrong family, label or value is an error of types.
+The handles are defined in ``metrics.families``, a module for each group. Counting code uses a handle, never a string:
+``counters.inc(WORKER_EXITS, (ExitCause.OOM,))``. A wrong family, label or value is a type error.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import ClassVar, Generic, TypeVar
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
-# Compared by identity: each family is made once, and as the key of a table that costs no call.
+# Compared by identity: each family is made once, and hashing by identity is fast in a dict.
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MetricSpec:
     """One family of any kind.
 
-    ``labels`` are names in order; ``closed`` lists the values of labels whose set is known beforehand, so that their
-    series are there from the start; ``buckets`` names the option that holds a histogram's bounds: duration or size;
-    one without has ``bounds`` of its own.
+    ``labels`` are names in order. ``closed`` lists the values of labels whose set is known beforehand, so that their
+    series exist from the start. ``buckets`` names the option with a histogram's bounds (duration or size); a histogram
+    without it has its own ``bounds``.
     """
 
     kind: ClassVar[str]
@@ -53,11 +53,11 @@ class GaugeFamily(MetricSpec, Generic[Labels]):
 
 
 class HistogramFamily(MetricSpec, Generic[Labels]):
-    """A histogram whose label values, ``le`` not among them, have the types ``Labels``."""
+    """A histogram whose label values, without ``le``, have the types ``Labels``."""
 
     kind = "histogram"
 
     @property
     def bucket(self) -> str:
-        """The name of the samples that are its buckets."""
+        """The name of its bucket samples."""
         return f"{self.name}_bucket"

@@ -79,6 +79,8 @@ class ValueFile:
     def __init__(self, path: Path, owner: Owner) -> None:
         """Open or make the file. A damaged one is rewritten with its good entries; one without good entries is set
         aside.
+
+        Raises ``OSError`` when there is no space or no permission; a half-made file is never left under ``path``.
         """
         self.path = path
         self.damage = ""

@@ -27,7 +27,7 @@ _NS = 1_000_000_000
 
 
 class ProcessHome(Protocol):
-    """What a store needs of either."""
+    """What :class:`ProcessStore` needs of the place where its process stores."""
 
     number: int
 
@@ -36,19 +36,19 @@ class ProcessHome(Protocol):
         """The rows of this process."""
 
     def open_value_file(self, prefix: str) -> ValueFile:
-        """Open the file of a type of the application's metrics; raises ``OSError``."""
+        """Open the value file of one type of the application's metrics; raises ``OSError``."""
 
     def flush(self) -> None:
-        """Write out what is not mapped; raises ``OSError``."""
+        """Write out values that are not in mapped memory; raises ``OSError``."""
 
     def close(self) -> None:
         """Close descriptors; places handed out stay usable."""
 
 
 class SlotHome:
-    """The slot of a worker or of a child that the application forked: this process runs as the workers' user.
+    """Where a worker, or a child that the application forked, stores: in its slot, as the workers' user.
 
-    Raises ``OSError`` when the slot's file cannot be had; the board then stays where it is.
+    Raises ``OSError`` when the slot's file cannot be opened or made; the board then stays in private memory.
     """
 
     def __init__(self, directory: RunDirectory, lock: SlotLock, board: Board) -> None:
@@ -63,11 +63,11 @@ class SlotHome:
 
     @property
     def rows(self) -> RowFile:
-        """The rows of the slot: another object once the file had been cut."""
+        """The rows of the slot: a different object after the file had been cut."""
         return self.file.rows
 
     def heal_lock(self) -> bool:
-        """Make the slot's lock file again where it is gone; return whether it was. Raises ``OSError``."""
+        """Make the slot's lock file again if it is gone; return whether it was gone. Raises ``OSError``."""
         return self._lock.heal(self._directory.slots)
 
     def _remove_live_gauges(self) -> None:
@@ -82,7 +82,9 @@ class SlotHome:
                             os.unlink(client / link_name(str(self.number), kind))
 
     def open_value_file(self, prefix: str) -> ValueFile:
-        """Open the file of a type of the application's metrics, and show it to stock readers; raises ``OSError``."""
+        """Open the value file of one type of the application's metrics, and link it for stock readers; raises
+        ``OSError``.
+        """
         path = self._directory.slots / f"{self.number}.{prefix}"
         file = ValueFile(path, Owner())
         for client in self._directory.clients:
@@ -90,14 +92,17 @@ class SlotHome:
         return file
 
     def flush(self) -> None:
-        """Do nothing: all is mapped."""
+        """Do nothing: everything is in mapped memory."""
 
     def close(self) -> None:
-        """Do nothing: no descriptor is kept."""
+        """Do nothing: no descriptor stays open."""
 
 
 class MasterHome:
-    """A master's own files, in a directory where only masters write; raises ``OSError`` when they cannot be had."""
+    """Where a master stores: its own files, in a directory where only masters can write.
+
+    Raises ``OSError`` when they cannot be opened or made.
+    """
 
     def __init__(self, directory: RunDirectory, board: Board) -> None:
         self._directory = directory
@@ -114,12 +119,12 @@ class MasterHome:
         self._board = board
 
     def open_value_file(self, prefix: str) -> ValueFile:
-        """Open the file of a type of the application's metrics, which ``--preload`` makes in the master."""
+        """Open the value file of one type of the application's metrics, which ``--preload`` makes in the master."""
         name = f"m{self.number}.{prefix}"
         folder_fd = self._directory.open_master()
         try:
-            # Where the run's path leads by now the workers' user may decide: it is not asked again where there is a way
-            # through the open folder.
+            # The workers' user may have changed where the run's path leads: the path is not used where the open folder
+            # can be.
             inside = Path(f"/proc/self/fd/{folder_fd}")
             path = (inside if inside.is_dir() else self._directory.master) / name
             file = WrittenValueFile(path, Owner(None, self._directory.owner.gid), mode=0o640)
@@ -130,7 +135,7 @@ class MasterHome:
         return file
 
     def flush(self) -> None:
-        """Write out what has changed; raises ``OSError``."""
+        """Write out changed values; raises ``OSError``."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         self._board.cells[Cell.OWN_CPU_USER] = int(used.ru_utime * _NS)
         self._board.cells[Cell.OWN_CPU_SYSTEM] = int(used.ru_stime * _NS)
@@ -140,13 +145,13 @@ class MasterHome:
             file.flush()
 
     def close(self) -> None:
-        """Close the file, in a child that must not hold it."""
+        """Close the file in a child, which must not hold it."""
         os.close(self._file.fd)
         self.table.close()
 
 
 def _claim_master(folder_fd: int, owner: Owner) -> tuple[int, int]:
-    """Return the lowest number that no living master has, and its file, locked; raises ``OSError``."""
+    """Lock the lowest number that no living master has; return it and its file. Raises ``OSError``."""
     for number in range(_MOST_MASTERS):
         fd = _open_owned(folder_fd, f"m{number}", owner)
         try:

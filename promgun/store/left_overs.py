@@ -1,4 +1,4 @@
-"""What ended runs left behind: their private directories, swept when another run begins."""
+"""Removes the private directories of ended runs, when another run begins."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from promgun.store.run_directory import SLOTS, VERSION
 from promgun.store.slot_lock import is_any_slot_held
 from promgun.system.remove_tree import empty_folder, open_folder
 
-#: What a run's private directory is called, and one that is not finished.
+#: Names of a run's private directory, and of one that is still being made.
 PREFIX = "promgun-"
 UNFINISHED = ".promgun-"
 _UNFINISHED_AGE = 3600.0
 
 
 def sweep(place: Path, owner: Owner) -> list[Path]:
-    """Remove the private directories in ``place`` that belong to this user (for root: to root or to ``owner``) and that
-    no process holds; return them. Never waits and never fails.
+    """Remove the private directories in ``place`` that no process holds; return their paths.
+
+    Only those of this user are removed; root removes its own and those of ``owner``. Never waits and never fails.
     """
     swept = []
     ours: frozenset[int | None] = frozenset({os.geteuid(), owner.uid if os.geteuid() == 0 else None})
@@ -46,7 +47,7 @@ def _remove_left_over(path: Path, ours: frozenset[int | None]) -> bool:
         status = os.fstat(fd)
         if status.st_uid not in ours or not _is_left_over(path, fd, status):
             return False
-        # The version goes last: without it what is left would look like somebody else's.
+        # The version file goes last: a directory without it is not recognised as a left-over.
         empty_folder(fd, last=VERSION)
         path.rmdir()
     finally:
@@ -66,7 +67,7 @@ def _is_left_over(path: Path, fd: int, status: os.stat_result) -> bool:
 
 
 def has_workers(fd: int) -> bool:
-    """Whether workers of a run live, be its masters gone or not."""
+    """Whether workers of a run live, with or without a master."""
     try:
         slots_fd = open_folder(SLOTS, dir_fd=fd)
     except OSError:

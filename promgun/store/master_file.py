@@ -1,8 +1,8 @@
-"""The values of a master: private memory that goes out by ``pwrite``.
+"""The values of a master: private memory, written to a file by ``pwrite``.
 
-A master maps nothing: every worker would inherit the mapping, whatever the mode of the folder is, and could write into
-the book of a process with more rights. What it has is written at the end of each pass of its loop, before a fork and at
-its exit.
+A master maps no file: every worker would inherit the mapping, whatever the mode of the folder, and could write to the
+file of a process with more rights. The values are written at the end of each pass of the master's loop, before a fork
+and at exit.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _PAGE = 4096
 
 
 class MasterFile:
-    """Private memory with a file behind it; ``memory`` is what it held last, then zeros.
+    """Private memory with a file behind it; ``memory`` begins with the file's content, followed by zeros.
 
-    The file is read once, when it is opened: only masters write where it lies.
+    The file is read only once, when it is opened: only masters can write where it lies.
     """
 
     def __init__(self, fd: int, size: int) -> None:
@@ -27,7 +27,7 @@ class MasterFile:
         self.memory = memoryview(self._content)
 
     def flush(self, end: int) -> None:
-        """Write what has changed below byte ``end``; raises ``OSError``, and then writes it next time."""
+        """Write what has changed below byte ``end``; raises ``OSError``, and the next call writes it then."""
         for start in range(0, end, _PAGE):
             page = bytes(self._content[start : min(start + _PAGE, end)])
             if page != self._written[start : start + len(page)]:

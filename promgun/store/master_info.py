@@ -1,4 +1,4 @@
-"""What a master writes about itself beside its board: a small JSON file in the store, one a master."""
+"""The facts of a master besides its board: a small JSON file in the store, one a master."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MODE = 0o640
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterFacts:
-    """A master: ``slot`` is its number among masters, ``started`` is Unix seconds; addresses are as Gunicorn and
-    promgun print them.
+    """The facts of one master.
 
-    ``max_label_sets`` is 0 where the master does not say it.
+    ``slot`` is its number among masters, ``started`` is Unix seconds, addresses are as Gunicorn and promgun print them.
+    ``max_label_sets`` is 0 where the file does not say it.
     """
 
     slot: int
@@ -55,7 +55,7 @@ def write_facts(run: RunDirectory, facts: MasterFacts) -> Path:
 
 
 def read_facts(run: Path) -> Iterator[MasterFacts]:
-    """Yield the facts of every master that ever ran on the store, whatever of them can be read."""
+    """Yield the readable facts of every master that ever ran on the store."""
     with suppress(OSError), open_directory(run / MASTER) as directory_fd:
         for name in sorted(os.listdir(directory_fd)):
             if name.startswith("m") and name.endswith(".json"):
@@ -79,7 +79,7 @@ def _frozen(value: object) -> object:
 
 
 def _is_text(value: object) -> bool:
-    # JSON can spell halves of surrogate pairs, which no page can.
+    # JSON can express halves of surrogate pairs; a page in UTF-8 cannot.
     return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
 
 
@@ -87,7 +87,7 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, tuple) and all(map(_is_text, value))
 
 
-#: By annotation: what stands in the file is shown on the page, where a number for a text would be the end of it.
+#: By annotation: a check of each value, because the page shows them and a number in place of a text would break it.
 _KINDS: dict[str, Callable[[object], bool]] = {
     "int": lambda value: isinstance(value, int),
     "float": lambda value: isinstance(value, (int, float)),

@@ -1,4 +1,4 @@
-"""From rows to series: each number of a row under its family, sample and labels, buckets each for themselves."""
+"""Makes the series of our own families from rows: one for each number of a row, buckets included."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.row_reader import RowTotal
 from promgun.store.series import Series
 
-#: Returns those sets of a schema that count under another, with which: given labels and sets in the order of births.
+#: Given label names and label sets in the order of their births, returns those that are counted under another set, with
+#: that set.
 Fold = Callable[[Sequence[str], list[tuple[str, ...]]], dict[tuple[str, ...], tuple[str, ...]]]
-#: Label sets that are remembered, those that are gone included.
+#: The most label sets whose series are kept between readings, sets that no longer exist included.
 _MOST_REMEMBERED = 100_000
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class OwnSeries:
-    """Makes series of row totals again and again; a series is the same object each time."""
+    """Makes the series of row totals, for each reading; a series is the same object each time."""
 
     def __init__(self) -> None:
         self._series: dict[_Key, Series] = {}
         self._lists: dict[tuple[int, tuple[str, ...]], list[Series]] = {}
         self._round = 0
-        #: label sets that count under another, by family
+        #: how many label sets are counted under another, by family
         self.folded: dict[str, int] = {}
 
     def of(self, totals: Iterable[RowTotal], fold: Fold) -> list[Series]:
-        """Return the series of all rows; rows that are folded add up in the one that they are folded into."""
+        """Return the series of all rows; the numbers of a folded row are added to the row that it is folded into."""
         self._round += 1
         if len(self._lists) > _MOST_REMEMBERED:
             self._lists.clear()
@@ -89,7 +90,7 @@ class OwnSeries:
 
 @lru_cache(maxsize=256)
 def _samples(group: CellGroup) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
-    """Return the sample of each cell of a family, and the label of a bucket."""
+    """Return the sample name of each cell of a family, and the bucket's label where it has one."""
     if not group.bounds:
         return ((group.family, ()),)
     buckets = [(f"{group.family}_bucket", (("le", text),)) for text in _bucket_texts(group.bounds)]
@@ -97,9 +98,9 @@ def _samples(group: CellGroup) -> tuple[tuple[str, tuple[tuple[str, str], ...]],
 
 
 def complete(schema: RowSchema, numbers: tuple[float, ...]) -> Sequence[float]:
-    """Return the numbers of a row with first buckets filled in where they are not counted (``CellGroup.rest_of``).
+    """Return the numbers of a row with uncounted first buckets filled in (``CellGroup.rest_of``).
 
-    Never below 0: a copy can be made between a bucket and the counter.
+    Never below 0: a copy may have been made after the buckets were counted and before the counter was.
     """
     completed = list(numbers)
     first = schema.first_cells()
@@ -112,12 +113,12 @@ def complete(schema: RowSchema, numbers: tuple[float, ...]) -> Sequence[float]:
 
 
 def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, float]:
-    """Return the sums of a family of ours by the values of a label.
+    """Return the sums of one of our own families by the values of a label.
 
-    For ``le`` these are the buckets of a histogram, not cumulative; for an empty label, the requests of each slot.
+    For ``le`` these are the buckets of a histogram, not cumulative; for an empty label, the number of requests by slot.
     """
     sums: dict[str, float] = {}
-    # Rows of a schema follow one another, so what only the schema decides is looked up once.
+    # Rows of a schema are consecutive, so what depends on the schema alone is looked up once.
     for schema, rows in groupby(totals, attrgetter("schema")):
         first = schema.first_cells().get(family)
         if first is None:
@@ -141,5 +142,5 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
 
 @lru_cache(maxsize=256)
 def _bucket_texts(bounds: tuple[float, ...]) -> tuple[str, ...]:
-    """Return the values of ``le``, for bounds without the infinite one."""
+    """Return the values of ``le`` for ``bounds``, which do not contain the infinite one."""
     return tuple(map(go_string, (*bounds, math.inf)))

@@ -1,4 +1,4 @@
-"""Values that wait in private memory for a place in a file, and how they move there without losing an update."""
+"""Values that wait in private memory for a place in a file, and their move there without losing an update."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from promgun.store.board import Cell
 
-#: Cells and the indexes of values in them.
+#: Cells, and the indexes of some values in them.
 Places = tuple[Any, Sequence[int]]
-#: Told of the cells and indexes in which the owner of values goes on.
+#: Called with the cells and indexes at which values will be stored from now on.
 Placed = Callable[[Any, Sequence[int]], None]
 
 _NO_SPACE = frozenset(
@@ -21,11 +21,11 @@ _NO_SPACE = frozenset(
 
 
 class PendingValues:
-    """Values that have no place in a file yet: ``count`` cells, with a time stamp behind each where ``stamped``.
+    """Values without a place in a file yet: ``count`` cells, each followed by a time stamp if ``stamped``.
 
-    ``find`` is asked for the places and raises ``OSError`` while there are none; of one ``file`` that gave none nothing
-    more is tried in the same call. Counted values are added to what stands in the file; others (``replaces``: gauges)
-    take its place, unless nobody touched them.
+    ``find`` returns the places and raises ``OSError`` while there are none; one attempt to move values skips the rest
+    of a ``file`` after the first failure in it. Values that count are added to those in the file; others (``replaces``:
+    gauges) overwrite them, if they were ever set.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PendingValues:
         self._target: Places = (self.cells, self.indexes)
 
     def move(self, cells: Any, indexes: Sequence[int]) -> None:
-        """Go on in a file: new updates first, then what was gathered until now."""
+        """Move to the cells of a file: new updates go there first, then the values gathered so far are added."""
         self._target = (cells, indexes)
         self._placed(cells, indexes)
         if self._replaces:
@@ -64,11 +64,11 @@ class PendingValues:
                 cells[index + 1] = stamp
 
     def carry_over(self) -> None:
-        """Carry over what came since: a thread may have looked up the private cell just before the move."""
+        """Add later updates: a thread may have looked up the private cell just before the move."""
         cells, indexes = self._target
         for position, (private, index) in enumerate(zip(self.indexes, indexes, strict=True)):
             value, moved = self.cells[private], self._moved[position]
-            # NaN differs from itself, and nothing can be added to it.
+            # NaN differs from itself, and adding to it changes nothing.
             if value == moved or moved != moved:  # noqa: PLR0124 - the test for NaN
                 continue
             late = value - moved
@@ -77,10 +77,10 @@ class PendingValues:
 
 
 class PendingSeries:
-    """All values of a process that wait, in order; what has just moved is looked after once more."""
+    """All waiting values of a process, in order; those just moved are checked once more for late updates."""
 
     def __init__(self) -> None:
-        # Dictionaries because each step of theirs is atomic, whatever thread adds meanwhile.
+        # Dictionaries, because each operation on them is atomic, even while another thread adds.
         self._waiting: dict[PendingValues, None] = {}
         self._moved: dict[PendingValues, None] = {}
 
@@ -97,12 +97,12 @@ class PendingSeries:
         self._waiting[values] = None
 
     def clear(self) -> None:
-        """Forget everything: it belongs to the process that we were forked from."""
+        """Forget everything, in a forked child: the values belong to its parent."""
         self._waiting.clear()
         self._moved.clear()
 
     def move_in(self, lock: RLock) -> None:
-        """Move what finds a place now."""
+        """Move the values whose file can be had now."""
         for moved in list(self._moved):
             moved.carry_over()
             self._moved.pop(moved, None)
@@ -112,7 +112,7 @@ class PendingSeries:
                 continue
             with lock:
                 if values not in self._waiting:
-                    # another thread was faster
+                    # another thread moved it first
                     continue
                 try:
                     cells, indexes = values.find()
@@ -125,14 +125,14 @@ class PendingSeries:
 
 
 class StoreErrors:
-    """Errors of the store: which counter they go to, and one message an episode."""
+    """Counts errors of the store and logs one message an episode, from the first error until all values are stored."""
 
     def __init__(self) -> None:
         self._known = False
         self._unlogged = ""
 
     def note(self, error: OSError, path: object) -> Cell:
-        """Note an error; return the board's cell that counts it."""
+        """Note an error; return the cell of the board that counts such errors."""
         if not self._known:
             self._known = True
             self._unlogged = (
@@ -142,13 +142,13 @@ class StoreErrors:
         return Cell.ERRORS_NO_SPACE if error.errno in _NO_SPACE else Cell.ERRORS_PERMISSION
 
     def log_once(self, warn: Callable[[str], None] | None) -> None:
-        """Log what has not been logged yet, once there is a log."""
+        """Log the episode if that has not been done, and if there is a log."""
         if self._unlogged and warn is not None:
             message, self._unlogged = self._unlogged, ""
             warn(message)
 
     def forked(self) -> None:
-        """Leave it to the parent to log what happened before the fork."""
+        """Leave it to the parent to log errors from before the fork."""
         self._unlogged = ""
 
     def over(self) -> None:

@@ -14,9 +14,9 @@ Define = Callable[[str, str, Sequence[str], Sequence[str], str], None]
 
 
 class PlacedValues:
-    """Gives values their places by ``allocate``; ``lock`` guards every change of one (``store.values.Places``).
+    """Gives values their places by ``allocate``, under ``lock`` (see ``store.values.Places``).
 
-    ``define`` is told how the family of each new value is defined.
+    ``define`` is called with the definition of each new value's family.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class PlacedValues:
             place = value.place
             if place is None:
                 cells, indexes = self._allocate(value.prefix, (value.key,), value.placed)
-                # Unless a signal handler has used the value meanwhile: what it left in private memory moves later.
+                # Changes nothing if a signal handler has placed the value meanwhile; updates in private memory move
+                # later.
                 value.placed(cells, indexes)
                 place = cells, indexes[0]
         return place

@@ -1,4 +1,4 @@
-"""The store as one process sees it: its slot, its values, and who must be told when it forks."""
+"""The store as one process sees it: its slot, its values, and the listeners that are called after a fork."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _ROWS = "rows"
 
 
 class ProcessStore:
-    """Hands out float cells in the files of this process: a master's own, or those of the slot that it has.
+    """Hands out float cells in the files of this process: a master's own files, or those of its slot.
 
-    Nothing here raises into a request or a boot: what cannot be stored is counted, lives in private memory, and moves
-    into the files when they can be had (:meth:`retry`). Nothing below the workers' directories is opened before this
-    process runs as the workers' user.
+    Nothing here raises into a request or a boot: values that cannot be stored are counted, kept in private memory, and
+    moved into the files when that becomes possible (:meth:`retry`). Nothing below the workers' directories is opened
+    before this process runs as the workers' user.
     """
 
     def __init__(self, warn: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.directory: RunDirectory | None = None
         self.role = Role.OTHER
         self.warn = warn
-        #: the scoreboard of this process, always the same object between two forks; private memory at first
+        #: the scoreboard of this process, in private memory at first; the same object until the next fork
         self.board = Board()
         self._change = ExclusiveChange()
         self._clock = clock
@@ -62,7 +62,7 @@ class ProcessStore:
     # ---- set-up
 
     def open(self, directory: RunDirectory) -> None:
-        """Begin to use a run's directory, as a master; values made before move in."""
+        """Begin to use a run's directory, as a master; values made before move into its files."""
         self.directory = directory
         self.role = Role.MASTER
         os.environ[MULTIPROC_VARIABLE] = str(directory.multiproc)
@@ -82,11 +82,11 @@ class ProcessStore:
         return self._change.lock
 
     def publish(self) -> None:
-        """Make prometheus_client use our values, now or whenever it is imported."""
+        """Make prometheus_client use our values, now or when it is imported."""
         publish(value_class(self.values), self.app.watch)
 
     def on_detach(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` after a fork, when places handed out before must be asked for anew."""
+        """Call ``listener`` after a fork, when places handed out before are no longer valid."""
         self._listeners.append(listener)
 
     # ---- slots
@@ -99,20 +99,20 @@ class ProcessStore:
         return self._claims.number
 
     def reserve(self) -> SlotLock | None:
-        """Take a slot for the child that is forked next: it inherits the claim, siblings do not."""
+        """Take a slot for the child that is forked next; other children do not inherit the claim."""
         if self.directory is None:
             return None
         return self._claims.reserve(self.directory, lambda number: self.worker_table[number].ended)
 
     @property
     def worker_table(self) -> WorkerTable:
-        """What this master knows of its workers; in memory alone while it has no file."""
+        """What this master knows of its workers; only in memory while it has no file."""
         if isinstance(self._home, MasterHome):
             return self._home.table
         return WorkerTable(-1)
 
     def own_slot(self, role: Role | None = None) -> int | None:
-        """Return the number of this process, taking a slot if need be; ``None`` while that is impossible."""
+        """Return the number of this process, taking a slot if it has none; ``None`` while that is impossible."""
         if role is not None:
             self.role = role
             self.board.cells[Cell.ROLE] = role
@@ -123,7 +123,7 @@ class ProcessStore:
         return self.number
 
     def _find_home(self) -> ProcessHome:
-        """Return where this process stores, beginning there if need be; raises ``OSError`` while that is impossible."""
+        """Return where this process stores, opening it if need be; raises ``OSError`` while that fails."""
         home = self._home
         if home is None:
             directory = self.directory
@@ -157,10 +157,10 @@ class ProcessStore:
     # ---- places
 
     def allocate_row(self, schema: RowSchema, values: tuple[str, ...], placed: Placed) -> Places:
-        """Return cells and the indexes of a row's numbers in them; while there is no place they are private memory, and
-        ``placed`` is told of the place in the file later (:meth:`retry`). Never raises.
+        """Return cells, and the indexes of a row's numbers in them. Never raises.
 
-        Hold :attr:`lock` until what is returned is where ``placed`` would put it.
+        Without a place in a file the cells are private memory, and ``placed`` is called with the later place
+        (:meth:`retry`). Hold :attr:`lock` until the returned place is stored where ``placed`` would store it.
         """
 
         def find() -> Places:
@@ -178,7 +178,7 @@ class ProcessStore:
             return list(self._find_home().rows.table(schema).rows)
 
     def allocate(self, prefix: str, keys: Sequence[str], placed: Placed) -> Places:
-        """Return cells and the index of each key in a file in prometheus_client's format, as :meth:`allocate_row` does.
+        """Return cells and the index of each key in a file of prometheus_client's format; see :meth:`allocate_row`.
 
         ``prefix`` is the type as it stands in file names: ``counter``, ``histogram``, ``gauge_livesum`` …
         """
@@ -210,15 +210,15 @@ class ProcessStore:
     # ---- errors, what waits
 
     def count_error(self, error: OSError) -> None:
-        """Count what could not be stored. It is logged once an episode, by :meth:`retry`: here a lock may be held that
-        the log wants too.
+        """Count a value that could not be stored. :meth:`retry` logs it, once an episode: the caller may hold a lock
+        that the log needs too.
         """
         if error.errno != errno.EAGAIN:
             where = self.directory.path if self.directory is not None else ""
             self.board.cells[self._errors.note(error, where)] += 1
 
     def retry(self) -> None:
-        """Move what waits in private memory into the files, if they can be had now; tries at most once a second."""
+        """Move waiting values from private memory into the files where possible; tries at most once a second."""
         now = self._clock()
         if now - self._tried >= _RETRY_AFTER:
             self._tried = now
@@ -226,7 +226,7 @@ class ProcessStore:
             self._tend()
 
     def retry_now(self) -> None:
-        """Do the same at once: at the moment when a process becomes the workers' user."""
+        """Do the same without the limit, at the moment when a process becomes the workers' user."""
         self._errors.log_once(self.warn)
         with contextlib.suppress(OSError):
             self._find_home()
@@ -235,7 +235,7 @@ class ProcessStore:
             self._errors.over()
 
     def _tend(self) -> None:
-        """Look after the files of the slot and the links to them; what was found is logged once."""
+        """Repair the files of the slot and the links to them; what was found is logged once."""
         if self._upkeep is None:
             return
         with contextlib.suppress(OSError), self._change.begin():
@@ -251,7 +251,7 @@ class ProcessStore:
                 self.warn(warning)
 
     def flush(self) -> None:
-        """Write out what a master has: after each pass of its loop, before a fork, at its exit. Never raises."""
+        """Write out a master's values: after each pass of its loop, before a fork, at exit. Never raises."""
         if self._home is not None:
             try:
                 self._home.flush()

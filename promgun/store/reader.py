@@ -1,8 +1,8 @@
-"""The values of all slots, merged, at any moment, whatever state the files are in.
+"""Reads and merges the values of all slots, at any moment and whatever the state of the files.
 
-Our own families are rows (``store.row_reader``), the application's stand in files in prometheus_client's format
-(``store.file_follower``). A reading costs one read a file, and what has changed. Sums run in slot order, so no total
-ever sinks by a rounding error.
+Our own families are rows (``store.row_reader``); the application's are in files of prometheus_client's format
+(``store.file_follower``). A reading costs one read a file, plus the work for what has changed. Sums are made in slot
+order, so that no total decreases by a rounding error.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from promgun.store.series import Series, merge_gauge
 from promgun.store.slot_file import FILE_SIZE, data_end
 from promgun.system.safe_open import open_directory, open_regular
 
-#: By name and value of the label that is kept: for ``le`` the upper bound's text, for slots their number's.
+#: Sums by name, then by the value of the remaining label: a bound's text for ``le``, a slot's number for slots.
 Sums = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredValues:
-    """Every series that stands in a file, plus what the files take up and what could not be read.
+    """The result of a reading: every series, the size of the files, and the damage.
 
-    ``own`` are ours, ``series`` the application's; ``by_slot`` are the sums that go by slot, ``folded`` says how many
-    label sets of a family of ours count under another. ``corrupt`` counts damages found since the reader was made, each
-    once; ``complaints`` are those that were not logged yet.
+    ``own`` are our series, ``series`` the application's. ``by_slot`` are the requested sums by slot, ``folded`` is the
+    number of label sets of each of our families that are counted under another. ``corrupt`` counts damage found since
+    the reader was made, each once; ``complaints`` describe what was found since the last reading.
     """
 
     own: list[Series]
@@ -54,9 +54,9 @@ class StoredValues:
 
 @dataclass(frozen=True, slots=True)
 class SumBy:
-    """A sum to make, under ``name``: one family of ours over all slots and all labels but one.
+    """A sum to make, under ``name``: one family of ours, added up over all slots and over all labels but one.
 
-    ``label`` is ``le`` for the buckets of a histogram, each for itself, and empty where the sum is by slot.
+    ``label`` is ``le`` for the buckets of a histogram (not cumulative), and empty for a sum by slot.
     """
 
     name: str
@@ -65,7 +65,7 @@ class SumBy:
 
 
 class StoreReader:
-    """Reads one store again and again, from one thread at a time.
+    """Reads one store repeatedly, from one thread at a time.
 
     ``alive`` tells whether the owner of a slot lives, for gauges of live modes; ``sums`` are those that
     :meth:`read_sums` makes.
@@ -86,7 +86,9 @@ class StoreReader:
         self._row_bytes = 0
 
     def read(self, fold: Fold) -> StoredValues:
-        """Read and merge everything; never raises for what stands in the store. ``fold`` keeps the cap."""
+        """Read and merge everything; never raises because of the store's content. ``fold`` applies the cap on label
+        sets.
+        """
         self._round += 1
         totals = self._read_rows()
         files, size = self._row_files, self._row_bytes
@@ -120,7 +122,7 @@ class StoreReader:
             return ForeignReading()
         reading = self._children.read()
         if self._children.vanished:
-            # Nobody but this process knows what a file held that somebody removed: kept before this process ends.
+            # Only this process knows the content of a file that somebody removed: save it before the process ends.
             fold_dead(self._children.run, self._children)
         return reading
 
@@ -173,13 +175,13 @@ class StoreReader:
                 merge_gauge(series, value, cells[offset + 1])
 
     def read_sums(self) -> Sums:
-        """Return the sums; never raises either."""
+        """Return only the sums; never raises because of the store's content."""
         totals = self._read_rows()
         return {wanted.name: sum_by(totals, wanted.family, wanted.label) for wanted in self._sums}
 
 
 def _children_of(path: Path) -> ForeignReader | None:
-    """Return a reader of what children have written; ``None`` where there is no run."""
+    """Return a reader of the child processes' files; ``None`` where there is no run."""
     try:
         return ForeignReader(open_run(path))
     except OSError:
@@ -187,7 +189,7 @@ def _children_of(path: Path) -> ForeignReader | None:
 
 
 def families_of(series: Iterable[Series]) -> dict[str, list[Series]]:
-    """Group series by family; of two kinds under one name the first read is kept: a page may type a family once."""
+    """Group series by family; of two kinds under one name the first is kept: a page may give a family one type only."""
     families: dict[str, list[Series]] = {}
     for item in series:
         group = families.get(item.family)

@@ -1,4 +1,4 @@
-"""With whose rights a store is read: root does not parse what another user could have written."""
+"""Whose rights a store is read with: root does not parse files that another user can have written."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from promgun.system.safe_open import open_directory
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """A user and the one group of theirs that counts."""
+    """A user, and one group of theirs."""
 
     uid: int
     gid: int
 
 
 def rights_to_read(path: Path) -> Rights | None:
-    """Return with whose rights root reads the store that ``path`` is or has in it: those of the user who writes below
-    it. ``None``: with one's own, because this process is not root's or only root can write there. Never raises.
+    """Return whose rights root should read a store with: those of the user who can write below it.
+
+    ``path`` is the store or a directory that contains it. Returns ``None`` when the process may read with its own
+    rights, because it is not root's or because only root can write there. Never raises.
     """
     if os.geteuid() != 0:
         return None
@@ -31,7 +33,7 @@ def rights_to_read(path: Path) -> Rights | None:
 
 
 def _owners(path: Path) -> Iterator[Rights]:
-    """Yield who owns the parts of a store, workers first: whoever owns a folder decides what stands below it."""
+    """Yield the owners of a store's parts, workers first: the owner of a folder decides what stands below it."""
     for folder in (path / INNER / SLOTS, path / SLOTS, path / INNER, path):
         with suppress(OSError), open_directory(folder, follow=folder == path) as fd:
             status = os.fstat(fd)

@@ -1,12 +1,12 @@
 """Running requests on the scoreboard: up to 64 a slot, each in a region of fixed size behind the board's cells.
 
-A region is 256 bytes: text (method, route, client, request id and path in UTF-8, apart by NUL, cut to the bound), then
-three int64: phase, start (nanoseconds of ``CLOCK_MONOTONIC``, 0 when free) and busy. Text is looked at only when the
-phase says that there is some, and it is written before the phase is: what a reader or a master finds after SIGKILL is
-whole.
+A region is 256 bytes: text (method, route, client, request id and path in UTF-8, separated by NUL, cut to fit), then
+three int64: phase, start (nanoseconds of ``CLOCK_MONOTONIC``, 0 when free) and busy. The phase is written after the
+text and says whether there is any, so a reader, or a master after SIGKILL, never finds half a text.
 
-Busy is what the requests of this region took together, less the clock while one is running: one store begins a request
-and one ends it, so a copy of the cell is right at any instant. It is negative exactly while a request is running.
+Busy is the total time of this region's requests; while one is running, the current clock has to be added to it. One
+store to memory begins a request and one ends it, so a copy of the cell is right at any instant. It is negative exactly
+while a request is running.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ REGION_SIZE = 256
 TEXT_SIZE = REGION_SIZE - 24
 END = OFFSET + REGIONS * REGION_SIZE
 
-#: The same in cells; a region is known by its first cell.
+#: The same sizes in cells; a region is identified by the index of its first cell.
 FIRST = OFFSET // 8
 STEP = REGION_SIZE // 8
 LAST = END // 8
 PHASE, START, BUSY = TEXT_SIZE // 8, TEXT_SIZE // 8 + 1, TEXT_SIZE // 8 + 2
 _ALL = range(LAST - STEP, FIRST - STEP, -STEP)
-#: No region: all were taken.
+#: In place of a region, when all are taken.
 NOWHERE = -1
 
-#: ``describe(cells, 8 * region, text, phase, start)`` writes down what a request is, in this order: the text stands
-#: there before the phase says so.
+#: ``describe(cells, 8 * region, text, phase, start)`` writes a request's description, the text before the phase.
 describe = Struct(f"={TEXT_SIZE}sqq").pack_into
 
 
@@ -44,15 +43,13 @@ class Phase(IntEnum):
     QUEUED = 2
     APPLICATION = 3
     WRITING = 4
-    #: answered, and counted as such: what still runs is the iterable's ``close`` and Gunicorn's own hooks
+    #: answered and counted; only the iterable's ``close`` and Gunicorn's own hooks still run
     CLOSING = 5
 
 
 @dataclass(frozen=True, slots=True)
 class RunningRequest:
-    """A request that a worker is serving: ``start`` in nanoseconds of the monotonic clock; texts are harmless to
-    print.
-    """
+    """A request that a worker is serving: ``start`` in nanoseconds of the monotonic clock; texts are safe to print."""
 
     start: int
     phase: Phase
@@ -65,7 +62,7 @@ class RunningRequest:
     region: int = field(default=-1, compare=False)
 
     def age(self, now_ns: int) -> float:
-        """Return seconds since the request began."""
+        """Return the seconds since the request began."""
         return max(0, now_ns - self.start) / 1e9
 
     def __str__(self) -> str:
@@ -80,12 +77,12 @@ class RunningRequest:
 class RunningRequests:
     """The regions as their one writer, the worker, sees them; ``cells`` is the whole mapped file as int64.
 
-    ``cells`` changes when the board moves into its file: look it up again after anything that may switch threads.
+    ``cells`` changes when the board moves into its file: read the attribute again whenever threads may have switched.
     """
 
     def __init__(self, memory: Any) -> None:
         self.cells = memoryview(memory).cast("B").cast("q")
-        #: regions that nobody has, the lowest last: pop and append are atomic, so threads need no lock
+        #: free regions, the lowest last: pop and append are atomic, so threads need no lock
         self.free = list(_ALL)
 
     def clear(self) -> None:
@@ -95,11 +92,11 @@ class RunningRequests:
         self.free[:] = _ALL
 
     def look_at(self, memory: Any) -> None:
-        """Look at other memory from now on, and leave it as it is."""
+        """Use other memory from now on, without changing its content."""
         self.cells = memoryview(memory).cast("B").cast("q")
 
     def move(self, memory: Any) -> None:
-        """Go on in other memory; what is written down now goes along, and what threads still write meanwhile."""
+        """Use other memory from now on; running requests are copied to it, with what threads write meanwhile."""
         source, target = self.cells, memoryview(memory).cast("B").cast("q")
         copied = memoryview(bytes(source[FIRST:LAST])).cast("q")
         target[FIRST:LAST] = copied
@@ -115,7 +112,7 @@ class RunningRequests:
                 target[cell] = late
 
     def take(self, start: int, phase: int) -> int:
-        """Write down that somebody is reading or queued; return the region, ``NOWHERE`` when all are taken."""
+        """Record a request that is being read or is queued; return its region, ``NOWHERE`` when all are taken."""
         try:
             region = self.free.pop()
         except IndexError:
@@ -133,14 +130,14 @@ class RunningRequests:
 
 
 def busy_cells(data: bytes | bytearray | memoryview) -> list[int]:
-    """Return the busy cells of all regions in the content of a lock file; none of content that is too short."""
+    """Return the busy cells of all regions in a slot file's content; empty if the content is too short."""
     if len(data) < END:
         return []
     return memoryview(data)[:END].cast("B").cast("q")[FIRST + BUSY :: STEP].tolist()
 
 
 def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
-    """Yield the requests written down in the content of a lock file; what cannot be right is left out."""
+    """Yield the running requests in a slot file's content; invalid ones are left out."""
     whole = memoryview(data)[: len(data) - len(data) % 8].cast("B")
     cells = whole.cast("q")
     for number, region in enumerate(range(FIRST, min(LAST, len(cells) - STEP + 1), STEP)):
@@ -148,7 +145,7 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
         if start <= 0 or not Phase.READING <= phase <= Phase.CLOSING:
             continue
         if phase <= Phase.QUEUED:
-            # nothing is known of it yet: what stands there is the last request's
+            # nothing is known of it yet: the text is the last request's
             yield RunningRequest(start, Phase(phase), region=number)
             continue
         text = bytes(whole[region * 8 : region * 8 + TEXT_SIZE]).rstrip(b"\0").decode("utf-8", "replace")
@@ -157,8 +154,8 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
 
 
 def read_unanswered(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
-    """Yield the requests that were running and had not been answered; one that had not come to the application yet has
-    no texts, and begins at 0 where nothing says when.
+    """Yield the requests that were running and not answered. One that had not reached the application has no texts, and
+    its start is 0 when unknown.
     """
     described = {request.region: request for request in read_running(data)}
     for number, busy in enumerate(busy_cells(data)):
@@ -169,7 +166,5 @@ def read_unanswered(data: bytes | bytearray | memoryview) -> Iterator[RunningReq
 
 
 def harmless(text: str) -> str:
-    """Return ``text`` with everything that is not printable (control characters, line breaks, bidirectional marks) as
-    ``?``.
-    """
+    """Return ``text`` with ``?`` for everything unprintable (control characters, line breaks, bidirectional marks)."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""The rows of a slot as their one writer sees them: a fixed stretch of one mapped file, filled from the front."""
+"""The rows of a slot as their one writer sees them: a fixed part of one mapped file, filled from the front."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 from promgun.store.row_format import RowSchema, encode_row, encode_schema, scan_rows
 
 _HEAD = Struct("=Q")
-#: Bytes that are reserved in one step: a page takes about 3.5 µs on tmpfs.
+#: Bytes allocated in one step: a page takes about 3.5 µs on tmpfs.
 _STEP = mmap.PAGESIZE
 _MOST_SCHEMAS = 1 << 15
 
-#: Where the numbers of a row begin: float cells of the whole memory, and the index of the first.
+#: The place of a row's numbers: the float cells of the whole memory, and the index of the first number.
 RowPlace = tuple[Any, int]
 
 
 class RowFile:
-    """Appends rows to ``memory`` and hands out where their numbers are; places never move.
+    """Appends rows to ``memory`` and hands out the places of their numbers, which never move.
 
-    ``memory`` is the whole mapped file (or private memory), rows begin at byte ``start``. ``reserve(offset, size)``
-    makes bytes of the file really there and raises ``OSError`` when they cannot be: a sparse mapping kills its process
-    with SIGBUS when the file system is full. ``clock`` gives births, by which the cap on label sets goes: all processes
-    share it, and nobody sets it. Not safe against threads: hold the store's lock.
+    ``memory`` is the whole mapped file (or private memory); rows begin at byte ``start``. ``reserve(offset, size)``
+    allocates these bytes of the file and raises ``OSError`` when it cannot: a sparse mapping kills its process with
+    SIGBUS when the file system is full. ``clock`` gives the births that decide which label sets are folded; it must be
+    one that all processes share and nobody sets. Not thread-safe: hold the store's lock.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RowFile:
         self._adopt_rows()
 
     def _adopt_rows(self) -> None:
-        """Learn the rows of earlier owners, and clear what a killed one left behind their end."""
+        """Index the rows of earlier owners, and clear what a killed owner left behind the last whole one."""
         found = scan_rows(self._memory[: self._reserved], self._start, self._reserved)
         self.damaged = found.damaged
         self.end = found.end
@@ -68,11 +68,13 @@ class RowFile:
 
     @property
     def reserved(self) -> int:
-        """The end of the pages that are reserved: nothing was ever written behind it."""
+        """The end of the allocated pages: nothing was ever written behind it."""
         return self._reserved
 
     def table(self, schema: RowSchema) -> RowTable:
-        """Return the rows of a schema, writing a new schema down; raises ``OSError`` when there is no room."""
+        """Return the rows of a schema, writing the schema's record if it is new; raises ``OSError`` when there is no
+        room.
+        """
         table = self._tables.get(schema)
         if table is None:
             identity = self._identities + 1
@@ -84,7 +86,7 @@ class RowFile:
         return table
 
     def append(self, record: bytes) -> int:
-        """Write a record behind the last; return the offset behind it. Raises ``OSError`` when there is no room."""
+        """Write a record behind the last; return the offset of its end. Raises ``OSError`` when there is no room."""
         at, end = self.end, self.end + len(record)
         if end > len(self._memory):
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -92,7 +94,7 @@ class RowFile:
             upto = min(len(self._memory), -(-end // _STEP) * _STEP)
             self._reserve(self._reserved, upto - self._reserved)
             self._reserved = upto
-        # What makes it count comes last, in one store: who is killed before leaves nothing but what is written over.
+        # The word that makes it count is stored last: a kill before that leaves only bytes that are overwritten.
         self._memory[at + 8 : end] = record[8:]
         self.end = end
         self._words[at // 8] = _HEAD.unpack_from(record)[0]
@@ -109,9 +111,7 @@ class RowTable:
         self.rows: dict[tuple[str, ...], int] = {}
 
     def place(self, values: tuple[str, ...]) -> RowPlace:
-        """Return where the numbers of a row are, making it if it is not there; raises ``OSError`` when there is no
-        room.
-        """
+        """Return the place of a row's numbers, making the row if need be; raises ``OSError`` when there is no room."""
         file = self._file
         index = self.rows.get(values)
         if index is None:

@@ -1,15 +1,15 @@
-"""The on-disk format of rows: a label set with all its numbers, one behind the other in a slot's file.
+"""The on-disk format of rows: each is a label set with all its numbers, one behind the other in a slot's file.
 
-A record begins at a multiple of 8 and has a header of 16 bytes, native byte order: its magic and whole length (one
-64-bit store, written last, so that a writer that is killed leaves no half record), then the CRC-32 of what describes it
-and the id of its schema. Two kinds:
+A record begins at a multiple of 8 and has a header of 16 bytes in native byte order: magic and total length (one 64-bit
+store, written last, so that a killed writer leaves no half record), the CRC-32 of the body without the numbers, and the
+schema's id. There are two kinds:
 
-* a schema says which labels its rows have and which cells belong to which family, as JSON;
-* a row has its birth (nanoseconds of CLOCK_MONOTONIC, 64 bits), the lengths of its label values (16 bits each), the
-  values in UTF-8, and from the next multiple of 8 on its numbers, float64.
+* a schema: JSON that says which labels its rows have and which cells belong to which family;
+* a row: its birth (nanoseconds of CLOCK_MONOTONIC, 64 bits), the lengths of its label values (16 bits each), the values
+  in UTF-8, and from the next multiple of 8 on its numbers, float64.
 
-The checksum covers everything of a record but its magic, length and numbers. What cannot be right is stepped over to
-the next record.
+The checksum covers everything in a record but magic, length and numbers. Readers skip invalid bytes up to the next
+record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROW_MAGIC = 0x31524750  # b"PGR1"
 _MAGICS = (SCHEMA_MAGIC.to_bytes(4, "little"), ROW_MAGIC.to_bytes(4, "little"))
 #: No record of ours is longer: 64 KiB of label text and a few hundred numbers.
 LONGEST_RECORD = 1 << 18
-#: Bytes of a label value that are kept; what is longer is cut.
+#: The most bytes of a label value; longer ones are cut.
 LONGEST_VALUE = 1 << 12
 MOST_CELLS = 4096
 MOST_LABELS = 16
@@ -39,10 +39,11 @@ MOST_LABELS = 16
 
 @dataclass(frozen=True, slots=True)
 class CellGroup:
-    """The cells of one family in a row: a counter is one cell; a histogram with ``bounds`` has a cell a bucket, one for
-    ``+Inf`` and one for the sum. ``labels`` are those of the row's labels that the family has.
+    """The cells of one family in a row.
 
-    Where ``rest_of`` names a counter of the row, the first bucket is not counted: it is that counter less all others.
+    A counter has one cell. A histogram with ``bounds`` has a cell for each bucket, one for ``+Inf`` and one for the
+    sum. ``labels`` are those of the row's labels that the family has. If ``rest_of`` names a counter of the row, the
+    first bucket is not counted: readers subtract the other buckets from that counter.
     """
 
     family: str
@@ -58,10 +59,10 @@ class CellGroup:
 
 @dataclass(frozen=True, slots=True)
 class RowSchema:
-    """The labels of a kind of row, and the families whose cells follow one another in it.
+    """The labels of one kind of row, and the families whose cells follow one another in it.
 
-    ``cells`` says how many cells a row has, ``firsts`` which is the first of each family. All three are made once: a
-    schema is looked up for each new row.
+    ``cells`` is the number of cells of a row, ``firsts`` the first cell of each family. They and the hash are computed
+    once, because a schema is looked up for each new row.
     """
 
     labels: tuple[str, ...]
@@ -89,7 +90,7 @@ class RowSchema:
 
 @dataclass(frozen=True, slots=True)
 class RowHead:
-    """A row that stands in a file: its numbers are ``schema.cells`` float64 from byte ``numbers`` on."""
+    """The description of a row in a file: its numbers are ``schema.cells`` float64 from byte ``numbers`` on."""
 
     schema: RowSchema
     values: tuple[str, ...]
@@ -99,7 +100,7 @@ class RowHead:
 
 @dataclass(frozen=True, slots=True)
 class RowScan:
-    """What a walk over records found: the schemas by id, the rows, where the records end, how many were damaged."""
+    """The result of a walk over records: schemas by id, rows, the end of the records, the number of damaged ones."""
 
     schemas: dict[int, RowSchema]
     rows: list[RowHead]
@@ -115,7 +116,7 @@ def encode_schema(schema: RowSchema, identity: int) -> bytes:
 
 
 def encode_row(cells: int, identity: int, values: tuple[str, ...], birth: int) -> bytes:
-    """Return the record of a row of ``cells`` numbers, all 0; they are its last bytes."""
+    """Return the record of a row; its last bytes are its ``cells`` numbers, all 0."""
     texts = [value.encode("utf-8", "replace")[:LONGEST_VALUE] for value in values]
     body = _BIRTH.pack(birth) + b"".join([len(text).to_bytes(2, "little") for text in texts]) + b"".join(texts)
     return _record(ROW_MAGIC, identity, body, cells)
@@ -128,9 +129,9 @@ def _record(magic: int, identity: int, body: bytes, cells: int) -> bytes:
 
 
 def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int, RowSchema] | None = None) -> RowScan:
-    """Walk the records in ``data`` from ``start`` to ``end``; never raises. ``schemas`` are those found before.
+    """Walk the records in ``data`` from ``start`` to ``end``; ``schemas`` are those found before. Never raises.
 
-    A header of zeros is the end, whatever ``end`` says.
+    A header of zeros ends the walk before ``end``.
     """
     known = dict(schemas or {})
     rows: list[RowHead] = []
@@ -174,7 +175,7 @@ def _read_record(
 
 
 def parse_schema(body: bytes) -> RowSchema | None:
-    """Return the schema that a record spells, ``None`` when it spells none."""
+    """Return the schema in a record's body; ``None`` when it is not valid."""
     try:
         raw = json.loads(body.rstrip(b"\0"))
         labels, groups = raw
@@ -228,7 +229,7 @@ def _parse_row(schema: RowSchema, body: bytes, numbers: int) -> RowHead | None:
 
 
 def _next_record(view: memoryview, position: int, limit: int) -> int:
-    """Return where the next record may begin from ``position`` on, else where nothing but zeros follows."""
+    """Return where the next record may begin, from ``position`` on, or where nothing but zeros follows."""
     data = bytes(view[position:limit])
     best = -(-len(data.rstrip(b"\0")) // 8) * 8
     for magic in _MAGICS:

@@ -1,6 +1,6 @@
-"""The rows of all slots, added up: what does not change between two readings is not looked at again.
+"""Adds up the rows of all slots; what did not change since the last reading is not parsed again.
 
-Sums run by the order of the files, so the order of float additions is fixed, and no total ever sinks by a rounding
+Sums are made in the order of the files, so the order of float additions is fixed, and no total decreases by a rounding
 error.
 """
 
@@ -17,7 +17,7 @@ from promgun.store.row_format import RowHead, RowSchema, scan_rows
 Numbers = tuple[float, ...]
 Unpack = Callable[[bytes, int], Numbers]
 _PAGE = 4096
-#: What all files together may hold: bytes, files, schemas and label sets. What is beyond is left out, and counted once.
+#: The limits of all files together: bytes, files, schemas and label sets. The rest is left out, and counted once.
 MOST_BYTES = 64 << 20
 MOST_FILES = 4096
 MOST_SCHEMAS = 256
@@ -26,21 +26,22 @@ MOST_SETS = 50_000
 
 @dataclass(slots=True, eq=False)
 class RowTotal:
-    """A label set over all files: its numbers, by cell of its schema, and the earliest birth (nanoseconds of the
-    monotonic clock).
+    """A label set over all files: its total numbers, by cell of its schema, and its earliest birth.
+
+    A birth is in nanoseconds of the monotonic clock.
     """
 
     schema: RowSchema
     values: tuple[str, ...]
     birth: int
     numbers: Numbers = ()
-    #: by the order of its file
+    #: the numbers in each file, by the file's ``order``
     parts: dict[int, Numbers] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _KnownFile:
-    """What is known of a file: which one it is, its last content, how far it was parsed, and its rows by offset."""
+    """The known state of a file: its identity, its last content, how far it was parsed, and its rows with offsets."""
 
     identity: object
     end: int
@@ -55,7 +56,7 @@ class _KnownFile:
 class RowContent:
     """A file of rows at one moment.
 
-    ``order`` is its place in every sum and finds it again, ``identity`` tells it from another at that place, and rows
+    ``order`` is its position in every sum and its key; ``identity`` tells it from an earlier file with that key. Rows
     begin at byte ``start`` of ``data``.
     """
 
@@ -66,7 +67,7 @@ class RowContent:
 
 
 class RowReader:
-    """Adds up rows again and again. ``corrupt`` counts records and rows that could not be right, each once."""
+    """Adds up rows, reading after reading. ``corrupt`` counts invalid records and rows, each once."""
 
     def __init__(self) -> None:
         self.corrupt = 0
@@ -79,9 +80,9 @@ class RowReader:
         self._held = 0
 
     def read(self, contents: Iterable[RowContent]) -> list[RowTotal]:
-        """Return the totals of every label set in ``contents``, by schema; never raises for what stands there.
+        """Return the totals of every label set in ``contents``, by schema; never raises because of their content.
 
-        Of a file that is missing what it held last stays: its owner makes it again.
+        A missing file keeps its last values: its owner makes it again.
         """
         self._held = sum(len(file.data) for file in self._files.values())
         for content in contents:
@@ -122,7 +123,7 @@ class RowReader:
         if data == known.data:
             return
         found = scan_rows(data, known.end, len(data), known.schemas)
-        # What was found before is not walked over again: each damage counts once.
+        # Records found before are not parsed again, so each damage counts once.
         self.corrupt += found.damaged
         known.end, known.schemas = found.end, found.schemas
         changed = _changed_pages(known.data, data)
@@ -141,7 +142,7 @@ class RowReader:
             self._read_row(known, order, row.numbers, unpack, fresh)
 
     def _count_left_out(self, known: _KnownFile | None) -> None:
-        """Count once that something of a file is beyond the limits; for all files that were never read together."""
+        """Count once that part of a file is beyond the limits; files that were never read count once together."""
         if known is None:
             self.corrupt += not self._full
             self._full = True
@@ -151,7 +152,7 @@ class RowReader:
 
     def _read_row(self, known: _KnownFile, order: int, offset: int, unpack: Unpack, total: RowTotal) -> None:
         if offset + 8 * total.schema.cells > len(known.data):
-            # cut short: what it held last stays
+            # the file was cut: the row keeps its last numbers
             return
         numbers = unpack(known.data, offset)
         if min(numbers) < 0 or not math.isfinite(sum(numbers)):
@@ -163,7 +164,7 @@ class RowReader:
         self._changed.add(total)
 
     def _total_of(self, row: RowHead) -> RowTotal | None:
-        """Return the total that a row counts in; ``None`` when there are too many."""
+        """Return the total that a row is added to; ``None`` when there are too many label sets."""
         if row.schema not in self._schemas and len(self._schemas) >= MOST_SCHEMAS:
             return None
         schema = self._schemas.setdefault(row.schema, row.schema)
@@ -179,7 +180,7 @@ class RowReader:
 
 
 def _changed_pages(before: bytes, after: bytes) -> set[int]:
-    """Return the pages in which two contents differ, those that only one has included."""
+    """Return the pages in which two contents differ, including pages that only one of them has."""
     old, new = memoryview(before), memoryview(after)
     return {
         start // _PAGE

@@ -7,8 +7,8 @@
       client/         0700, the workers' user
         multiproc/    what PROMETHEUS_MULTIPROC_DIR names
 
-What root writes lies where only root writes. Below ``slots`` and ``client`` root opens next to nothing, by descriptors
-and through no link (``docs/explanation/store.md``).
+Only root writes where root's own files lie. Below ``slots`` and ``client`` root opens next to nothing, and then by
+descriptors and through no link (``docs/explanation/store.md``).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from promgun.system.remove_tree import empty_folder, open_folder
 from promgun.system.safe_open import open_regular
 
 FORMAT = "promgun store 2\n"
-#: Where prometheus_client writes its files, and its multiprocess collector reads them.
+#: The folder in which prometheus_client writes its files and its multiprocess collector reads them.
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 MASTER, SLOTS, CLIENT, MULTIPROC, VERSION = "master", "slots", "client", "multiproc", "version"
-#: A link that says which other directory stock readers look into.
+#: A symbolic link to the second directory for stock readers, if there is one.
 SECOND_CLIENT = "second_client"
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryIdentity:
-    """Which directory it is, whatever its path leads to by now."""
+    """The identity of a directory, which does not change when its path leads elsewhere."""
 
     device: int
     inode: int
@@ -46,9 +46,9 @@ class DirectoryIdentity:
 
 
 class RunDirectory:
-    """A run's directory, held open and locked by this process and whoever it forks.
+    """A run's directory, held open and locked by this process and its forks.
 
-    ``private`` ones are removed by the last master to leave. ``second_client`` is the directory that the user named, by
+    A ``private`` one is removed by the last master to leave. ``second_client`` is the directory that the user named by
     ``--metrics-dir`` or an inherited ``PROMETHEUS_MULTIPROC_DIR``: the application's files are linked there too.
     """
 
@@ -63,25 +63,25 @@ class RunDirectory:
 
     @property
     def multiproc(self) -> Path:
-        """What ``PROMETHEUS_MULTIPROC_DIR`` names."""
+        """The directory that ``PROMETHEUS_MULTIPROC_DIR`` names."""
         return self.path / CLIENT / MULTIPROC
 
     @property
     def master(self) -> Path:
-        """Where masters write."""
+        """The directory in which masters write."""
         return self.path / MASTER
 
     @property
     def own_master(self) -> Path:
-        """The same for a master that writes there by path: it leads through the open directory, so nobody who owns a
-        directory above can put another in its place. Where there is no /proc it is :attr:`master`.
+        """:attr:`master` as a path through the open directory, so that nobody can redirect a master's writes by
+        replacing a directory above. Where there is no /proc it is :attr:`master` itself.
         """
         descriptor = Path(f"/proc/self/fd/{self.fd}")
         return descriptor / MASTER if descriptor.exists() else self.master
 
     @property
     def slots(self) -> Path:
-        """Where workers write."""
+        """The directory in which workers write."""
         return self.path / SLOTS
 
     @property
@@ -91,7 +91,7 @@ class RunDirectory:
 
     @property
     def is_open_to_me(self) -> bool:
-        """Whether this process runs as the workers' user: before, it opens nothing that they can have put there."""
+        """Whether this process runs as the workers' user; before that, it opens nothing that they can write."""
         return self.owner.uid is None or os.geteuid() == self.owner.uid
 
     def open_master(self) -> int:
@@ -103,13 +103,13 @@ class RunDirectory:
         return open_folder(SLOTS, dir_fd=self.fd) if self.fd >= 0 else open_folder(self.slots)
 
     def leave_to_masters(self) -> None:
-        """Let go of the lock, in a worker: its slot's lock shows that it lives."""
+        """Release the lock, in a worker: its slot's lock shows that it lives."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def close_in_this_process(self) -> None:
-        """Make this process the one that closes the directory (``--daemon`` forks after it was made)."""
+        """Make this process the one that closes the directory: ``--daemon`` forks after the directory was made."""
         self._owner_pid = os.getpid()
 
     @property
@@ -118,13 +118,13 @@ class RunDirectory:
         return os.getpid() == self._owner_pid
 
     def give_to(self, owner: Owner) -> None:
-        """Let ``owner`` be the workers' user; raises ``OSError``."""
+        """Make ``owner`` the workers' user; raises ``OSError``."""
         self.owner = owner
         _make_parts(self.fd, owner)
         self._give_master_files()
 
     def _give_master_files(self) -> None:
-        """Let the workers' group read what a master made before it knew who the workers are."""
+        """Let the workers' group read files that a master made before it knew the workers' user."""
         folder_fd = self.open_master()
         try:
             for name in os.listdir(folder_fd):
@@ -138,9 +138,10 @@ class RunDirectory:
             os.close(folder_fd)
 
     def restore_client(self) -> None:
-        """Give the workers a client directory again that code of root's, such as a configuration file, has remade.
+        """Give the client directory back to the workers after code that runs as root, such as a configuration file,
+        remade it.
 
-        Never raises. One that is missing the workers make themselves.
+        Never raises. A missing directory is made by the workers themselves.
         """
         with contextlib.suppress(OSError):
             client_fd = open_folder(CLIENT, dir_fd=self.fd)
@@ -156,8 +157,8 @@ class RunDirectory:
                 os.close(client_fd)
 
     def close(self) -> None:
-        """Leave; the last one out removes a private directory. Only the process that owns it acts: workers run this
-        too.
+        """Leave the directory; the last process to leave removes a private one. Does nothing in processes that do not
+        own it: workers run this too.
         """
         if not self.is_mine:
             return
@@ -176,12 +177,12 @@ class RunDirectory:
 
 
 def fill(fd: int, owner: Owner, second_client: Path | None) -> None:
-    """Make an open, empty directory that of a run; raises ``OSError``."""
+    """Set up an open, empty directory as a run's; raises ``OSError``."""
     os.fchmod(fd, 0o711)
     version = os.open(VERSION, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=fd)
     try:
         os.fchmod(version, 0o644)
-        # On a full file system the server serves without it: what stands there is for people, and for later versions.
+        # Not fatal on a full file system: the version file is for people, and for later versions.
         with contextlib.suppress(OSError):
             os.write(version, FORMAT.encode())
     finally:
@@ -208,7 +209,7 @@ def _make_client(fd: int, owner: Owner) -> None:
 
 
 def _make_folder(parent_fd: int, name: str, mode: int, owner: Owner, *, keep: bool = False) -> int:
-    """Make a folder if it is missing, with this mode whatever the umask is, and give one of root's to its owner."""
+    """Make a folder of this mode, whatever the umask is, if it is missing, and give one of root's to ``owner``."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent_fd)
     fd = open_folder(name, dir_fd=parent_fd)

@@ -1,4 +1,4 @@
-"""Where a run's directory is made: privately, or below a directory that the user named."""
+"""Makes a run's directory: a private one, or one below a directory that the user named."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from promgun.store.run_directory import MASTER, SECOND_CLIENT, SLOTS, DirectoryI
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
 from promgun.system.remove_tree import empty_folder, open_folder
 
-#: Below a directory that the user names, the run has one of its own: what is in the user's may be wiped at any moment.
+#: The run's own directory below one that the user names, whose content others may wipe at any moment.
 INNER = ".promgun"
-#: Room that shared memory must have before we choose it: a container's default /dev/shm is 64 MiB.
+#: The free space that shared memory must have to be chosen: a container's default /dev/shm is 64 MiB.
 _LEAST_FREE = 8 << 20
 _ONLY_ROOT = "They could put another in its place: name one whose folders only root may write, e.g. in /run"
 _ANOTHER = "Name another directory with --metrics-dir DIR, or leave the option out for a private one"
 
 
 def create_private(owner: Owner, places: list[Path] | None = None, second_client: Path | None = None) -> RunDirectory:
-    """Make a private directory in shared memory or the temporary folder, after sweeping left-overs there.
+    """Make a private directory in shared memory or the temporary folder, after removing left-overs there.
 
-    Raises :class:`StoreError` when no place can hold it.
+    Raises :class:`StoreError` when none of these places can hold it.
     """
     places = _candidates() if places is None else places
     for place in places:
@@ -51,7 +51,7 @@ def create_private(owner: Owner, places: list[Path] | None = None, second_client
 
 
 def _finish(unfinished: Path, owner: Owner, second_client: Path | None) -> RunDirectory:
-    # Complete and locked before it gets its name, so that no sweep elsewhere takes it for a left-over.
+    # It is complete and locked before it gets its final name, so that no other run's sweep takes it for a left-over.
     fd = open_folder(unfinished)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -78,10 +78,10 @@ def _has_room(place: Path) -> bool:
 
 
 def take_over(path: Path, owner: Owner) -> RunDirectory:
-    """Make the run's directory below one that the user named, which is made if missing; a left-over of an ended run is
-    emptied, one of a live run refused.
+    """Make the run's directory below one that the user named, which is made if missing.
 
-    Raises :class:`StoreError`: not a directory, another's, not writable, in use, or open to others.
+    A left-over of an ended run is emptied, the directory of a live run is refused. Raises :class:`StoreError` when the
+    named path is not a directory, belongs to another user, cannot be written, is in use, or is open to others.
     """
     outer_fd = _open_named(path, owner)
     try:
@@ -93,7 +93,7 @@ def take_over(path: Path, owner: Owner) -> RunDirectory:
 
 
 def check_named(path: Path, owner: Owner) -> None:
-    """Raise the :class:`StoreError` of :func:`take_over`, one in use excepted; nothing is made or locked."""
+    """Raise the same :class:`StoreError` as :func:`take_over`, except for one in use; makes and locks nothing."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -117,8 +117,8 @@ def _unusable(path: Path, error: OSError) -> StoreError:
 
 
 def _open_named(path: Path, owner: Owner) -> int:
-    """Return a descriptor of the directory that the user named, after its owner and mode are found right."""
-    # before anything is made there
+    """Return a descriptor of the directory that the user named, once its owner and mode have been checked."""
+    # check the folders above before anything is made there
     _refuse_above(path)
     try:
         with contextlib.suppress(FileExistsError):
@@ -138,7 +138,7 @@ def _open_named(path: Path, owner: Owner) -> int:
 
 
 def _refuse_unsafe(path: Path, status: os.stat_result, owner: Owner) -> None:
-    # The owner of a sticky folder may still rename what others have in it: it must be root's, or be allowed anyway.
+    # The owner of a sticky folder can rename others' entries in it: it must be root, or a user who may do so anyway.
     sticky = bool(status.st_mode & stat.S_ISVTX)
     allowed = {os.geteuid(), *([owner.uid] if os.geteuid() == 0 else []), *([0] if sticky else [])}
     if status.st_uid not in allowed:
@@ -154,7 +154,7 @@ def _refuse_unsafe(path: Path, status: os.stat_result, owner: Owner) -> None:
 
 
 def _refuse_above(path: Path) -> None:
-    """Refuse, for a root master, what lies where others may put another in the place of a folder above it."""
+    """Refuse, for a root master, a path with a folder above it that others than root could replace."""
     for folder in path.resolve().parents if os.geteuid() == 0 else ():
         if folder.exists() and _others_may_write(folder.stat()):
             raise StoreError(
@@ -164,7 +164,7 @@ def _refuse_above(path: Path) -> None:
 
 
 def _others_may_write(status: os.stat_result) -> bool:
-    """Whether others than root could put something else in the place of what root has in a folder."""
+    """Whether others than root could replace what root has made in a folder."""
     if status.st_uid != 0:
         return True
     by_others = bool(status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != 0))
@@ -217,8 +217,9 @@ def attach(
     private: bool,
     second_client: Path | None = None,
 ) -> RunDirectory:
-    """Join the directory of the master that executed us (SIGUSR2): shared lock, nothing wiped. Raises
-    :class:`StoreError`.
+    """Join the directory of the old master, which executed this one (SIGUSR2): shared lock, nothing wiped.
+
+    Raises :class:`StoreError`.
     """
     try:
         fd = open_folder(path)
@@ -242,7 +243,7 @@ def attach(
 
 
 def open_run(path: Path) -> RunDirectory:
-    """Return a run's directory for reading: it is not locked, and the user of its slots is the one who may write.
+    """Return a run's directory for reading, without a lock; its ``owner`` is the user of its slots.
 
     Raises ``OSError``.
     """
@@ -259,10 +260,10 @@ def open_run(path: Path) -> RunDirectory:
 
 
 def find_run(path: Path) -> Path | None:
-    """Return the run's directory that ``path`` is or, named by ``--metrics-dir``, has in it; ``None`` for neither.
+    """Return the run's directory that ``path`` is, or has in it when ``--metrics-dir`` named ``path``; else ``None``.
 
-    Raises ``OSError`` when there is no such directory, or nothing in it may be looked at. It need not be readable: of a
-    run's directory workers may only look at what they know the name of.
+    Raises ``OSError`` when there is no such directory, or when nothing in it may be opened. It need not be readable:
+    workers cannot list a run's directory, only open entries whose names they know.
     """
     os.stat(path)
     if _is_folder(path / SLOTS) and _is_folder(path / MASTER):

@@ -1,4 +1,4 @@
-"""Copies of all boards of a run, as anybody may read them who may open the files: nothing is mapped or followed."""
+"""Reads copies of all boards of a run, for any process that may open the files; maps nothing, follows no link."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ATTEMPTS = 5
 
 
 def master_slot(number: int) -> int:
-    """Return the number by which a master's board is told from those of slots: negative."""
+    """Return the number that stands for a master's board among those of slots: a negative one."""
     return -1 - number
 
 
 def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
-    """Return a slot's board with what masters know of its worker, which goes before what the worker says of itself."""
+    """Return a slot's board combined with what masters know of its worker; the masters' word prevails."""
     if row is None:
         return view
     if row.pid == view[Cell.PID]:
@@ -56,7 +56,7 @@ def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
 
 
 def read_views(run: Path) -> Iterator[BoardView]:
-    """Yield every board of a run: masters', then slots' in order, joined with what masters know."""
+    """Yield every board of a run: masters' first, then slots' in order, each combined with what masters know."""
     rows = read_worker_rows(run)
     for part, pattern, number_of in ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int)):
         try:
@@ -95,7 +95,7 @@ def read_board(folder_fd: int, slot: int) -> BoardView | None:
 def read_slot_board(directory: RunDirectory, number: int) -> BoardView | None:
     """Return a copy of a slot's board as its owner wrote it; ``None`` when there is none.
 
-    Safe for root: the file is found in an open directory, through no link, and nothing in it is believed.
+    Safe for root: the file is opened in an open directory, through no link, and its content is checked.
     """
     try:
         slots_fd = directory.open_slots()
@@ -108,7 +108,7 @@ def read_slot_board(directory: RunDirectory, number: int) -> BoardView | None:
 
 
 def _read(folder_fd: int, name: str, slot: int) -> BoardView | None:
-    """Return a copy of a board, taken again a few times while a change of it is under way."""
+    """Return a copy of a board; tries a few more times while a change of it is under way."""
     view = None
     for _ in range(_ATTEMPTS):
         taken = monotonic_ns()
@@ -133,8 +133,9 @@ def _beginning(folder_fd: int, name: str) -> bytes:
 
 
 def read_worker_rows(run: Path) -> dict[int, WorkerRow]:
-    """Return what masters know of the workers in their slots: figures of all masters together, the rest of the one that
-    forked last.
+    """Return what masters know of the workers in their slots.
+
+    Usage is added up over all masters; everything else is from the master that forked last.
     """
     rows: dict[int, WorkerRow] = {}
     try:

@@ -1,4 +1,4 @@
-"""A series of the page while it is put together."""
+"""A series of the page while its value is being merged."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FIRST = {"min": min, "livemin": min, "max": max, "livemax": max}
 
 @dataclass(slots=True)
 class Series:
-    """One series of the page: its family, sample name and labels, and where its total is gathered.
+    """One series of the page: family, sample name, labels, and the total so far.
 
-    ``names`` are those of the labels, in order, without ``le``. ``group`` is the labels without ``le``, ``upper`` the
-    bucket's bound: ``None`` without one, NaN for one that is no number.
+    ``names`` are the label names in order, without ``le``. ``group`` is the labels without ``le``; ``upper`` is the
+    bucket's bound, ``None`` without ``le``, NaN when ``le`` is not a number.
     """
 
     family: str
@@ -40,7 +40,7 @@ class Series:
 
 
 def owner_label(names: Iterable[str]) -> str:
-    """Return the label that tells whose a series is: as in our own families, unless it has a label of that name."""
+    """Return the name of the label for the owning process: as in our families, unless ``names`` has it already."""
     return "pid" if "worker_id" in names else "worker_id"
 
 
@@ -59,7 +59,7 @@ def merge_gauge(series: Series, value: float, stamp: float) -> None:
 
 
 def number(text: str) -> float:
-    """Return the number that a text spells, NaN for one that spells none."""
+    """Return the number that a text spells, NaN if it spells none."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The application's series by key, each once: as many as one page may have, under names that can stand on one."""
+"""A table of the application's series by key, limited in size and to names and labels that a page can contain."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from promgun.store.format import SeriesKey
 from promgun.store.series import Series, number, owner_label
 
-#: Series that one page may have; a family that has more than there is room for is left out as a whole.
+#: The most series of one page; a family that does not fit is left out as a whole.
 MOST_SERIES = 50_000
 TOO_MANY = f"more than the {MOST_SERIES:,} series of one page"
-#: What may follow the family's name in a sample's.
+#: The suffixes of sample names, by kind.
 _SUFFIXES = {
     "counter": frozenset({"_total", "_created", ""}),
     "histogram": frozenset({"_bucket", "_sum", "_count", "_created"}),
@@ -21,12 +21,12 @@ _SUFFIXES = {
 
 
 class SeriesTable:
-    """Series by the kind of their file, their key, and whose they are where each process has its own."""
+    """Series by the kind of their file, their key, and their owner where each process has its own."""
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, str], Series] = {}
         self._families: set[tuple[str, str]] = set()
-        #: families that are not whole, by kind and name
+        #: families that did not fit or have an invalid series, by kind and name
         self._cut: set[tuple[str, str]] = set()
 
     @property
@@ -35,12 +35,12 @@ class SeriesTable:
         return len(self._series) >= MOST_SERIES
 
     def whole_families(self) -> Iterator[Series]:
-        """Yield every series but those of families that are not whole, in the order in which they were found."""
+        """Yield every series but those of incomplete families, in the order in which they were found."""
         cut = self._cut
         return (series for series in self._series.values() if not cut or (series.kind, series.family) not in cut)
 
     def make_room(self, held: Iterable[Series]) -> None:
-        """Forget series that no file holds any more, once there is no room for others."""
+        """When the table is full, forget series that no file has any more."""
         if self.is_full:
             kept = {id(series) for series in held}
             self._series = {key: series for key, series in self._series.items() if id(series) in kept}
@@ -48,9 +48,9 @@ class SeriesTable:
             self._cut &= self._families
 
     def find(self, kind: str, key: str, parsed: SeriesKey | None, owner: str) -> Series | None:
-        """Return the series that a key spells; ``None`` when no metric of that kind is called so, or there is no room.
+        """Return the series of a key; ``None`` when the key is invalid for this kind, or when there is no room.
 
-        ``owner`` is the label ``pid`` of a gauge that each process has for itself, else empty.
+        ``owner`` is the value of the label ``pid`` for a gauge that each process has for itself, else empty.
         """
         identity = (kind, key, owner)
         series = self._series.get(identity)
@@ -88,9 +88,10 @@ class SeriesTable:
 
 
 def _can_be_labels(kind: str, labels: Mapping[str, str]) -> bool:
-    """Whether a page with these labels can be parsed: a reader refuses all of one that it cannot.
+    """Whether a page with these labels can be parsed: one bad label makes a reader refuse the whole page.
 
-    Names that begin with two underscores are Prometheus' own; prometheus_client 0.26 neither takes nor parses them.
+    Names that begin with two underscores are reserved by Prometheus; prometheus_client 0.26 neither accepts nor parses
+    them.
     """
     if any(not name or name.startswith("__") for name in labels):
         return False
@@ -98,5 +99,5 @@ def _can_be_labels(kind: str, labels: Mapping[str, str]) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Return ``text`` without halves of surrogate pairs: JSON can spell them, no page can."""
+    """Return ``text`` without halves of surrogate pairs: JSON can express them, a page in UTF-8 cannot."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -11,7 +11,7 @@ from promgun.store.slot_lock import SlotLock, claim_slot
 
 
 class SlotClaims:
-    """Claims of one process, handed on by forks: a child keeps the one that was taken for it and no other."""
+    """The claims of one process. A forked child keeps the claim that was taken for it, and no other."""
 
     def __init__(self) -> None:
         self._own: SlotLock | None = None
@@ -20,11 +20,11 @@ class SlotClaims:
 
     @property
     def number(self) -> int | None:
-        """The number of the own slot, ``None`` without one."""
+        """The number of this process's own slot, ``None`` without one."""
         return self._own.number if self._own is not None else None
 
     def own(self, directory: RunDirectory) -> SlotLock:
-        """Return the own slot, taking one if need be; raises ``OSError``."""
+        """Return this process's own slot, taking one if need be; raises ``OSError``."""
         if self._own is None:
             self._own = _claim(directory)
         return self._own
@@ -32,13 +32,13 @@ class SlotClaims:
     def reserve(self, directory: RunDirectory, ended_at: Callable[[int], int]) -> SlotLock | None:
         """Take a slot for the child that is forked next; ``None`` while there is none.
 
-        ``ended_at`` says when a slot's last owner ended, on the monotonic clock, 0 where that is not known.
+        ``ended_at`` takes a slot's number and returns when its last owner ended, on the monotonic clock, 0 if unknown.
         """
         try:
-            # Of these somebody may have deleted the lock files: whoever looks there finds the slots free.
+            # Claimed slots are excluded by number, because somebody may have deleted their lock files.
             lock = _claim(directory, {held.number for held in self._all if held.fd is not None})
         except OSError:
-            # The child will try for itself, and count what it cannot store.
+            # The child will try for itself, and count values that it cannot store.
             return None
         lock.owner_ended_at = ended_at(lock.number)
         self._all.add(lock)
@@ -52,11 +52,11 @@ class SlotClaims:
             lock.free()
 
     def after_fork_in_parent(self) -> None:
-        """The child has what was reserved for it."""
+        """Forget the reservation, which the child has now."""
         self._next = None
 
     def after_fork_in_child(self) -> bool:
-        """Keep what was reserved for this process, let go of all else; return whether there was something."""
+        """Keep the slot reserved for this process and release all others; return whether there was any claim."""
         mine, self._next = self._next, None
         for inherited in [*self._all, *filter(None, [self._own])]:
             if inherited is not mine:

@@ -1,6 +1,6 @@
-"""The file of a slot as its owner has it: the scoreboard, then the rows; of fixed length, mapped once.
+"""The file of a slot as its owner has it: the scoreboard, then the rows; of fixed length and mapped once.
 
-Pages are reserved when they are first used, so places never move, and no mapping is ever replaced.
+Pages are allocated when they are first used, so places never move, and no mapping is ever replaced.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from promgun.store.files import reserve_range
 from promgun.store.healing import Harm, Healing, MappedFile, heal
 from promgun.store.row_file import RowFile
 
-#: 8 MiB hold more than 20,000 label sets; what is not used takes no space, but address space.
+#: 8 MiB hold more than 20,000 label sets; unused pages take address space only.
 FILE_SIZE = 1 << 23
 MASTER_FILE_SIZE = 1 << 20
 
 
 class SlotFile:
-    """A mapped slot file; raises ``OSError`` when it cannot be had, and leaves nothing behind but an empty file."""
+    """A mapped slot file; raises ``OSError`` when it cannot be had, and then leaves at most an empty file."""
 
     def __init__(self, path: str) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
@@ -34,7 +34,7 @@ class SlotFile:
             reserve_range(fd, 0, BOARD_SIZE)
             self._map(fd, path, status)
         finally:
-            # Python's mapping keeps a descriptor of its own.
+            # Python's mapping has a descriptor of its own.
             os.close(fd)
 
     def _map(self, fd: int, path: str, status: os.stat_result) -> None:
@@ -49,8 +49,8 @@ class SlotFile:
     def heal(self) -> Healing:
         """Make the file again if it was removed, replaced or cut. Hold the store's lock; never raises.
 
-        Places stay valid, unless it was cut: then :attr:`rows` is another object with the rows that are left, what the
-        board and other rows held is lost, and places have to be asked for anew.
+        Places stay valid unless the file was cut: then :attr:`rows` is a different object with the remaining rows, the
+        content of the board and of other rows is lost, and places have to be asked for anew.
         """
         healing = heal(MappedFile(self.path, self.identity, FILE_SIZE, self.rows.reserved, [self._mapping]))
         self.identity = healing.identity
@@ -70,7 +70,7 @@ class SlotFile:
 
 
 def data_end(fd: int, start: int) -> int:
-    """Return the end of the data from ``start`` on: what lies behind it is a hole (lseek(2), SEEK_HOLE)."""
+    """Return the end of the data from ``start`` on, before a hole (lseek(2), SEEK_HOLE)."""
     end = start
     while True:
         try:

@@ -1,7 +1,7 @@
-"""Slots: who may write which files, decided by the kernel through ``flock``.
+"""Slots: the kernel decides, by ``flock``, which process may write which files.
 
 A process owns slot *n* while it, or a parent that forked it for the purpose, holds the lock on ``n.lock``. The kernel
-frees the lock when the last holder ends, also by SIGKILL. A lock file is only ever locked: it holds nothing.
+frees the lock when the last holder ends, also by SIGKILL. Lock files have no content.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from promgun.system.safe_open import open_directory, open_regular
 FIRST_SLOT = 1
 MOST_SLOTS = 4096
 _LOCK_FILE = re.compile(r"([1-9]\d{0,3})\.lock")
-#: What stands where a lock file should be makes the slot nobody's, whoever put it there.
+#: Errors of a lock file that is no regular file or cannot be opened: such a slot is skipped, whoever caused it.
 _NOT_A_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENOENT, errno.EAGAIN, errno.EACCES, errno.EPERM})
 
 
@@ -30,7 +30,7 @@ class SlotLock:
 
     def __init__(self, number: int, fd: int) -> None:
         self.number = number
-        #: when the slot's last owner ended, on the monotonic clock, if the master knows
+        #: when the slot's last owner ended, on the monotonic clock; 0 when the master does not know
         self.owner_ended_at = 0
         self._fd: int | None = fd
 
@@ -40,14 +40,17 @@ class SlotLock:
         return self._fd
 
     def release(self) -> None:
-        """Let go of the slot; the next process may take it unless somebody else still holds the same claim."""
+        """Release this process's hold; the slot is free unless another process still holds the same claim."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def heal(self, slots: Path) -> bool:
-        """Make the lock file again where somebody deleted or replaced it: nobody shall take the slot of a process that
-        lives. Return whether it was. Raises ``OSError`` while that is impossible: another process has the slot too.
+        """Make the lock file again if somebody deleted or replaced it, so that no other process takes a living one's
+        slot.
+
+        Return whether that was so. Raises ``OSError`` while it is impossible because another process has taken the
+        slot.
         """
         name = f"{self.number}.lock"
         if self._fd is None or _is_file(slots / name, self._fd):
@@ -61,8 +64,8 @@ class SlotLock:
         return True
 
     def free(self) -> None:
-        """Let go of the slot for everybody: its owner is gone, and whoever else holds the claim was forked a moment ago
-        and has not come to close it yet.
+        """Unlock the slot for every holder: its owner is gone, and other holders are children forked a moment ago that
+        have not closed the descriptor yet.
         """
         if self._fd is not None:
             with contextlib.suppress(OSError):
@@ -74,10 +77,10 @@ class SlotLock:
 
 
 def claim_slot(slots_fd: int, owner: Owner, taken: Collection[int] = ()) -> SlotLock:
-    """Take the lowest free slot in an open directory that is not among those ``taken``; raises ``OSError`` when there
-    is none or none can be made.
+    """Take the lowest free slot in an open directory that is not among those ``taken``; raises ``OSError`` if there is
+    none.
 
-    Safe for root in a directory of somebody else's: follows no link, never waits, gives away only what it made.
+    Safe for root in another user's directory: follows no link, never waits, changes the owner only of files it made.
     """
     for number in range(FIRST_SLOT, FIRST_SLOT + MOST_SLOTS):
         if number in taken:
@@ -96,9 +99,9 @@ def _is_file(path: Path, fd: int) -> bool:
 
 
 def is_any_slot_held(slots_fd: int) -> bool:
-    """Whether some process has a slot in an open directory; raises ``OSError``. Never waits, makes and follows nothing.
+    """Whether some process has a slot in an open directory; never waits, makes nothing, follows no link.
 
-    Workers let go of the run's own lock, so this is what shows that one has outlived its master.
+    Raises ``OSError``. Workers release the run's own lock, so this shows whether one has outlived its master.
     """
     for name in os.listdir(slots_fd):
         number = _LOCK_FILE.fullmatch(name)
@@ -125,7 +128,7 @@ def _is_held(slots_fd: int, name: str) -> bool:
 
 
 def _lock(slots_fd: int, name: str, owner: Owner) -> int | None:
-    """Return a descriptor that holds the lock, ``None`` when the slot is not to be had; raises ``OSError``."""
+    """Return a descriptor that holds the lock; ``None`` when the slot is taken or unusable. Raises ``OSError``."""
     fd = _create_or_open(slots_fd, name, owner)
     if fd is None:
         return None

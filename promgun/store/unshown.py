@@ -1,4 +1,4 @@
-"""What stands in prometheus_client's default registry and cannot be on the page, with why and what to do."""
+"""Finds the collectors in prometheus_client's default registry that cannot be on the page, with reason and remedy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterator
 from operator import attrgetter
 
-#: Collectors of prometheus_client itself tell of one process; promgun has families of its own for every worker.
+#: prometheus_client's own collectors describe one process; promgun has families for every worker instead.
 _STOCK = "prometheus_client."
 
 
 def unshown_in_registry() -> Iterator[tuple[str, str]]:
-    """Yield name and reason of collectors that promgun does not show; nothing where prometheus_client is not used."""
+    """Yield name and reason of each collector that promgun does not show; none if prometheus_client is not imported."""
     registry = getattr(sys.modules.get("prometheus_client.registry"), "REGISTRY", None)
     metrics = sys.modules.get("prometheus_client.metrics")
     if registry is None or metrics is None:

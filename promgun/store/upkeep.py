@@ -1,4 +1,4 @@
-"""What a process that is the workers' user does for the store about once a second, beside counting."""
+"""Upkeep of the store about once a second, by a process that runs as the workers' user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from promgun.store.folding import fold_dead, has_begun
 from promgun.store.home import SlotHome
 from promgun.store.run_directory import RunDirectory
 
-#: Calls between two looks at what ended processes left.
+#: Ended processes' files are looked for in every fifth call.
 _FOLD_EVERY = 5
 
 
@@ -25,7 +25,7 @@ class Kept:
 
 
 class SlotUpkeep:
-    """Looks after the files of a slot, the links to them, and what children that are no forks have written.
+    """Maintains the files of a slot, the links to them, and the files of ended processes that ran without promgun.
 
     Nothing here raises. Each kind of warning is given once.
     """
@@ -55,7 +55,7 @@ class SlotUpkeep:
         self._warn_once("links", self._links.tend().warning)
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what the log should say and was not asked for before."""
+        """Return the warnings since the last call, for the log."""
         new, self._new = tuple(self._new), []
         return new
 

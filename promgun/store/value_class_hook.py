@@ -1,7 +1,7 @@
-"""How prometheus_client comes to use our value class, and to tell of metrics without values, without being imported.
+"""Makes prometheus_client use our value class and report metrics without values, without importing it.
 
-The client chooses its class once, at import (prometheus_client 0.26 ``values.py``); importing it for every worker that
-never uses it would cost start-up time and memory.
+prometheus_client chooses its value class once, at import (0.26 ``values.py``). Importing it in every worker that never
+uses it would cost start-up time and memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 _VALUES, _METRICS = "prometheus_client.values", "prometheus_client.metrics"
-#: What a metric calls when it is made, told something that it keeps to itself, or given a function.
+#: Methods of metrics that are wrapped: called when one is made, when its private content is set, or its function.
 _CALLED = (
     *((owner, "_metric_init") for owner in ("Counter", "Gauge", "Summary", "Histogram", "Info", "Enum")),
     ("Info", "info"),
@@ -27,8 +27,9 @@ Action = Callable[[Any], None]
 
 
 def publish(values: type[Any], watch: Callable[[Any], None]) -> None:
-    """Make prometheus_client use ``values`` and tell ``watch`` of each metric that is made, and of each change of an
-    info, an enum or a gauge's function, now or whenever it is imported.
+    """Make prometheus_client use ``values`` and call ``watch``, now or when it is imported.
+
+    ``watch`` gets each metric that is made, and each whose info, enum state or gauge function is set.
     """
     _after_import(_VALUES, lambda module: setattr(module, "ValueClass", values))
     _after_import(_METRICS, lambda module: _tell(module, watch))
@@ -57,7 +58,7 @@ def _watched(original: Callable[..., Any], watch: Callable[[Any], None]) -> Call
         watch(self)
         return result
 
-    method.watched = True  # type: ignore[attr-defined] # told once, however often this is published
+    method.watched = True  # type: ignore[attr-defined] # marks it as wrapped, so that it is not wrapped again
     return method
 
 

@@ -1,11 +1,9 @@
 """Values: float cells in the slot's files, and the class through which prometheus_client's metrics use them.
 
-Why there is no lock around an update: ``cells[index] += amount`` on a float64 memoryview, with the amount in a local,
-runs without a
-point at which CPython's evaluation loop would switch threads, run a signal handler or start a collection (3.10 to
-3.13 with the GIL; 8 threads lost none of
-4,000,000 updates). So an update cannot be lost and nothing can deadlock. A free-threaded build gives no such promise
-and takes a lock.
+Updates take no lock: ``cells[index] += amount`` on a float64 memoryview, with the amount in a local, runs without a
+point at which CPython's evaluation loop would switch threads, run a signal handler or start a collection (3.10 to 3.13
+with the GIL; 8 threads lost none of 4,000,000 updates). So no update can be lost and nothing can deadlock. A
+free-threaded build gives no such promise, so there :class:`LockedSlotValue` takes a lock.
 """
 
 from __future__ import annotations
@@ -17,13 +15,13 @@ from typing import Any, Protocol
 
 from promgun.store.format import series_key
 
-#: Where a value lives: float cells (a mapped file, or private memory) and the index of its own; the time stamp is the
+#: The place of a value: float cells (a mapped file, or private memory) and the value's index; its time stamp is the
 #: next cell.
 Place = tuple[Any, int]
 
 
 class Places(Protocol):
-    """What gives values their places: the store of the process (``store.process.ProcessStore``)."""
+    """What values need of the process's store (``store.process.ProcessStore``)."""
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
@@ -42,7 +40,7 @@ class Places(Protocol):
 class SlotValue:
     """A float in the file of this process's slot; prometheus_client's value interface (``values.MutexValue``, 0.26).
 
-    It finds its place when first used in a process, and again after a fork: until then ``_place`` is ``None``.
+    It gets its place when first used in a process, and again after a fork; until then ``_place`` is ``None``.
     """
 
     _multiprocess = True
@@ -68,15 +66,15 @@ class SlotValue:
 
     @property
     def place(self) -> Place | None:
-        """Where the value lives now; ``None`` when it has not been used since a fork."""
+        """The value's place; ``None`` when it has not been used in this process yet."""
         return self._place
 
     def placed(self, cells: Any, indexes: Sequence[int]) -> None:
-        """Go on in these cells."""
+        """Store the value in these cells from now on."""
         self._place = (cells, indexes[0])
 
     def detach(self) -> None:
-        """Forget the place: a fork made it somebody else's."""
+        """Forget the place: after a fork it belongs to the parent."""
         self._place = None
 
     def inc(self, amount: float) -> None:
@@ -107,9 +105,7 @@ class SlotValue:
 
 
 class LockedSlotValue(SlotValue):
-    """The same under the store's lock, for a free-threaded build: a lock that a thread may take again, so that a signal
-    handler can.
-    """
+    """The same under the store's lock, for a free-threaded build; the lock is reentrant, because of signal handlers."""
 
     __slots__ = ()
 
@@ -125,7 +121,7 @@ class LockedSlotValue(SlotValue):
 
 
 def has_gil() -> bool:
-    """Whether the interpreter runs with the GIL now (PEP 703)."""
+    """Whether the interpreter currently runs with the GIL (PEP 703)."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 

@@ -1,7 +1,7 @@
-"""What a master knows of the workers in its slots: a row of whole numbers a slot, in a file that only masters write.
+"""What a master knows of the workers in its slots: a row of integers a slot, in a file that only masters can write.
 
-A worker's own board says what the worker says of itself. What must be true also of a worker that is stuck, stopped or
-dead, or that lies, stands here: since when it drains, when it ended, what its slot's earlier workers used of CPU.
+A worker's board says what the worker reports of itself. This table has what must be true even if the worker is stuck,
+stopped, dead or lying: since when it drains, when it ended, how much CPU its slot's earlier workers used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from promgun.system.procfs import Usage
 
 _ROW = Struct("=10q")
 ROW_SIZE = _ROW.size
-#: Slots that have a row: more workers than a master ever had.
+#: The number of slots with a row, more than any master has workers.
 MOST_SLOTS = 4096
 TABLE_SIZE = MOST_SLOTS * ROW_SIZE
 _HIGHEST = 1 << 62
@@ -26,8 +26,11 @@ _HIGHEST_PID = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """One slot: its worker's ``pid`` and ``process_start`` (ticks since boot), times in nanoseconds of the monotonic
-    clock (0: not yet), and what ended workers of the slot used: nanoseconds and counts.
+    """The row of one slot.
+
+    ``pid`` and ``process_start`` (ticks since boot) are its worker's; ``forked``, ``draining`` and ``ended`` are
+    nanoseconds of the monotonic clock (0: not yet). The rest is what ended workers of the slot used: CPU nanoseconds
+    and context switches.
     """
 
     pid: int = 0
@@ -39,11 +42,11 @@ class WorkerRow:
     system: int = 0
     voluntary: int = 0
     involuntary: int = 0
-    #: 1 once a worker has had the slot
+    #: 1 once the slot has had a worker
     worked: int = 0
 
     def joined(self, other: WorkerRow) -> WorkerRow:
-        """Return what two masters know of a slot: what was used is added up, the rest is of who forked last."""
+        """Combine what two masters know of a slot: usage is added up, the rest is from the master that forked last."""
         last = self if self.forked >= other.forked else other
         return replace(
             last,
@@ -59,7 +62,7 @@ _FIELDS = tuple(field.name for field in fields(WorkerRow))
 
 
 class WorkerTable:
-    """The table as its one writer, a master, has it: rows in memory, each written out when it changes."""
+    """The table as its one writer, a master, has it: rows in memory, each written to the file when it changes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -75,13 +78,13 @@ class WorkerTable:
         self._put(slot, row)
 
     def draining(self, slot: int, now_ns: int) -> None:
-        """Note that the slot's worker was asked to end; the first time counts."""
+        """Note that the slot's worker was asked to end; only the first call counts."""
         row = self[slot]
         if not row.draining:
             self._put(slot, replace(row, draining=now_ns))
 
     def ended(self, slot: int, now_ns: int, usage: Usage | None) -> None:
-        """Note that the slot's worker has ended, and book what it used, in one change."""
+        """Note that the slot's worker has ended and add what it used, in one change."""
         row = replace(self[slot], ended=now_ns)
         if usage is not None:
             row = replace(
@@ -100,11 +103,11 @@ class WorkerTable:
             self.flush()
 
     def close(self) -> None:
-        """Close the file, in a child that must not hold it."""
+        """Close the file in a child, which must not hold it."""
         os.close(self._fd)
 
     def flush(self) -> None:
-        """Write out what could not be written before, e.g. for want of space; never raises."""
+        """Write out rows that could not be written before, e.g. because the disk was full; never raises."""
         for slot in list(self._unwritten):
             with suppress(OSError):
                 os.pwrite(self._fd, _ROW.pack(*(getattr(self._rows[slot], name) for name in _FIELDS)), slot * ROW_SIZE)
@@ -119,8 +122,9 @@ def _read(fd: int) -> bytes:
 
 
 def parse_worker_table(data: bytes) -> Iterator[tuple[int, WorkerRow]]:
-    """Yield slot and row of every row in ``data`` that was ever written; numbers that cannot be right read 0, and what
-    has a pid that no process can have is no row.
+    """Yield slot and row of every row in ``data`` that was ever written.
+
+    Invalid numbers read 0; a row with a pid that no process can have is left out.
     """
     for slot, values in enumerate(_ROW.iter_unpack(data[: len(data) - len(data) % ROW_SIZE])):
         if any(values) and 0 <= values[0] <= _HIGHEST_PID:

@@ -1,7 +1,7 @@
-"""Work that a process of root's leaves to a child with another user's rights: what that user wrote, root never parses.
+"""Lets a child with another user's rights do work for root, so that root never parses what that user wrote.
 
-The child is a fork, because the other user may not be allowed to read where the code is. From its change of user on the
-kernel lets nobody but root trace it or read its memory (ptrace(2), "dumpable").
+The child is a fork, because the other user may not be allowed to read the code's files. Once it has changed its user,
+the kernel lets nobody but root trace it or read its memory (ptrace(2), "dumpable").
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Callable
 
 _LENGTH = 8
 _CHUNK = 1 << 20
-#: What one answer may hold: a page, see PAGE_LIMIT of ``page_source``.
+#: The most bytes of one answer: a page, see PAGE_LIMIT of ``page_source``.
 MOST_BYTES = 256 << 20
-#: Seconds until an answer is not waited for any longer: the other user may stop the child.
+#: Seconds to wait for an answer: the other user may stop the child.
 DEADLINE = 30.0
 
 
 def become(uid: int, gid: int) -> None:
-    """Give up root's rights for good: user and group are the given ones, there are no others; raises ``OSError``."""
+    """Give up root's rights for good, for this user and this one group; raises ``OSError``."""
     os.setgroups([gid])
     os.setgid(gid)
     os.setuid(uid)
 
 
 class Child:
-    """A fork that runs as another user and answers as often as it is asked; raises ``OSError`` if there can be none.
+    """A fork that runs as another user and answers questions; raises ``OSError`` if it cannot be made.
 
-    ``answer`` runs in it, for each question, and must not raise.
+    ``answer`` is called in it for each question and must not raise.
     """
 
     def __init__(self, uid: int, gid: int, answer: Callable[[], bytes], *, deadline: float = DEADLINE) -> None:
@@ -43,7 +43,7 @@ class Child:
             try:
                 os.close(self._ask_fd)
                 os.close(self._answer_fd)
-                # Ctrl-C is for the command: it closes the pipe, which ends the child.
+                # Ctrl-C is meant for the parent, which then closes the pipe; that ends the child.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 become(uid, gid)
                 _serve(questions, answers, answer)
@@ -53,7 +53,7 @@ class Child:
         os.close(answers)
 
     def ask(self) -> bytes:
-        """Return the answer; raises ``OSError`` when there is none in time, or it is too long. Then close it."""
+        """Return the answer; raises ``OSError`` when it does not come in time or is too long. Close the child then."""
         try:
             os.write(self._ask_fd, b"?")
         except BrokenPipeError:

@@ -1,15 +1,15 @@
-"""Where files may go that live as long as the server: shared memory, and the folder for temporary files."""
+"""Folders for files that live as long as the server: shared memory, and the folder for temporary files."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - shared memory is the point; what is made in it is private
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - shared memory is wanted here; directories made in it are private
 
 
 def temporary_folder() -> Path:
-    """The folder for temporary files; shared memory where there is none, as on a read-only root file system."""
+    """Return the folder for temporary files, or shared memory if there is none, as on a read-only root file system."""
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Dataclasses as JSON, and back with every type checked: for data that comes from a process with fewer rights."""
+"""Dataclasses as JSON, and back with every type checked, for data from a process with fewer rights."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """When a process started and what it has used, read from /proc: the one parser of /proc/PID/stat.
 
-A zombie keeps its times, so whoever looks between its end and the booking by its master sees no less than before.
+A zombie keeps its times, so a reader between a process's end and its reaping sees no lower figures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _NS = 1_000_000_000
 _TICK = _NS // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-#: More than the kernel writes into either file, so that one read has all of it.
+#: More bytes than the kernel writes into either file, so that one read returns everything.
 _MOST_BYTES = 1 << 14
 _VOLUNTARY = b"\nvoluntary_ctxt_switches:"
 _INVOLUNTARY = b"\nnonvoluntary_ctxt_switches:"
@@ -20,8 +20,9 @@ HAS_PROC = os.path.exists("/proc/self/stat")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU nanoseconds, context switches, threads, resident bytes; ``start`` as in :func:`process_start`, whatever state
-    it is in. One that has ``ended`` waits to be reaped.
+    """CPU nanoseconds, context switches, threads and resident bytes of a process.
+
+    ``start`` is as in :func:`process_start`, also for a zombie. A process that has ``ended`` waits to be reaped.
     """
 
     start: int
@@ -43,7 +44,7 @@ def _stat_fields(pid: int) -> list[bytes]:
 
 
 def _read(path: str) -> bytes:
-    # open() makes four more system calls (fstat, ioctl, lseek, a second read; Python 3.11): half as long again
+    # open() makes four more system calls (fstat, ioctl, lseek, a second read; Python 3.11) and takes 1.5 times as long
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, _MOST_BYTES)
@@ -52,13 +53,13 @@ def _read(path: str) -> bytes:
 
 
 def _has_ended(fields: list[bytes]) -> bool:
-    # a zombie has ended, whatever its parent knows
+    # a zombie has ended, even if its parent has not noticed
     return fields[0] in (b"Z", b"X")
 
 
 def process_start(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 where that is not known, -1 when there is no such
-    process or it waits to be reaped. A pid that is used again has another start.
+    """Return when a process started, in clock ticks since boot; 0 where that is unknown, -1 when there is no such
+    process or it is a zombie. A later process with the same pid has a different start.
     """
     try:
         fields = _stat_fields(pid)
@@ -80,7 +81,7 @@ def _start_without_proc(pid: int) -> int:
 
 
 def read_usage(pid: int) -> Usage | None:
-    """Return what a process has used; ``None`` when there is none of that pid, or no /proc (proc(5): stat, status)."""
+    """Return what a process has used; ``None`` when it does not exist, or there is no /proc (proc(5): stat, status)."""
     try:
         fields = _stat_fields(pid)
         status = _read(f"/proc/{pid}/status")
@@ -105,8 +106,7 @@ def _number_after(name: bytes, lines: bytes) -> int:
 
 
 def cpu_wait_ns() -> int | None:
-    """Return the nanoseconds for which the threads of this process were ready but given no CPU; ``None`` where nobody
-    counts.
+    """Return the nanoseconds that this process's threads were ready but given no CPU; ``None`` if unknown.
 
     Second field of /proc/self/task/TID/schedstat (Linux, Documentation/scheduler/sched-stats).
     """

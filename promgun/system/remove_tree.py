@@ -1,4 +1,4 @@
-"""Removes what somebody with fewer rights has filled a folder with: by descriptors, through no link, within a bound."""
+"""Removes a folder's content that a user with fewer rights made: by descriptors, through no link, within limits."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from contextlib import suppress
 
 from promgun.system.safe_open import OPEN_FOLDER
 
-#: Folders within folders that are walked at a time; what lies deeper is moved up first.
+#: Nested folders that are entered; deeper ones are first moved up.
 DEEPEST = 32
-#: Entries that are looked at in one call; what is beyond stays.
+#: The most entries looked at in one call; the rest stays.
 MOST_ENTRIES = 100_000
 
 
 def empty_folder(folder_fd: int, *, last: str = "") -> bool:
-    """Remove what is below an open folder; return whether it is empty now.
+    """Remove the content of an open folder; return whether it is empty now.
 
-    Links are removed, never followed; other file systems are not entered. Entries that cannot be removed are passed
-    over. The entry ``last`` goes when all others are gone.
+    Links are removed, never followed; other file systems are not entered. Entries that cannot be removed are skipped.
+    The entry ``last`` is removed after all others.
     """
     walk = _Walk(folder_fd)
     while not walk.empty(folder_fd, DEEPEST, last) and walk.moved_up:
-        # What lay too deep stands here now.
+        # Folders that were too deep are now in the top folder.
         walk.moved_up = False
     return not os.listdir(folder_fd)
 
 
 class _Walk:
-    """One removal: how much it may still look at, and where what lies too deep is moved to."""
+    """One removal: the number of entries it may still look at, and the folder to which deep folders are moved."""
 
     def __init__(self, top_fd: int) -> None:
         self._top_fd = top_fd
         self._device = os.fstat(top_fd).st_dev
         self._left = MOST_ENTRIES
         self._moves = 0
-        # Nobody can have names like these in the way.
+        # A random name, so that nobody can have put an entry of that name in the way.
         self._token = os.urandom(8).hex()
         self.moved_up = False
 
     def empty(self, folder_fd: int, depth: int, last: str = "") -> bool:
-        """Remove what is in a folder; return whether all is gone. Recursion is bounded by ``depth``."""
+        """Remove what is in a folder; return whether it is empty. ``depth`` limits the recursion."""
         try:
             names = os.listdir(folder_fd)
         except OSError:
@@ -83,5 +83,5 @@ class _Walk:
 
 
 def open_folder(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
-    """Return a descriptor of a folder that is no link; raises ``OSError``, without ever waiting."""
+    """Return a descriptor of a folder that is no symbolic link; raises ``OSError`` and never waits."""
     return os.open(path, OPEN_FOLDER, dir_fd=dir_fd)

@@ -1,6 +1,6 @@
-"""Opening files that somebody else may have put there: no link is followed, nothing is waited for, sizes are bounded.
+"""Opens files that somebody else may have put there: follows no link, never waits, reads a bounded size.
 
-A name is looked up in a directory that is open already, so the folder cannot be changed for another one in between.
+A name is looked up in a directory that is already open, so nobody can exchange the folder in between.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 NOT_REGULAR = "not a regular file"
 
 
-#: How a folder is opened that others may have put there: through no link, without waiting.
+#: Flags to open a folder that others may have put there: no link is followed, and the call does not wait.
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @contextmanager
 def open_directory(path: Path, *, follow: bool = True) -> Iterator[int]:
-    """Give a descriptor of a directory for the time of the block.
+    """Open a directory for the time of the block and give its descriptor.
 
     Raises ``OSError``; without ``follow`` for a symbolic link too (ENOTDIR).
     """
@@ -55,7 +55,7 @@ def read_regular(directory_fd: int, name: str, limit: int) -> bytes | None:
     except OSError:
         return None
     try:
-        # One byte more than allowed is asked for: files of /proc and the like have a size of 0, and others grow.
+        # Read one byte more than allowed: files in /proc and the like have size 0, and others grow.
         data = os.pread(fd, limit + 1, 0)
         return data if len(data) <= limit else None
     except OSError:

@@ -1,4 +1,4 @@
-"""Passwords: read from a file, masked where text is shown, taken out of the environment that others can read."""
+"""Passwords: reads them from a file, masks them in text, removes them from the environment that others can read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def mask_passwords(text: str) -> str:
 
 
 def has_password(text: str) -> bool:
-    """Tell whether a URL with a password is in ``text``."""
+    """Return whether ``text`` contains a URL with a password."""
     return _IN_URL.search(text) is not None
 
 
@@ -47,10 +47,10 @@ def read_password(path: str | Path) -> str:
 
 
 def hide_passwords(environment: MutableMapping[str, str], names: tuple[str, ...]) -> None:
-    """Take those variables out of ``os.environ`` that carry a URL with a password.
+    """Remove variables that contain a URL with a password from ``os.environ``.
 
     /proc/PID/environ shows the memory in which a program was given its environment, and a forked worker has a copy of
-    that: the value is overwritten there too.
+    it, so the value is overwritten there too.
     """
     for name in names:
         if has_password(environment.get(name, "")):
@@ -59,7 +59,7 @@ def hide_passwords(environment: MutableMapping[str, str], names: tuple[str, ...]
 
 
 def _overwrite(name: str) -> None:
-    import ctypes  # noqa: PLC0415 - for whoever has a password there only
+    import ctypes  # noqa: PLC0415 - rarely needed
 
     libc = ctypes.CDLL(None)
     libc.getenv.argtypes, libc.getenv.restype = [ctypes.c_char_p], ctypes.c_void_p

@@ -1,14 +1,14 @@
 """The accounting of requests in five calls: begin, application_called, route_known, answered, closed.
 
-Whatever serves requests makes these calls, in this order, from the thread, greenlet or task that serves the request.
-``begin`` and ``closed`` are made once for every request; ``application_called`` when it reaches the application;
-``route_known`` at any time between. Between ``begin`` and ``closed`` a request is entered in one book, once: by
-``answered`` when a status line was or is just being handed to the socket, by ``left_unanswered`` or ``cut_off`` when
-there is none, by ``was_websocket`` when the application took the connection for one. What else is counted of a request
-(an exception, a client that left, a refusal) describes it and ends nothing.
+Whatever serves requests makes these calls, in this order, from the thread, greenlet or task of the request. ``begin``
+and ``closed`` are called once for every request, ``application_called`` when it reaches the application,
+``route_known`` at any time in between. Between ``begin`` and ``closed`` a request is counted in exactly one "book": by
+``answered`` when a status line was, or is just being, handed to the socket; by ``left_unanswered`` or ``cut_off`` when
+there is none; by ``was_websocket`` when the application turned the connection into a websocket. All other counts (an
+exception, a client that left, a refusal) describe the request and do not complete it.
 
-The WSGI worker classes do not pay for a call where every request would: ``_instrumentation`` has ``begin``,
-``application_called`` and ``closed`` written out in two functions, and a test holds that both do the same.
+The WSGI worker classes avoid these calls on the path of every request: ``_instrumentation`` repeats the bodies of
+``begin``, ``application_called`` and ``closed`` in two functions, and a test checks that both do the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
 
 
 def _count_nothing(*_: Any) -> None:
-    """Stand in for what counts."""
+    """Replaces the counting functions in a child that must not count."""
 
 
 class RequestAccounting:
@@ -69,7 +69,7 @@ class RequestAccounting:
     # ---- the five calls
 
     def begin(self, req: Any, region: int | None = None) -> RequestState:
-        """Note that a request runs from now on, and hang its state on it.
+        """Record that a request runs from now on, and attach its state to it.
 
         ``region`` is the one that it already has in the table of running requests, ``NOWHERE`` to count it only;
         without one, a free region is taken until ``closed``.
@@ -88,9 +88,9 @@ class RequestAccounting:
         return state
 
     def application_called(self, req: Any, state: RequestState, environ: Any, response: Any) -> None:
-        """Note that the request reaches the application: ``response`` is what will answer it.
+        """Record that the request reaches the application; ``response`` is the object that will answer it.
 
-        Writes what the request is beside its region, and observes how long a trusted proxy says that it waited.
+        Writes the request's description to its region, and observes the queue time from a trusted proxy's header.
         """
         state.response = response
         if state.region >= 0:
@@ -109,7 +109,8 @@ class RequestAccounting:
         """Count a request that was answered with ``status`` and ``sent`` bytes of body."""
         seconds = (self.clock() - state.start) / _SECOND
         state.recorded = True
-        # For the master, should the worker be killed from here on: the answer is out or on its way, nothing is lost.
+        # If the worker is killed from here on, the master must not count a lost request: the answer is out or on its
+        # way.
         if state.region >= 0:
             self.running.cells[state.region + PHASE] = _CLOSING
         else:
@@ -124,9 +125,10 @@ class RequestAccounting:
         record(req.method, state.route, status, seconds, received, sent)
 
     def closed(self, state: RequestState) -> None:
-        """Note that nothing of the request runs any more."""
+        """Record that no part of the request runs any more."""
         if state.response is not None:
-            # It refers to the request, which refers to the state: a cycle would wait for the garbage collector.
+            # The response refers to the request, which refers to the state: break the cycle, or it waits for the
+            # collector.
             state.response = ANSWERED
         now = self.clock()
         region = state.region
@@ -142,9 +144,7 @@ class RequestAccounting:
             self.board.leave(now)
 
     def forget_parent(self) -> None:
-        """Count nothing any more, in a child that the application forked inside of a request: that request, and the
-        board, are the parent's.
-        """
+        """Stop counting, in a child forked by the application during a request: request and board are the parent's."""
         self.board.cells = memoryview(bytearray(SIZE)).cast("q")
         self.running.look_at(self.board.cells)
         self.record = self.inc = self.observe = _count_nothing
@@ -152,17 +152,17 @@ class RequestAccounting:
     # ---- the other books
 
     def left_unanswered(self, state: RequestState, reason: UnansweredReason) -> None:
-        """Count a request that is left without a status line while the worker goes on."""
+        """Count a request that ends without a status line although the worker continues."""
         self._entered(state)
         self.inc(REQUESTS_UNANSWERED, (state.route, reason))
 
     def cut_off(self, state: RequestState, cause: ExitCause) -> None:
-        """Count a request as lost that the worker itself ends without an answer, for it has to go."""
+        """Count a request as lost because the worker, which has to end, cuts it off without an answer."""
         self._entered(state)
         self.inc(REQUESTS_LOST, (cause, state.route))
 
     def was_websocket(self, state: RequestState) -> None:
-        """Count a websocket, once it is over."""
+        """Count a websocket, when it has ended."""
         self._entered(state)
         self.inc(WEBSOCKET_CONNECTIONS, (state.route, WebsocketResult.ACCEPTED))
         seconds = (self.clock() - state.start) / _SECOND
@@ -193,12 +193,14 @@ class RequestAccounting:
         self.inc(INVALID_REQUESTS, (type(error).__name__,))
 
     def disconnected(self, state: RequestState, phase: DisconnectPhase) -> None:
-        """Count a client that left in ``phase``, once a request: who leaves during the request misses the response."""
+        """Count a client that left in ``phase``, once a request: if it left during the request, the response is not
+        counted.
+        """
         if not state.client_left:
             state.client_left = True
             self.inc(CLIENT_DISCONNECTS, (phase,))
 
     @property
     def aborted(self) -> bool:
-        """Whether the worker's handler of SIGABRT ends it: it sent no heartbeat in time."""
+        """Whether the worker is ending in its SIGABRT handler, because it sent no heartbeat in time."""
         return bool(self.board.cells[_HINT] == ExitHint.ABORTED)

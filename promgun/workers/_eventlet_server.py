@@ -90,9 +90,9 @@ class Connection:
     quiet_since: float | None
 
     def end_input(self) -> None:
-        """Let it read what has come already, then the end: a request that just made it is answered."""
+        """End its input after what has already arrived: a request that came just in time is answered."""
         with suppress(OSError):
-            # SSLSocket.shutdown() would drop the TLS session as well, hence the method of the plain class.
+            # SSLSocket.shutdown() would drop the TLS session as well, hence the plain socket's method.
             _shutdown(getattr(self.socket, "fd", self.socket), socket.SHUT_RD)
 
 
@@ -111,7 +111,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
         log.warning(RETIREMENT)
 
     def patch(self) -> None:
-        """Make this process cooperative: a hub of its own, for a hub's descriptors do not survive a fork."""
+        """Make this process cooperative, with its own hub: a hub's descriptors do not survive a fork."""
         hubs.use_hub()
         eventlet.monkey_patch()
 
@@ -121,22 +121,22 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
         super().init_process()
 
     def notify(self) -> None:
-        """Send the heartbeat; raise SystemExit when the master is gone."""
+        """Send the heartbeat; raises SystemExit when the master is gone."""
         super().notify()
         if self.ppid != os.getppid():
             self.log.info("Parent changed, shutting down: %s", self)
             sys.exit(0)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """Leave at once, from a green thread: Gunicorn's part sleeps, and the hub must not."""
+        """Quit at once, in a green thread: Gunicorn's handler sleeps, which the hub must not."""
         eventlet.spawn(super().handle_quit, sig, frame)
 
     def handle_usr1(self, sig: int, frame: Any) -> None:
-        """Reopen the log files, from a green thread: it may have to wait for a handler's lock."""
+        """Reopen the log files, in a green thread: it may have to wait for a handler's lock."""
         eventlet.spawn(super().handle_usr1, sig, frame)
 
     def timeout_ctx(self) -> Any:
-        """Bound the wait for a request by ``keepalive`` seconds; the end of it is silent."""
+        """Limit the wait for a request to ``keepalive`` seconds, without an exception at the end."""
         return eventlet.Timeout(self.cfg.keepalive or None, False)  # noqa: FBT003  # eventlet's signature
 
     def is_already_handled(self, respiter: Any) -> bool:
@@ -156,12 +156,13 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
         for acceptor in acceptors:
             acceptor.kill()
         for listener in listeners:
-            listener.close()  # after a reload to other addresses this may be the last copy: refuse, not hang
+            listener.close()  # may be the last copy after a reload: clients are then refused instead of left waiting
         self._drain(time.monotonic() + self.cfg.graceful_timeout)
 
     @staticmethod
     def _green_listener(sock: Any) -> ClientSocket:
-        # Made before the patch, its accept() would return green sockets for us to wrap again: take the fd.
+        # A listener made before the patch would return green sockets from accept() to be wrapped again: use its
+        # descriptor.
         listener = ClientSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         listener.setblocking(False)  # noqa: FBT003  # the socket API
         return listener
@@ -189,7 +190,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
 
     def _serve(self, listener: ClientSocket, client: ClientSocket, addr: Any, slots: Any) -> None:
         try:
-            client.setblocking(True)  # noqa: FBT003  # whatever socket.setdefaulttimeout() the application chose
+            client.setblocking(True)  # noqa: FBT003  # overrides the application's socket.setdefaulttimeout()
             self.handle(listener, client, addr)
         finally:
             client.close()
@@ -206,7 +207,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # Gunicorn has no type
             del self._connections[current]
 
     def _secure(self, connection: Connection, addr: Any) -> bool:
-        """Shake hands within ``timeout`` seconds; an error of the client costs no more than this client.
+        """Make the TLS handshake within ``timeout`` seconds; return whether it succeeded.
 
         AsyncWorker's own handshake (``do_handshake_on_connect`` off) then finds nothing left to do.
         """

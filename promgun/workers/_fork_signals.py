@@ -1,8 +1,9 @@
-"""Defers signals that reach a forked worker before it has its own handlers.
+"""Defers signals that reach a forked worker before it has its own signal handlers.
 
-Until then the child has the master's handlers, which put a signal into its copy of the master's queue (gunicorn 25.3 to
-27.0), where nobody reads it: a stop or a reload would wait for the whole graceful timeout. The signals are not blocked
-until the handlers are set, because a process that a ``post_fork`` hook starts would inherit that and ignore SIGTERM.
+Until then the child has the master's handlers, which put the signal into the child's copy of the master's queue
+(gunicorn 25.3 to 27.0). Nobody reads it there, so a stop or a reload would take the whole graceful timeout. The signals
+are blocked only around the fork, not until the handlers are set: a process started by a ``post_fork`` hook would
+inherit the mask and ignore SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _NOT_FORKED = "[booting]"
 
 
 class DeferredSignals:
-    """The signals that came for this worker too early; installed once, in the master."""
+    """The signals that reached this worker too early; installed once, in the master."""
 
     def __init__(self) -> None:
         self._worker: Any = None
@@ -29,7 +30,7 @@ class DeferredSignals:
         os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._defer)
 
     def expect_fork(self, worker: Any) -> None:
-        """Expect ``worker`` to be forked: until it has a pid, any fork of this process may be that one."""
+        """Expect ``worker`` to be forked: until it has a pid, any fork of this process may be its."""
         self._worker = worker
 
     def _block(self) -> None:
@@ -52,7 +53,7 @@ class DeferredSignals:
         self._received.append(number)
 
     def deliver(self) -> None:
-        """Send the worker what came for it; its own handlers are set."""
+        """Send this process the deferred signals, once its own handlers are set."""
         received, self._received = self._received, []
         for number in received:
             signal.raise_signal(number)

@@ -1,6 +1,6 @@
 """Counts a worker's garbage collections and their time in cells of its board.
 
-In cells only: a collection may interrupt any code, also code that holds a lock of the store.
+It writes to cells only: a collection may interrupt any code, including code that holds a lock of the store.
 """
 
 from __future__ import annotations

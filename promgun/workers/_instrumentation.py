@@ -1,7 +1,7 @@
 """The two functions that every WSGI request passes: around ``handle_request`` and around the application.
 
-They are ``RequestAccounting.begin``, ``closed`` and ``application_called`` written out. The application's iterable is
-not touched, so ``sendfile`` stays on, and no hook of the user's is replaced.
+They repeat the bodies of ``RequestAccounting.begin``, ``closed`` and ``application_called``. The application's iterable
+is not wrapped, so ``sendfile`` keeps working, and no hook of the user's is replaced.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
     region_is_own = only_region is None and not region_of_connection
     broken, unfinished = responses.broken, responses.unfinished
 
-    # begin and closed written out: about 190 ns a request (CPython 3.11). Two shapes of call are spelled out as well,
+    # begin and closed are repeated here: about 190 ns a request (CPython 3.11). Both ways to call handle are written
+    # out,
     # because CPython 3.11 enters its evaluation loop anew for handle(*args).
     def follow_request(  # noqa: C901, PLR0912 - same
         first: Any, second: Any, third: Any = None, fourth: Any = None
@@ -55,7 +56,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
         elif region_of_connection:
             region = getattr(second, "promgun", NOWHERE)
         else:
-            # It shows once it is with the application, some 30 µs from here.
+            # The region gets its text when the application is called, some 30 µs from here.
             try:
                 region = take()
             except IndexError:
@@ -69,7 +70,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
             board.enter(start)
         try:
             reader = getattr(req.body, "reader", None)
-            # A body of HTTP/2 has none.
+            # The body of an HTTP/2 request has no reader.
             if reader is not None and (reader.__class__ is not LengthReader or reader.length):
                 state.body = req.body.reader = CountingReader(reader)
             result = handle(req, second) if request_first else handle(first, req, third, fourth)
@@ -103,8 +104,8 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
 def follow_application(application: Callable[..., Any], accounting: RequestAccounting) -> Callable[..., Any]:
     """Return ``application``, a WSGI callable, with ``application_called`` in front of it.
 
-    Gunicorn calls it, with its own response's ``start_response``. From anybody else (a hook that wraps the worker's
-    ``wsgi`` while it serves) the call is passed on: that request is counted from outside.
+    Gunicorn calls it with its own response's ``start_response``. A call from elsewhere (e.g. by a hook that wraps the
+    worker's ``wsgi`` while it serves) is passed on uncounted: that request is counted around ``handle_request``.
     """
     running, joined, observe_proxy = accounting.running, "\0".join, accounting.observe_proxy
 
@@ -126,7 +127,8 @@ def follow_application(application: Callable[..., Any], accounting: RequestAccou
             try:
                 data = joined(texts).encode()
             except (TypeError, UnicodeEncodeError):
-                # A middleware's environ, or another request class, may hold what is no text or cannot be encoded.
+                # The environ of a middleware or of another request class may hold non-text values, or text that cannot
+                # be encoded.
                 data = joined(map(str, texts)).encode("utf-8", "replace")
             describe(running.cells, region * 8, data, _APPLICATION, state.start)
         if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:

@@ -1,4 +1,4 @@
-"""A worker's life on the scoreboard: its slot, its boot, its heartbeat, and why it ends."""
+"""A worker's life on the scoreboard: its slot, its boot, its heartbeat, and why it ended."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _HINT = int(Cell.EXIT_HINT)
 
 
 class WorkerLifecycle:
-    """Stands in front of any Gunicorn worker class; how that serves requests is none of its business.
+    """Stands in front of any Gunicorn worker class, independently of how that class serves requests.
 
     Its own attributes begin to exist in the master (``slot``, ``worker_id``) and in ``init_process`` (the others).
     """
 
-    #: What a master without ``promgun run`` has of promgun; None under ``promgun run``.
+    #: promgun's set-up in a master that runs without ``promgun run``; None under ``promgun run``.
     standalone: ClassVar[StandaloneRun | None] = None
 
     app: Any
@@ -57,7 +57,7 @@ class WorkerLifecycle:
 
     @classmethod
     def setup(cls) -> None:
-        """Open the store, unless ``promgun run`` has: Gunicorn calls this in the master when it loads the class."""
+        """Open the store, unless ``promgun run`` has; Gunicorn calls this in the master when it loads the class."""
         inherited = getattr(super(), "setup", None)
         if inherited is not None:
             inherited()
@@ -67,7 +67,7 @@ class WorkerLifecycle:
             WorkerLifecycle.standalone = StandaloneRun(STORE)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Claim a slot, which the process that is forked next inherits."""
+        """Claim a slot, which the next forked process inherits."""
         super().__init__(*args, **kwargs)
         if self.standalone is not None:
             self.standalone.register(self.cfg, self.app, self.log, self.sockets)
@@ -78,10 +78,10 @@ class WorkerLifecycle:
         self.worker_id = "" if self.slot is None else str(self.slot.number)
         DEFERRED_SIGNALS.expect_fork(self)
 
-    # ---- in the worker: what a class that serves requests adds to
+    # ---- in the worker: methods for subclasses to extend
 
     def prepare(self) -> None:
-        """Get ready to serve, before the application is loaded; the board and the instruments are there."""
+        """Get ready to serve, before the application is loaded; board and instruments exist already."""
 
     def capacity(self) -> int:
         """Return how many requests the worker can serve at once, 0 where that is not known."""
@@ -96,7 +96,7 @@ class WorkerLifecycle:
     # ---- Gunicorn's methods
 
     def init_process(self) -> None:
-        """Occupy the slot, then boot as the class does."""
+        """Occupy the slot, then boot as the worker class does."""
         STORE.warn = self.log.warning
         self._own_pid = os.getpid()
         number = STORE.own_slot(Role.WORKER)
@@ -114,7 +114,7 @@ class WorkerLifecycle:
         cells[Cell.AGE] = self.age
         cells[Cell.CAPACITY] = self.capacity()
         cells[Cell.MAX_REQUESTS] = self.max_requests if self.max_requests != sys.maxsize else 0
-        # Half of what this cell says is when a worker is shown as hung.
+        # The worker is shown as hung after half of this cell's value.
         cells[Cell.TIMEOUT] = int(2 * self.hung_after() * _SECOND)
         self._collections = count_collections(cells)
         self._stacks = StackDump(self.log)
@@ -122,8 +122,8 @@ class WorkerLifecycle:
 
     def init_signals(self) -> None:
         """Set the worker's signals, deliver those that came since the fork, and answer the master's SIGURG."""
-        # The worker runs as its user from here on (gunicorn 25.3 to 27.0 ``Worker.init_process``): what was counted
-        # before moves into its files.
+        # From here on the process runs as the worker's user (gunicorn 25.3 to 27.0 ``Worker.init_process``), so earlier
+        # counts can move into its files.
         STORE.retry_now()
         super().init_signals()  # type: ignore[misc] # the next class in the MRO
         self._stacks.install()
@@ -147,14 +147,14 @@ class WorkerLifecycle:
         STORE.app.tick()
 
     def note_exit(self) -> None:
-        """Leave on the board why the worker ends by itself; the master joins it with the wait status."""
+        """Write to the board why the worker ends by itself; the master combines this with the wait status."""
         if self._own_pid != os.getpid():
-            # A child that the application forked, and that came back from its request.
+            # A child that the application forked and that returned from the request.
             return
         cells = self._board.cells
         if self.ppid != os.getppid():
             cells[_HINT] = ExitHint.PARENT_LOST
-            # No master is left that could count it.
+            # The master is gone, so nobody would count it.
             self.instruments.counters.inc(WORKER_EXITS, (ExitCause.PARENT_LOST,))
         elif self.nr >= self.max_requests and not cells[_HINT]:
             cells[_HINT] = ExitHint.MAX_REQUESTS
@@ -162,18 +162,18 @@ class WorkerLifecycle:
             cells[_HINT] = ExitHint.CODE_CHANGED
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to drain; only cells are touched, for this is a signal handler."""
+        """Begin to drain; only touches cells, because it is a signal handler."""
         self._board.cells[_HINT] = ExitHint.SIGNALLED
         self._board.cells[_DRAINING] = 1
         super().handle_exit(sig, frame)  # type: ignore[misc] # the next class in the MRO
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """Quit; only cells are touched, for this is a signal handler."""
+        """Quit; only touches cells, because it is a signal handler."""
         self._board.cells[_HINT] = ExitHint.SIGNALLED
         super().handle_quit(sig, frame)  # type: ignore[misc] # the next class in the MRO
 
     def handle_abort(self, sig: int, frame: Any) -> None:
-        """Note that the worker timed out, and dump the stacks that the master asked for, if that is not done yet."""
+        """Note that the worker timed out, and dump the stacks that the master asked for if that is still to be done."""
         self._board.cells[_HINT] = ExitHint.ABORTED
         if self.standalone is None and self.cfg.stack_dump_at:
             self._stacks.finish()
@@ -190,7 +190,7 @@ class WorkerLifecycle:
     # ---- once a second
 
     def update_worker_metrics(self) -> None:
-        """Update the worker's own figures and retry what found no space; ``notify`` calls it once a second."""
+        """Update the worker's own figures and retry values that found no space; ``notify`` calls this once a second."""
         now = monotonic_ns()
         self._update_at = now + _SECOND
         cells = self._board.cells

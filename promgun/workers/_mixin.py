@@ -1,12 +1,12 @@
-"""What stands in front of a Gunicorn worker class and measures the WSGI requests that it serves.
+"""The mixin in front of a Gunicorn worker class that measures its WSGI requests.
 
-A request is followed at three places: around ``handle_request`` (it begins, it is closed), around the application (it
-is called, it fails), and around the response's ``close`` (the last byte was handed to the socket: it is answered).
-What Gunicorn refuses, or the application fails, is answered and counted in ``handle_error``.
+A request is followed at three places: around ``handle_request`` (begins, is closed), around the application (is called,
+fails), and around the response's ``close`` (the last byte has been handed to the socket, so it is answered). Requests
+that Gunicorn refuses or the application fails are answered and counted in ``handle_error``.
 
 ``_handle_request_metrics``, ``_handle_request_error_metrics``, ``_generic_handle_request``, ``_generic_handle_error``
-and ``update_worker_metrics`` may be overridden: each is called for everything that it is named after. Where nobody
-overrides them, requests go to the accounting without that frame.
+and ``update_worker_metrics`` may be overridden: each is called for every event that its name says. If they are not
+overridden, the accounting is called directly, which saves a frame.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from promgun.workers._worker_wsgi import WorkerWsgi
 
 
 def _no_request(*_: Any) -> None:
-    """Stand in for a ``handle_request`` that the worker class does not have, and so does not call."""
+    """Replaces ``handle_request`` in a worker class that has none, and so never calls it."""
 
 
 class PrometheusMixin(WorkerLifecycle):
-    """Adds metrics to any Gunicorn worker class for WSGI that it is put in front of."""
+    """Adds metrics to the Gunicorn worker class for WSGI that it stands in front of."""
 
-    #: The place of the request in the arguments of the class's ``handle_request``.
+    #: The index of the request among the arguments of the class's ``handle_request``.
     request_at = 1
-    #: The region of the one request that a class serves at a time. A class that serves more has a region for each
-    #: request, unless it has given the connection one, as ``conn.promgun`` (``region_of_connection``).
+    #: The region of the only request, in a class that serves one at a time. Other classes take a region for each
+    #: request, or have one on the connection, as ``conn.promgun`` (``region_of_connection``).
     only_region: int | None = None
     region_of_connection = False
     #: Whether the class calls ``handle_request`` with a request at all (Gunicorn's on Tornado does not).
@@ -88,9 +88,7 @@ class PrometheusMixin(WorkerLifecycle):
         return follow_application(application, self.accounting)
 
     def enter_service(self) -> None:
-        """Note that the worker serves, put the accounting in front of the application, and have the worker read its
-        settings once.
-        """
+        """Note that the worker serves, put the accounting in front of the application, and cache the settings."""
         super().enter_service()
         self._worker_wsgi = WorkerWsgi(self, self.follow_application)
         wanted = self.cfg.settings.get("config_cache")
@@ -98,7 +96,7 @@ class PrometheusMixin(WorkerLifecycle):
             cache_settings(self.cfg)
 
     def note_exit(self) -> None:
-        """Leave on the board why the worker ends; hooks see the application itself again."""
+        """Write to the board why the worker ends; from now on hooks see the bare application."""
         super().note_exit()
         self._worker_wsgi.restore()
 
@@ -125,7 +123,7 @@ class PrometheusMixin(WorkerLifecycle):
     # ---- the methods to override
 
     def _generic_handle_request(self, handle: Callable[..., Any], *args: Any) -> Any:
-        """Call ``handle``, the worker class's own method, and follow the request that is among ``args``."""
+        """Call ``handle``, the worker class's own method, and follow the request among ``args``."""
         follow = self._follow_request if handle is self._next_handle_request else self._followed(handle)
         return follow(*args)
 
@@ -140,7 +138,7 @@ class PrometheusMixin(WorkerLifecycle):
     def _generic_handle_error(
         self, handle: Callable[..., Any], req: Any, client: Any, addr: Any, exc: BaseException
     ) -> None:
-        """Let ``handle``, the worker class's own ``handle_error``, answer, and count what it sent."""
+        """Have ``handle``, the worker class's own ``handle_error``, answer, and count what it sent."""
         self.responses.error_answered(handle, req, client, addr, exc)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 #: Bytes of struct tcp_info up to tcpi_bytes_received (linux/tcp.h), and the two fields that are looked at.
 _TCP_INFO_SIZE = 136
 _LAST_DATA_AND_BYTES_RECEIVED = Struct("=52xI72xQ").unpack
-#: The client had sent nothing: no wait, and nothing is known of the connections after it.
+#: The client has sent nothing: there is no wait, and it says nothing about the connections after it.
 NOTHING_SENT = -1.0
-#: A tick of the kernel in seconds, at 250 a second, as most have: TCP_INFO cannot tell shorter waits from none. Below
-#: the first bucket's bound.
+#: A kernel tick in seconds, at the usual 250 a second: TCP_INFO reports shorter waits as 0. It is below the first
+#: bucket's bound.
 _TICK = 0.004
-#: Nanoseconds for which an answer within a tick holds: TCP_INFO is asked at most once in them.
+#: Nanoseconds for which an answer of at most a tick is reused: TCP_INFO is read at most once in them.
 _SAMPLE_NS = 1_000_000
 ON_LINUX = sys.platform == "linux"
 _HEADERS = ("HTTP_X_REQUEST_START", "HTTP_X_QUEUE_START")
@@ -31,8 +31,8 @@ _MICROSECONDS = 1e14
 def kernel_wait(client: Any) -> float | None:
     """Return the seconds for which the first bytes of a connection lay in the kernel, asked right after accept.
 
-    For TCP connections, on Linux only (tcp(7): TCP_INFO, milliseconds); ``NOTHING_SENT`` when the client has sent
-    nothing yet, for then nobody waits; ``None`` when the kernel does not say.
+    For TCP connections on Linux only (tcp(7): TCP_INFO, milliseconds). Returns ``NOTHING_SENT`` when the client has
+    sent nothing yet, so that nobody waits, and ``None`` when the kernel does not say.
     """
     if not ON_LINUX:
         return None
@@ -49,11 +49,11 @@ def kernel_wait(client: Any) -> float | None:
 def arrival_observer(
     observe: Callable[[float], None], listeners: int, ask: Callable[[Any], float | None] = kernel_wait
 ) -> Callable[[Any, int], None]:
-    """Return a function that observes how long a connection waited; call it right after accept, with the clock.
+    """Return a function that observes how long a connection waited; call it right after accept, with the current time.
 
-    It asks the kernel as rarely as possible. An accept queue is first in, first out: of two connections accepted
-    within a millisecond, the second can hardly have waited longer than the first and that millisecond. So an answer
-    within a tick (1 to 10 ms) holds for whatever is accepted in the next millisecond, if there is one listener only.
+    It asks the kernel as rarely as possible. An accept queue is first in, first out: of two connections accepted within
+    a millisecond, the second has waited at most about a millisecond longer than the first. So an answer of at most a
+    tick (1 to 10 ms) is used for all connections accepted in the next millisecond, if there is only one listener.
     """
     hold = _SAMPLE_NS if listeners == 1 else 0
     answer, answer_holds_until = 0.0, 0
@@ -74,7 +74,7 @@ def arrival_observer(
 
 
 def proxy_wait(environ: Mapping[str, Any], clock: Callable[[], float] = time.time) -> float | None:
-    """Return the seconds since a proxy stamped the request; ``None`` without a stamp that can be true.
+    """Return the seconds since a proxy stamped the request; ``None`` without a plausible stamp.
 
     The headers are X-Request-Start and X-Queue-Start, with or without ``t=``, in seconds, milliseconds or microseconds
     since the epoch.

@@ -1,4 +1,4 @@
-"""What a worker knows of one request while it serves it, and what it reads off Gunicorn's objects to know it."""
+"""What a worker knows of a request while serving it, and how it is read from Gunicorn's objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CountingReader:
         self._reader = reader
         self.received = 0
         self.cut = False
-        #: what the application got for it, where it got an exception
+        #: the exception that the application got from reading it, if any
         self.error: BaseException | None = None
 
     def read(self, size: int) -> bytes:
@@ -40,27 +40,27 @@ class CountingReader:
 
 
 class DeclaredBody(CountingReader):
-    """A request body of which only the declared length is known, in bytes; it is not read through this."""
+    """A request body of which only the declared length is known (bytes); nothing is read through this object."""
 
     def __init__(self, length: int) -> None:
         super().__init__(None)
         self.received = length
 
 
-#: Stands in :attr:`RequestState.response` once the request is closed.
+#: The value of :attr:`RequestState.response` once the request is closed.
 ANSWERED = object()
 
 
 class RequestState:
-    """What is known of one request; hangs on Gunicorn's request as ``req.promgun`` from *begin* to *closed*.
+    """The state of one request, attached to Gunicorn's request as ``req.promgun`` from *begin* to *closed*.
 
-    ``start`` is nanoseconds of the monotonic clock. ``region`` is where the request stands in the table of running
-    requests, ``NOWHERE`` for one that is only counted there; ``owns_region`` tells that *begin* took it. ``response``
-    is Gunicorn's, from *application_called* on, and ``ANSWERED`` after *closed*. ``recorded`` tells that it
-    stands in one of the books, ``error_type`` names the exception that left the application.
+    ``start`` is nanoseconds of the monotonic clock. ``region`` is the request's region in the table of running
+    requests, ``NOWHERE`` if it is only counted there; ``owns_region`` says that *begin* took it. ``response`` is
+    Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*. ``recorded`` says that the request was
+    counted in one of the books, ``error_type`` is the class name of the exception that left the application.
     """
 
-    # Defaults stand on the class, so that a request costs two assignments.
+    # Defaults are class attributes, so that a new request costs only two assignments.
     start = 0
     region = NOWHERE
     owns_region = False
@@ -81,7 +81,7 @@ def file_size(result: Any) -> int:
     try:
         descriptor = result.filelike.fileno()
         return os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
-    except Exception:  # noqa: BLE001 - a file of the application's may raise anything; Gunicorn decides what to do
+    except Exception:  # noqa: BLE001 - the application's file object may raise anything; Gunicorn handles that
         return 0
 
 
@@ -97,7 +97,7 @@ def asks_for_websocket(req: Any) -> bool:
 
 
 def method_read(error: BaseException) -> str:
-    """Return the method of the request in which a parser found an error, empty when it had not read that.
+    """Return the method of the request in which a parser found an error; empty when it was not read yet.
 
     Gunicorn's errors do not name the request (25.3 to 27.0): it is the ``self`` of a frame of the parser's.
     """
@@ -127,7 +127,7 @@ class StatusTap:
         return getattr(self._sock, name)
 
     def sendall(self, data: bytes) -> None:
-        """Send, then note the status if this is a head."""
+        """Send, then note the status if the data is a response head."""
         self._sock.sendall(data)
         head, separator, body = data.partition(b"\r\n\r\n")
         fields = head.split(b" ", 2)

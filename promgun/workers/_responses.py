@@ -1,7 +1,7 @@
-"""Into which book a request goes, and what describes it: decided by its response and by how ``handle_request`` ended.
+"""Decides how a request is counted, by its response and by how ``handle_request`` ended.
 
-A status line was sent, or tried to be: answered. None was, and the worker goes on: left without an answer. None was,
-and the worker has to go: lost. The connection became a websocket's: none of the three.
+If a status line was sent, or an attempt was made, it is answered. If none was, it is left unanswered when the worker
+continues, and lost when the worker has to end. A connection that became a websocket is none of the three.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Answered = Callable[[Any, RequestState, int, int], None]
 #: Counts an exception that left the application: the request, its state, the exception's type.
 Raised = Callable[[Any, RequestState, str], None]
 
-#: What gevent and eventlet raise in a greenlet that is killed.
+#: The exception that gevent and eventlet raise in a killed greenlet.
 _GREENLET_EXIT = "GreenletExit"
 _REASONS = {
     "StopIteration": UnansweredReason.STOP_ITERATION,
@@ -40,8 +40,9 @@ _REASONS = {
 class ResponseObserver:
     """Watches how Gunicorn's responses end.
 
-    ``answered`` and ``raised`` count; they are the worker's, for a subclass of it may override them. ``is_ending``
-    tells whether the worker has stopped serving, ``answers_exit`` whether its class answers what is no ``Exception``.
+    ``answered`` and ``raised`` do the counting; they are passed in because a worker class may override them.
+    ``is_ending`` tells whether the worker has stopped serving, ``answers_exit`` whether its class answers exceptions
+    that are no ``Exception``.
     """
 
     __slots__ = ("_accounting", "_answers_exit", "_is_ending", "answered", "raised")
@@ -62,7 +63,7 @@ class ResponseObserver:
         self._answers_exit = answers_exit
 
     def measure(self, response_class: Any) -> None:
-        """Count what responses of this class answered when they are closed, in this process.
+        """Count the answers of responses of this class when they are closed, in this process.
 
         The class, not each response, gets the new ``close``: an attribute set on each response costs four times what
         a whole counter does.
@@ -78,7 +79,8 @@ class ResponseObserver:
                 state = req.promgun
                 status = response.status_code
             except AttributeError:
-                # Not begun here, or the application never called start_response: Gunicorn's close fails.
+                # The request was not begun here, or the application never called start_response: Gunicorn's close
+                # fails.
                 return
             if state.recorded:
                 return
@@ -89,8 +91,8 @@ class ResponseObserver:
             answered(req, state, status, sent)
 
         def count_and_close(response: Any) -> None:
-            # What close sends is the last of a few bytes: counted before them, a worker that is killed in the system
-            # call, where it is likely to be interrupted, has counted the answer that the client has.
+            # close sends the last few bytes of the answer. Counting comes first, because a worker that is killed in
+            # this system call, where that is likely, must have counted an answer that the client gets.
             count(response)
             close(response)
 
@@ -99,11 +101,11 @@ class ResponseObserver:
             count(response)
 
         measured = count_and_close if response_class is Response else close_and_count
-        measured.by_promgun = True  # type: ignore[attr-defined] # found again by a class that inherits it
+        measured.by_promgun = True  # type: ignore[attr-defined] # recognised in a subclass that inherits it
         response_class.close = measured
 
     def broken(self, req: Any, state: RequestState, error: BaseException) -> None:
-        """Decide what an exception from ``handle_request`` means.
+        """Decide how to count an exception that left ``handle_request``.
 
         Async workers raise StopIteration after a success (gunicorn 25.3 to 27.0); one that Gunicorn raises over a
         failure has the failure as its context.
@@ -133,9 +135,7 @@ class ResponseObserver:
             self._leave(state, cause)
 
     def _describe(self, req: Any, state: RequestState, cause: BaseException) -> bool:
-        """Count an exception of the application's, or a client that left; return whether Gunicorn found that out when
-        it sent the answer.
-        """
+        """Count an application's exception or a client that left; return whether Gunicorn was sending the answer."""
         if came_from_application(cause, state):
             hide_own_frames(cause)
             self.raised(req, state, state.error_type or type(cause).__name__)
@@ -146,8 +146,8 @@ class ResponseObserver:
         return body is None or cause is not body.error
 
     def unfinished(self, req: Any, state: RequestState) -> None:
-        """Decide what a request was that ended without an exception and is not counted: its response was not closed,
-        or is of a class not seen before.
+        """Decide how to count a request that ended without an exception and is not counted yet: its response was not
+        closed, or has a class that was not seen before.
         """
         response = state.response
         if response is None:
@@ -157,7 +157,7 @@ class ResponseObserver:
         error_type = state.error_type
         if response.status is not None and (response.headers_sent or not seen):
             if seen and self._is_ending():
-                # The gevent worker lets GreenletExit go no further (gunicorn 27.0 ggevent.handle_request).
+                # The gevent worker swallows GreenletExit (gunicorn 27.0 ggevent.handle_request).
                 self.raised(req, state, error_type or _GREENLET_EXIT)
             self.answered(req, state, response.status_code, response.sent)
         elif self._is_websocket(req, state, None):
@@ -195,7 +195,7 @@ class ResponseObserver:
 
     @staticmethod
     def _is_websocket(req: Any, state: RequestState, error: BaseException | None) -> bool:
-        """Whether the application took the connection over for a websocket: those libraries leave by StopIteration, or
+        """Whether the application turned the connection into a websocket: such libraries leave by StopIteration, or
         return an object that says so.
         """
         silent = state.response.status is None and state.error_type in {"", "StopIteration"}
@@ -204,7 +204,7 @@ class ResponseObserver:
     def error_answered(
         self, handle: Callable[..., Any], req: Any, client: Any, addr: Any, error: BaseException
     ) -> None:
-        """Let ``handle``, Gunicorn's ``handle_error``, answer; count what it sent."""
+        """Have ``handle``, Gunicorn's ``handle_error``, answer; count what it sent."""
         tap = StatusTap(client)
         start = self._accounting.clock()
         method = method_read(error)
@@ -213,8 +213,8 @@ class ResponseObserver:
         request = req if req is not None else getattr(error, "req", None)
         state = getattr(request, "promgun", None)
         if state is None or (state.recorded and isinstance(error, ParseException)):
-            # gthread (gunicorn 27.0 ``_keepalive_after``) names the request before: it was answered, and what stands
-            # behind it on the connection is refused by an answer of its own.
+            # gthread (gunicorn 27.0 ``_keepalive_after``) passes the previous request, which was answered: the bytes
+            # after it on the connection are refused by an answer of their own.
             request, state = None, RequestState()
             state.start = start
         if state.response is None:
@@ -239,7 +239,7 @@ def _is_exit(error: BaseException, name: str) -> bool:
 
 
 class _Refused:
-    """A request that was refused while it was read; ``method`` is empty when that had not been read."""
+    """A request that was refused while being read; ``method`` is empty if it was not read yet."""
 
     def __init__(self, method: str) -> None:
         self.method = method

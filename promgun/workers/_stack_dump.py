@@ -29,7 +29,7 @@ class StackDump:
         self._answered = False
 
     def install(self) -> None:
-        """Begin to answer; called again once a second, because the error log may have been reopened."""
+        """Begin to answer SIGURG; called once a second, because the error log may have been reopened."""
         self._answered = False
         fd = self._error_fd()
         if fd == self._fd:
@@ -39,13 +39,13 @@ class StackDump:
         faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True, chain=True)
 
     def _error_fd(self) -> int:
-        """Return the descriptor that Gunicorn's error log writes to, standard error where it has none."""
+        """Return the descriptor of Gunicorn's error log, or of standard error if the log has none."""
         handlers = getattr(getattr(self._log, "error_log", None), "handlers", [])
         return next((fd for fd in map(_descriptor, handlers) if fd >= 0), 2)
 
     def finish(self) -> None:
-        """Show the greenlets if that is not done: SIGABRT, which ends the worker, may interrupt the handler of SIGURG
-        or come before it.
+        """Show the greenlets if that is not done yet: SIGABRT, which ends the worker, may interrupt SIGURG's handler or
+        come before it.
         """
         if self._fd >= 0:
             self._show_greenlets(STACK_SIGNAL, None)

@@ -27,8 +27,8 @@ from promgun.store.run_directory import MULTIPROC_VARIABLE
 from promgun.store.run_places import create_private
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
-#: The variable that names the directory which this module put into ``PROMETHEUS_MULTIPROC_DIR``: without it a master
-#: executed by SIGUSR2 would believe that the user had set it.
+#: Names the directory that this module put into ``PROMETHEUS_MULTIPROC_DIR``; without it a master executed by SIGUSR2
+#: would believe that the user had set that.
 _PUBLISHED = "PROMGUN_STORE"
 
 
@@ -68,7 +68,7 @@ class StandaloneRun:
         )
 
     def serve(self, process: MetricsProcess, *, tls: bool) -> None:
-        """Start a metrics process, which ``close`` stops; workers close its listeners when they are forked.
+        """Start a metrics process, which ``close`` stops; forked workers close its listeners.
 
         ``tls`` says whether it speaks TLS on TCP addresses.
         """

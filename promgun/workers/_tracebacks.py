@@ -1,4 +1,4 @@
-"""Tracebacks as plain Gunicorn logs them: without the frames that measure."""
+"""Removes promgun's frames from tracebacks, so that they look as in plain Gunicorn."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ _OURS = "promgun.workers."
 
 
 def hide_own_frames(error: BaseException) -> None:
-    """Take our frames out of an exception's traceback, but for the first entry, which belongs to whoever caught it, and
-    the last, which says where it was raised.
+    """Remove promgun's frames from an exception's traceback, except the first entry (where it was caught) and the last
+    (where it was raised).
     """
     entry = error.__traceback__
     while entry is not None:

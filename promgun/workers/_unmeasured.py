@@ -1,11 +1,11 @@
-"""A worker class whose application is not WSGI: it serves as under plain Gunicorn, and its requests are not measured.
+"""Worker classes whose applications are not WSGI: they serve as under plain Gunicorn, without measured requests.
 
-Which classes these are is decided by what they are made of, not by name. Gunicorn's own servers for WSGI (``sync``,
-``gthread``, and what stands on ``AsyncWorker``) call the application as WSGI says, and so do classes built on them.
-Of the others, a class that has a coroutine function among its methods serves on an event loop, where a WSGI callable
-has no place: ``gunicorn.workers.gasgi``, uvicorn-worker, aiohttp. A class that falls on the wrong side of that rule is
-measured too little, and never broken: what remains is measured only around an application that can be called with
-``(environ, start_response)``, see ``_wsgi_fallback``.
+Such classes are recognised by their structure, not by name. Gunicorn's own WSGI servers (``sync``, ``gthread``, and
+subclasses of ``AsyncWorker``) and classes built on them call the application by WSGI. Any other class with a coroutine
+function among its methods serves on an event loop, where a WSGI callable cannot run: ``gunicorn.workers.gasgi``,
+uvicorn-worker, aiohttp. A class that this rule takes for the wrong kind is measured too little but still works: any
+other class is measured only around an application that can be called with ``(environ, start_response)``, see
+``_wsgi_fallback``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WARNING = (
 
 
 def serves_wsgi(worker_class: type) -> bool:
-    """Whether a worker class calls its application as WSGI says, as far as can be told; see the module."""
+    """Whether a worker class calls its application by WSGI, as far as the module's rule can tell."""
     if issubclass(worker_class, SyncWorker | AsyncWorker | ThreadWorker):
         return True
     own = [base for base in worker_class.__mro__ if not issubclass(Worker, base)]
@@ -42,14 +42,14 @@ def _is_coroutine_function(attribute: Any) -> bool:
 
 
 class UnmeasuredMixin(WorkerLifecycle):
-    """Shows the worker's life on the scoreboard and leaves its application, its settings and its requests alone."""
+    """Shows the worker on the scoreboard and does not touch its application, settings or requests."""
 
     _serving = False
     _in_run = False
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Warn of what is missing: Gunicorn calls this once, in the master, before the first fork."""
+        """Warn of the missing metrics; Gunicorn calls this once, in the master, before the first fork."""
         inherited = getattr(super(), "check_config", None)
         if inherited is not None:
             inherited(cfg, log)
@@ -60,10 +60,10 @@ class UnmeasuredMixin(WorkerLifecycle):
         return 0
 
     def hung_after(self) -> float:
-        """Return the middle between the longest pause that Gunicorn's contract allows and the timeout.
+        """Return seconds halfway between the longest pause that Gunicorn allows between heartbeats and the timeout.
 
         A worker has to call ``notify`` every half of the timeout (``Worker.timeout``, gunicorn 25.3 to 27.0), and
-        uvicorn-worker does it no more often.
+        uvicorn-worker calls it no more often than that.
         """
         return float(self.cfg.timeout) * 3 / 4
 
@@ -72,16 +72,16 @@ class UnmeasuredMixin(WorkerLifecycle):
         self._in_run = True
 
     def notify(self) -> None:
-        """Send the heartbeat; with the first one the worker serves."""
+        """Send the heartbeat; from the first one on the worker is serving."""
         super().notify()
         if not self._serving and self._in_run:
             self._serving = True
             super().enter_service()
 
     def note_exit(self) -> None:
-        """Leave on the board why the worker ends by itself."""
+        """Write to the board why the worker ends by itself."""
         super().note_exit()
         cells = self._board.cells
         if not cells[Cell.EXIT_HINT] and self._serving and self.cfg.max_requests and not self.cfg.reload:
-            # The server counts requests by itself, and nobody told it to stop.
+            # The server counts requests itself, and it was not told to stop.
             cells[Cell.EXIT_HINT] = ExitHint.MAX_REQUESTS

@@ -1,6 +1,4 @@
-"""``worker.wsgi``: the application itself for every hook outside of a request, the one with the accounting in front
-while the worker serves.
-"""
+"""``worker.wsgi``: the measured application while the worker serves, the bare one for hooks outside of requests."""
 
 from __future__ import annotations
 
@@ -15,10 +13,10 @@ _INSIDE = ("pre_request", "post_request")
 
 
 class WorkerWsgi:
-    """Puts the followed application where Gunicorn looks for it, and the application back."""
+    """Puts the measured application into ``worker.wsgi``, and restores the bare one."""
 
     def __init__(self, worker: Any, follow: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Follow what stands in ``worker.wsgi`` now, with whatever hooks have put around it."""
+        """Measure what ``worker.wsgi`` is now, including wrappers that hooks have put around it."""
         self._worker = worker
         self._application = application = worker.wsgi
         followed = follow(application)
@@ -26,7 +24,7 @@ class WorkerWsgi:
             if any(_is_set(worker.cfg, name) for name in _INSIDE):
                 followed = _Transparent(followed, application)
             else:
-                # Called without a frame of C between: a request pays for that.
+                # No wrapper written in C around the call: every request would pay for it.
                 with suppress(Exception):
                     functools.update_wrapper(followed, application)
         self._followed = worker.wsgi = followed
@@ -35,7 +33,7 @@ class WorkerWsgi:
                 worker.cfg.set(name, self._shown_to(worker.cfg.settings[name].get()))
 
     def restore(self) -> None:
-        """Show the application itself, unless somebody has put something else there meanwhile."""
+        """Put the bare application back, unless ``worker.wsgi`` was replaced meanwhile."""
         if self._worker.wsgi is self._followed:
             self._worker.wsgi = self._application
 
@@ -59,7 +57,7 @@ def _is_set(cfg: Any, name: str) -> bool:
 
 
 class _Transparent:
-    """The followed application, with the attributes and the class of the application itself."""
+    """The measured application, with the attributes and the class of the bare one."""
 
     __slots__ = ("_promgun_application", "_promgun_call")
 

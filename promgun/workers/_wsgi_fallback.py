@@ -1,4 +1,4 @@
-"""Requests that a worker class serves past Gunicorn's ``handle_request``: measured around the application alone."""
+"""Measures requests that a worker class serves without Gunicorn's ``handle_request``, around the application only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promgun.workers._responses import ResponseObserver
 
 
 class ApplicationMixin:
-    """Stands before ``PrometheusMixin`` in front of a class that is not ours, such as Gunicorn's on gevent's pywsgi.
+    """Goes before ``PrometheusMixin``, for classes that are not promgun's, such as Gunicorn's on gevent's pywsgi.
 
     A call that comes from Gunicorn's own response object is left to ``PrometheusMixin``.
     """
@@ -26,7 +26,7 @@ class ApplicationMixin:
     log: Any
 
     def follow_application(self, application: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``application`` with the accounting in front of it; what WSGI cannot call is returned as it is."""
+        """Return the measured ``application``; one that cannot be called by WSGI is returned as it is."""
         if not self.gives_requests and not is_wsgi_callable(application):
             self.log.warning(
                 "Requests are not measured: %s takes no (environ, start_response), so it is not called as WSGI says",
@@ -73,7 +73,7 @@ class ApplicationCall:
         self._silent = True
         self._asks_for_websocket = str(environ.get("HTTP_UPGRADE", "")).lower() == "websocket"
         self.method = str(environ.get("REQUEST_METHOD", ""))
-        #: What every server answers for an application that fails, or sets no status.
+        #: The status that servers answer if the application fails or sets none.
         self.status = 500
         self.sent = 0
         self._state = accounting.begin(self, NOWHERE)
@@ -111,9 +111,9 @@ class ApplicationCall:
 
 
 class FollowedList(list[bytes]):
-    """Pieces that the application returned at once: still a list, for servers derive the answer's length from it.
+    """The pieces of a body that the application returned as a list: still a list, whose length servers use.
 
-    A server that does not call ``close`` (gevent-websocket 0.10) lets go of it: the request is over then.
+    A server that does not call ``close`` (gevent-websocket 0.10) drops the list; the request ends then.
     """
 
     def __init__(self, pieces: Iterable[bytes], call: ApplicationCall) -> None:
@@ -130,7 +130,7 @@ class FollowedList(list[bytes]):
 
 
 class FollowedBody:
-    """What the application returned, passed on; the request is over when it is closed, or let go of without that."""
+    """Passes on the body that the application returned; the request ends when it is closed or garbage-collected."""
 
     def __init__(self, result: Iterable[bytes], call: ApplicationCall) -> None:
         self._result = result

@@ -31,7 +31,7 @@ class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[mis
         self._next_enqueue_req: Callable[[Any], None] = super().enqueue_req
 
     def enqueue_req(self, conn: Any) -> None:
-        """Hand a connection to the pool; until a thread begins with it, it is shown as ``queued``."""
+        """Hand a connection to the pool; it is shown as ``queued`` until a thread takes it."""
         now = monotonic_ns()
         if not hasattr(conn, "promgun") and conn.client.__class__ is tuple:
             self.observe_arrival(conn.sock, now)

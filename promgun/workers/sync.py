@@ -35,20 +35,20 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Warn of threads, which this class does not have; Gunicorn calls it once, in the master."""
+        """Warn of a ``threads`` setting, which this class ignores; Gunicorn calls this once, in the master."""
         if cfg.threads > 1:
             log.warning("PrometheusWorker serves one request at a time: for threads use promgun.PrometheusThreadWorker")
 
     def wait(self, timeout: float) -> Any:
         """Wait for a connection, for a second at most.
 
-        Gunicorn's own waits for half the timeout: so long it does not notice that its master is gone, and an idle
-        worker would be shown as hung.
+        Gunicorn's own method waits for half the timeout: for that long it would not notice that its master is gone, and
+        an idle worker would be shown as hung.
         """
         return super().wait(min(timeout, _IDLE))
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve a connection; while the worker waits for its head, it is shown as ``reading``."""
+        """Serve a connection; it is shown as ``reading`` until its request's head has arrived."""
         now = monotonic_ns()
         running = self._running
         cells = running.cells

@@ -1,1 +1,3 @@
-"""The families, a module a group; a handle is called as its family, without prefix and ``_total``, in capitals."""
+"""The families, a module for each group; a handle is named after its family, in capitals, without prefix and suffix
+``_total``.
+"""
