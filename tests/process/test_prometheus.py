@@ -209,7 +209,10 @@ def check_rules(two: Fleet) -> None:
 #: Of all queries those that only faults bring about, and answers that WSGI has no way to give.
 MAY_BE_EMPTY = {
     "Requests by status: 1xx",
-    "Requests lost: {{cause}} {{route}}",
+    "Requests lost or left without an answer: {{cause}} {{route}}",
+    "Requests lost or left without an answer: left: {{reason}} {{route}}",
+    "Websockets of WSGI applications: {{result}} a second",
+    "Websockets of WSGI applications: seconds p50",
     "What is missing: {{reason}}",
     "What is missing: folded: {{family}}",
     "What is missing: endpoint refused: {{reason}}",
