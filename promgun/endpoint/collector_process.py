@@ -56,10 +56,15 @@ def _collect(collectors: dict[str, Any]) -> tuple[list[Any], list[str]]:
 
 def _plain(family: Any) -> list[Any]:
     samples = [
-        [str(sample.name), {str(label): str(text) for label, text in sample.labels.items()}, float(sample.value)]
+        [_text(sample.name), {_text(label): _text(text) for label, text in sample.labels.items()}, float(sample.value)]
         for sample in family.samples
     ]
-    return [str(family.name), str(family.type), str(family.documentation), str(family.unit), samples]
+    return [_text(family.name), str(family.type), _text(family.documentation), _text(family.unit), samples]
+
+
+def _text(value: Any) -> str:
+    """Return a text that UTF-8 can write: file names may hold surrogates, for which the whole page would fail."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _answer(answers: Any, families: list[Any], errors: list[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -83,7 +85,7 @@ class CollectorProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        process.kill()
+        _kill(process)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -130,6 +132,7 @@ class CollectorProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            start_new_session=True,
         )
 
     def _line(self, deadline: float) -> bytes | None:
@@ -146,6 +149,8 @@ class CollectorProcess:
                 return None
             data = os.read(fd, 1 << 16)
             if not data:
+                # It may live on without its end of the pipe.
+                _kill(process)
                 raise OSError(f"their process ended with status {process.wait()}")
             self._buffer += data
             if len(self._buffer) > _MOST_BYTES:
@@ -165,6 +170,14 @@ class CollectorProcess:
             if error not in self._said and len(self._said) < 100:  # noqa: PLR2004 - messages may have numbers in them
                 self._said.add(error)
                 logger.warning("The application's collectors: %s", error)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started: it leads a session of its own."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
 
 
 def without_shown(shown: Sequence[Metric], families: Sequence[Metric], complain: Callable[[str], None]) -> list[Metric]:

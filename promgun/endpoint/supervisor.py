@@ -15,8 +15,8 @@ _STOP_TIME = 2.0
 #: Seconds to wait after an attempt before the next one, by how many in a row have failed or ended young.
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _YOUNG = 10.0
-#: A process that somebody kills is started again after this time at most, provided that one has lived that long before:
-#: then it is not a process that fails by itself.
+#: A process that somebody kills is started again after this time at most, if one has lived ``_YOUNG`` seconds before:
+#: then it does not fail by itself. One that crashes does.
 _KILLED = 0.5
 #: This many ends in a row are logged one by one; after that one line a minute says for how long nothing has been
 #: served.
@@ -78,7 +78,7 @@ class MetricsProcess:
             return
         reason = f"The metrics process (pid:{self.pid}) ended with status {status}; starting another"
         self._child = None
-        self._schedule(reason, killed=status < 0)
+        self._schedule(reason, killed=self._has_lived and status in {-signal.SIGKILL, -signal.SIGTERM})
 
     def _schedule(self, reason: str, *, killed: bool) -> None:
         now = self._clock()
@@ -88,7 +88,7 @@ class MetricsProcess:
         else:
             self._ended_young += 1
         pause = _BACK_OFF[min(self._ended_young, len(_BACK_OFF)) - 1 if self._ended_young else 0]
-        self._next_start = now + (min(pause, _KILLED) if killed and self._has_lived else pause)
+        self._next_start = now + (min(pause, _KILLED) if killed else pause)
         self._reason = reason
         self._dark_since = self._dark_since or now
         if self._ended_young <= _TOLD:
@@ -126,5 +126,6 @@ class MetricsProcess:
         self.config = config
         self.listeners = tuple(listeners)
         self._ended_young = 0
+        self._has_lived = False
         self._next_start = self._dark_since = 0.0
         self.ensure()

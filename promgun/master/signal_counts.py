@@ -12,19 +12,23 @@ from typing import Any
 from promgun.metrics.families.master import MASTER_SIGNALS
 from promgun.metrics.label_values import MasterSignal
 
-#: Signals that end the master: whatever else is pending no longer matters.
+#: Signals that end the master: of what else is pending only an upgrade matters.
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def in_order(received: Sequence[int]) -> list[int]:
     """Return signals in the order to handle them: ending ones first, and of several SIGHUP only the last.
 
-    The last reload reads whatever the others would have read.
+    The last reload reads whatever the others would have read. A SIGUSR2 that came before what ends the master stays
+    before it: the new master goes on where this one ends.
     """
+    ends = next((place for place, number in enumerate(received) if number in _ENDING), 0)
+    upgrades = [number for number in received[:ends] if number == signal.SIGUSR2]
     ending = [number for number in received if number in _ENDING]
-    rest = [number for number in received if number not in _ENDING]
+    rest = [number for number in received[:ends] if number != signal.SIGUSR2]
+    rest += [number for number in received[ends:] if number not in _ENDING]
     last = max((place for place, number in enumerate(rest) if number == signal.SIGHUP), default=-1)
-    return ending + [number for place, number in enumerate(rest) if number != signal.SIGHUP or place == last]
+    return upgrades + ending + [number for place, number in enumerate(rest) if number != signal.SIGHUP or place == last]
 
 
 class CountsSignals:

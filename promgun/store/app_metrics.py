@@ -119,7 +119,9 @@ class AppMetrics:
                 self._metrics.add(metric)
             if kind in _ASKED:
                 self._note(metric)
-            if self._store.role is Role.WORKER:
+            # An Enum gets its states after it was made (prometheus_client 0.26).
+            made = kind != ENUM or hasattr(metric, "_states")
+            if self._store.role is Role.WORKER and made:
                 self._store_change(metric)
         except Exception as error:  # noqa: BLE001 - no error of ours may reach the application
             self._failed(error)

@@ -31,6 +31,8 @@ PHASE, START, BUSY = TEXT_SIZE // 8, TEXT_SIZE // 8 + 1, TEXT_SIZE // 8 + 2
 _ALL = range(LAST - STEP, FIRST - STEP, -STEP)
 #: In place of a region, when all are taken.
 NOWHERE = -1
+#: The region of a request that has left its own: somebody else may have that by now.
+OVER = -2
 
 #: ``describe(cells, 8 * region, text, phase, start)`` writes a request's description, the text before the phase.
 describe = Struct(f"={TEXT_SIZE}sqq").pack_into

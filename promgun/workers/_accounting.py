@@ -30,7 +30,7 @@ from promgun.metrics.families.requests import (
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
 from promgun.store.board import SIZE, Board, Cell, ExitHint
-from promgun.store.request_table import BUSY, NOWHERE, PHASE, START, Phase, describe
+from promgun.store.request_table import BUSY, NOWHERE, OVER, PHASE, START, Phase, describe
 from promgun.workers._queue_time import TrustedPeers, forwarded_client, proxy_wait
 from promgun.workers._request_state import ANSWERED, RequestState
 
@@ -113,7 +113,7 @@ class RequestAccounting:
         # way.
         if state.region >= 0:
             self.running.cells[state.region + PHASE] = _CLOSING
-        else:
+        elif state.region == NOWHERE:
             self.board.cells[_BEYOND_TABLE_ANSWERED] += 1
         body = state.body
         received = 0
@@ -136,11 +136,13 @@ class RequestAccounting:
             cells = self.running.cells
             cells[region + BUSY] += now
             if state.owns_region:
+                state.region = OVER
                 cells[region + START] = 0
                 self.running.free.append(region)
         else:
             if state.recorded:
                 self.board.cells[_BEYOND_TABLE_ANSWERED] -= 1
+            state.region = OVER
             self.board.leave(now)
 
     def forget_parent(self) -> None:
@@ -172,7 +174,7 @@ class RequestAccounting:
         state.recorded = True
         if state.region >= 0:
             self.running.cells[state.region + PHASE] = _CLOSING
-        else:
+        elif state.region == NOWHERE:
             self.board.cells[_BEYOND_TABLE_ANSWERED] += 1
 
     # ---- what describes a request

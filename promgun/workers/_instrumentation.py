@@ -14,7 +14,7 @@ from gunicorn.http.body import LengthReader
 from gunicorn.http.wsgi import FileWrapper
 
 from promgun.store.board import Cell
-from promgun.store.request_table import BUSY, NOWHERE, PHASE, START, Phase, describe
+from promgun.store.request_table import BUSY, NOWHERE, OVER, PHASE, START, Phase, describe
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._queue_time import forwarded_client
 from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size
@@ -76,6 +76,9 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
             result = handle(req, second) if request_first else handle(first, req, third, fourth)
         except BaseException as error:
             broken(req, state, error)
+            # handle_error comes afterwards, and counts what it answers: the region may be another request's by then.
+            if region_is_own or region < 0:
+                state.region = OVER
             raise
         else:
             if not state.recorded:

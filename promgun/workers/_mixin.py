@@ -111,7 +111,7 @@ class PrometheusMixin(WorkerLifecycle):
         try:
             return self._generic_handle_request(lambda *usual: following(*usual, connection), *most)
         except Exception as error:
-            if req.promgun.response is not None and not req.promgun.recorded:
+            if not req.promgun.recorded:
                 self.responses.answered(req, req.promgun, 500, 0)
             hide_own_frames(error)
             raise

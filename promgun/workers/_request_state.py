@@ -8,7 +8,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import NoMoreData
 
-from promgun.store.request_table import NOWHERE
+from promgun.store.request_table import OVER
 
 
 class CountingReader:
@@ -55,14 +55,15 @@ class RequestState:
     """The state of one request, attached to Gunicorn's request as ``req.promgun`` from *begin* to *closed*.
 
     ``start`` is nanoseconds of the monotonic clock. ``region`` is the request's region in the table of running
-    requests, ``NOWHERE`` if it is only counted there; ``owns_region`` says that *begin* took it. ``response`` is
-    Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*. ``recorded`` says that the request was
-    counted in one of the books, ``error_type`` is the class name of the exception that left the application.
+    requests, ``NOWHERE`` if it is only counted there, ``OVER`` before *begin* and after *closed*; ``owns_region`` says
+    that *begin* took it. ``response`` is Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*.
+    ``recorded`` says that the request was counted in one of the books, ``error_type`` is the class name of the
+    exception that left the application.
     """
 
     # Defaults are class attributes, so that a new request costs only two assignments.
     start = 0
-    region = NOWHERE
+    region = OVER
     owns_region = False
     body: CountingReader | None = None
     response: Any = None

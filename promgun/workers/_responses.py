@@ -6,6 +6,7 @@ continues, and lost when the worker has to end. A connection that became a webso
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -179,6 +180,9 @@ class ResponseObserver:
             return not self._answers_exit
         if hasattr(req, "stream"):
             return type(error).__module__ == "gunicorn.http2.errors"
+        if isinstance(error, ssl.SSLError):
+            # Every handle answers it with 403 but for the end of the connection (25.3 to 27.0).
+            return error.args[:1] == (ssl.SSL_ERROR_EOF,)
         return isinstance(error, OSError | StopIteration | NoMoreData)
 
     def _leave(self, state: RequestState, error: BaseException) -> None:

@@ -71,6 +71,8 @@ class ApplicationCall:
         self._responses = responses
         self._over = False
         self._silent = True
+        #: gevent-websocket has answered the handshake before it calls the application.
+        self._has_websocket = "wsgi.websocket" in environ
         self._asks_for_websocket = str(environ.get("HTTP_UPGRADE", "")).lower() == "websocket"
         self.method = str(environ.get("REQUEST_METHOD", ""))
         #: The status that servers answer if the application fails or sets none.
@@ -97,6 +99,7 @@ class ApplicationCall:
         """Count an exception, and the answer that the server gives for it."""
         if not self._over:
             self._responses.raised(self, self._state, type(error).__name__)
+            self._silent = self._silent and self._has_websocket
             self.end()
 
     def end(self) -> None:

@@ -334,7 +334,7 @@ def test_threads_lose_nothing_while_space_comes_and_goes(
     recorder.record("GET", "", 200, 0.5, 1, 1)
     previous = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
-    rounds = 1500
+    rounds = 400
 
     def work() -> None:
         for n in range(rounds):

@@ -131,3 +131,26 @@ def test_a_busy_table_counts_without_a_region() -> None:
     fixture.accounting.closed(state)
     assert fixture.board.view(0).in_progress == 0
     assert not fixture.board.requests.free
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_an_answer_to_a_request_that_has_left_touches_no_other(*, is_full: bool) -> None:
+    fixture = Fixture()
+    accounting, req = fixture.accounting, request()
+    responses = ResponseObserver(accounting, accounting.answered, accounting.raised)
+    shape = SimpleNamespace(request_at=0, only_region=None, region_of_connection=False, max_requests=2**63 - 1)
+    if is_full:
+        accounting.running.free.clear()
+
+    def handle(_req: Any, _conn: Any) -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        follow_requests(handle, shape, accounting, responses)(req, SimpleNamespace())
+    other = accounting.begin(request(), None)
+    accounting.application_called(request(), other, ENVIRON, object())
+    before = fixture.cells()
+    accounting.answered(req, req.promgun, 500, 0)
+    assert fixture.cells() == before
+    assert [answer[2] for answer in fixture.recorded] == [500]
+    accounting.closed(other)
