@@ -53,14 +53,7 @@ def replace_file(
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f"{prefix}{target.name}.", suffix=".tmp", dir=target.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if owner is not None:
-                os.fchown(file.fileno(), *owner)
-            if durable:
-                os.fsync(file.fileno())
+        _fill(descriptor, content, mode, owner, durable=durable)
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -79,13 +72,20 @@ def replace_in_folder(
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=folder_fd)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if owner is not None:
-                os.fchown(file.fileno(), *owner)
+        _fill(descriptor, content, mode, owner)
         os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
     except BaseException:
         os.unlink(temporary, dir_fd=folder_fd)
         raise
+
+
+def _fill(descriptor: int, content: bytes, mode: int, owner: tuple[int, int] | None, *, durable: bool = False) -> None:
+    """Write a new file, give it its mode and owner, and close it."""
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        if owner is not None:
+            os.fchown(file.fileno(), *owner)
+        if durable:
+            os.fsync(file.fileno())

@@ -54,6 +54,16 @@ def run(child: MetricsProcess, clock: Clock, seconds: float) -> None:
         clock.now += STEP
 
 
+def seconds_until_another(child: MetricsProcess, clock: Clock) -> float:
+    """Reap a process that has ended; return the seconds of the clock until there is another."""
+    child.reap()
+    died = clock.now
+    while not child.pid:
+        clock.now += STEP
+        child.ensure()
+    return clock.now - died
+
+
 def test_one_that_cannot_be_started_is_tried_less_and_less(
     listener: socket.socket, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,12 +98,7 @@ def test_one_that_dies_at_birth_is_tried_less_and_less(listener: socket.socket, 
     for _ in range(4):
         child.ensure()
         end(child, kill=False)
-        child.reap()
-        died = clock.now
-        while not child.pid:
-            clock.now += STEP
-            child.ensure()
-        pauses.append(clock.now - died)
+        pauses.append(seconds_until_another(child, clock))
     child.stop()
     assert pauses == sorted(pauses)
     assert pauses[-1] >= 1.9
@@ -108,11 +113,6 @@ def test_one_that_has_lived_and_is_killed_again_and_again_is_back_at_once(
     clock.now += 11.0
     for _ in range(10):
         end(child, kill=True)
-        child.reap()
-        died = clock.now
-        while not child.pid:
-            clock.now += STEP
-            child.ensure()
-        assert clock.now - died <= 0.6
+        assert seconds_until_another(child, clock) <= 0.6
     child.stop()
     assert len(caplog.records) <= 5, caplog.text
