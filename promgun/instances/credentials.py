@@ -14,7 +14,7 @@ from promgun.system.secrets import read_password
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Of one endpoint: ``ca_file`` verifies it in place of the system's authorities; the others say who asks."""
+    """For one endpoint: ``ca_file`` verifies it, in place of the system's authorities; the others authenticate us."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -25,46 +25,52 @@ class Credentials:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to show and nothing to verify by."""
+        """Whether none was given."""
         return self == Credentials()
 
     def headers(self) -> Mapping[str, str]:
-        """Return the headers that say who asks."""
+        """Return the request headers that authenticate the client."""
         if self.user:
             text = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
             return {"Authorization": f"Basic {text}"}
         return {"Authorization": f"Bearer {self.bearer_token}"} if self.bearer_token else {}
 
     def context(self) -> ssl.SSLContext:
-        """Return what connections are made with; raises ``UsageError`` for files that cannot be used."""
+        """Return the TLS context of connections; raises ``UsageError`` for files that cannot be used."""
         context = ssl.create_default_context()
         if self.ca_file is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             try:
                 context.load_verify_locations(self.ca_file)
             except OSError as error:
-                raise _unusable("--ca-file", self.ca_file, error) from error
+                raise _unusable("--ca-file", self.ca_file, error, "It must be a PEM file of certificates") from error
         if self.cert_file is not None:
             try:
                 context.load_cert_chain(self.cert_file, self.key_file)
             except OSError as error:
-                raise _unusable("--cert-file", self.cert_file, error) from error
+                hint = "It must be a PEM file with a certificate, and the key of --key-file must belong to it"
+                raise _unusable("--cert-file", self.cert_file, error, hint) from error
         return context
 
 
-def _unusable(flag: str, path: Path, error: OSError) -> UsageError:
-    why = getattr(error, "reason", None) or error.strerror or error
-    return UsageError(f"{flag} {path} cannot be used: {why}", "It must be readable, in PEM, and fit its key")
+def _unusable(flag: str, path: Path, error: OSError, hint: str) -> UsageError:
+    """Return the error for a file: ``hint`` is on its content, so it is for files that could be read."""
+    reason = getattr(error, "reason", None)
+    why = reason or error.strerror or error
+    return UsageError(f"{flag} {path} cannot be used: {why}", hint if reason else "Check the path, and who may read it")
 
 
 def read_secret(flag: str, path: Path) -> str:
-    """Return the first line of a regular file; raises ``UsageError`` if it cannot be read or has none."""
+    """Return the first line of a regular file; raises ``UsageError`` if it cannot be read or is empty."""
     try:
         return read_password(path)
     except OSError as error:
-        raise UsageError(f"{flag} {path} cannot be read: {error.strerror or error}") from error
+        hint = "Check the path, and who may read it"
+        raise UsageError(f"{flag} {path} cannot be read: {error.strerror or error}", hint) from error
     except ValueError as error:
-        raise UsageError(f"{flag} {path} holds no secret in its first line") from error
+        raise UsageError(
+            f"{flag} {path} cannot be used: its first line is empty", "Write the secret into it"
+        ) from error
 
 
 def credentials(
@@ -77,13 +83,18 @@ def credentials(
     password_file: Path | None = None,
     bearer_token_file: Path | None = None,
 ) -> Credentials:
-    """Return what the options say, files read; raises ``UsageError`` for options that do not fit together."""
+    """Return what the options name, with the files read; raises ``UsageError`` for options that exclude each other."""
     if user and bearer_token_file is not None:
-        raise UsageError("--user and --bearer-token-file cannot be given together", "Give the one that is asked for")
+        raise UsageError(
+            "--user and --bearer-token-file cannot be given together", "Give the one that the endpoint asks for"
+        )
     if password_file is not None and not user:
         raise UsageError("--password-file was given without --user", "Give both")
     if ":" in user:
-        raise UsageError(f"the user {user!r} has a colon, which ends a user's name", "Passwords come from a file")
+        raise UsageError(
+            f"--user {user.partition(':')[0]}:… is not a user's name, which has no colon",
+            "Give the password with --password-file FILE",
+        )
     if key_file is not None and cert_file is None:
         raise UsageError("--key-file was given without --cert-file", "Give both")
     return Credentials(

@@ -1,4 +1,4 @@
-"""An entry of the list of running instances: what is written, and what is believed of a file of unknown origin.
+"""An entry of the list of running instances: how it is written, and how it is read from a file that is not trusted.
 
 A list may be another user's, so no link is followed, no file is waited for or read without bound, and an entry counts
 only if it is valid: each field has its type, times and pids are possible ones, and texts can be printed as UTF-8.
@@ -50,29 +50,29 @@ class Run:
 
 
 class Found(NamedTuple):
-    """What a file says: a run, and the identity of its process."""
+    """The content of an entry: a run, and the identity of its process (``registry.process_identity``)."""
 
     run: Run
     process: str
 
 
 def clean_name(wanted: str) -> str:
-    """``wanted`` as an instance can be called: at most 64 ASCII letters, digits, ``.``, ``_`` and ``-``."""
+    """Return ``wanted`` as the name of an instance: at most 64 ASCII letters, digits, ``.``, ``_`` and ``-``."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-.")[:NAME_LIMIT].rstrip("-.") or "promgun"
 
 
 def entry_name(pid: int) -> str:
-    """The name of a master's file."""
+    """Return the name of a master's file."""
     return f"{pid}.json"
 
 
 def entry_text(run: Run, process: str) -> str:
-    """The content of a master's file; ``process`` identifies the master."""
+    """Return the content of a master's file; ``process`` identifies the master."""
     return json.dumps(asdict(run) | {"store": str(run.store), "process": process}, indent=1)
 
 
 def read_entries(directory_fd: int) -> Iterator[tuple[str, Found]]:
-    """Read the entries in an open directory, each with the name of its file; what is no entry is passed over."""
+    """Yield the entries in an open directory, each with the name of its file; invalid files are skipped."""
     budget = LIST_LIMIT
     for name in _names(directory_fd):
         data = read_regular(directory_fd, name, min(ENTRY_LIMIT, budget))
@@ -93,7 +93,7 @@ def _names(directory_fd: int) -> list[str]:
 
 
 def parse_entry(data: bytes) -> Found | None:
-    """Read a file's content; ``None`` if it is no entry."""
+    """Return the entry in a file's content; ``None`` if it is not valid."""
     try:
         raw = json.loads(data, parse_constant=_refuse)
         process = _text(raw, "process")

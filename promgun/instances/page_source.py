@@ -32,7 +32,7 @@ _HEADERS = {"Accept": "text/plain;version=0.0.4", "User-Agent": "promgun"}
 
 
 class Source(Protocol):
-    """Something that can be asked for the whole page."""
+    """Something that the whole page can be read from."""
 
     def families(self) -> list[Metric]:
         """The metric families of the page, in its order; raises a ``PromgunError`` when it cannot be had."""
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _PlainFamily:
-    """A metric family as a child of this process writes it down."""
+    """A metric family in plain types, which a child process can pass on."""
 
     name: str
     help: str
@@ -61,13 +61,13 @@ class _PlainFamily:
 
 @dataclass(frozen=True, slots=True)
 class StoreSource:
-    """The page as read from a store directory: by this process, or by a child with its user's rights."""
+    """The page as read from a store directory, by this process or by a child with the rights of the store's owner."""
 
     path: Path
 
     def families(self) -> list[Metric]:
         """Raises ``StoreError`` if there is no such directory or it may not be read."""
-        import promgun.collect.page  # noqa: F401, PLC0415 - the child may not be allowed to read where it is
+        import promgun.collect.page  # noqa: F401, PLC0415 - the child may not be allowed to read the package's files
 
         families = ask_once(self.path, tuple[_PlainFamily, ...], self._plain_families)
         return [family.metric() for family in families]
@@ -204,7 +204,10 @@ def _connect(url: str, timeout: float, credentials: Credentials) -> tuple[http.c
             f"{url!r} is not an address of metrics", "Use http://HOST:PORT, https://HOST:PORT or unix:PATH"
         )
     if parts.username is not None:
-        raise UsageError("A password does not belong into a URL", "Give --user NAME and --password-file FILE")
+        raise UsageError(
+            "--url may not have a user or password in it: every user of this host can read the command line",
+            "Give --user NAME and --password-file FILE",
+        )
     if parts.scheme == "https":
         context = credentials.context()
         return http.client.HTTPSConnection(host, port, timeout=timeout, context=context), _path(parts)

@@ -1,4 +1,4 @@
-"""Questions about a store that another user can write to: root asks a child with that user's rights."""
+"""Reads stores that another user can write to: root has a child with that user's rights read them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class _Failure:
 
 
 class StoreQuestion(Generic[T]):
-    """Something to ask a store again and again: ``answer`` in this process, or in a child where rights must be given
-    up; what it returns is of the type ``kind``, made of dataclasses, tuples, mappings, texts and numbers.
+    """Reads a store again and again by ``answer``: in this process, or in a child that has given up root's rights.
+
+    What ``answer`` returns is of the type ``kind``, made of dataclasses, tuples, mappings, texts and numbers.
     """
 
     def __init__(self, store: Path, kind: Any, answer: Callable[[], T]) -> None:
@@ -47,7 +48,7 @@ class StoreQuestion(Generic[T]):
             answer, failure = loads(self._kind, self._child.ask())
         except (OSError, ValueError) as error:
             self.close()
-            why = getattr(error, "strerror", None) or "its reader has answered nonsense"
+            why = getattr(error, "strerror", None) or "the answer of the process that reads it is not valid"
             raise StoreError(f"cannot read the store {self._store}: {why}") from error
         if failure is not None:
             raise StoreError(failure.message, failure.hint)

@@ -1,4 +1,4 @@
-"""Makes a master known: its entry in the list of running instances, and its facts in the store."""
+"""Makes a master known to promgun's commands: by an entry in the list of running instances and by its store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promgun.store.run_directory import RunDirectory
 
 
 class Registration:
-    """The entry and the facts of one master; if they cannot be written that is a warning, the server goes on."""
+    """One master's entry in the list and its facts in the store; where they cannot be written, a warning is logged."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
@@ -24,7 +24,7 @@ class Registration:
         self._name = ""
 
     def announce(self, facts: MasterFacts, log: Any) -> None:
-        """Write or renew both; the name in the facts becomes the one that the list has for the instance."""
+        """Write or renew both; in the store the master gets the name that its instance has in the list."""
         facts = replace(facts, name=self._register(facts, log))
         try:
             self._facts = write_facts(self._directory, facts)

@@ -36,7 +36,7 @@ from promgun.system.procfs import HAS_PROC, process_start
 
 
 class Entry(NamedTuple):
-    """What the list has of a master: the file, and the run with the name that it was given."""
+    """A master in the list: its file, and the run with the name that it was given."""
 
     path: Path
     run: Run
@@ -45,8 +45,8 @@ class Entry(NamedTuple):
 def register(run: Run) -> Entry:
     """Write ``run`` into the list, or write it anew when its addresses change.
 
-    The run is given the name of its instance, see the module; raises ``ConfigurationError`` if no directory can hold
-    the list.
+    The run gets the name of its instance (see this module's docstring). Raises ``ConfigurationError`` if no directory
+    can hold the list.
     """
     place = writable_directory()
     path = place / entry_name(run.pid)
@@ -97,7 +97,7 @@ def find(name_or_pid: str | None) -> Run:
 
 
 def handles() -> dict[str, Run]:
-    """What ``--instance`` takes for each running instance: its name, or its pid where the name is not the only one."""
+    """Return what ``--instance`` accepts for each running instance: its name, or its pid where two have that name."""
     runs = instances()
     names = [run.name for run in runs]
     return {run.name if names.count(run.name) == 1 else str(run.pid): run for run in runs}

@@ -68,7 +68,7 @@ def open_list(place: Path, *, any_owner: bool = False) -> Iterator[ListDirectory
 
 
 def _check_owner(status: os.stat_result, *, any_owner: bool) -> bool:
-    """Tell whether it is this user's; raises ``PermissionError`` if it must be and is not."""
+    """Return whether it is this user's; raises ``PermissionError`` if it must be and is not."""
     own = status.st_uid == os.geteuid()
     if not own and not any_owner:
         raise PermissionError(None, f"it belongs to uid {status.st_uid}")
@@ -117,9 +117,7 @@ def readable_directories() -> Iterator[ListDirectory]:
 
 
 def why_unreadable() -> str:
-    """One sentence on the places whose lists are passed over because they cannot be trusted, and what to set; or
-    nothing.
-    """
+    """Return why lists of running instances are skipped, and what to set; empty if none is."""
     reasons: list[str] = []
     for place in candidates(os.environ):
         with _collected(place, reasons):

@@ -1,4 +1,4 @@
-"""A histogram in a few figures: count, mean, and the bucket bounds of half and of 99 % of the observations."""
+"""A histogram in a few figures: count, mean, and the bucket bounds that half and 99 % of the observations keep to."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Summary:
 
 
 def has_all_parts(family: Metric) -> bool:
-    """Whether ``family`` is a histogram with all that a summary needs (``--match`` may have left a part only)."""
+    """Whether ``family`` is a histogram with all that a summary needs: ``--match`` may have left only its buckets."""
     suffixes = {sample.name.removeprefix(family.name) for sample in family.samples}
     return family.type == "histogram" and suffixes >= {"_bucket", "_count", "_sum"}
 

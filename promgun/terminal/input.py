@@ -27,7 +27,7 @@ _SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
 
 
 class TerminalInput:
-    """Reads keys one by one, without echo, within a ``with`` block; usable in the main thread only.
+    """Reads keys one by one, without echo, in a ``with`` block; usable in the main thread only.
 
     Ctrl-C raises ``KeyboardInterrupt`` in the block, SIGTERM and SIGHUP ``SystemExit`` with 128 + the signal's number;
     a second one is ignored, so that the terminal is restored. A ``stdin`` that is not a terminal gives no keys.
@@ -60,7 +60,7 @@ class TerminalInput:
         handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = dict.fromkeys(_EVENTS, _note)
         handlers |= dict.fromkeys(_ENDS, _end)
         for number, handler in handlers.items():
-            # ignored by whoever started us, as by nohup
+            # A signal that the parent process had ignored, as nohup does, stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 undo.callback(signal.signal, number, signal.signal(number, handler))
 
@@ -72,7 +72,7 @@ class TerminalInput:
         tty.setcbreak(self._stdin)
 
     def wait(self, seconds: float) -> list[str]:
-        """Wait at most so long for keys and signals; ``CLOSED`` means that the terminal is gone."""
+        """Wait at most ``seconds`` for keys and signals and return them; ``CLOSED`` means that the terminal is gone."""
         sources = [self._wake, self._stdin] if self._reads_keys else [self._wake]
         ready, _, _ = select.select(sources, (), (), max(0.0, seconds))
         found = []

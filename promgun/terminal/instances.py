@@ -21,7 +21,7 @@ _COLUMNS = ("NAME", "PID", "APPLICATION", "WORKER TYPE", "ADDRESSES", "METRICS",
 def render_runs(
     runs: Iterable[Run], form: str = "table", output: Output | None = None, now: float | None = None
 ) -> str:
-    """The instances in ``form``; ``now`` (Unix seconds) is the clock that the uptime is counted to.
+    """Return the instances in ``form``, their uptime as of ``now`` (Unix seconds).
 
     JSON is a list of objects: the fields of ``Run``, and ``uptime_seconds``.
     """

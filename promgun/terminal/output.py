@@ -1,7 +1,8 @@
-"""What standard output is: a terminal of some width, in colour or not, or a pipe; and what a terminal may be sent.
+"""Fits text to standard output: to a terminal's width and colours, or unchanged into a pipe.
 
-Labels, paths and reason phrases come from elsewhere. A terminal obeys control characters in them (ECMA-48: ESC, and
-U+0080 to U+009F by themselves), so there they are shown escaped; into a pipe or a file they go as they are.
+Labels, paths and reason phrases were written by applications and clients. A terminal would obey control characters in
+them (ECMA-48: ESC, and U+0080 to U+009F alone), so they are shown escaped there; in a pipe or a file they stay as they
+are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PIPE_WIDTH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What text is laid out for; without arguments, a pipe."""
+    """The terminal or pipe that text is laid out for; without arguments, a pipe."""
 
     interactive: bool = False
     width: int = PIPE_WIDTH
@@ -31,7 +32,10 @@ class Output:
 
     @classmethod
     def of(cls, stream: IO[str] | None = None, environ: Mapping[str, str] | None = None) -> Output:
-        """What ``stream`` (standard output) is; colour unless NO_COLOR is set (no-color.org) or TERM is dumb."""
+        """Describe ``stream``, by default standard output.
+
+        A terminal is in colour unless NO_COLOR is set (no-color.org) or TERM is dumb.
+        """
         stream, environ = stream or sys.stdout, os.environ if environ is None else environ
         if not stream.isatty():
             return cls()
@@ -39,18 +43,18 @@ class Output:
         return cls(interactive=True, width=shutil.get_terminal_size().columns, color=not plain)
 
     def text(self, text: str, keep: str = "\n\t") -> str:
-        """Return lines as they go to this output: on a terminal printable but for the characters of ``keep``."""
+        """Return ``text`` for this output: for a terminal, what is not printable is escaped, except ``keep``."""
         return printable(text, keep) if self.interactive else text
 
     def json(self, text: str) -> str:
-        """Return JSON, which stays the same value, as it goes to this output."""
+        """Return the JSON in ``text`` for this output: what cannot be sent or encoded becomes an escape of JSON's."""
         if self.interactive:
             return _escape(text, "\n", lambda char: json.dumps(char)[1:-1])
         return _SURROGATES.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return ``text`` with what is not printable escaped as in a Python string, but for the characters of ``keep``."""
+    """Return ``text`` with what is not printable escaped as in a Python string, except the characters of ``keep``."""
     return _escape(text, keep, lambda char: char.encode("unicode_escape").decode())
 
 

@@ -17,7 +17,7 @@ _COLUMNS = ("INSTANCE", "SLOT", "PID", "STATE", "PHASE", "METHOD", "PATH", "CLIE
 
 
 def render_requests(workers: Iterable[WorkerNow], form: str = "table", output: Output | None = None) -> str:
-    """One row a running request, oldest first, and one a worker that has none.
+    """Return one row for each running request, oldest first, and one for each worker without any.
 
     JSON is a list of ``{instance, worker_id, pid, state, requests_in_progress, phase, method, route, path, client,
     age_seconds}``; the last six are null for a worker that has no request.
@@ -31,14 +31,14 @@ def render_requests(workers: Iterable[WorkerNow], form: str = "table", output: O
 
 
 def _rows(worker: WorkerNow) -> Iterator[tuple[str, ...]]:
-    whose = (worker.instance, str(worker.worker_id), str(worker.pid), worker.state)
+    own_cells = (worker.instance, str(worker.worker_id), str(worker.pid), worker.state)
     for request in worker.running:
-        yield (*whose, request.phase, request.method, request.path, request.client, age(request.age))
+        yield (*own_cells, request.phase, request.method, request.path, request.client, age(request.age))
     more = worker.in_progress - len(worker.running)
     if more > 0:
-        yield (*whose, "", "", f"({more} more)", "", "")
+        yield (*own_cells, "", "", f"({more} more)", "", "")
     elif not worker.running:
-        yield (*whose, "", "", "", "", "")
+        yield (*own_cells, "", "", "", "", "")
 
 
 def _objects(worker: WorkerNow) -> Iterator[dict[str, object]]:

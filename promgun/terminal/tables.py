@@ -25,13 +25,14 @@ _GAP = 3
 
 
 def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], output: Output | None = None) -> str:
-    """Rows under their headings, for ``output`` (a pipe, if none is given)."""
+    """Return ``rows`` under their headings, laid out for ``output`` (by default a pipe)."""
     output = output or Output()
     table = Table(box=box.SIMPLE_HEAD if output.interactive else None, pad_edge=False, header_style="bold")
     # Text, not str: rich would read [brackets] in a label as its markup.
     cells = [[Text(printable(cell)) for cell in row] for row in rows]
     for index, column in enumerate(columns):
-        # Names, which come first, stay in one piece if that leaves room; rich cuts off what may not wrap.
+        # The first column holds names: they are not folded as long as the others keep half the width, because rich
+        # cuts off a cell that it may not fold.
         whole = index == 0 and all(2 * row[0].cell_len <= output.width for row in cells)
         justify: JustifyMethod = "right" if column in _NUMBERS else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
@@ -41,7 +42,10 @@ def draw(columns: Sequence[str], rows: Iterable[Sequence[str]], output: Output |
 
 
 def draw_records(columns: Sequence[str], rows: Iterable[Sequence[str]], output: Output | None = None) -> str:
-    """As :func:`draw`, but one line a cell where a table would fold cells: each can then be copied in one piece."""
+    """As :func:`draw`; but on a terminal that is too narrow for the table, a row becomes one line for each cell.
+
+    The table would fold cells there, and a folded address or path cannot be copied in one piece.
+    """
     found = [[printable(cell) for cell in row] for row in rows]
     widths = (max(map(cell_len, cells)) for cells in zip(columns, *found, strict=True))
     if output is None or not output.interactive or sum(width + _GAP for width in widths) <= output.width:
@@ -71,7 +75,7 @@ def _print(drawn: Table | Text, output: Output) -> str:
 
 
 def metrics_table(families: Iterable[Metric], output: Output | None = None) -> str:
-    """One row a sample; a histogram is one row a label set, with count, mean, and the bounds of half and of 99 %."""
+    """Return one row for each sample; a histogram has one for each label set: count, mean, median and 99 % bounds."""
     rows: list[tuple[str, str, str]] = []
     for family in families:
         if has_all_parts(family):
@@ -82,5 +86,5 @@ def metrics_table(families: Iterable[Metric], output: Output | None = None) -> s
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
-    """Labels as text: ``method=GET status=200``."""
+    """Return labels as text: ``method=GET status=200``."""
     return " ".join(f"{name}={value}" if value else f'{name}=""' for name, value in sorted(labels.items()))

@@ -70,10 +70,10 @@ def test_options_that_do_not_fit_together(tmp_path: Path) -> None:
     refused = {
         "cannot be given together": {"user": "u", "bearer_token_file": tmp_path / "t"},
         "without --user": {"password_file": tmp_path / "t"},
-        "has a colon": {"user": "u:p"},
+        "which has no colon": {"user": "u:p"},
         "without --cert-file": {"key_file": tmp_path / "k"},
         "--password-file .*absent cannot be read: No such file": {"user": "u", "password_file": tmp_path / "absent"},
-        "--bearer-token-file .* holds no secret": {"bearer_token_file": tmp_path / "empty"},
+        "--bearer-token-file .* cannot be used: its first line is empty": {"bearer_token_file": tmp_path / "empty"},
     }
     for words, given in refused.items():
         with pytest.raises(UsageError, match=words):
@@ -83,7 +83,7 @@ def test_options_that_do_not_fit_together(tmp_path: Path) -> None:
 def test_credentials_are_for_urls(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="are for --url"):
         source_for(None, tmp_path, None, credentials(user="u", password="p"))
-    with pytest.raises(UsageError, match="does not belong into a URL"):
+    with pytest.raises(UsageError, match="--url may not have a user or password"):
         UrlSource("http://u:p@127.0.0.1:1").families()
     with pytest.raises(InstanceError):
         UrlSource("https://127.0.0.1:1").families()

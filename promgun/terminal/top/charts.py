@@ -12,7 +12,7 @@ from promgun.status.texts import NOTHING
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """The characters of charts and marks: blocks, or what any terminal has."""
+    """The characters of charts and marks: blocks by default."""
 
     bars: str = "▁▂▃▄▅▆▇█"
     cut: str = "…"
@@ -21,13 +21,13 @@ class Glyphs:
 
     @classmethod
     def of(cls, encoding: str | None) -> Glyphs:
-        """What a stream of that encoding can carry."""
+        """Return those that a stream of this encoding can show: ASCII unless it is UTF-8, UTF-16 or UTF-32."""
         unicode = (encoding or "").lower().replace("-", "").startswith("utf")
         return cls() if unicode else cls(bars="_.-=+*#%", cut="~", nothing="-", times="x")
 
 
 def bars(values: Sequence[float | None], ceiling: float, glyphs: Glyphs) -> str:
-    """One character a value: the lowest for 0, at least the second for anything more, a blank for nothing."""
+    """Return one character for each value: the lowest bar for 0, a higher one for anything above, a blank for None."""
     steps = len(glyphs.bars) - 1
     text = ""
     for value in values:
@@ -43,10 +43,10 @@ def bars(values: Sequence[float | None], ceiling: float, glyphs: Glyphs) -> str:
 def pieces(
     points: Iterable[Point], value: Callable[[Point], float | None], width: int, seconds: float, now: float
 ) -> list[float | None]:
-    """Cut the last ``seconds`` before ``now`` (Unix time) into ``width`` pieces: the largest value in each.
+    """Cut the ``seconds`` before ``now`` (Unix time) into ``width`` pieces of equal length: the largest value in each.
 
-    An interval speaks for all the time it took. Pieces begin at multiples of their length, so a chart moves by whole
-    pieces and does not shimmer.
+    A point's value holds for its whole interval. Pieces begin at multiples of their length, so a chart moves by whole
+    pieces and does not flicker.
     """
     length = seconds / width
     last = math.floor(now / length)

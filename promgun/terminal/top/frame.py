@@ -1,4 +1,4 @@
-"""One frame of the terminal view: from a view to lines of text, none wider than the screen."""
+"""Draws one frame of the terminal view: turns a view into lines of text, none wider than the screen."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from promgun.terminal.top.head import LABEL, head_lines
 from promgun.terminal.top.table import Line, fit, table
 from promgun.terminal.top.view import Controls, View
 
-#: How many lines the exits may take from the workers, heading included: (lines for both, at most for exits).
-_EXITS = ((12, 4), (8, 1))
+#: Lines that exits get, heading included, even if workers are left out for them: (lines for both, lines for exits).
+_EXIT_LINES = ((12, 4), (8, 1))
 _PROGRAM = "promgun top  "
 #: Columns of the head in a pipe.
 _PIPE = 100
 
 
 def frame(view: View, controls: Controls, width: int, height: int, glyphs: Glyphs) -> list[Line]:
-    """The lines of a screen of that size: head, workers, last exits, keys."""
+    """Return the lines of a screen of this size: head, workers, last exits, keys."""
     top = [*_banner(view, controls, width, glyphs), *head_lines(view, width, glyphs)]
     rows = view.rows(controls.order)
     left = height - len(top) - 1
     spare = left - len(rows) - 3
-    granted = next((lines for least, lines in _EXITS if left >= least), 0)
+    granted = next((lines for least, lines in _EXIT_LINES if left >= least), 0)
     exits = list(_exits(view, width, glyphs))[: max(spare, granted, 0)]
     room = left - 1 - (len(exits) + 1 if exits else 0)
     lines: list[Line] = [*top, [], *table(rows, width, room, glyphs)]
@@ -37,7 +37,7 @@ def frame(view: View, controls: Controls, width: int, height: int, glyphs: Glyph
 
 
 def page(view: View, controls: Controls, width: int | None, glyphs: Glyphs) -> list[Line]:
-    """The frame of ``--once``: all workers and exits, no charts, no keys; without ``width`` as wide as needed."""
+    """Return the frame of ``--once``: all workers and exits, no charts or keys; without ``width`` as wide as needed."""
     return [
         *_banner(view, controls, width or _PIPE, glyphs),
         *head_lines(view, width or _PIPE, glyphs),
@@ -62,7 +62,7 @@ def _banner(view: View, controls: Controls, width: int, glyphs: Glyphs) -> Itera
     room = width - cell_len(right) - 2
     if cell_len(_PROGRAM + left) <= room:
         left = _PROGRAM + left
-    # the name is more important than the time
+    # On a narrow screen the instance's name stays and the time goes.
     title = f"{fit(left, room, glyphs)}  {right}" if room >= cell_len(view.name) else left
     yield [(fit(title, width, glyphs), "title")]
     if controls.away:
@@ -70,7 +70,7 @@ def _banner(view: View, controls: Controls, width: int, glyphs: Glyphs) -> Itera
 
 
 def _exits(view: View, width: int, glyphs: Glyphs) -> Iterator[Line]:
-    """The exits of workers: by cause since the start (in brackets: while this view ran), then the last ones."""
+    """Yield the exits of workers: how many of each cause (in brackets: while this view ran), then the last ones."""
     counts = {cause: count for cause, count in view.snapshot.exits.items() if count}
     texts = [
         f"{cause} {count}" + (f" (+{view.exits[cause]})" if view.exits.get(cause) else "")
@@ -99,21 +99,21 @@ HELP = (
     ("s        sort by the next column       ?   this help; another key leaves it", "plain"),
     ("+  -     longer, shorter interval", "plain"),
     ("", "plain"),
-    ("requests answered a second             errors   share of answers 5xx", "plain"),
-    ("utilised share of capacity in use      queue    connections no worker took yet", "plain"),
-    ("p50 ...  half (95 %, 99 %) of the requests took no longer; all of the last", "plain"),
-    ("         interval, right to 5 %, or by its bounds; > is beyond the last bound", "plain"),
-    ("longest  the longest request          in use   being served, of all that can be", "plain"),
+    ("requests answers a second             errors   share of 5xx among them", "plain"),
+    ("utilised share of capacity in use     queue    connections no worker took yet", "plain"),
+    ("p50 ...  half (95 %, 99 %) of the last interval's requests took at most this,", "plain"),
+    ("         within 5 %; with --url a range, the bounds of the page's bucket", "plain"),
+    ("longest  the longest of them          in use   running requests / capacity", "plain"),
     ("Charts show the last minute; a bar is the largest value of its time.", "plain"),
     ("", "plain"),
-    ("REQUEST  the oldest one that is running; +2 says that two more are", "plain"),
-    ("AGE      for how long it has been     LEFT  requests until it is recycled", "plain"),
-    ("CPU      100% is one CPU in full      MEM   resident memory", "plain"),
+    ("REQUEST  the oldest running one; +2: two more are running", "plain"),
+    ("AGE      how long it has been running LEFT  requests until --max-requests", "plain"),
+    ("CPU      100% is one whole CPU        MEM   resident memory", "plain"),
     ("exits    ended workers by cause since the start; (+2): two while you watch", "plain"),
 )
 
 
 def help_frame(width: int, height: int, glyphs: Glyphs) -> list[Line]:
-    """The explanation of keys and figures."""
+    """Return the lines that explain keys and figures."""
     lines: list[Line] = [[(fit(text, width, glyphs), role)] for text, role in HELP]
     return lines[:height]

@@ -1,4 +1,4 @@
-"""The head of the terminal view: each figure of now, with the last minute as a small bar chart."""
+"""The head of the terminal view: each figure as it is now, and a small bar chart of its last minute."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from promgun.terminal.top.charts import Glyphs, bars, pieces
 from promgun.terminal.top.table import Line, fit
 from promgun.terminal.top.view import View
 
-#: Cells of a figure's name.
+#: Widths in terminal cells: a figure's name, its value.
 LABEL = 10
 _VALUE = 13
-#: A bar a second is as fine as a chart gets.
+#: Charts have at most one bar for each second of the minute.
 _MOST_PIECES = 60
+#: From this width on, figures stand in two columns.
 _TWO_COLUMNS = 60
 _GAP = "  "
 
@@ -25,7 +26,7 @@ WORKERS = FIGURES["workers"]
 
 
 def head_lines(view: View, width: int, glyphs: Glyphs) -> list[Line]:
-    """Workers by state, then the figures: two beside each other where there is room."""
+    """Return the line of workers by state, then the figures, in two columns where there is room."""
     if width < _TWO_COLUMNS:
         chart = max(0, width - LABEL - _VALUE)
         lines = [_workers(view, width, 0, 0, glyphs)]
@@ -63,7 +64,7 @@ def _role(view: View, figure: Figure) -> str:
 
 
 def _workers(view: View, width: int, chart: int, chart_at: int, glyphs: Glyphs) -> Line:
-    """Workers by state over the width of both columns, the chart under those of the right one."""
+    """Return the line of workers by state, as wide as both columns; its chart stands above those of the right one."""
     room = max(0, (chart_at or width) - LABEL)
     return [
         (fit(WORKERS.name, min(LABEL, width), glyphs), "label"),

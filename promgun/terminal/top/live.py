@@ -23,7 +23,7 @@ from promgun.terminal.top.view import ORDERS, Controls, View
 if TYPE_CHECKING:
     from promgun.status.source import SnapshotSource
 
-#: What + and - step through, in seconds.
+#: The intervals that + and - choose from, in seconds.
 INTERVALS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 #: Seconds of CPU that a frame may take at the chosen interval: 1 % of one CPU at a frame a second.
 FRAME_COST = 0.01
@@ -40,20 +40,20 @@ def can_draw() -> bool:
 
 
 def _glyphs() -> Glyphs:
-    """The characters for standard output's encoding; whatever else a path holds is replaced there."""
+    """Return the characters for standard output's encoding; what else it cannot encode is printed as ``?``."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Glyphs.of(sys.stdout.encoding)
 
 
 def print_frame(source: SnapshotSource, interval: float) -> None:
-    """Take two samples, ``interval`` seconds apart, and print what they say; raises ``PromgunError``."""
+    """Take two snapshots, ``interval`` seconds apart, and print one frame of them; raises ``PromgunError``."""
     history = History()
     history.add(source.snapshot())
     time.sleep(interval)
     snapshot = source.snapshot()
     history.add(snapshot)
-    # one bar says nothing about a minute
+    # Charts of a minute are left out: there is one interval only.
     view = replace(View.of(source.name, snapshot, history), points=())
     output = Output.of()
     width = output.width if output.interactive else None
@@ -61,7 +61,7 @@ def print_frame(source: SnapshotSource, interval: float) -> None:
 
 
 class Watch:
-    """The live view of one source, until somebody leaves it."""
+    """The live view of one source, until the user leaves it."""
 
     def __init__(self, source: SnapshotSource, interval: float) -> None:
         self._source = source
@@ -97,7 +97,7 @@ class Watch:
 
     @property
     def pause(self) -> float:
-        """Seconds between two samples: the interval, or longer where a frame costs more than its share of a CPU."""
+        """Seconds between two snapshots: the interval, or longer where a frame costs more CPU than ``FRAME_COST``."""
         if self._controls.away:
             return max(_RETRY, self._controls.every)
         # the least of the last ones, because on a busy machine single frames take longer

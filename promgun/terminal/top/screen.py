@@ -21,7 +21,7 @@ from promgun.terminal.top.table import Line
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: How each role looks; without colour bold, dim and reverse are left.
+#: How the text of each role looks; without colours, bold, dim, underlined and reversed text remain.
 STYLES = {
     "title": Style(bold=True, reverse=True),
     "heading": Style(bold=True, underline=True),
@@ -38,10 +38,10 @@ STYLES = {
 
 
 class Screen:
-    """All of a terminal within a ``with`` block: what it showed before is back afterwards, however the block ends."""
+    """A terminal's alternate screen, in a ``with`` block: what it showed before is back when the block ends."""
 
     def __init__(self) -> None:
-        # COLUMNS and LINES are the size that the shell saw; the window itself tells its present one.
+        # COLUMNS and LINES would be the size at the start; without them rich asks the terminal for the present one.
         self.console = _console({name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}})
         self._undo = ExitStack()
 
@@ -76,7 +76,7 @@ class Screen:
         self._live.update(Lines(lines), refresh=True)
 
     def wait(self, seconds: float) -> list[str]:
-        """As :meth:`TerminalInput.wait`; Ctrl-Z stops the process in here, and the screen is drawn again after it."""
+        """As :meth:`TerminalInput.wait`; Ctrl-Z restores the terminal and stops the process until it is continued."""
         events = self._input.wait(seconds)
         if SUSPENDED in events:
             self._undo.close()
@@ -98,7 +98,7 @@ def _stop(live: Live) -> None:
 
 
 class Lines:
-    """Lines as rich writes them. A table of rich's own costs ten times as much, most of what a frame may cost."""
+    """Lines for rich to write: a ``rich.table.Table`` would cost ten times as much CPU, most of what a frame may."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._lines = lines
@@ -112,7 +112,7 @@ class Lines:
 
 
 def print_lines(lines: Sequence[Line], width: int | None) -> None:
-    """Print lines once: as they are on a terminal of that ``width``, plain in a pipe (``None``)."""
+    """Print lines once: styled on a terminal of this ``width``, as plain text in a pipe (``None``)."""
     if width is None:
         sys.stdout.write("".join("".join(text for text, _ in line).rstrip() + "\n" for line in lines))
         return

@@ -1,4 +1,4 @@
-"""The table of workers in the terminal view: a line each, and one for those that do not fit."""
+"""The table of workers in the terminal view: one line for each, and one for all that do not fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LEAST_REQUEST = 12
 
 
 def fit(text: str, width: int, glyphs: Glyphs, *, right: bool = False) -> str:
-    """``text``, made printable, in exactly ``width`` cells: padded, or cut with ``…``."""
+    """Return ``text``, made printable, in exactly ``width`` cells: padded, or cut with ``…``."""
     text = printable(text)
     length = cell_len(text)
     if length > width:
@@ -40,7 +40,10 @@ def fit(text: str, width: int, glyphs: Glyphs, *, right: bool = False) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: ``cell`` makes a row's text, ``total`` that of several; on a narrow screen high ``rank`` goes first."""
+    """A column: ``cell`` gives the text of a row, ``total`` that of several rows together.
+
+    On a narrow screen columns of the highest ``rank`` are left out first; those of rank 0 always stay.
+    """
 
     heading: str
     width: int
@@ -97,7 +100,7 @@ COLUMNS = (
 
 
 def table(rows: Sequence[Row], width: int | None, height: int | None, glyphs: Glyphs) -> Iterator[Line]:
-    """The heading and the rows in at most ``height`` lines, ``None`` being as many, and as wide, as it takes.
+    """Yield the heading and the rows in at most ``height`` lines; ``None`` is as many lines, or cells, as needed.
 
     Rows that do not fit are summed up in the last line.
     """
@@ -119,12 +122,12 @@ def table(rows: Sequence[Row], width: int | None, height: int | None, glyphs: Gl
         yield [(label + line[len(label) :], "label")]
 
 
-#: Where each column begins, and how wide it is: only those that are shown.
+#: The columns that are shown: position among a row's cells, column, width.
 Laid = Sequence[tuple[int, Column, int]]
 
 
 def _lay(columns: Sequence[Column], texts: Sequence[Sequence[str]], width: int | None) -> Laid:
-    """Choose the columns that fit, and how wide they are: the request gets what the others leave."""
+    """Choose the columns that fit, and their widths: the request's column gets what the others leave."""
     laid = [
         (index, column, max([column.width, *(cell_len(cells[index]) for cells in texts)]))
         for index, column in enumerate(columns)
@@ -148,7 +151,7 @@ def _join(cells: Sequence[str], laid: Laid, glyphs: Glyphs) -> str:
 
 
 def _worker_line(row: Row, cells: Sequence[str], laid: Laid, glyphs: Glyphs) -> Line:
-    """A worker, its state in the colour of the state."""
+    """Return a worker's line, with its state in the colour of that state."""
     at = next(place for place, (_, column, _) in enumerate(laid) if column.heading == "STATE")
     role = STATE_ROLES.get(row.worker.state, "plain")
     return [

@@ -26,7 +26,7 @@ class View:
 
     @classmethod
     def of(cls, name: str, snapshot: Snapshot, history: History) -> View:
-        """Freeze what a history knows now."""
+        """Return the view of ``snapshot``, with what ``history`` holds now."""
         return cls(
             name=name,
             snapshot=snapshot,
@@ -38,7 +38,7 @@ class View:
         )
 
     def rows(self, order: str) -> list[Row]:
-        """The living workers, in the order that ``ORDERS`` calls so."""
+        """Return the living workers, sorted by the key that ``order`` names in ``ORDERS``, the largest first."""
         found = self.interval.workers if self.interval is not None else {}
         rows = [Row(worker, found.get(slot)) for slot, worker in self.snapshot.workers.items()]
         return sorted(rows, key=lambda row: (-ORDERS[order](row), row.worker.worker_id))
@@ -46,9 +46,9 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
-    """What was chosen by keys.
+    """What the user chose by keys, and ``away``: why there is no new snapshot, empty while there is.
 
-    ``every`` is the interval in seconds; ``away`` says why there is nothing new.
+    ``every`` is the interval in seconds.
     """
 
     every: float
@@ -59,7 +59,7 @@ class Controls:
 
 
 class Row(NamedTuple):
-    """A worker in the table; the second is ``None`` before there is an interval."""
+    """A worker in the table; ``interval`` is ``None`` until there are two snapshots of it."""
 
     worker: Worker
     interval: WorkerInterval | None
