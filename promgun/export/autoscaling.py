@@ -12,7 +12,7 @@ from promgun.export.options import option
 from promgun.export.text import quote, window
 
 METRIC = "gunicorn_saturation"
-#: Of each pod: the same as the recording rule instance:gunicorn_saturation:ratio, by itself.
+#: The saturation of each pod, as instance:gunicorn_saturation:ratio computes it, without the need of recording rules.
 DEMAND = (
     "(sum by ({by}) (rate(gunicorn_worker_busy_seconds_total{{{select}}}[{window}]))"
     " + (sum by ({by}) (avg_over_time(gunicorn_listener_queue_connections{{{select}}}[{window}]))"
@@ -22,7 +22,7 @@ DEMAND = (
 ADAPTER = """\
 {metric} comes from prometheus-adapter by this rule (Helm values: rules.custom):
 {rule}"""
-SLOWLY_DOWN = "One slow minute does not remove pods."
+SLOWLY_DOWN = "One quiet minute does not remove pods."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,12 @@ class Scaling:
 
     least: int = option(2, "The fewest pods.", flag="--min")
     most: int = option(10, "The most pods.", flag="--max")
-    saturation: float = option(0.7, "Running and waiting requests by capacity that each pod should have.")
-    window: str = option("2m", "What the saturation is averaged over.", "DURATION")
+    saturation: float = option(0.7, "The saturation to aim at: each pod's running and waiting requests / its capacity.")
+    window: str = option("2m", "The time that the saturation is averaged over.", "DURATION")
     keda: bool = option(default=False, text="Print a ScaledObject for KEDA, not a HorizontalPodAutoscaler.")
-    prometheus: str = option("http://prometheus-operated.monitoring.svc:9090", "What KEDA asks.", "URL")
+    prometheus: str = option(
+        "http://prometheus-operated.monitoring.svc:9090", "The Prometheus server that KEDA queries.", "URL"
+    )
 
 
 def autoscaler(scaling: Scaling, target: str, metadata: Mapping[str, Node]) -> Node:
@@ -54,7 +56,7 @@ def _behavior() -> Node:
 
 
 def adapter_rule(scaling: Scaling) -> list[Node]:
-    """Return the rule for prometheus-adapter; ``<<...>>`` is filled in by it."""
+    """Return the rule for prometheus-adapter, which fills in ``<<...>>``."""
     query = DEMAND.format(by="<<.GroupBy>>", select="<<.LabelMatchers>>", window=scaling.window)
     resources = {"namespace": {"resource": "namespace"}, "pod": {"resource": "pod"}}
     return [

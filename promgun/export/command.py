@@ -20,13 +20,13 @@ class ServerOptions:
     app: str = "app:wsgi"
     bind: str = option("127.0.0.1:8000", "Where the application listens.", "ADDRESS")
     metrics_bind: str = option(METRICS_ADDRESS, "Where the metrics endpoint listens.", "ADDRESS")
-    workers: int = option(2, "How many workers.")
-    worker_type: str = option("sync", "What kind of workers.", "TYPE")
+    workers: int = option(2, "The number of workers.")
+    worker_type: str = option("sync", "The worker type, as in promgun run.", "TYPE")
     threads: int = option(1, "Threads of each worker.")
     arguments: tuple[str, ...] = ()
 
     def ports(self) -> Iterator[int]:
-        """Yield the ports that it listens at; raises ``UsageError`` for anything that is not an address."""
+        """Yield the TCP ports that it listens on; raises ``UsageError`` for anything that is not an address."""
         for address in (self.bind, self.metrics_bind):
             if not address.startswith("unix:"):
                 yield port(address)

@@ -16,13 +16,13 @@ from promgun.export.panel import Panel, Row
 from promgun.export.text import fill, window
 
 Json = dict[str, Any]
-#: That of Grafana 11; newer ones migrate it when they load it.
+#: The dashboard schema of Grafana 11; newer versions convert it when they load it.
 SCHEMA = 39
 COLUMNS = 24
 SOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 FILTERS = {
-    "on": 'job=~"$job", instance=~"$instance"',
-    "of": 'job=~"$job", instance=~"$instance", route=~"$route"',
+    "servers": 'job=~"$job", instance=~"$instance"',
+    "routes": 'job=~"$job", instance=~"$instance", route=~"$route"',
     "rate": "$__rate_interval",
 }
 ROWS: tuple[Row, ...] = (
@@ -37,26 +37,26 @@ ROWS: tuple[Row, ...] = (
     panels_server.DEPLOYS,
     panels_server.ITSELF,
 )
-#: Names of the variables, their titles, and what they offer.
+#: The dashboard's variables: name, title, and the query for the values to choose from.
 VARIABLES = (
     ("job", "Job", "label_values(gunicorn_up, job)"),
     ("instance", "Instance", 'label_values(gunicorn_up{job=~"$job"}, instance)'),
     ("route", "Route", 'label_values(gunicorn_requests_total{job=~"$job", instance=~"$instance"}, route)'),
 )
-RELOADS = fill("max by (instance) (gunicorn_last_reload_timestamp_seconds{<on>}) * 1000", FILTERS)
+RELOADS = fill("max by (instance) (gunicorn_last_reload_timestamp_seconds{<servers>}) * 1000", FILTERS)
 _UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrafanaOptions:
-    """What the dashboard is made with: ``job`` is the one shown at first (empty: all), ``uid`` its place in URLs."""
+    """What the dashboard is made with: ``job`` is the one shown at first (empty: all), ``uid`` its part of the URL."""
 
     title: str = option("Gunicorn (promgun)", "The title.")
-    uid: str = option("promgun", "Its unique name, part of its address; a dashboard of the same uid is replaced.")
+    uid: str = option("promgun", "The unique name in its URL; a dashboard of the same uid is replaced.")
     job: str = option("", "Show this job at first, not all of them.", "NAME")
     tags: tuple[str, ...] = option(("gunicorn", "promgun"), "A tag to find it by.", "TAG", "--tag")
-    refresh: str = option("30s", "How often it is brought up to date.", "DURATION")
-    span: str = option("1h", "How far back it looks.", "DURATION")
+    refresh: str = option("30s", "How often the dashboard refreshes itself.", "DURATION")
+    span: str = option("1h", "How far back it shows.", "DURATION")
 
 
 def grafana(options: GrafanaOptions) -> str:
@@ -209,7 +209,7 @@ def _stat(panel: Panel) -> Json:
             "orientation": "auto",
             "textMode": "value",
             "colorMode": "value" if panel.steps else "none",
-            "graphMode": "none" if panel.calm else "area",
+            "graphMode": "area" if panel.trend else "none",
             "justifyMode": "center",
         },
     }

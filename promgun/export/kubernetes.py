@@ -29,12 +29,12 @@ PodMonitor needs the Prometheus Operator. Its job is called {name}: promgun expo
 PROBES = """\
 Both are answered by the metrics process, which also answers while every worker is busy: a full server is not
 restarted, and gets no less traffic than its peers."""
-UNASKED = """\
+TCP_PROBES = """\
 The kubelet has no client certificate to show, so it only sees whether the metrics process takes connections: a pod
 counts as ready before its workers are."""
 REPLICAS = "No replicas: the autoscaler decides."
 GRACE = "Above the pause before SIGTERM and --graceful-timeout (30 s) together."
-PAUSE = "The service forgets this pod meanwhile; then SIGTERM comes and requests may end."
+PAUSE = "Meanwhile the Service stops sending connections here; then SIGTERM lets running requests end."
 WRITABLE = "Gunicorn's heartbeat files and the list of runs; the metrics store is in /dev/shm."
 
 
@@ -49,10 +49,10 @@ class KubernetesOptions:
     protection: PodProtection = field(default_factory=PodProtection, metadata=PART)
     scaling: Scaling = field(default_factory=Scaling, metadata=PART)
     name: str = option("web", "The name of every object, and of the job in Prometheus.")
-    namespace: str = option("", "The namespace, if not that of kubectl.")
+    namespace: str = option("", "The namespace; if not given, kubectl's.")
     image: str = option("registry.example/web:1.0", "The image with the application and promgun.")
-    cpu: str = option("1", "CPUs of each pod, requested and at most.", "QUANTITY")
-    memory: str = option("512Mi", "Memory of each pod, requested and at most.", "QUANTITY")
+    cpu: str = option("1", "CPUs of each pod, as request and as limit.", "QUANTITY")
+    memory: str = option("512Mi", "Memory of each pod, as request and as limit.", "QUANTITY")
     labels: tuple[str, ...] = option((), "A label for every object.", "NAME=VALUE", "--label")
     operator_labels: tuple[str, ...] = option(
         (), "A label of the PodMonitor, by which Prometheus selects it.", "NAME=VALUE", "--operator-label"
@@ -118,7 +118,7 @@ def _container(options: KubernetesOptions) -> Node:
         ],
         "startupProbe": Commented(
             _probe(options, "/-/ready", period=2, failures=30),
-            UNASKED if options.protection.client_certificates else PROBES,
+            TCP_PROBES if options.protection.client_certificates else PROBES,
         ),
         "readinessProbe": _probe(options, "/-/ready", period=5, failures=2),
         "livenessProbe": _probe(options, "/-/healthy", period=10, failures=3),

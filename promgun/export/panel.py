@@ -1,7 +1,7 @@
-"""What a panel of the dashboard is, as data.
+"""The panels of the dashboard as data.
 
-In queries ``<on>`` stands for the chosen job and instances, ``<of>`` for the chosen routes too, ``<rate>`` for the time
-that rates look back for.
+In a query ``<servers>`` stands for the matchers of the chosen job and instances, ``<routes>`` for these and the one of
+the chosen routes, ``<rate>`` for how far rates look back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Steps = tuple[tuple[float | None, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """PromQL, and what the legend says of each of its series (a column's title in a table)."""
+    """A query in PromQL, and the legend of its series; in a table, the title of its column."""
 
     expr: str
     legend: str
@@ -25,10 +25,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One panel: ``width`` in 24ths, ``height`` in units of 30 pixels, ``unit`` an id of Grafana's.
+    """One panel: ``width`` in 24ths, ``height`` in units of 30 pixels, ``unit`` as Grafana calls it.
 
-    ``steps`` colour a value; ``top`` is where an axis ends; ``calm`` leaves the trend out of a stat; ``hidden`` are
-    columns that a table leaves out.
+    ``steps`` colour values; ``top`` is the largest value of the axis; ``trend`` is the line behind the number of a
+    stat; ``hidden`` are the columns that a table does not show.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Panel:
     bars: bool = False
     steps: Steps = ()
     top: float | None = None
-    calm: bool = False
+    trend: bool = True
     hidden: tuple[str, ...] = ()
 
 

@@ -7,14 +7,14 @@ from promgun.export.panel import Panel, Query, Row, Steps
 SHARE: Steps = ((None, "green"), (0.01, "yellow"), (0.05, "red"))
 FULL: Steps = ((None, "green"), (0.7, "yellow"), (0.9, "red"))
 ANY: Steps = ((None, "green"), (1, "red"))
-_REQUESTS = "sum(rate(gunicorn_requests_total{<of>}[<rate>]))"
-_ERRORS = 'sum(rate(gunicorn_requests_total{<of>, status=~"5.."}[<rate>]))'
-_BUSY = "sum(rate(gunicorn_worker_busy_seconds_total{<on>}[<rate>]))"
-_WAITING = "(sum(gunicorn_listener_queue_connections{<on>}) or vector(0))"
+_REQUESTS = "sum(rate(gunicorn_requests_total{<routes>}[<rate>]))"
+_ERRORS = 'sum(rate(gunicorn_requests_total{<routes>, status=~"5.."}[<rate>]))'
+_BUSY = "sum(rate(gunicorn_worker_busy_seconds_total{<servers>}[<rate>]))"
+_WAITING = "(sum(gunicorn_listener_queue_connections{<servers>}) or vector(0))"
 
 
 def _quantile(quantile: str, by: str = "", span: str = "<rate>") -> str:
-    buckets = f"rate(gunicorn_request_duration_seconds_bucket{{<of>}}[{span}])"
+    buckets = f"rate(gunicorn_request_duration_seconds_bucket{{<routes>}}[{span}])"
     return f"histogram_quantile({quantile}, sum by ({by}le) ({buckets}))"
 
 
@@ -25,7 +25,7 @@ OVERVIEW = Row(
             title="Instances up",
             text="Servers whose metrics endpoint answers and whose master lives.",
             kind="stat",
-            queries=(Query("sum(gunicorn_up{<on>})", "up"),),
+            queries=(Query("sum(gunicorn_up{<servers>})", "up"),),
             unit="none",
             width=3,
             height=4,
@@ -62,9 +62,9 @@ OVERVIEW = Row(
         ),
         Panel(
             title="Saturation",
-            text="Running and waiting requests by what can be served at once. Above 100 %, requests wait for a worker.",
+            text="Running and waiting requests divided by capacity. Above 100 %, requests wait for a worker.",
             kind="stat",
-            queries=(Query(f"({_BUSY} + {_WAITING}) / sum(gunicorn_worker_capacity{{<on>}})", "saturation"),),
+            queries=(Query(f"({_BUSY} + {_WAITING}) / sum(gunicorn_worker_capacity{{<servers>}})", "saturation"),),
             unit="percentunit",
             width=3,
             height=4,
@@ -74,7 +74,7 @@ OVERVIEW = Row(
             title="Waiting",
             text="Connections that the kernel has accepted and no worker has taken.",
             kind="stat",
-            queries=(Query("sum(gunicorn_listener_queue_connections{<on>})", "waiting"),),
+            queries=(Query("sum(gunicorn_listener_queue_connections{<servers>})", "waiting"),),
             unit="none",
             width=3,
             height=4,
@@ -86,7 +86,8 @@ OVERVIEW = Row(
             kind="stat",
             queries=(
                 Query(
-                    'sum(gunicorn_workers{<on>, state="target"}) - sum(gunicorn_workers{<on>, state="booted"})',
+                    'sum(gunicorn_workers{<servers>, state="target"})'
+                    ' - sum(gunicorn_workers{<servers>, state="booted"})',
                     "missing",
                 ),
             ),
@@ -97,12 +98,12 @@ OVERVIEW = Row(
         ),
         Panel(
             title="Unclean ends",
-            text="Workers that died in the time shown, and nobody asked them to.",
+            text="Workers that ended in the time shown without having been asked to.",
             kind="stat",
             queries=(
                 Query(
                     "sum(increase(gunicorn_worker_exits_total"
-                    '{<on>, cause!~"max_requests|reload|scale_in|shutdown"}[$__range]))',
+                    '{<servers>, cause!~"max_requests|reload|scale_in|shutdown"}[$__range]))',
                     "ends",
                 ),
             ),
@@ -110,7 +111,7 @@ OVERVIEW = Row(
             width=3,
             height=4,
             steps=ANY,
-            calm=True,
+            trend=False,
         ),
     ),
 )
@@ -122,7 +123,7 @@ TRAFFIC = Row(
             title="Requests by status",
             text="Requests answered per second, by the first digit of their status.",
             queries=tuple(
-                Query(f'sum(rate(gunicorn_requests_total{{<of>, status=~"{digit}.."}}[<rate>]))', f"{digit}xx")
+                Query(f'sum(rate(gunicorn_requests_total{{<routes>, status=~"{digit}.."}}[<rate>]))', f"{digit}xx")
                 for digit in (1, 2, 3, 4, 5)
             ),
             unit="reqps",
@@ -133,7 +134,7 @@ TRAFFIC = Row(
             text="The ten busiest routes. The route is the framework's template; empty where it has none.",
             queries=(
                 Query(
-                    "topk(10, sum by (method, route) (rate(gunicorn_requests_total{<of>}[<rate>])))",
+                    "topk(10, sum by (method, route) (rate(gunicorn_requests_total{<routes>}[<rate>])))",
                     "{{method}} {{route}}",
                 ),
             ),
@@ -143,8 +144,8 @@ TRAFFIC = Row(
             title="Bodies",
             text="Bytes of request bodies received and response bodies sent per second.",
             queries=(
-                Query("sum(rate(gunicorn_request_size_bytes_sum{<of>}[<rate>]))", "received"),
-                Query("sum(rate(gunicorn_response_size_bytes_sum{<of>}[<rate>]))", "sent"),
+                Query("sum(rate(gunicorn_request_size_bytes_sum{<routes>}[<rate>]))", "received"),
+                Query("sum(rate(gunicorn_response_size_bytes_sum{<routes>}[<rate>]))", "sent"),
             ),
             unit="Bps",
         ),
@@ -159,8 +160,8 @@ ERRORS = Row(
             text="Share of answers with a status of 500 or above, of the ten worst routes.",
             queries=(
                 Query(
-                    'topk(10, sum by (method, route) (rate(gunicorn_requests_total{<of>, status=~"5.."}[<rate>]))'
-                    " / sum by (method, route) (rate(gunicorn_requests_total{<of>}[<rate>])))",
+                    'topk(10, sum by (method, route) (rate(gunicorn_requests_total{<routes>, status=~"5.."}[<rate>]))'
+                    " / sum by (method, route) (rate(gunicorn_requests_total{<routes>}[<rate>])))",
                     "{{method}} {{route}}",
                 ),
             ),
@@ -171,9 +172,9 @@ ERRORS = Row(
             title="Exceptions",
             text="Exceptions that left the application, by their class; requests refused before it was called.",
             queries=(
-                Query("sum by (error_type) (rate(gunicorn_failed_requests_total{<of>}[<rate>]))", "{{error_type}}"),
+                Query("sum by (error_type) (rate(gunicorn_failed_requests_total{<routes>}[<rate>]))", "{{error_type}}"),
                 Query(
-                    "sum by (error_type) (rate(gunicorn_invalid_requests_total{<on>}[<rate>]))",
+                    "sum by (error_type) (rate(gunicorn_invalid_requests_total{<servers>}[<rate>]))",
                     "refused: {{error_type}}",
                 ),
             ),
@@ -185,10 +186,12 @@ ERRORS = Row(
             text="Clients that left while they sent the request or got the response; records of the error log.",
             queries=(
                 Query(
-                    "sum by (phase) (rate(gunicorn_client_disconnects_total{<on>}[<rate>]))", "client left: {{phase}}"
+                    "sum by (phase) (rate(gunicorn_client_disconnects_total{<servers>}[<rate>]))",
+                    "client left: {{phase}}",
                 ),
                 Query(
-                    'sum by (level) (rate(gunicorn_log_messages_total{<on>, level=~"warning|error|critical"}[<rate>]))',
+                    "sum by (level) (rate(gunicorn_log_messages_total"
+                    '{<servers>, level=~"warning|error|critical"}[<rate>]))',
                     "log: {{level}}",
                 ),
             ),
@@ -211,7 +214,7 @@ LATENCY = Row(
             text="How many requests took how long. Two bands are two kinds of requests: choose a route above.",
             kind="heatmap",
             queries=(
-                Query("sum by (le) (increase(gunicorn_request_duration_seconds_bucket{<of>}[<rate>]))", "{{le}}"),
+                Query("sum by (le) (increase(gunicorn_request_duration_seconds_bucket{<routes>}[<rate>]))", "{{le}}"),
             ),
             unit="s",
         ),
@@ -226,10 +229,12 @@ LATENCY = Row(
             text="Every route over the time shown.",
             kind="table",
             queries=(
-                Query("sum by (method, route) (rate(gunicorn_requests_total{<of>}[$__range]))", "Requests/s", "reqps"),
                 Query(
-                    'sum by (method, route) (rate(gunicorn_requests_total{<of>, status=~"5.."}[$__range]))'
-                    " / sum by (method, route) (rate(gunicorn_requests_total{<of>}[$__range]))",
+                    "sum by (method, route) (rate(gunicorn_requests_total{<routes>}[$__range]))", "Requests/s", "reqps"
+                ),
+                Query(
+                    'sum by (method, route) (rate(gunicorn_requests_total{<routes>, status=~"5.."}[$__range]))'
+                    " / sum by (method, route) (rate(gunicorn_requests_total{<routes>}[$__range]))",
                     "Errors",
                     "percentunit",
                 ),
@@ -238,8 +243,8 @@ LATENCY = Row(
                     for digits in ("50", "95", "99")
                 ),
                 Query(
-                    "sum by (method, route) (rate(gunicorn_response_size_bytes_sum{<of>}[$__range]))"
-                    " / sum by (method, route) (rate(gunicorn_response_size_bytes_count{<of>}[$__range]))",
+                    "sum by (method, route) (rate(gunicorn_response_size_bytes_sum{<routes>}[$__range]))"
+                    " / sum by (method, route) (rate(gunicorn_response_size_bytes_count{<routes>}[$__range]))",
                     "Mean response",
                     "bytes",
                 ),

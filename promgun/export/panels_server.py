@@ -6,7 +6,7 @@ from promgun.export.panel import Panel, Query, Row
 
 
 def _by_worker(family: str, *, rising: bool = False) -> str:
-    series = f"{family}{{<on>}}"
+    series = f"{family}{{<servers>}}"
     return f"sum by (instance, worker_id) ({f'rate({series}[<rate>])' if rising else series})"
 
 
@@ -15,8 +15,8 @@ WORKERS = Row(
     (
         Panel(
             title="Workers by state",
-            text="booting, idle, busy, draining (asked to stop), hung (no heartbeat for half the timeout).",
-            queries=(Query("sum by (state) (gunicorn_worker_state{<on>})", "{{state}}"),),
+            text="booting, idle, busy, draining (asked to stop), hung (no heartbeat for half of --timeout or longer).",
+            queries=(Query("sum by (state) (gunicorn_worker_state{<servers>})", "{{state}}"),),
             stacked=True,
         ),
         Panel(
@@ -31,7 +31,7 @@ WORKERS = Row(
             queries=(
                 Query(_by_worker("gunicorn_worker_gc_pause_seconds_total", rising=True), "{{instance}} {{worker_id}}"),
                 Query(
-                    "sum by (generation) (rate(gunicorn_worker_gc_collections_total{<on>}[<rate>]))",
+                    "sum by (generation) (rate(gunicorn_worker_gc_collections_total{<servers>}[<rate>]))",
                     "generation {{generation}}",
                     "cps",
                 ),
@@ -40,16 +40,16 @@ WORKERS = Row(
         ),
         Panel(
             title="Heartbeat",
-            text="Time since the workers last said that they are alive. Gunicorn kills at --timeout.",
-            queries=(Query("max by (instance) (gunicorn_worker_heartbeat_age_seconds{<on>})", "{{instance}}"),),
+            text="Time since the workers' last heartbeat, the longest of each instance. Gunicorn kills at --timeout.",
+            queries=(Query("max by (instance) (gunicorn_worker_heartbeat_age_seconds{<servers>})", "{{instance}}"),),
             unit="s",
         ),
         Panel(
             title="Files and threads",
-            text="Open file descriptors and threads: what only rises leaks.",
+            text="Open file descriptors and threads. What only rises is a leak.",
             queries=(
-                Query("sum by (instance) (gunicorn_worker_open_fds{<on>})", "{{instance}} descriptors"),
-                Query("sum by (instance) (gunicorn_worker_threads{<on>})", "{{instance}} threads"),
+                Query("sum by (instance) (gunicorn_worker_open_fds{<servers>})", "{{instance}} descriptors"),
+                Query("sum by (instance) (gunicorn_worker_threads{<servers>})", "{{instance}} threads"),
             ),
         ),
         Panel(
@@ -57,7 +57,7 @@ WORKERS = Row(
             text="Involuntary ones say that workers compete for CPUs.",
             queries=(
                 Query(
-                    "sum by (instance, kind) (rate(gunicorn_worker_context_switches_total{<on>}[<rate>]))",
+                    "sum by (instance, kind) (rate(gunicorn_worker_context_switches_total{<servers>}[<rate>]))",
                     "{{instance}} {{kind}}",
                 ),
             ),
@@ -65,10 +65,10 @@ WORKERS = Row(
         ),
         Panel(
             title="Workers now",
-            text="One line for each worker; its number is the slot that it holds, which the next one takes over.",
+            text="One line for each worker. Worker_id is its slot, which its successor takes over.",
             kind="table",
             queries=(
-                Query("max by (instance, worker_id, state) (gunicorn_worker_state{<on>} == 1)", "is"),
+                Query("max by (instance, worker_id, state) (gunicorn_worker_state{<servers>} == 1)", "is"),
                 Query(_by_worker("gunicorn_worker_requests_total", rising=True), "Requests/s", "reqps"),
                 Query(_by_worker("gunicorn_worker_requests_in_progress"), "Running", "none"),
                 Query(_by_worker("gunicorn_worker_capacity"), "Capacity", "none"),
@@ -89,22 +89,24 @@ EXITS = Row(
     (
         Panel(
             title="Ends of workers by cause",
-            text="max_requests, reload, scale_in and shutdown are wanted; every other cause is a fault.",
-            queries=(Query("sum by (cause) (increase(gunicorn_worker_exits_total{<on>}[<rate>])) > 0", "{{cause}}"),),
+            text="max_requests, reload, scale_in and shutdown were asked for; every other cause is a fault.",
+            queries=(
+                Query("sum by (cause) (increase(gunicorn_worker_exits_total{<servers>}[<rate>])) > 0", "{{cause}}"),
+            ),
             unit="none",
             stacked=True,
             bars=True,
         ),
         Panel(
             title="Requests lost or left without an answer",
-            text="Lost with a worker that ended, which the error log names; or left by a worker that went on.",
+            text="Lost with a worker that ended (the error log names them); left: by a worker that went on.",
             queries=(
                 Query(
-                    "sum by (cause, route) (increase(gunicorn_requests_lost_total{<on>}[<rate>])) > 0",
+                    "sum by (cause, route) (increase(gunicorn_requests_lost_total{<servers>}[<rate>])) > 0",
                     "{{cause}} {{route}}",
                 ),
                 Query(
-                    "sum by (reason, route) (increase(gunicorn_requests_unanswered_total{<on>}[<rate>])) > 0",
+                    "sum by (reason, route) (increase(gunicorn_requests_unanswered_total{<servers>}[<rate>])) > 0",
                     "left: {{reason}} {{route}}",
                 ),
             ),
@@ -114,14 +116,15 @@ EXITS = Row(
         ),
         Panel(
             title="Websockets of WSGI applications",
-            text="Counted when they end, and how long they lasted (median).",
+            text="Websockets per second, counted when they end, and how long they lasted (median).",
             queries=(
                 Query(
-                    "sum by (result) (rate(gunicorn_websocket_connections_total{<on>}[<rate>]))", "{{result}} a second"
+                    "sum by (result) (rate(gunicorn_websocket_connections_total{<servers>}[<rate>]))",
+                    "{{result}} a second",
                 ),
                 Query(
                     "histogram_quantile(0.50,"
-                    " sum by (le) (rate(gunicorn_websocket_duration_seconds_bucket{<on>}[<rate>])))",
+                    " sum by (le) (rate(gunicorn_websocket_duration_seconds_bucket{<servers>}[<rate>])))",
                     "seconds p50",
                 ),
             ),
@@ -130,11 +133,11 @@ EXITS = Row(
             title="Starts",
             text="Workers started, and the time from fork to ready to serve (median, 99th percentile).",
             queries=(
-                Query("sum(increase(gunicorn_worker_spawns_total{<on>}[<rate>]))", "workers started"),
+                Query("sum(increase(gunicorn_worker_spawns_total{<servers>}[<rate>]))", "workers started"),
                 *(
                     Query(
                         f"histogram_quantile(0.{digits},"
-                        " sum by (le) (rate(gunicorn_worker_boot_seconds_bucket{<on>}[<rate>])))",
+                        " sum by (le) (rate(gunicorn_worker_boot_seconds_bucket{<servers>}[<rate>])))",
                         f"boot seconds p{digits}",
                     )
                     for digits in ("50", "99")
@@ -150,14 +153,16 @@ DEPLOYS = Row(
         Panel(
             title="Workers wanted, alive, booted",
             text="During a reload old and new workers live side by side.",
-            queries=(Query("sum by (state) (gunicorn_workers{<on>})", "{{state}}"),),
+            queries=(Query("sum by (state) (gunicorn_workers{<servers>})", "{{state}}"),),
         ),
         Panel(
             title="Reloads and signals",
             text="Reloads by result, and signals that the masters received.",
             queries=(
-                Query("sum by (result) (increase(gunicorn_reloads_total{<on>}[<rate>])) > 0", "reload {{result}}"),
-                Query("sum by (signal) (increase(gunicorn_master_signals_total{<on>}[<rate>])) > 0", "SIG {{signal}}"),
+                Query("sum by (result) (increase(gunicorn_reloads_total{<servers>}[<rate>])) > 0", "reload {{result}}"),
+                Query(
+                    "sum by (signal) (increase(gunicorn_master_signals_total{<servers>}[<rate>])) > 0", "SIG {{signal}}"
+                ),
             ),
             unit="none",
             bars=True,
@@ -165,7 +170,7 @@ DEPLOYS = Row(
         Panel(
             title="Masters",
             text="Uptime falls to 0 at a restart, not at a reload.",
-            queries=(Query("max by (instance) (gunicorn_master_uptime_seconds{<on>})", "{{instance}} uptime"),),
+            queries=(Query("max by (instance) (gunicorn_master_uptime_seconds{<servers>})", "{{instance}} uptime"),),
             unit="s",
         ),
         Panel(
@@ -173,19 +178,21 @@ DEPLOYS = Row(
             text="What runs where. Two lines for one job are a deploy under way, or one that stopped half way.",
             kind="table",
             queries=(
-                Query("max by (job, instance, worker_type, promgun, gunicorn, python) (gunicorn_info{<on>})", "one"),
                 Query(
-                    "max by (job, instance) (gunicorn_last_reload_timestamp_seconds{<on>}) * 1000",
+                    "max by (job, instance, worker_type, promgun, gunicorn, python) (gunicorn_info{<servers>})", "one"
+                ),
+                Query(
+                    "max by (job, instance) (gunicorn_last_reload_timestamp_seconds{<servers>}) * 1000",
                     "Last reload",
                     "dateTimeFromNow",
                 ),
                 Query(
-                    "max by (job, instance) (gunicorn_master_resident_memory_bytes{<on>})",
+                    "max by (job, instance) (gunicorn_master_resident_memory_bytes{<servers>})",
                     "Memory of the master",
                     "bytes",
                 ),
                 Query(
-                    "sum by (job, instance) (rate(gunicorn_master_cpu_seconds_total{<on>}[<rate>]))",
+                    "sum by (job, instance) (rate(gunicorn_master_cpu_seconds_total{<servers>}[<rate>]))",
                     "CPU of the master",
                     "percentunit",
                 ),
@@ -203,34 +210,35 @@ ITSELF = Row(
         Panel(
             title="Time to collect",
             text="Time to read and merge the store for one page.",
-            queries=(Query("max by (instance) (promgun_scrape_duration_seconds{<on>})", "{{instance}}"),),
+            queries=(Query("max by (instance) (promgun_scrape_duration_seconds{<servers>})", "{{instance}}"),),
             unit="s",
         ),
         Panel(
             title="Store",
-            text="It grows with label sets and with the most processes that were ever alive at once, and stays there.",
+            text="It grows with label sets and with the number of processes at once, and does not shrink.",
             queries=(
-                Query("max by (instance) (promgun_store_bytes{<on>})", "{{instance}}", "bytes"),
-                Query("max by (instance) (promgun_store_files{<on>})", "{{instance}} files", "none"),
-                Query("max by (instance) (promgun_store_slots{<on>})", "{{instance}} slots", "none"),
+                Query("max by (instance) (promgun_store_bytes{<servers>})", "{{instance}}", "bytes"),
+                Query("max by (instance) (promgun_store_files{<servers>})", "{{instance}} files", "none"),
+                Query("max by (instance) (promgun_store_slots{<servers>})", "{{instance}} slots", "none"),
             ),
         ),
         Panel(
             title="What is missing",
-            text="What could not be stored or read, by reason; label sets beyond the cap, by family; requests that the "
-            "metrics endpoint refused, by reason; readings of its web configuration that failed.",
+            text="Failures to store or read values, by reason; label sets beyond --metrics-max-label-sets, by family; "
+            "requests that the metrics endpoint refused, by reason; reloads of its web configuration that failed.",
             queries=(
-                Query("sum by (reason) (increase(promgun_store_errors_total{<on>}[<rate>])) > 0", "{{reason}}"),
+                Query("sum by (reason) (increase(promgun_store_errors_total{<servers>}[<rate>])) > 0", "{{reason}}"),
                 Query(
-                    "sum by (family) (increase(promgun_label_sets_folded_total{<on>}[<rate>])) > 0",
+                    "sum by (family) (increase(promgun_label_sets_folded_total{<servers>}[<rate>])) > 0",
                     "folded: {{family}}",
                 ),
                 Query(
-                    "sum by (reason) (increase(promgun_endpoint_refused_total{<on>}[<rate>])) > 0",
+                    "sum by (reason) (increase(promgun_endpoint_refused_total{<servers>}[<rate>])) > 0",
                     "endpoint refused: {{reason}}",
                 ),
                 Query(
-                    'sum by (instance) (increase(promgun_web_config_reloads_total{<on>,result="failed"}[<rate>])) > 0',
+                    "sum by (instance) (increase(promgun_web_config_reloads_total"
+                    '{<servers>,result="failed"}[<rate>])) > 0',
                     "web configuration failed: {{instance}}",
                 ),
             ),

@@ -1,4 +1,4 @@
-"""How Prometheus shows who it is to endpoints that ask, as its configuration and the Operator's objects write it."""
+"""How Prometheus authenticates to protected endpoints, in its configuration and in the Operator's objects."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from promgun.export.options import option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScrapeCredentials:
-    """Files on Prometheus' host: ``ca_file`` verifies the endpoints, the others say who asks."""
+    """Files on Prometheus' host: ``ca_file`` verifies the endpoints, the others authenticate Prometheus."""
 
-    tls: bool = option(default=False, text="The endpoints speak TLS; the other TLS options say so too.")
-    ca_file: str = option("", "Verify them by these authorities, not by the system's.", "FILE")
-    server_name: str = option("", "The name in their certificates, where it is not the target's.", "NAME")
-    cert_file: str = option("", "Show them this client certificate.", "FILE")
-    key_file: str = option("", "Its key.", "FILE")
-    user: str = option("", "Ask as this user.", "NAME")
-    password_file: str = option("", "The user's password.", "FILE")
-    bearer_token_file: str = option("", "Ask with the token in this file.", "FILE")
+    tls: bool = option(default=False, text="The endpoints speak TLS; implied by a CA, a certificate or a server name.")
+    ca_file: str = option("", "Certificates of the authorities to trust, in place of the system's.", "FILE")
+    server_name: str = option("", "The name in the endpoints' certificates, if it is not the target's host.", "NAME")
+    cert_file: str = option("", "The client certificate that Prometheus shows.", "FILE")
+    key_file: str = option("", "The key of the client certificate.", "FILE")
+    user: str = option("", "The user name for basic authentication.", "NAME")
+    password_file: str = option("", "The file with the user's password.", "FILE")
+    bearer_token_file: str = option("", "The file with the bearer token.", "FILE")
 
     def fields(self) -> dict[str, Node]:
-        """Return what a scrape job says of it; raises ``UsageError`` for options that do not fit together."""
+        """Return the fields of a scrape job; raises ``UsageError`` for options that do not fit together."""
         _together("--cert-file", self.cert_file, "--key-file", self.key_file)
         _together("--user", self.user, "--password-file", self.password_file)
         if self.user and self.bearer_token_file:
             raise UsageError(
-                "--user and --bearer-token-file cannot be given together", "Give the one that is asked for"
+                "--user and --bearer-token-file cannot be given together", "Give the one that the endpoints ask for"
             )
         names = ("ca_file", "cert_file", "key_file", "server_name")
         files: dict[str, Node] = {name: getattr(self, name) for name in names if getattr(self, name)}
@@ -48,32 +48,36 @@ def _together(flag: str, value: str, other_flag: str, other: str) -> None:
         raise UsageError(f"{given} was given without {missing}", "Give both")
 
 
-#: Where the pod finds its secret, and what the files there are called.
+#: Where the Secret that protects the endpoint is mounted in the pod.
 WEB_FOLDER = "/etc/promgun/web"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodProtection:
-    """Secrets of a cluster: ``web_secret`` protects the endpoint, ``scrape_secret`` is what Prometheus shows to it."""
+    """Secrets of a cluster: ``web_secret`` protects the endpoint, with ``scrape_secret`` Prometheus authenticates."""
 
     web_secret: str = option(
         "",
-        "Protect the endpoint by this Secret: web.yml, the web configuration, and the files that it names; "
-        "with --bearer-token the token, and tls.crt and tls.key.",
+        "The Secret that protects the endpoint. It holds web.yml, the web configuration, and the files that this "
+        "names; with --bearer-token it holds token, and for TLS tls.crt and tls.key.",
         "NAME",
     )
     scrape_secret: str = option(
-        "", "What Prometheus shows: a Secret with ca.crt, tls.crt and tls.key, username and password, or token.", "NAME"
+        "",
+        "The Secret that Prometheus uses: ca.crt, tls.crt and tls.key, username and password, or token.",
+        "NAME",
     )
-    tls: bool = option(default=False, text="The endpoint speaks TLS, and is verified by ca.crt.")
-    server_name: str = option("", "The name in its certificate; pods are scraped by their addresses.", "NAME")
-    client_certificates: bool = option(default=False, text="It requires client certificates.")
-    basic_auth: bool = option(default=False, text="It asks for a user and a password.")
-    bearer_token: bool = option(default=False, text="It asks for a token.")
+    tls: bool = option(default=False, text="The endpoint speaks TLS; its certificate is verified by ca.crt.")
+    server_name: str = option(
+        "", "The name in the endpoint's certificate, because Prometheus scrapes pods by their IP addresses.", "NAME"
+    )
+    client_certificates: bool = option(default=False, text="The endpoint requires client certificates.")
+    basic_auth: bool = option(default=False, text="The endpoint asks for a user and a password.")
+    bearer_token: bool = option(default=False, text="The endpoint asks for a bearer token.")
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether it is asked over https."""
+        """Whether the endpoint is scraped over https."""
         return self.tls or self.client_certificates or bool(self.server_name)
 
     def check(self) -> None:
@@ -81,15 +85,19 @@ class PodProtection:
         asks = self.basic_auth or self.bearer_token
         if (self.speaks_tls or asks) != bool(self.web_secret):
             raise UsageError(
-                "--web-secret and what it brings about (--tls, --basic-auth, --bearer-token …) need each other",
-                "Name the Secret, and say what it makes the endpoint ask for",
+                "--web-secret goes together with at least one of --tls, --client-certificates, --basic-auth and "
+                "--bearer-token",
+                "Name the Secret, and what the endpoint asks for because of it",
             )
         if (self.speaks_tls or asks) and not self.scrape_secret:
-            raise UsageError("--scrape-secret is missing: Prometheus would be refused", "Name the Secret that it shows")
+            raise UsageError(
+                "--scrape-secret is missing: the endpoint would refuse Prometheus",
+                "Name the Secret with what Prometheus needs",
+            )
         if self.bearer_token and (self.basic_auth or self.client_certificates):
             raise UsageError(
                 "--bearer-token cannot be given together with --basic-auth or --client-certificates",
-                "exporter-toolkit's web configuration knows no tokens",
+                "Choose one: web.yml, which the others need, knows no tokens",
             )
 
     def arguments(self) -> tuple[str, ...]:
@@ -104,7 +112,7 @@ class PodProtection:
         return (*token, "--metrics-certfile", f"{WEB_FOLDER}/tls.crt", "--metrics-keyfile", f"{WEB_FOLDER}/tls.key")
 
     def fields(self) -> dict[str, Node]:
-        """Return what a PodMonitor's endpoint says of it."""
+        """Return the fields of a PodMonitor's endpoint."""
         found: dict[str, Node] = {}
         if self.speaks_tls:
             tls: dict[str, Node] = {"ca": {"secret": self._key("ca.crt")}}

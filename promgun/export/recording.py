@@ -40,7 +40,7 @@ RECORDS: tuple[Record, ...] = (
         " or 0 * job:gunicorn_requests:rate{<select>}"
         ") / job:gunicorn_requests:rate{<select>}",
     ),
-    # Capacity, and demand: the requests that are being served and those that wait.
+    # Saturation is demand by capacity; the demand is the requests that are served and the connections that wait.
     Record("instance:gunicorn_capacity:sum", "sum by (<by>, instance) (gunicorn_worker_capacity{<select>})"),
     Record(
         "instance:gunicorn_busy:rate",
@@ -75,7 +75,7 @@ RECORDS: tuple[Record, ...] = (
 
 
 def quantile(value: str) -> Record:
-    """Return the rule for one quantile of the time that requests took."""
+    """Return the rule for one quantile of request durations."""
     return Record(
         "job:gunicorn_request_duration_seconds:quantile",
         f"histogram_quantile({value},"

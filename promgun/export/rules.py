@@ -24,24 +24,24 @@ Name this file under rule_files of prometheus.yml; test it with: promtool check 
 class Thresholds:
     """When alerts fire: durations as Prometheus writes them, shares from 0 to 1, memory in bytes an hour."""
 
-    window: str = option("5m", "What rates and averages look back for.", "DURATION")
-    event_window: str = option("15m", "What counts of events look back for: deaths, restarts, overflows.", "DURATION")
-    wait: str = option("5m", "How long a lasting condition must hold before its alert fires.", "DURATION")
-    error_share: float = option(0.05, "GunicornErrorShare: above this share of 5xx answers.")
-    slow_seconds: float = option(1.0, "GunicornSlow: above this time; below the largest bucket of durations.")
-    slow_quantile: float = option(0.99, "GunicornSlow: of this quantile.")
-    min_requests: float = option(20, "GunicornErrorShare, GunicornSlow: with at least so many in the window.")
-    stuck_seconds: float = option(60.0, "GunicornStuckRequest: a request older than this.")
-    saturation: float = option(0.9, "GunicornSaturated: running and waiting requests by capacity above this.")
-    queue_share: float = option(0.5, "GunicornQueueFilling: the accept queue fuller than this.")
-    deaths: float = option(0, "GunicornWorkersDying: more than so many of one cause in the event window.")
-    crash_loop: float = option(10, "GunicornCrashLoop: more than so many deaths in the event window.")
-    restarts: float = option(3, "GunicornRestarting: so many starts or more in the event window.")
-    memory_window: str = option("1h", "GunicornMemoryGrowth: growing for this long.", "DURATION")
-    memory_growth: float = option(104_857_600, "GunicornMemoryGrowth: by more than so many bytes an hour.")
+    window: str = option("5m", "How far rates and averages look back.", "DURATION")
+    event_window: str = option("15m", "How far counts of deaths, restarts and overflows look back.", "DURATION")
+    wait: str = option("5m", "How long a condition must hold before its alert fires.", "DURATION")
+    error_share: float = option(0.05, "GunicornErrorShare: a higher share of 5xx answers.")
+    slow_seconds: float = option(1.0, "GunicornSlow: a longer time; must be below the largest bucket of durations.")
+    slow_quantile: float = option(0.99, "GunicornSlow: the quantile of durations that is compared.")
+    min_requests: float = option(20, "GunicornErrorShare, GunicornSlow: only with as many requests in --window.")
+    stuck_seconds: float = option(60.0, "GunicornStuckRequest: a request that has been running for longer.")
+    saturation: float = option(0.9, "GunicornSaturated: more running and waiting requests / capacity.")
+    queue_share: float = option(0.5, "GunicornQueueFilling: a larger share of the accept queue in use.")
+    deaths: float = option(0, "GunicornWorkersDying: more deaths of one cause in --event-window.")
+    crash_loop: float = option(10, "GunicornCrashLoop: more deaths of all causes in --event-window.")
+    restarts: float = option(3, "GunicornRestarting: as many starts of the server in --event-window.")
+    memory_window: str = option("1h", "GunicornMemoryGrowth: how long a worker must have been growing.", "DURATION")
+    memory_growth: float = option(104_857_600, "GunicornMemoryGrowth: faster growth, in bytes an hour.")
 
     def __post_init__(self) -> None:
-        """Raise ``UsageError`` for what no rule can be made of."""
+        """Raise ``UsageError`` for values that no rule can be made with."""
         seconds(self.wait)
         for looked_back in (self.window, self.event_window, self.memory_window):
             window(looked_back)

@@ -25,16 +25,16 @@ What short-lived servers pushed at their end (promgun run --push-gateway URL): t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScrapeOptions:
-    """What is scraped: ``targets`` of this ``job`` with these ``labels``.
+    """What is scraped: ``targets``, as this ``job``, with these ``labels``.
 
-    ``file_sd`` gives the targets as a file for service discovery in place of the job; with ``files`` the job finds
-    its targets in such files; ``rules`` names a rule file; ``credentials`` are for the targets; ``push_gateway`` is
-    scraped as a job of its own.
+    ``file_sd`` asks for a file of targets for service discovery, not for a job; with ``files`` the job reads its
+    targets from such files. ``rules`` names a rule file, ``credentials`` are for the targets, and ``push_gateway`` is
+    scraped by a job of its own.
     """
 
     job: str = option(JOB, "The name of the job.", "NAME")
     targets: tuple[str, ...] = option(
-        (METRICS_ADDRESS,), "Where a metrics endpoint is, as Prometheus reaches it.", "HOST:PORT", "--target"
+        (METRICS_ADDRESS,), "The address at which Prometheus reaches a metrics endpoint.", "HOST:PORT", "--target"
     )
     labels: tuple[str, ...] = option((), "A label for the targets, e.g. env=production.", "NAME=VALUE", "--label")
     interval: str = option("15s", "How often to scrape.", "DURATION")

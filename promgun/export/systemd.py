@@ -50,7 +50,8 @@ RuntimeDirectory={name}
 RuntimeDirectoryMode=0700
 Environment=PROMGUN_RUNTIME_DIR=/run/{name}
 {environment}
-# What a web application does not need. Take away the line that yours does: the journal says what was refused.
+# Takes away what web applications do not need. If yours needs something, the journal says what was refused: remove
+# that line.
 NoNewPrivileges=yes
 CapabilityBoundingSet={capabilities}
 AmbientCapabilities={capabilities}
@@ -87,10 +88,10 @@ class SystemdOptions:
 
     server: ServerOptions = field(default_factory=ServerOptions, metadata=PART)
     name: str = option("web", "The unit's name, without .service.")
-    description: str = option("", "One line about it.")
+    description: str = option("", "One line about the server.")
     user: str = option("www-data", "The user that it runs as.")
-    group: str = option("", "The group, if it is not called as the user.")
-    directory: str = option("/srv/web", "The directory that it starts in, where the application is.", "DIR")
+    group: str = option("", "The group that it runs as, if its name is not the user's.")
+    directory: str = option("/srv/web", "The working directory, where the application is.", "DIR")
     program: str = option("/srv/web/venv/bin/promgun", "The absolute path of promgun.", "FILE")
     environment: tuple[str, ...] = option((), "An environment variable.", "NAME=VALUE", "--env")
 
@@ -126,7 +127,7 @@ def _variable(pair: str) -> str:
 
 def _absolute(path: str) -> str:
     if not path.startswith("/"):
-        raise UsageError(f"{path!r} is not an absolute path", "systemd starts nothing by a relative one")
+        raise UsageError(f"{path!r} is not an absolute path", "systemd needs one, e.g. /srv/web")
     return path
 
 

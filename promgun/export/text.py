@@ -1,4 +1,4 @@
-"""Values that go into templates, checked; and the filling of templates."""
+"""Checks values that go into templates, and fills the templates."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ FORMATS = ("table", "json", "markdown")
 
 
 def render_catalog(catalog: Iterable[MetricSpec], form: str = "table", output: Output | None = None) -> str:
-    """The families of ``catalog``, in its order, in one of ``FORMATS``: name, type, labels, meaning.
+    """Return the families of ``catalog``, in its order, in one of ``FORMATS``: name, type, labels, meaning.
 
-    JSON is a list of ``{name, type, labels, values, group, help}``; ``values`` lists those of labels with a closed set.
+    JSON is a list of ``{name, type, labels, values, group, help}``; ``values`` has the values of each label that has a
+    closed set of them.
     """
     if form == "json":
         return json.dumps([_object(spec) for spec in catalog], indent=2, ensure_ascii=False) + "\n"

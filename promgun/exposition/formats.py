@@ -24,7 +24,7 @@ class Page:
         self._families = list(families)
 
     def collect(self) -> list[Metric]:
-        """Give the families, in order."""
+        """Return the families, in order."""
         return self._families
 
 
@@ -34,7 +34,7 @@ def render(
     match: Sequence[str] = (),
     output: Output | None = None,
 ) -> str:
-    """The page in ``form``, of only what ``match`` names (see :func:`select`); a table is laid out for ``output``."""
+    """Return the page in ``form``, restricted to ``match`` (see :func:`select`); tables are laid out for ``output``."""
     chosen = select(families, match)
     if form == "json":
         return to_json(chosen)
@@ -53,9 +53,9 @@ def render(
 
 
 def select(families: Iterable[Metric], match: Sequence[str]) -> list[Metric]:
-    """The families of which ``match`` has any glob, whole if it fits the family's name, else only the samples it fits.
+    """Return the families whose name matches a glob of ``match``, and of the others the samples whose name does.
 
-    A counter goes by both of its names, with and without ``_total``; no glob at all means everything.
+    A counter matches by its name with and without ``_total``. Without globs, everything is returned.
     """
     if not match:
         return list(families)
@@ -78,9 +78,9 @@ def _restrict(family: Metric, match: Sequence[str]) -> Metric:
 
 
 def to_json(families: Iterable[Metric]) -> str:
-    """A list of ``{name, type, help, samples: [{name, labels, value}]}``.
+    """Return the families as a list of ``{name, type, help, samples: [{name, labels, value}]}``.
 
-    Values are numbers; those that JSON has no number for are the strings of the text format: ``"NaN"``, ``"+Inf"``,
+    Values are numbers; what JSON has no number for is a string, as in the text format: ``"NaN"``, ``"+Inf"``,
     ``"-Inf"``.
     """
     page = [

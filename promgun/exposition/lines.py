@@ -1,8 +1,8 @@
-"""Pages line by line, as prometheus_client's encoders write them, from heads of lines that they wrote before.
+"""Writes pages as prometheus_client's encoders do, but keeps the head of each line (name and labels) between pages.
 
-Between two pages only the value of a line changes; writing name, labels and escapes is two thirds of an encoder's work.
-The head of every line is cut from what the encoder itself wrote for that sample, so the two cannot differ; a line with
-more than a name, labels and a value goes through the encoder each time.
+Between two pages only the values change; writing names, labels and escapes is two thirds of an encoder's work. The head
+of a line is cut from what the encoder itself wrote for that sample, so the two cannot differ; a family with a sample
+that has more than a name, labels and a value goes through the encoder each time.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from promgun.exposition.formats import Page
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-_spell: Callable[[float], str] = floatToGoString
+_format_value: Callable[[float], str] = floatToGoString
 #: The fields of a sample after its value, when it has no time stamp, exemplar or native histogram.
 _NOTHING_MORE = Sample("", {}, 0.0)[3:]
 _ZERO = "0.0"
-#: Beside twice the lines of the largest page, how many heads are kept of series that are gone.
+#: How many heads are kept beyond twice the lines of the largest page: some are of series that are gone.
 _SPARE = 1000
 
 
 class Registry(Protocol):
-    """What an encoder takes."""
+    """The part of a registry that an encoder uses."""
 
     def collect(self) -> Sequence[Metric]:
-        """Give the families, in order."""
+        """Return the families, in order."""
         ...
 
 
 @dataclass(slots=True)
 class _Known:
-    """The lines of a family that are the same on every page: those above its samples, and the heads of theirs."""
+    """What a family has on every page: ``top``, its lines HELP and TYPE, and by sample the head of a line."""
 
     top: str
     heads: dict[tuple[object, ...], str] = field(default_factory=dict)
 
 
 class LineWriter:
-    """Writes pages as ``encode``, one of prometheus_client's encoders, would; keep it between pages.
+    """Writes pages as ``encode``, one of prometheus_client's encoders, would; use one writer for many pages.
 
-    It remembers at most about two lines for each of the largest page. Used from one thread at a time.
+    It keeps at most about twice as many heads as the largest page had lines. Use it from one thread at a time.
     """
 
     def __init__(self, encode: Callable[[Registry], bytes]) -> None:
@@ -89,13 +89,13 @@ class LineWriter:
             if head is None:
                 missing.append(sample)
             else:
-                lines.append(f"{head}{_spell(sample.value)}\n")
+                lines.append(f"{head}{_format_value(sample.value)}\n")
         if not missing:
             return lines
         return self._lines(family, known) if self._learn(family, known, missing) else None
 
     def _learn(self, family: Metric, known: _Known, missing: list[Sample]) -> bool:
-        """Take in the heads of these samples' lines; false when the encoder does not write one line for each.
+        """Keep the heads of these samples' lines; return false when the encoder does not write one line for each.
 
         The text format moves ``_created`` behind the others, under a heading of its own (prometheus_client 0.26).
         """

@@ -1,3 +1,4 @@
-"""The families, a module for each group; a handle is named after its family, in capitals, without prefix and suffix
-``_total``.
+"""The metric families, one module for each group.
+
+A family's constant has its name in capitals, without ``gunicorn_`` or ``promgun_`` and without ``_total``.
 """

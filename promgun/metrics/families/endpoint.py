@@ -10,14 +10,14 @@ ENDPOINT_REFUSED = CounterFamily[tuple[EndpointRefusal]](
     labels=("reason",),
     group="endpoint",
     closed={"reason": tuple(EndpointRefusal)},
-    help="Requests and connections that the metrics endpoint refused, since it was started.",
+    help="Requests and connections that the metrics endpoint refused, since its process was started.",
 )
 WEB_CONFIG_RELOADS = CounterFamily[tuple[ReloadResult]](
     name="promgun_web_config_reloads_total",
     labels=("result",),
     group="endpoint",
     closed={"result": tuple(ReloadResult)},
-    help="Readings of the endpoint's web configuration, certificates and tokens after they changed.",
+    help="Reloads of the metrics endpoint's web configuration, certificates and tokens after they changed.",
 )
 
 FAMILIES: tuple[MetricSpec, ...] = (

@@ -8,23 +8,23 @@ LISTENER_QUEUE_CONNECTIONS = GaugeFamily[tuple[str]](
     name="gunicorn_listener_queue_connections",
     labels=("listener",),
     group="listeners",
-    help="Connections accepted by the kernel that wait for a worker now (Linux).",
+    help="Connections that wait in the accept queue for a worker now (Linux).",
 )
 LISTENER_QUEUE_LIMIT = GaugeFamily[tuple[str]](
     name="gunicorn_listener_queue_limit",
     labels=("listener",),
     group="listeners",
-    help="Connections that the queue holds at most (Linux).",
+    help="The most connections that the accept queue holds (Linux).",
 )
 LISTEN_OVERFLOWS = CounterFamily[tuple[()]](
     name="gunicorn_listen_overflows_total",
     group="listeners",
-    help="Connections that found a full queue, of the whole network namespace (Linux).",
+    help="Connections that found a full accept queue, in the whole network namespace (Linux).",
 )
 LISTEN_DROPS = CounterFamily[tuple[()]](
     name="gunicorn_listen_drops_total",
     group="listeners",
-    help="Connections dropped before they were accepted, of the whole network namespace (Linux).",
+    help="Connections dropped before they were accepted, in the whole network namespace (Linux).",
 )
 
 FAMILIES: tuple[MetricSpec, ...] = (

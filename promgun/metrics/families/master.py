@@ -37,28 +37,28 @@ WORKER_BOOT_SECONDS = HistogramFamily[tuple[()]](
     name="gunicorn_worker_boot_seconds",
     group="master",
     buckets="duration",
-    help="From fork to ready to serve.",
+    help="Time from the fork of a worker until it is ready to serve.",
 )
 WORKER_EXITS = CounterFamily[tuple[ExitCause]](
     name="gunicorn_worker_exits_total",
     labels=("cause",),
     group="master",
     closed={"cause": tuple(ExitCause)},
-    help="Ends of workers, each once, by cause.",
+    help="Workers that ended, by cause.",
 )
 MASTER_SIGNALS = CounterFamily[tuple[MasterSignal]](
     name="gunicorn_master_signals_total",
     labels=("signal",),
     group="master",
     closed={"signal": tuple(MasterSignal)},
-    help="Signals the master handled.",
+    help="Signals that the master received.",
 )
 RELOADS = CounterFamily[tuple[ReloadResult]](
     name="gunicorn_reloads_total",
     labels=("result",),
     group="master",
     closed={"result": tuple(ReloadResult)},
-    help="Reloads by SIGHUP.",
+    help="Reloads by SIGHUP; failed means that the configuration was not applied whole.",
 )
 LAST_RELOAD_TIMESTAMP_SECONDS = GaugeFamily[tuple[()]](
     name="gunicorn_last_reload_timestamp_seconds",
@@ -70,7 +70,7 @@ LOG_MESSAGES = CounterFamily[tuple[LogLevel]](
     labels=("level",),
     group="master",
     closed={"level": tuple(LogLevel)},
-    help="Error-log records by level.",
+    help="Records of the error log, by level.",
 )
 MASTER_UPTIME_SECONDS = GaugeFamily[tuple[()]](
     name="gunicorn_master_uptime_seconds",
@@ -87,7 +87,7 @@ MASTER_CPU_SECONDS = CounterFamily[tuple[CpuMode]](
     labels=("mode",),
     group="master",
     closed={"mode": tuple(CpuMode)},
-    help="CPU time of the masters, of those included that ended after an upgrade or a rollback.",
+    help="CPU time of the master, and of masters before it that ended after an upgrade or a rollback.",
 )
 
 FAMILIES: tuple[MetricSpec, ...] = (

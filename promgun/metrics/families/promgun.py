@@ -8,7 +8,7 @@ from promgun.metrics.spec import CounterFamily, GaugeFamily, MetricSpec
 SCRAPE_DURATION_SECONDS = GaugeFamily[tuple[()]](
     name="promgun_scrape_duration_seconds",
     group="promgun",
-    help="Time to read and merge for this page.",
+    help="Time it took to read the store and merge its values for this page.",
 )
 STORE_BYTES = GaugeFamily[tuple[()]](
     name="promgun_store_bytes",
@@ -23,20 +23,20 @@ STORE_FILES = GaugeFamily[tuple[()]](
 STORE_SLOTS = GaugeFamily[tuple[()]](
     name="promgun_store_slots",
     group="promgun",
-    help="Slots in the store: the most workers, with their children that count, that were alive at once.",
+    help="Slots in the store: as many as workers, and children of workers that count metrics, ever ran at once.",
 )
 STORE_ERRORS = CounterFamily[tuple[StoreErrorReason]](
     name="promgun_store_errors_total",
     labels=("reason",),
     group="promgun",
     closed={"reason": tuple(StoreErrorReason)},
-    help="What could not be stored or read.",
+    help="Failures to store a value or to read one, by reason.",
 )
 LABEL_SETS_FOLDED = CounterFamily[tuple[str]](
     name="promgun_label_sets_folded_total",
     labels=("family",),
     group="promgun",
-    help="Label sets beyond the cap.",
+    help="Label sets beyond --metrics-max-label-sets, counted under _OVERFLOW in their family.",
 )
 
 FAMILIES: tuple[MetricSpec, ...] = (

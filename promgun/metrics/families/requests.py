@@ -24,7 +24,7 @@ REQUEST_DURATION_SECONDS = HistogramFamily[tuple[str, str, str]](
     ),
     group="requests",
     buckets="duration",
-    help="From the parsed head to the last byte handed to the socket.",
+    help="Time from the parsed request head to the response's last byte handed to the socket.",
 )
 REQUEST_SIZE_BYTES = HistogramFamily[tuple[str, str]](
     name="gunicorn_request_size_bytes",
@@ -54,7 +54,7 @@ FAILED_REQUESTS = CounterFamily[tuple[str, str, str]](
         "error_type",
     ),
     group="requests",
-    help="Requests that an exception left the application for, by its class.",
+    help="Requests that ended in an exception that the application did not catch, by the exception's class.",
 )
 INVALID_REQUESTS = CounterFamily[tuple[str]](
     name="gunicorn_invalid_requests_total",
@@ -67,7 +67,7 @@ CLIENT_DISCONNECTS = CounterFamily[tuple[DisconnectPhase]](
     labels=("phase",),
     group="requests",
     closed={"phase": tuple(DisconnectPhase)},
-    help="Requests whose client left before the end.",
+    help="Requests whose client left before the answer was complete, by what was being sent.",
 )
 REQUEST_QUEUE_SECONDS = HistogramFamily[tuple[QueueSource]](
     name="gunicorn_request_queue_seconds",
@@ -75,7 +75,10 @@ REQUEST_QUEUE_SECONDS = HistogramFamily[tuple[QueueSource]](
     group="requests",
     closed={"source": tuple(QueueSource)},
     buckets="duration",
-    help="Waiting before a worker took the request: in the accept queue, or since the proxy's header said.",
+    help=(
+        "Time before a worker took the request: in the accept queue (kernel), or since the moment that a proxy wrote "
+        "into its header (proxy)."
+    ),
 )
 REQUESTS_LOST = CounterFamily[tuple[ExitCause, str]](
     name="gunicorn_requests_lost_total",
@@ -86,8 +89,8 @@ REQUESTS_LOST = CounterFamily[tuple[ExitCause, str]](
     group="requests",
     closed={"cause": tuple(ExitCause)},
     help=(
-        "Requests whose worker ended while they were running, without a whole answer; connections whose head had not "
-        "been read, or that waited for a thread, are not among them."
+        "Requests that were running, without a whole answer, when their worker ended; those whose head had "
+        "not been read or that waited for a thread are not counted."
     ),
 )
 REQUESTS_UNANSWERED = CounterFamily[tuple[str, UnansweredReason]](
@@ -98,7 +101,7 @@ REQUESTS_UNANSWERED = CounterFamily[tuple[str, UnansweredReason]](
     ),
     group="requests",
     closed={"reason": tuple(UnansweredReason)},
-    help="Requests that a living worker left without a status line.",
+    help="Requests that got no status line though their worker went on, by reason.",
 )
 WEBSOCKET_CONNECTIONS = CounterFamily[tuple[str, WebsocketResult]](
     name="gunicorn_websocket_connections_total",
@@ -115,7 +118,7 @@ WEBSOCKET_DURATION_SECONDS = HistogramFamily[tuple[str]](
     labels=("route",),
     group="requests",
     bounds=(1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0),
-    help="From the parsed head to the end of the websocket.",
+    help="Time from the parsed request head to the end of the websocket.",
 )
 
 FAMILIES: tuple[MetricSpec, ...] = (

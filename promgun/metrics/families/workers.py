@@ -21,7 +21,7 @@ WORKER_BUSY_SECONDS = CounterFamily[tuple[str]](
     name="gunicorn_worker_busy_seconds_total",
     labels=("worker_id",),
     group="workers",
-    help="Request-seconds served, running requests included up to the scrape.",
+    help="Seconds spent in requests, in running ones up to the scrape; those of requests served at once add up.",
 )
 WORKER_CAPACITY = GaugeFamily[tuple[str]](
     name="gunicorn_worker_capacity",
@@ -43,13 +43,13 @@ WORKER_STATE = GaugeFamily[tuple[str, WorkerState]](
     ),
     group="workers",
     closed={"state": tuple(WorkerState)},
-    help="Exactly one state is 1.",
+    help="1 for the state that the worker is in, 0 for the others.",
 )
 WORKER_HEARTBEAT_AGE_SECONDS = GaugeFamily[tuple[str]](
     name="gunicorn_worker_heartbeat_age_seconds",
     labels=("worker_id",),
     group="workers",
-    help="Time since the worker last said that it is alive.",
+    help="Time since the worker's last heartbeat.",
 )
 WORKER_UPTIME_SECONDS = GaugeFamily[tuple[str]](
     name="gunicorn_worker_uptime_seconds",
@@ -67,7 +67,7 @@ WORKER_RESIDENT_MEMORY_BYTES = GaugeFamily[tuple[str]](
     name="gunicorn_worker_resident_memory_bytes",
     labels=("worker_id",),
     group="workers",
-    help="Resident memory.",
+    help="Resident memory of the process.",
 )
 WORKER_UNIQUE_MEMORY_BYTES = GaugeFamily[tuple[str]](
     name="gunicorn_worker_unique_memory_bytes",
@@ -83,19 +83,19 @@ WORKER_CPU_SECONDS = CounterFamily[tuple[str, CpuMode]](
     ),
     group="workers",
     closed={"mode": tuple(CpuMode)},
-    help="CPU time used.",
+    help="CPU time of the process.",
 )
 WORKER_CPU_WAIT_SECONDS = CounterFamily[tuple[str]](
     name="gunicorn_worker_cpu_wait_seconds_total",
     labels=("worker_id",),
     group="workers",
-    help="Time ready to run but given no CPU (Linux).",
+    help="Time that the worker was ready to run but had no CPU (Linux).",
 )
 WORKER_OPEN_FDS = GaugeFamily[tuple[str]](
     name="gunicorn_worker_open_fds",
     labels=("worker_id",),
     group="workers",
-    help="Open file descriptors.",
+    help="Open file descriptors of the process.",
 )
 WORKER_THREADS = GaugeFamily[tuple[str]](
     name="gunicorn_worker_threads",
@@ -111,7 +111,7 @@ WORKER_CONTEXT_SWITCHES = CounterFamily[tuple[str, SwitchKind]](
     ),
     group="workers",
     closed={"kind": tuple(SwitchKind)},
-    help="Context switches.",
+    help="Context switches of the process.",
 )
 WORKER_GC_COLLECTIONS = CounterFamily[tuple[str, Generation]](
     name="gunicorn_worker_gc_collections_total",
