@@ -66,7 +66,7 @@ class InstanceError(PromgunError):
 
 
 class StoreError(PromgunError):
-    """The store directory is unusable or in use by another live run."""
+    """The store directory is unusable or in use by another running server."""
 
     exit_code = ExitCode.STORE
 

@@ -72,7 +72,7 @@ class SlotOwner:
 
 
 def worker_state(board: BoardView, now_ns: int) -> WorkerState:
-    """Return the one state that a worker is in; it is hung after half of ``--timeout`` without a heartbeat."""
+    """Return the state of a worker; it is hung after half of ``Cell.TIMEOUT`` without a heartbeat."""
     if not board[Cell.BOOTED]:
         return WorkerState.BOOTING
     timeout = board[Cell.TIMEOUT]

@@ -17,10 +17,10 @@ class AppCollectors:
 
 
 def check_collector(name: str) -> str:
-    """Return ``name``; raises ``ValueError`` for what is no ``MODULE:FACTORY``."""
+    """Return ``name``; raises ``ValueError`` for anything that is not ``MODULE:FACTORY``."""
     module, colon, factory = name.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module.split("."), *factory.split("."))):
-        raise ValueError(f"{name!r} is no MODULE:FACTORY, as shop.metrics:StockCollector")
+        raise ValueError(f"{name!r} is not MODULE:FACTORY, e.g. shop.metrics:StockCollector")
     return name
 
 

@@ -61,7 +61,7 @@ def validate_push_gateway(value: Any) -> Gateway | None:
 def gateway_of(cfg: Any) -> Gateway | None:
     """Return the gateway of a Gunicorn ``Config``, its password read from the file if one is named.
 
-    Raises :class:`ConfigurationError` for a file that cannot be read, or that does not go with the URL.
+    Raises :class:`ConfigurationError` for a file that cannot be read, and for a URL without a user or with a password.
     """
     gateway: Gateway | None = cfg.push_gateway
     path = cfg.push_gateway_password_file
@@ -69,7 +69,9 @@ def gateway_of(cfg: Any) -> Gateway | None:
         return gateway
     flag = "--push-gateway-password-file"
     if gateway is None or not gateway.username:
-        raise ConfigurationError(f"{flag} goes with a user", "Name one: --push-gateway http://USER@HOST:PORT")
+        raise ConfigurationError(
+            f"{flag} was given without a user", "Name the user in the URL: --push-gateway http://USER@HOST:PORT"
+        )
     if gateway.password:
         raise ConfigurationError(
             f"{flag} was given, and --push-gateway has a password too", "Take the password out of the URL"

@@ -165,7 +165,7 @@ class Acceptor:
 
     def _complain(self, error: OSError) -> None:
         if not self._has_complained:
-            logger.warning("Cannot take connections for metrics for now: %s", error.strerror)
+            logger.warning("The metrics endpoint cannot accept connections for now: %s", error.strerror)
         self._has_complained = True
 
 

@@ -1,4 +1,4 @@
-"""What a run holds: its store, its metrics listeners, its entry in the list of runs."""
+"""What a master holds while it runs: its store, its metrics listeners, its entry in the list of instances."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from promgun.store.run_directory import RunDirectory
 
 
 class RunContext:
-    """The resources that the launcher opens for the application and its arbiter; a reload may change some of them.
+    """The resources that the launcher opens for the application and its arbiter; a reload may change the listeners.
 
-    It exists before the configuration is read, which decides what is opened: until :meth:`open` there is nothing.
+    It is made before the configuration is read, and holds nothing until :meth:`open`: the configuration decides what
+    is opened.
     """
 
     def __init__(self, store: ProcessStore) -> None:
@@ -39,7 +40,7 @@ class RunContext:
 
     @property
     def directory(self) -> RunDirectory:
-        """The store's directory; it exists only after :meth:`open`."""
+        """The store's directory; there is one only after :meth:`open`."""
         assert self._directory is not None, "the store is not open"  # noqa: S101 - an order of ours
         return self._directory
 
@@ -98,7 +99,10 @@ class RunContext:
         return cfg.metrics_server and check_web(self.endpoint_config(cfg))
 
     def close_dropped(self) -> None:
-        """Close listeners that are no longer wanted, and remove their socket files; the metrics process goes first."""
+        """Close listeners that are no longer wanted, and remove their socket files.
+
+        Call it when the metrics process that served them has ended.
+        """
         for listener in self.dropped:
             close_and_unlink(listener)
         self.dropped = ()

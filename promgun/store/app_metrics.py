@@ -202,7 +202,7 @@ class AppMetrics:
     def _write(self, name: str, text: str | None, defined: float, changed: float, state: float = 0.0) -> bool:
         """Write a row; return whether nothing is left to do for it."""
         if text is None:
-            self._warn(name, f"{name!r} cannot be shown as it is defined: its texts and labels are too long")
+            self._warn(name, f"The metric {name!r} cannot be shown: its help and its labels are too long")
             return True
         place = self._rows.get(text)
         if place is None:
@@ -226,7 +226,11 @@ class AppMetrics:
             self._present = {values[0] for values in rows}
         if text not in self._present:
             if self._room[0] < 1 or self._room[1] < len(text):
-                self._warn("room", f"{name!r} cannot be shown as it is now: a worker keeps {MOST_ROWS} texts of infos")
+                self._warn(
+                    "room",
+                    f"The value of {name!r} cannot be shown: the worker has had {MOST_ROWS} different values of Info "
+                    f"and Enum metrics, or {MOST_BYTES >> 20} MiB of them, the most that it keeps",
+                )
                 return None
             self._present.add(text)
             self._room[0] -= 1
@@ -246,14 +250,18 @@ class AppMetrics:
         try:
             value = next(iter(_samples_of(gauge)())).value
         except Exception as error:  # noqa: BLE001 - the application's own code
-            self._warn(_name_of(gauge), f"The function of {_name_of(gauge)!r} raised {type(error).__name__}: {error}")
+            self._warn(
+                _name_of(gauge),
+                f"The function of the gauge {_name_of(gauge)!r} raised {type(error).__name__}: {error}",
+            )
             return
         _value_of(gauge).set(value, time.time() if _is_stamped(gauge) else None)
         taken = time.monotonic() - now
         if taken > _SLOW_SECONDS:
             self._ask_at[gauge] = now + taken * _SHARE
             self._warn(
-                _name_of(gauge), f"The function of {_name_of(gauge)!r} took {taken:.1f} s: it is asked less often"
+                _name_of(gauge),
+                f"The function of the gauge {_name_of(gauge)!r} took {taken:.1f} s: it is called less often",
             )
 
     def _failed(self, error: Exception) -> None:

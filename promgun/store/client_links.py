@@ -113,7 +113,8 @@ class Tended:
         where = "" if self.remade else f" in {touched[0].parent}"
         return (
             f"{what}{where}, a directory that PROMETHEUS_MULTIPROC_DIR or --metrics-dir names: no metrics are lost, "
-            "stock readers find them there again. It is emptied at each start, so code that wipes it can go"
+            "and prometheus_client's own readers find them there again. promgun empties it at each start, so your code "
+            "need not do that"
         )
 
 

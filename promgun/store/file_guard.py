@@ -29,14 +29,12 @@ class Guarded:
         if not self.healed and not self.errors:
             return ""
         if self.errors:
-            return (
-                f"A file of the metrics store was removed, replaced or cut, and cannot be made again: {self.errors[0]}"
-            )
+            return f"A file of the metrics store was removed, replaced or cut, and cannot be restored: {self.errors[0]}"
         names = ", ".join(os.path.basename(path) for path in self.healed)
-        state = "what it held behind a cut is lost" if self.lost_rows else "no value is lost"
+        state = "values behind a cut are lost" if self.lost_rows else "no value is lost"
         return (
             f"Files of the metrics store in {os.path.dirname(self.healed[0])} were removed, replaced or cut while in "
-            f"use ({names}); they are there again, {state}. Find out who deletes files there"
+            f"use ({names}); they have been restored, {state}. Find out who deletes files there"
         )
 
 

@@ -160,7 +160,7 @@ def _claim_master(folder_fd: int, owner: Owner) -> tuple[int, int]:
             os.close(fd)
             continue
         return number, fd
-    raise OSError(errno.EAGAIN, f"{_MOST_MASTERS} masters live on this store")
+    raise OSError(errno.EAGAIN, f"{_MOST_MASTERS} masters, the most there can be, use this store")
 
 
 def _open_owned(folder_fd: int, name: str, owner: Owner) -> int:

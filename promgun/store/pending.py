@@ -137,7 +137,7 @@ class StoreErrors:
             self._known = True
             self._unlogged = (
                 f"Metrics cannot be stored ({error.strerror}: {error.filename or path}); "
-                "requests are served, values wait in memory until there is space"
+                "requests are served, and values are kept in memory until they can be stored"
             )
         return Cell.ERRORS_NO_SPACE if error.errno in _NO_SPACE else Cell.ERRORS_PERMISSION
 

@@ -23,6 +23,7 @@ INNER = ".promgun"
 #: The free space that shared memory must have to be chosen: a container's default /dev/shm is 64 MiB.
 _LEAST_FREE = 8 << 20
 _ONLY_ROOT = "They could put another in its place: name one whose folders only root may write, e.g. in /run"
+_RESTART = "Stop the server and start it again"
 _ANOTHER = "Name another directory with --metrics-dir DIR, or leave the option out for a private one"
 
 
@@ -204,7 +205,7 @@ def _lock_alone(outer: Path, fd: int) -> None:
         held = True
     if held:
         raise StoreError(
-            f"The store directory {outer} is in use by another live run",
+            f"The store directory {outer} is in use by another running server",
             "Give this run a directory of its own with --metrics-dir DIR, or leave the option out; see: promgun ps",
         )
 
@@ -224,15 +225,15 @@ def attach(
     try:
         fd = open_folder(path)
     except OSError as error:
-        raise StoreError(f"The store {path} of the old master is gone: {error.strerror}", "Start anew") from error
+        raise StoreError(f"The store {path} of the old master is gone: {error.strerror}", _RESTART) from error
     if DirectoryIdentity.of(fd) != identity:
         os.close(fd)
-        raise StoreError(f"The store {path} is not the one of the old master any more", "Start anew")
+        raise StoreError(f"Somebody replaced the store {path} of the old master by another directory", _RESTART)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise StoreError(f"The store {path} of the old master is being removed", "Start anew") from error
+        raise StoreError(f"The store {path} of the old master is being removed", _RESTART) from error
     if owner.uid is not None and os.stat(SLOTS, dir_fd=fd, follow_symlinks=False).st_uid != owner.uid:
         os.close(fd)
         raise StoreError(

@@ -23,7 +23,7 @@ def unshown_in_registry() -> Iterator[tuple[str, str]]:
         if isinstance(collector, metrics.MetricWrapperBase):
             if type(getattr(collector, "_value", None)).__name__ == "MutexValue":
                 made = str(attrgetter("_name")(collector))
-                yield made, f"{made!r} is not on the page: it was made before promgun could store its values"
+                yield made, f"The metric {made!r} is not on the page: it was made before promgun could store its values"
         elif not kind.__module__.startswith(_STOCK):
-            reason = "workers run none; --metrics-collector MODULE:FACTORY has it run beside the metrics process"
+            reason = "custom collectors are run if --metrics-collector MODULE:FACTORY names them"
             yield name, f"The application's collector {name} is not on the page: {reason}"

@@ -69,10 +69,10 @@ class RequestAccounting:
     # ---- the five calls
 
     def begin(self, req: Any, region: int | None = None) -> RequestState:
-        """Record that a request runs from now on, and attach its state to it.
+        """Record that a request runs from now on, attach its state to it as ``req.promgun``, and return the state.
 
-        ``region`` is the one that it already has in the table of running requests, ``NOWHERE`` to count it only;
-        without one, a free region is taken until ``closed``.
+        ``region`` is its place in the table of running requests: one that it has already, ``NOWHERE`` to count the
+        request without describing it, or ``None`` to occupy a free region until :meth:`closed`.
         """
         state: RequestState = RequestState()
         req.promgun = state

@@ -35,9 +35,10 @@ _HINT = int(Cell.EXIT_HINT)
 
 
 class WorkerLifecycle:
-    """Stands in front of any Gunicorn worker class, independently of how that class serves requests.
+    """Keeps a worker's slot, state and heartbeat on the scoreboard; precedes any Gunicorn worker class in the MRO.
 
-    Its own attributes begin to exist in the master (``slot``, ``worker_id``) and in ``init_process`` (the others).
+    It does not depend on how that class serves requests. ``slot`` and ``worker_id`` are set in the master, before the
+    fork, and all other attributes in the worker, by ``init_process``.
     """
 
     #: promgun's set-up in a master that runs without ``promgun run``; None under ``promgun run``.

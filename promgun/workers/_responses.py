@@ -39,11 +39,11 @@ _REASONS = {
 
 
 class ResponseObserver:
-    """Watches how Gunicorn's responses end.
+    """Observes how Gunicorn's responses end, and has the requests counted.
 
-    ``answered`` and ``raised`` do the counting; they are passed in because a worker class may override them.
-    ``is_ending`` tells whether the worker has stopped serving, ``answers_exit`` whether its class answers exceptions
-    that are no ``Exception``.
+    ``answered`` and ``raised`` count; they are passed in because a worker class may override them. ``is_ending`` tells
+    whether the worker has stopped serving, ``answers_exit`` whether its class answers a request that raised
+    ``SystemExit`` or another exception that is not an ``Exception``.
     """
 
     __slots__ = ("_accounting", "_answers_exit", "_is_ending", "answered", "raised")
@@ -64,10 +64,9 @@ class ResponseObserver:
         self._answers_exit = answers_exit
 
     def measure(self, response_class: Any) -> None:
-        """Count the answers of responses of this class when they are closed, in this process.
+        """Replace ``close`` of this response class, in this process, by one that also counts the answer.
 
-        The class, not each response, gets the new ``close``: an attribute set on each response costs four times what
-        a whole counter does.
+        Replacing it on each response would cost a request four times as much as counting does.
         """
         close = response_class.close
         if is_measured(response_class):
@@ -92,8 +91,8 @@ class ResponseObserver:
             answered(req, state, status, sent)
 
         def count_and_close(response: Any) -> None:
-            # close sends the last few bytes of the answer. Counting comes first, because a worker that is killed in
-            # this system call, where that is likely, must have counted an answer that the client gets.
+            # close sends the last bytes of the answer. A worker is likely to be killed in that system call, and must
+            # have counted an answer that the client gets: so the count comes first.
             count(response)
             close(response)
 

@@ -29,7 +29,7 @@ class ApplicationMixin:
         """Return the measured ``application``; one that cannot be called by WSGI is returned as it is."""
         if not self.gives_requests and not is_wsgi_callable(application):
             self.log.warning(
-                "Requests are not measured: %s takes no (environ, start_response), so it is not called as WSGI says",
+                "Requests are not measured: %s cannot be called with (environ, start_response), as WSGI demands",
                 type(application).__qualname__,
             )
             return application

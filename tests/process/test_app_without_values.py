@@ -32,7 +32,7 @@ def test_infos_enums_and_functions(args: tuple[str, ...]) -> None:
         assert {page.sum("shop_mode", worker_id=worker) for worker in ("1", "2")} == {1}
         assert server.log.count("'shop_broken'") <= 2
         assert "ZeroDivisionError" in server.log
-        assert "telling.Stock is not on the page: workers run none; --metrics-collector" in server.log
+        assert "telling.Stock is not on the page: custom collectors are run if --metrics-collector" in server.log
 
 
 def test_the_newest_definition_is_shown_after_a_reload() -> None:

@@ -165,8 +165,8 @@ def test_error_does_not_repeat_it(sandbox: Sandbox, args: tuple[str, ...], env: 
         ("http://batch@a", lambda path: path.write_bytes(b"\xff\n"), "its first line holds no password"),
         ("http://batch@a", lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
         ("http://batch:x@a", Path.touch, "has a password too"),
-        ("http://a", Path.touch, "goes with a user"),
-        ("", Path.touch, "goes with a user"),
+        ("http://a", Path.touch, "was given without a user"),
+        ("", Path.touch, "was given without a user"),
     ],
 )
 def test_file_that_cannot_be_used(sandbox: Sandbox, url: str, make: Any, reason: str) -> None:

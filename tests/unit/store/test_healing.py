@@ -245,7 +245,7 @@ def test_all_files_of_a_slot_are_looked_after(folder: Path) -> None:
     shutil.rmtree(folder)
     done = heal_files(slot, values, lambda: False)
     assert (done.healed, len(done.errors)) == ((), 3)
-    assert "cannot be made again" in done.warning
+    assert "cannot be restored" in done.warning
     folder.mkdir()
     assert len(heal_files(slot, values, lambda: False).healed) == 3
     for file in values:

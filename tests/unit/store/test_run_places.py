@@ -455,7 +455,7 @@ def test_a_directory_in_use_is_refused_and_left_alone(tmp_path: Path, kind: str)
     with holder(kind.format(str(tmp_path))) as other:
         assert line(other) == tmp_path / INNER
         (tmp_path / INNER / "slots" / "1").write_bytes(b"alive")
-        with pytest.raises(StoreError, match="in use by another live run"):
+        with pytest.raises(StoreError, match="in use by another running server"):
             take_over(tmp_path, Owner())
         check_named(tmp_path, Owner())
         assert (tmp_path / INNER / "slots" / "1").read_bytes() == b"alive"
@@ -467,7 +467,7 @@ def test_a_directory_in_which_workers_have_outlived_their_master_is_in_use(tmp_p
     left_over(tmp_path, INNER)
     with (tmp_path / INNER / "slots" / "3.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="in use by another live run"):
+        with pytest.raises(StoreError, match="in use by another running server"):
             take_over(tmp_path, Owner())
         assert (tmp_path / INNER / "slots" / "1").read_bytes() == b"old"
     take_over(tmp_path, Owner()).close()
@@ -696,7 +696,7 @@ def test_what_stands_at_the_path_now_is_not_attached_for_it(tmp_path: Path, kind
         open_directory(first.path).close()
     else:
         first.path.symlink_to(moved)
-    with pytest.raises(StoreError, match=r"not the one of the old master|is gone"):
+    with pytest.raises(StoreError, match=r"Somebody replaced the store|is gone"):
         attach(first.path, Owner(), first.identity, private=True)
     assert descriptors() == before
     attach(moved, Owner(), first.identity, private=False).close()
