@@ -16,7 +16,7 @@ from pathlib import Path
 
 from promgun.errors import ConfigurationError
 from promgun.system.folders import temporary_folder
-from promgun.system.safe_open import open_directory, open_regular
+from promgun.system.safe_open import open_regular, opened_folder
 
 VARIABLE = "PROMGUN_RUNTIME_DIR"
 _HINT = f"Set {VARIABLE} to a directory of your own that only you may write to, for servers and commands alike"
@@ -59,7 +59,7 @@ def open_list(place: Path, *, any_owner: bool = False) -> Iterator[ListDirectory
     """
     # Looked at by its name first, so that a caller who may not open it still learns whose it is.
     _check_owner(place.lstat(), any_owner=any_owner)
-    with open_directory(place, follow=False) as directory_fd:
+    with opened_folder(place) as directory_fd:
         status = os.fstat(directory_fd)
         own = _check_owner(status, any_owner=any_owner)
         if status.st_mode & _OTHERS_MAY_WRITE:

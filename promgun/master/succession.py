@@ -16,8 +16,7 @@ from typing import Any
 from promgun.config.reexec import Handover
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.store.run_directory import DirectoryIdentity, RunDirectory
-from promgun.system.remove_tree import open_folder
-from promgun.system.safe_open import read_regular
+from promgun.system.safe_open import open_folder, read_regular
 
 _NOTE = "superseded"
 _LIMIT = 32

@@ -21,7 +21,7 @@ from promgun.store.run_directory import MASTER, SLOTS
 from promgun.store.run_reader import master_slot
 from promgun.store.series import Series
 from promgun.store.series_table import TOO_MANY, SeriesTable
-from promgun.system.safe_open import open_directory, open_regular
+from promgun.system.safe_open import open_regular, opened_folder
 
 #: The order of reading; other kinds come last. Counters are summed before gauges of the same name are looked at.
 _KINDS = ("counter", "histogram", "summary", "gauge")
@@ -104,7 +104,7 @@ class FileFollower:
             files = []
             for folder, pattern, slot_of in _FOLDERS:
                 with suppress(OSError):
-                    folder_fd = opened.enter_context(open_directory(self.path / folder))
+                    folder_fd = opened.enter_context(opened_folder(self.path / folder))
                     for name in os.listdir(folder_fd):
                         match = pattern.fullmatch(name)
                         if match is not None:

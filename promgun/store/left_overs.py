@@ -12,7 +12,8 @@ from pathlib import Path
 from promgun.store.files import Owner
 from promgun.store.run_directory import SLOTS, VERSION
 from promgun.store.slot_lock import is_any_slot_held
-from promgun.system.remove_tree import empty_folder, open_folder
+from promgun.system.remove_tree import empty_folder
+from promgun.system.safe_open import open_folder
 
 #: Names of a run's private directory, and of one that is still being made.
 PREFIX = "promgun-"

@@ -13,7 +13,7 @@ from typing import Any
 
 from promgun.store.run_directory import MASTER, RunDirectory
 from promgun.system.atomic_file import replace_in_folder
-from promgun.system.safe_open import open_directory, read_regular
+from promgun.system.safe_open import opened_folder, read_regular
 
 _LIMIT = 1 << 16
 _MODE = 0o640
@@ -56,7 +56,7 @@ def write_facts(run: RunDirectory, facts: MasterFacts) -> Path:
 
 def read_facts(run: Path) -> Iterator[MasterFacts]:
     """Yield the readable facts of every master that ever ran on the store."""
-    with suppress(OSError), open_directory(run / MASTER) as directory_fd:
+    with suppress(OSError), opened_folder(run / MASTER) as directory_fd:
         for name in sorted(os.listdir(directory_fd)):
             if name.startswith("m") and name.endswith(".json"):
                 facts = _parse(read_regular(directory_fd, name, _LIMIT) or b"")

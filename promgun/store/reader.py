@@ -27,7 +27,7 @@ from promgun.store.run_places import open_run
 from promgun.store.run_reader import MASTER_FILE, SLOT_FILE, master_slot
 from promgun.store.series import Series, merge_gauge
 from promgun.store.slot_file import FILE_SIZE, data_end
-from promgun.system.safe_open import open_directory, open_regular
+from promgun.system.safe_open import open_regular, opened_folder
 
 #: Sums by name, then by the value of the remaining label: a bound's text for ``le``, a slot's number for slots.
 Sums = dict[str, dict[str, float]]
@@ -132,7 +132,7 @@ class StoreReader:
 
     def _contents(self) -> Iterable[RowContent]:
         for part, pattern, slot_of in ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int)):
-            with suppress(OSError), open_directory(self._path / part) as folder_fd:
+            with suppress(OSError), opened_folder(self._path / part) as folder_fd:
                 matches = (pattern.fullmatch(name) for name in os.listdir(folder_fd))
                 for slot, name in sorted((slot_of(int(match[1])), match[0]) for match in matches if match):
                     content = self._content(folder_fd, name, slot)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from promgun.store.run_directory import SLOTS
 from promgun.store.run_places import INNER
-from promgun.system.safe_open import open_directory
+from promgun.system.safe_open import opened_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,6 @@ def rights_to_read(path: Path) -> Rights | None:
 def _owners(path: Path) -> Iterator[Rights]:
     """Yield the owners of a store's parts, workers first: the owner of a folder decides what stands below it."""
     for folder in (path / INNER / SLOTS, path / SLOTS, path / INNER, path):
-        with suppress(OSError), open_directory(folder, follow=folder == path) as fd:
+        with suppress(OSError), opened_folder(folder, follow=folder == path) as fd:
             status = os.fstat(fd)
             yield Rights(status.st_uid, status.st_gid)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promgun.store.files import Owner
-from promgun.system.remove_tree import empty_folder, open_folder
-from promgun.system.safe_open import open_regular
+from promgun.system.remove_tree import empty_folder
+from promgun.system.safe_open import open_folder, open_regular
 
 FORMAT = "promgun store 2\n"
 #: The folder in which prometheus_client writes its files and its multiprocess collector reads them.

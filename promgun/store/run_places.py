@@ -16,7 +16,8 @@ from promgun.store.files import Owner
 from promgun.store.left_overs import UNFINISHED, has_workers, sweep
 from promgun.store.run_directory import MASTER, SECOND_CLIENT, SLOTS, DirectoryIdentity, RunDirectory, fill
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
-from promgun.system.remove_tree import empty_folder, open_folder
+from promgun.system.remove_tree import empty_folder
+from promgun.system.safe_open import open_folder
 
 #: The run's own directory below one that the user names, whose content others may wipe at any moment.
 INNER = ".promgun"

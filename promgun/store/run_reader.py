@@ -10,8 +10,7 @@ from pathlib import Path
 from promgun.store.board import SIZE, BoardView, Cell, Role, monotonic_ns, parse_board
 from promgun.store.run_directory import MASTER, SLOTS, RunDirectory
 from promgun.store.worker_table import TABLE_SIZE, WorkerRow, parse_worker_table
-from promgun.system.remove_tree import open_folder
-from promgun.system.safe_open import open_regular, read_regular
+from promgun.system.safe_open import open_folder, open_regular, read_regular
 
 SLOT_FILE = re.compile(r"(\d{1,6})")
 MASTER_FILE = re.compile(r"m(\d{1,3})")

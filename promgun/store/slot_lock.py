@@ -16,7 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from promgun.store.files import Owner
-from promgun.system.safe_open import open_directory, open_regular
+from promgun.system.safe_open import open_regular, opened_folder
 
 FIRST_SLOT = 1
 MOST_SLOTS = 4096
@@ -55,7 +55,7 @@ class SlotLock:
         name = f"{self.number}.lock"
         if self._fd is None or _is_file(slots / name, self._fd):
             return False
-        with open_directory(slots) as slots_fd:
+        with opened_folder(slots) as slots_fd:
             fd = _lock(slots_fd, name, Owner())
         if fd is None:
             raise OSError(errno.EAGAIN, f"another process has taken slot {self.number}")

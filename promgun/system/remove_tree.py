@@ -6,7 +6,7 @@ import os
 import stat
 from contextlib import suppress
 
-from promgun.system.safe_open import OPEN_FOLDER
+from promgun.system.safe_open import open_folder
 
 #: Nested folders that are entered; deeper ones are first moved up.
 DEEPEST = 32
@@ -80,8 +80,3 @@ class _Walk:
         self._moves += 1
         os.rename(name, f".{self._token}-{self._moves}", src_dir_fd=folder_fd, dst_dir_fd=self._top_fd)
         self.moved_up = True
-
-
-def open_folder(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
-    """Return a descriptor of a folder that is no symbolic link; raises ``OSError`` and never waits."""
-    return os.open(path, OPEN_FOLDER, dir_fd=dir_fd)

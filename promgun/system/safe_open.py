@@ -10,27 +10,27 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 NOT_REGULAR = "not a regular file"
 
 
-#: Flags to open a folder that others may have put there: no link is followed, and the call does not wait.
-OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-@contextmanager
-def open_directory(path: Path, *, follow: bool = True) -> Iterator[int]:
-    """Open a directory for the time of the block and give its descriptor.
+def open_folder(path: str | os.PathLike[str], *, dir_fd: int | None = None, follow: bool = False) -> int:
+    """Return a descriptor of a folder; never waits.
 
     Raises ``OSError``; without ``follow`` for a symbolic link too (ENOTDIR).
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
-    directory_fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(path, flags if follow else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
+
+
+@contextmanager
+def opened_folder(path: str | os.PathLike[str], *, follow: bool = False) -> Iterator[int]:
+    """Do the same for the time of the block."""
+    folder_fd = open_folder(path, follow=follow)
     try:
-        yield directory_fd
+        yield folder_fd
     finally:
-        os.close(directory_fd)
+        os.close(folder_fd)
 
 
 def open_regular(directory_fd: int, name: str, flags: int = os.O_RDONLY) -> int:

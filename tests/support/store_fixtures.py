@@ -24,7 +24,7 @@ from promgun.store.reader import StoreReader
 from promgun.store.run_directory import CLIENT, MASTER, MULTIPROC, SLOTS, VERSION, DirectoryIdentity, RunDirectory, fill
 from promgun.store.run_places import attach
 from promgun.store.run_reader import read_views
-from promgun.system.remove_tree import open_folder
+from promgun.system.safe_open import open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

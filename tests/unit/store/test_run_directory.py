@@ -12,7 +12,7 @@ import pytest
 from promgun.store.files import Owner
 from promgun.store.run_directory import FORMAT, DirectoryIdentity, RunDirectory
 from promgun.store.run_places import create_private, take_over
-from promgun.system.remove_tree import open_folder
+from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import (
     client_of,
     descriptors,

@@ -33,7 +33,7 @@ from promgun.store.run_places import (
     take_over,
 )
 from promgun.system import remove_tree
-from promgun.system.remove_tree import open_folder
+from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import (
     OBSTACLES,
     ROOT,

@@ -20,7 +20,7 @@ from promgun.store.board import Role
 from promgun.store.files import Owner
 from promgun.store.process import ProcessStore
 from promgun.store.slot_lock import SlotLock, claim_slot
-from promgun.system.remove_tree import open_folder
+from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import (
     OBSTACLES,
     descriptors,

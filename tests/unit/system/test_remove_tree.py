@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from promgun.system import remove_tree
-from promgun.system.remove_tree import DEEPEST, empty_folder, open_folder
+from promgun.system.remove_tree import DEEPEST, empty_folder
+from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import OBSTACLES, descriptors, in_fresh_interpreter
 
 
