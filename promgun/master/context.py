@@ -122,7 +122,7 @@ class RunContext:
         self.close_dropped()
         for listener in self.listeners.values():
             close_and_unlink(listener)
-        self.directory.close()
+        self.store.close()
 
 
 def listen(cfg: Any, keep: Listeners = NO_LISTENERS) -> Listeners:

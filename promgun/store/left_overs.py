@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 from promgun.store.files import Owner
-from promgun.store.run_directory import SLOTS, VERSION
-from promgun.store.slot_lock import is_any_slot_held
+from promgun.store.run_directory import VERSION, has_workers
 from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder
 
@@ -65,15 +64,3 @@ def _is_left_over(path: Path, fd: int, status: os.stat_result) -> bool:
     except OSError:
         return False
     return not has_workers(fd)
-
-
-def has_workers(fd: int) -> bool:
-    """Whether workers of a run live, with or without a master."""
-    try:
-        slots_fd = open_folder(SLOTS, dir_fd=fd)
-    except OSError:
-        return False
-    try:
-        return is_any_slot_held(slots_fd)
-    finally:
-        os.close(slots_fd)

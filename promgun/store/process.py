@@ -71,10 +71,15 @@ class ProcessStore:
             os.register_at_fork(
                 before=self.flush,
                 after_in_child=self._after_fork_in_child,
-                after_in_parent=self._after_fork_in_parent,
+                after_in_parent=self._claims.after_fork_in_parent,
             )
         if not self._pending.empty:
             self.retry()
+
+    def close(self) -> None:
+        """Leave the directory, as a master, whose workers have ended or are about to."""
+        if self.directory is not None:
+            self.directory.close(self._claims.numbers)
 
     @property
     def lock(self) -> Any:
@@ -253,13 +258,12 @@ class ProcessStore:
     def flush(self) -> None:
         """Write out a master's values: after each pass of its loop, before a fork, at exit. Never raises."""
         if self._home is not None:
+            self._unwritten = True
             try:
                 self._home.flush()
-            except OSError as error:
-                self._unwritten = True
-                self.count_error(error)
-            else:
                 self._unwritten = False
+            except OSError as error:
+                self.count_error(error)
 
     # ---- forks
 
@@ -286,9 +290,6 @@ class ProcessStore:
         if is_worker and self.directory is not None:
             self.directory.leave_to_masters()
         self._detach()
-
-    def _after_fork_in_parent(self) -> None:
-        self._claims.after_fork_in_parent()
 
     def forget(self, locks: Iterable[SlotLock]) -> None:
         """Release claims made for children that are gone."""

@@ -16,10 +16,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from promgun.store.files import Owner
+from promgun.store.slot_lock import is_any_slot_held
 from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder, open_regular
 
@@ -156,9 +158,11 @@ class RunDirectory:
             finally:
                 os.close(client_fd)
 
-    def close(self) -> None:
-        """Leave the directory; the last process to leave removes a private one. Does nothing in processes that do not
-        own it: workers run this too.
+    def close(self, own_slots: Collection[int] = ()) -> None:
+        """Leave the directory. The last master to leave removes a private one, unless workers of another, killed master
+        still use it: then the sweep of a later run does. ``own_slots`` are those of this master's own workers.
+
+        Does nothing in processes that do not own the directory: workers run this too.
         """
         if not self.is_mine:
             return
@@ -169,11 +173,23 @@ class RunDirectory:
             last = False
         else:
             last = True
-        if last and self.private:
+        if last and self.private and not has_workers(self.fd, own_slots):
             empty_folder(self.fd)
             with contextlib.suppress(OSError):
                 self.path.rmdir()
         os.close(self.fd)
+
+
+def has_workers(fd: int, passed_over: Collection[int] = ()) -> bool:
+    """Whether workers of a run live, with or without a master, other than those in the slots ``passed_over``."""
+    try:
+        slots_fd = open_folder(SLOTS, dir_fd=fd)
+    except OSError:
+        return False
+    try:
+        return is_any_slot_held(slots_fd, passed_over)
+    finally:
+        os.close(slots_fd)
 
 
 def fill(fd: int, owner: Owner, second_client: Path | None) -> None:

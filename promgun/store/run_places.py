@@ -13,8 +13,16 @@ from pathlib import Path
 
 from promgun.errors import StoreError
 from promgun.store.files import Owner
-from promgun.store.left_overs import UNFINISHED, has_workers, sweep
-from promgun.store.run_directory import MASTER, SECOND_CLIENT, SLOTS, DirectoryIdentity, RunDirectory, fill
+from promgun.store.left_overs import UNFINISHED, sweep
+from promgun.store.run_directory import (
+    MASTER,
+    SECOND_CLIENT,
+    SLOTS,
+    DirectoryIdentity,
+    RunDirectory,
+    fill,
+    has_workers,
+)
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
 from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder

@@ -23,6 +23,11 @@ class SlotClaims:
         """The number of this process's own slot, ``None`` without one."""
         return self._own.number if self._own is not None else None
 
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The slots that this process holds for its children."""
+        return frozenset(lock.number for lock in self._all if lock.fd is not None)
+
     def own(self, directory: RunDirectory) -> SlotLock:
         """Return this process's own slot, taking one if need be; raises ``OSError``."""
         if self._own is None:
@@ -36,7 +41,7 @@ class SlotClaims:
         """
         try:
             # Claimed slots are excluded by number, because somebody may have deleted their lock files.
-            lock = _claim(directory, {held.number for held in self._all if held.fd is not None})
+            lock = _claim(directory, self.numbers)
         except OSError:
             # The child will try for itself, and count values that it cannot store.
             return None

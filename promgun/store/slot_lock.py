@@ -98,14 +98,16 @@ def _is_file(path: Path, fd: int) -> bool:
         return False
 
 
-def is_any_slot_held(slots_fd: int) -> bool:
-    """Whether some process has a slot in an open directory; never waits, makes nothing, follows no link.
+def is_any_slot_held(slots_fd: int, passed_over: Collection[int] = ()) -> bool:
+    """Whether some process has a slot in an open directory, other than those ``passed_over``; never waits, makes
+    nothing, follows no link.
 
     Raises ``OSError``. Workers release the run's own lock, so this shows whether one has outlived its master.
     """
     for name in os.listdir(slots_fd):
-        number = _LOCK_FILE.fullmatch(name)
-        if number is not None and int(number[1]) <= MOST_SLOTS and _is_held(slots_fd, name):
+        match = _LOCK_FILE.fullmatch(name)
+        number = int(match[1]) if match is not None else 0
+        if 0 < number <= MOST_SLOTS and number not in passed_over and _is_held(slots_fd, name):
             return True
     return False
 

@@ -122,4 +122,4 @@ class StandaloneRun:
             for listener in self._process.listeners:
                 close_and_unlink(listener)
         self._store.flush()
-        self._directory.close()
+        self._store.close()

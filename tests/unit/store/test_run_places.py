@@ -23,7 +23,7 @@ from promgun.store import run_places as module
 from promgun.store.files import Owner
 from promgun.store.left_overs import sweep
 from promgun.store.process import ProcessStore
-from promgun.store.run_directory import VERSION, DirectoryIdentity
+from promgun.store.run_directory import VERSION, DirectoryIdentity, RunDirectory
 from promgun.store.run_places import (
     INNER,
     attach,
@@ -287,10 +287,25 @@ def test_what_an_orphan_works_in_is_not_swept(tmp_path: Path) -> None:
         os.close(run_fd)
         assert slot == 1
         assert sweep(tmp_path, Owner()) == []
+        # Nor does another master of the run remove it when it leaves, the orphan not being its own.
+        successor(made).close(own_slots={2})
         assert names(made) == ["client", "master", "slots", VERSION]
     finally:
         os.kill(orphan, signal.SIGKILL)
     freed(tmp_path)
+    assert names(tmp_path) == []
+
+
+def successor(path: Path) -> RunDirectory:
+    """Return the directory as a master has it that another one executed."""
+    return attach(path, Owner(), DirectoryIdentity(path.stat().st_dev, path.stat().st_ino), private=True)
+
+
+def test_workers_that_their_own_master_has_just_killed_do_not_count(tmp_path: Path) -> None:
+    made = create_private(Owner(), [tmp_path])
+    with (made.slots / "1.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made.close(own_slots={1})
     assert names(tmp_path) == []
 
 
