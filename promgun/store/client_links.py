@@ -14,29 +14,29 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from promgun.store.link_names import KINDS, LINK, claim, link_name, marks
 from promgun.store.run_directory import RunDirectory
 
-#: The kinds of value files: prometheus_client 0.26 (values.py) puts the kind before the pid in a file's name.
-KINDS = r"(?:counter|histogram|summary|gauge_(?:live)?(?:all|sum|min|max|mostrecent))"
-#: Names in a client directory that are ours: files of slots, of masters, and folded files of ended children.
-LINK = re.compile(rf"{KINDS}_(?:slot\d+|m\d+|folded)\.db")
 _SLOT_FILE = re.compile(rf"(\d{{1,6}}|folded)\.({KINDS})")
 _MASTER_FILE = re.compile(rf"(m\d{{1,3}})\.({KINDS})")
 _TEMPORARY = re.compile(rf"\.new-{LINK.pattern}")
 
 
-def link_name(owner: str, kind: str) -> str:
-    """Return the link's name in a client directory; ``owner`` is a slot's number, a master's name or ``folded``."""
-    return f"{kind}_slot{owner}.db" if owner.isdigit() else f"{kind}_{owner}.db"
-
-
-def link_into(client: Path, target: Path, name: str) -> bool:
-    """Link ``client/name`` to the file ``target``; return whether the link is there now. Never raises.
+def link_file(run: RunDirectory, target: Path, owner: str, kind: str) -> None:
+    """Link a value file into the client directories; ``owner`` is as in :func:`link_name`. Never raises.
 
     It is a hard link, or a symbolic one across file systems. It is made under a temporary name and then renamed, so it
     appears complete; a link of that name to another file is replaced.
     """
-    return _link(client, target, name, symbolic=False) is not _Made.FAILED
+    for client, mark in marks(run).items():
+        _link(client, target, link_name(owner, kind, mark), symbolic=False)
+
+
+def unlink_file(run: RunDirectory, owner: str, kind: str) -> None:
+    """Remove the links to a value file from the client directories; never raises."""
+    for client, mark in marks(run).items():
+        with contextlib.suppress(OSError):
+            os.unlink(client / link_name(owner, kind, mark))
 
 
 class _Made:
@@ -91,17 +91,23 @@ class Tended:
     """What was done in the client directories.
 
     ``remade`` are directories, and ``restored`` links, that others had removed or replaced. ``made`` are links to new
-    files, ``failed`` those that could not be made.
+    files, ``failed`` those that could not be made. ``shared`` is a directory that another run was in first.
     """
 
     remade: tuple[Path, ...] = ()
     restored: tuple[Path, ...] = ()
     made: tuple[Path, ...] = ()
     failed: tuple[Path, ...] = ()
+    shared: Path | None = None
 
     @property
     def warning(self) -> str:
         """The text to log once for the operator; empty when nobody had removed or replaced anything."""
+        if self.shared is not None:
+            return (
+                f"{self.shared} is another server's PROMETHEUS_MULTIPROC_DIR too: this one's files have other names "
+                "there, such as counter_slot1-2f6a01c4.db; give each server a directory of its own"
+            )
         touched = self.remade or self.restored
         if not touched:
             return ""
@@ -125,19 +131,21 @@ class ClientLinks:
     run: RunDirectory
     _folders: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _linked: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    _found_apart: bool = False
 
     def remove_stale(self) -> list[Path]:
         """Remove links of an earlier run and unfinished links; called once, when the first process begins to tend."""
         removed: list[Path] = []
         if not self.run.is_open_to_me:
             return removed
-        wanted = self._wanted()
-        for client in self.run.clients:
+        self._found_apart = claim(self.run)
+        for client, mark in marks(self.run).items():
+            wanted = self._wanted(mark)
             for name in _names(client):
                 path, target = client / name, wanted.get(name)
-                if not _TEMPORARY.fullmatch(name) and (not LINK.fullmatch(name) or _same(path, target)):
+                if not _TEMPORARY.fullmatch(name) and (_same(path, target) or not _is_stale(path, mark)):
                     continue
-                if target is None and name in self._wanted():
+                if target is None and name in self._wanted(mark):
                     # Another process has made the file and its link since this one looked.
                     continue
                 with contextlib.suppress(OSError):
@@ -149,18 +157,24 @@ class ClientLinks:
         """Make missing links, and those that lead elsewhere, again; return what was done."""
         if not self.run.is_open_to_me:
             return Tended()
-        wanted = self._wanted()
+        found_apart = claim(self.run) or self._found_apart
+        self._found_apart = False
         remade: list[Path] = []
         links: dict[int, list[Path]] = {_Made.NOTHING: [], _Made.LINK: [], _Made.FAILED: []}
         restored: list[Path] = []
-        for client in self.run.clients:
+        present = set()
+        for client, mark in marks(self.run).items():
             if self._tend_folder(client):
                 remade.append(client)
+            wanted = self._wanted(mark)
+            present |= {client / name for name in wanted}
             for name, target in wanted.items():
                 identity = _identity(target)
                 if identity is None:
                     continue
                 path = client / name
+                if mark:
+                    _unlink_if_same(client / name.replace(mark, ""), target)
                 done = _link(client, target, name, symbolic=target.parent == self.run.master)
                 if done == _Made.LINK and self._linked.get(path) == identity:
                     restored.append(path)
@@ -168,9 +182,15 @@ class ClientLinks:
                     links[done].append(path)
                 if done != _Made.FAILED:
                     self._linked[path] = identity
-        for path in [path for path in self._linked if path.name not in wanted]:
+        for path in self._linked.keys() - present:
             del self._linked[path]
-        return Tended(tuple(remade), tuple(restored), tuple(links[_Made.LINK]), tuple(links[_Made.FAILED]))
+        return Tended(
+            tuple(remade),
+            tuple(restored),
+            tuple(links[_Made.LINK]),
+            tuple(links[_Made.FAILED]),
+            self.run.second_client if found_apart else None,
+        )
 
     def _tend_folder(self, client: Path) -> bool:
         """Make a client directory again if it is gone; return whether it is a different one than last time."""
@@ -189,14 +209,14 @@ class ClientLinks:
         # Some file systems reuse an inode number at once, so a directory that was made here always counts as different.
         return before is not None and (gone or before != self._folders[client])
 
-    def _wanted(self) -> dict[str, Path]:
+    def _wanted(self, mark: str) -> dict[str, Path]:
         """Return the target of each link that should exist, by the link's name."""
         wanted = {}
         for folder, pattern in ((self.run.slots, _SLOT_FILE), (self.run.master, _MASTER_FILE)):
             for name in _names(folder):
                 match = pattern.fullmatch(name)
                 if match is not None:
-                    wanted[link_name(match[1], match[2])] = folder / name
+                    wanted[link_name(match[1], match[2], mark)] = folder / name
         return wanted
 
 
@@ -230,9 +250,31 @@ def _same(path: Path, target: Path | None) -> bool:
         return False
 
 
-def link_masters(client: Path, master: Path) -> None:
+def _is_stale(path: Path, mark: str) -> bool:
+    """Whether a link is of a run that has ended; ``mark`` is what this run's links there have in their names."""
+    match = LINK.fullmatch(path.name)
+    if match is None:
+        return False
+    if not match[1]:
+        # The first run's: this one, of whose files it is none.
+        return not mark
+    try:
+        # A file whose run is gone has no other name; the links' own targets are gone.
+        return path.stat().st_nlink == 1 and not path.is_symlink()
+    except OSError:
+        return True
+
+
+def _unlink_if_same(path: Path, target: Path) -> None:
+    if _same(path, target):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def link_masters(run: RunDirectory) -> None:
     """Link the application's metrics of masters (``--preload``), symbolically; never raises."""
-    for name in _names(master):
+    for name in _names(run.master):
         match = _MASTER_FILE.fullmatch(name)
         if match is not None:
-            _link(client, master / name, link_name(match[1], match[2]), symbolic=True)
+            for client, mark in marks(run).items():
+                _link(client, run.master / name, link_name(match[1], match[2], mark), symbolic=True)

@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from promgun.store.client_links import link_into, link_name
+from promgun.store.client_links import link_file
 from promgun.store.folded_file import Folded, Origin, encode_folded, is_kept, parse_values, taken_in
 from promgun.store.folded_reader import FoldedFiles, Vanished, folded_name
 from promgun.store.foreign_files import DeadFile, ForeignFile, find_foreign, hold_if_dead
 from promgun.store.foreign_reader import ForeignReader
+from promgun.store.link_names import own_clients
 from promgun.store.run_directory import VERSION, RunDirectory
 from promgun.system.safe_open import open_regular
 
@@ -103,7 +104,7 @@ class _Fold:
 
     def run_all(self) -> None:
         """Do everything; raises ``OSError``."""
-        files = find_foreign(self._run.clients)
+        files = find_foreign(own_clients(self._run))
         if not self._has_begun():
             files = self._remove_left_overs(files)
             os.close(
@@ -191,8 +192,7 @@ class _Fold:
         return folded
 
     def _link(self, kind: str) -> None:
-        for client in self._run.clients:
-            link_into(client, self._run.slots / folded_name(kind), link_name("folded", kind))
+        link_file(self._run, self._run.slots / folded_name(kind), "folded", kind)
 
     def _base(self, kind: str) -> Folded:
         """Return what was merged so far: from the file, or, if it is damaged, from this process's memory."""

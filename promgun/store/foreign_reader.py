@@ -21,6 +21,7 @@ from promgun.store.folded_file import (
 )
 from promgun.store.folded_reader import FoldedFiles, Vanished, folded_name, was_taken
 from promgun.store.foreign_files import MOST_BYTES, MOST_FILES, ForeignFile, find_foreign, read_foreign
+from promgun.store.link_names import own_clients
 from promgun.store.run_directory import RunDirectory
 
 _ATTEMPTS = 5
@@ -125,7 +126,7 @@ class ForeignReader:
 
     def _read_living(self) -> tuple[int, int, int]:
         """Read all files that were not merged; return their number, their size, and how many were left off."""
-        present: dict[_FileKey, ForeignFile] = {_key(file): file for file in find_foreign(self.run.clients)}
+        present: dict[_FileKey, ForeignFile] = {_key(file): file for file in find_foreign(own_clients(self.run))}
         # Files already on the page come first, so that a new file never displaces them.
         wanted = sorted(present.items(), key=lambda item: item[0] not in self._known)
         files = size = left_off = 0

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import Board, Cell, monotonic_ns
-from promgun.store.client_links import link_into, link_masters, link_name
+from promgun.store.client_links import link_file, link_masters, unlink_file
 from promgun.store.files import Owner, ValueFile, WrittenValueFile
 from promgun.store.master_file import MasterFile
 from promgun.store.row_file import RowFile
@@ -56,8 +56,7 @@ class SlotHome:
         self._lock = lock
         self._directory = directory
         self._remove_live_gauges()
-        for client in directory.clients:
-            link_masters(client, directory.master)
+        link_masters(directory)
         self.file = SlotFile(str(directory.slots / str(lock.number)))
         board.move_into(self.file.memory[:BOARD_SIZE], lock.owner_ended_at or monotonic_ns())
 
@@ -77,9 +76,7 @@ class SlotHome:
                 if name.startswith(beginning):
                     os.unlink(self._directory.slots / name)
                     _, _, kind = name.partition(".")
-                    for client in self._directory.clients:
-                        with contextlib.suppress(OSError):
-                            os.unlink(client / link_name(str(self.number), kind))
+                    unlink_file(self._directory, str(self.number), kind)
 
     def open_value_file(self, prefix: str) -> ValueFile:
         """Open the value file of one type of the application's metrics, and link it for stock readers; raises
@@ -87,8 +84,7 @@ class SlotHome:
         """
         path = self._directory.slots / f"{self.number}.{prefix}"
         file = ValueFile(path, Owner())
-        for client in self._directory.clients:
-            link_into(client, path, link_name(str(self.number), prefix))
+        link_file(self._directory, path, str(self.number), prefix)
         return file
 
     def flush(self) -> None:

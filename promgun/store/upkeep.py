@@ -52,7 +52,8 @@ class SlotUpkeep:
         self._calls += 1
         if self._calls % _FOLD_EVERY == 0:
             fold_dead(self._run)
-        self._warn_once("links", self._links.tend().warning)
+        tended = self._links.tend()
+        self._warn_once("links" if tended.shared is None else "shared", tended.warning)
 
     def warnings(self) -> tuple[str, ...]:
         """Return the warnings since the last call, for the log."""

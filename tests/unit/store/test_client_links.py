@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from promgun.store.client_links import ClientLinks, link_into
+from promgun.store.client_links import ClientLinks, link_file, unlink_file
 from promgun.store.files import Owner, ValueFile
 from promgun.store.folding import fold_dead
+from promgun.store.foreign_reader import ForeignReader
 from tests.support.runs import PLACES, as_user, ended, key, private_run
 from tests.unit.store.test_foreign import files_in, stock
 
@@ -167,7 +171,108 @@ def test_a_client_directory_that_cannot_be_had_is_passed_over(run: RunDirectory)
     run.second_client = Path("/proc/no/such/place")
     done = ClientLinks(run).tend()
     assert (len(done.made), len(done.failed)) == (1, 1)
-    assert not link_into(Path("/proc/no/such/place"), run.slots / "1.counter", "counter_slot1.db")
+
+
+# ---- two runs in one directory
+
+
+@pytest.fixture
+def other(run: RunDirectory) -> Iterator[RunDirectory]:
+    """A run that was given the same directory, later, while a worker of the first lives."""
+    with private_run(PLACES[0]) as other, held(run), held(other):
+        other.second_client = run.second_client
+        yield other
+
+
+@contextlib.contextmanager
+def held(run: RunDirectory) -> Iterator[None]:
+    """Have a slot of the run, as a worker has."""
+    with (run.slots / "1.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def slots_in(folder: Path | None) -> list[str]:
+    assert folder is not None
+    return [re.sub("-[0-9a-f]{8}", "-other", name) for name in files_in(folder) if "slot" in name]
+
+
+def test_two_runs_in_one_directory_each_keep_their_links(run: RunDirectory, other: RunDirectory) -> None:
+    shared = run.second_client
+    assert shared is not None
+    for slot in (1, 2, 3):
+        count(run, slot, 1.0).close()
+    count(other, 1, 10.0).close()
+    first, later = ClientLinks(run), ClientLinks(other)
+    assert (len(first.remove_stale()), first.tend().warning) == (0, "")
+    # Slots 2 and 3 of the first have no owner at the moment: what the other has at its start goes by the run.
+    assert later.remove_stale() == []
+    both = ["counter_slot1-other.db", "counter_slot1.db", "counter_slot2.db", "counter_slot3.db"]
+    assert str(shared) in later.tend().warning
+    for _ in range(2):
+        assert slots_in(shared) == both
+        assert stock(shared) == {TOTAL: 13.0}
+        assert [links.tend().warning for links in (first, later, ClientLinks(other))] == ["", "", ""]
+    assert (stock(run.multiproc), stock(other.multiproc)) == ({TOTAL: 3.0}, {TOTAL: 10.0})
+    wipe(shared)
+    later.tend()
+    assert first.tend().warning
+    assert slots_in(shared) == both
+    unlink_file(other, "1", "counter")
+    link_file(other, other.slots / "1.counter", "1", "counter")
+    assert (slots_in(shared), stock(shared)) == (both, {TOTAL: 13.0})
+
+
+def test_a_run_after_the_first_leaves_the_other_s_links(run: RunDirectory, other: RunDirectory) -> None:
+    for each, value in ((run, 1.0), (other, 10.0)):
+        count(each, 1, value).close()
+        links = ClientLinks(each)
+        links.remove_stale()
+        links.tend()
+    run.close({1})
+    with private_run(PLACES[0]) as third:
+        third.second_client = run.second_client
+        count(third, 1, 100.0).close()
+        links = ClientLinks(third)
+        links.remove_stale()
+        assert links.tend().warning == ""
+        assert ClientLinks(other).tend().warning == ""
+        assert slots_in(third.second_client) == ["counter_slot1-other.db", "counter_slot1.db"]
+        assert third.second_client is not None
+        assert stock(third.second_client) == {TOTAL: 110.0}
+        other.close({1})
+        assert len(links.remove_stale()) == 1
+        assert stock(third.second_client) == {TOTAL: 100.0}
+
+
+def test_a_run_that_was_given_another_s_own_directory_keeps_apart(run: RunDirectory, other: RunDirectory) -> None:
+    """A server that a worker starts inherits the variable."""
+    other.second_client = run.multiproc
+    for each, value in ((other, 10.0), (run, 1.0)):
+        count(each, 1, value).close()
+        links = ClientLinks(each)
+        links.remove_stale()
+        links.tend()
+        links.tend()
+    ClientLinks(other).tend()
+    assert slots_in(run.multiproc) == ["counter_slot1-other.db", "counter_slot1.db"]
+    assert stock(run.multiproc) == {TOTAL: 11.0}
+
+
+def test_what_others_write_in_a_shared_directory_is_the_first_run_s(run: RunDirectory, other: RunDirectory) -> None:
+    shared = run.second_client
+    assert shared is not None
+    for each in (run, other):
+        links = ClientLinks(each)
+        links.remove_stale()
+        fold_dead(each)
+        links.tend()
+    ended(shared, "counter", 100, {A: 3.0})
+    for each, values in ((other, 0), (run, 1)):
+        reading = ForeignReader(each).read()
+        assert len(reading.contents) == values
+        assert fold_dead(each).taken == values
+    assert stock(shared) == {TOTAL: 3.0}
 
 
 @pytest.mark.needs_root("become somebody else")

@@ -17,6 +17,7 @@ from promgun.store.folded_file import MOST_ORIGINS, Folded, Origin, encode_folde
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_files import MOST_FILES, DeadFile, find_foreign, hold_if_dead
 from promgun.store.foreign_reader import ForeignReader
+from promgun.store.link_names import FIRST
 from promgun.store.reader import StoreReader
 from tests.support.harness import wait_until
 from tests.support.runs import PLACES, StockFile, as_user, ended, key, kill_at_call, private_run, values_in
@@ -25,7 +26,7 @@ from tests.support.store_fixtures import totals
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from promgun.store.run_directory import RunDirectory
+from promgun.store.run_directory import RunDirectory
 
 A, B = key(n="a"), key(n="b")
 
@@ -53,7 +54,7 @@ def stock(folder: Path) -> dict[str, float]:
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
+    return sorted(name for name in os.listdir(folder) if name != FIRST)
 
 
 def test_a_living_one_is_read_and_left_alone(run: RunDirectory) -> None:

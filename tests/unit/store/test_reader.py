@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promgun.store import format as fmt
-from promgun.store.client_links import link_into
 from promgun.store.files import MAX_SIZE, Owner, ValueFile
 from promgun.store.reader import StoreReader
 from tests.support.store_fixtures import (
@@ -51,7 +50,9 @@ def stock(path: Path) -> dict[str, float]:
     for file in sorted(slots_of(path).iterdir()):
         slot, _, prefix = file.name.partition(".")
         if slot.isdecimal():
-            link_into(client_of(path), file, f"{prefix}_slot{slot}.db")
+            link = client_of(path) / f"{prefix}_slot{slot}.db"
+            link.unlink(missing_ok=True)
+            link.hardlink_to(file)
     return stock_samples(client_of(path))
 
 
