@@ -30,6 +30,7 @@ from promgun.errors import PromgunError
 from promgun.instances.registration import Registration
 from promgun.master.context import RunContext
 from promgun.master.exit_causes import OomWatch, control_group_events
+from promgun.master.password_masking import mask_in_worker
 from promgun.master.reaper import WaitRecorder, WorkerEnds
 from promgun.master.signal_counts import CountsSignals
 from promgun.master.watchdog import StackDumpWatchdog
@@ -52,26 +53,24 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     """The master of ``promgun run``."""
 
     def __init__(self, app: Any, context: RunContext) -> None:
-        """Take a slot before anything of the user's is loaded (``--preload`` loads in ``setup``)."""
-        self.context = context
-        self.store = context.store
+        """Take a slot before ``--preload`` loads the application (in ``setup``)."""
+        self.app, self.cfg, self.log = app, app.cfg, None
+        self.context, self.store = context, context.store
         context.directory.close_in_this_process()
         self.store.own_slot(Role.MASTER)
         self.instruments = Instruments(self.store, app.cfg)
         count_log(self.instruments.counters)
         self.metrics_process: MetricsProcess | None = None
-        self._stopping = False
+        self._stopping = self._executing = False
         self._intent = ExitCause.SCALE_IN
-        self._executing = False
-        os.register_at_fork(after_in_child=self._close_metrics_listeners)
+        os.register_at_fork(after_in_child=self._after_fork_in_child)
         DEFERRED_SIGNALS.install()
         self._started = time.time()
         super().__init__(app)
         self.store.warn = self.log.warning
-        oom = OomWatch(control_group_events(self.cfg.cgroup_dir))
         self.ends = WorkerEnds(
             self.instruments.counters,
-            oom,
+            OomWatch(control_group_events(self.cfg.cgroup_dir)),
             self.log,
             self.store.worker_table,
             lambda number: read_slot_board(context.directory, number),
@@ -85,10 +84,11 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             # ``python -m promgun``: running that file as a script would put the package's own folder on sys.path.
             self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
 
-    def _close_metrics_listeners(self) -> None:
-        """Close the metrics listeners in every child except one that executes a new master."""
+    def _after_fork_in_child(self) -> None:
+        """Close the metrics listeners and mask passwords in every child except one that executes a new master."""
         if not self._executing:
             self.context.close_listeners()
+            mask_in_worker(self.app, self.cfg, getattr(self.log, "cfg", self.cfg))
 
     # ---- start, stop
 

@@ -18,13 +18,24 @@ from tests.support.http_client import send
 
 SECRET = "s3cret-of-the-gateway"
 AUTHORIZATION = "Basic " + b64encode(f"batch:{SECRET}".encode()).decode()
-#: Answers with the environment that Python knows of.
+#: Answers with the environment that Python knows of, and with what leads to settings from a worker.
 APP = """\
-import os
+import gc, os
+
+WORKERS = []
 
 def app(environ, start_response):
+    if not WORKERS:
+        from gunicorn.workers.base import Worker
+        WORKERS.extend(one for one in gc.get_objects() if isinstance(one, Worker))
+    (worker,) = WORKERS
+    told = [dict(os.environ)]
+    for cfg in (worker.cfg, worker.app.cfg, worker.log.cfg):
+        told += [cfg.push_gateway, getattr(cfg.push_gateway, "password", ""), cfg.settings["push_gateway"].get()]
+        told += [str(cfg), cfg.env_orig]
+    told += [worker.app.environment_at_start, worker.app.run_settings]
     start_response("200 OK", [])
-    return [repr(dict(os.environ)).encode()]
+    return [repr(told).encode()]
 """
 
 

@@ -1,0 +1,39 @@
+"""Masks the Pushgateway's password in workers: only the master pushes, and hands the password on across SIGUSR2.
+
+A worker is a fork. What the master has read stays somewhere in the worker's memory, but nothing that code in a worker
+is given leads to it: neither ``worker.cfg``, ``worker.app``, nor the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from promgun.config.push_gateway import SECRET_SETTINGS, SECRET_VARIABLES
+from promgun.system.secrets import MASK, mask_passwords
+
+if TYPE_CHECKING:
+    from promgun.master.application import PromgunApplication
+
+
+def mask_in_worker(application: PromgunApplication, *others: Any) -> None:
+    """Mask the password in an application and its configuration, in a fork of the master.
+
+    ``others`` are configurations from before a reload that are still in use.
+    """
+    for cfg in (application.cfg, *others):
+        gateway = cfg.push_gateway
+        if gateway is not None and gateway.password:
+            cfg.set("push_gateway", replace(gateway, password=MASK))
+        _mask_variables(cfg.env_orig)
+    _mask_variables(application.environment_at_start or {})
+    given = application.run_settings.overrides
+    masked = {name: mask_passwords(str(given[name])) for name in SECRET_SETTINGS & given.keys()}
+    application.run_settings = replace(application.run_settings, overrides={**given, **masked})
+
+
+def _mask_variables(environment: MutableMapping[str, str]) -> None:
+    for name in SECRET_VARIABLES:
+        if name in environment:
+            environment[name] = mask_passwords(environment[name])
