@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promgun.config.push_gateway import SECRET_SETTINGS, SECRET_VARIABLES
 from promgun.system.secrets import MASK, mask_passwords
 
-if TYPE_CHECKING:
-    from promgun.master.application import PromgunApplication
 
-
-def mask_in_worker(application: PromgunApplication, *others: Any) -> None:
-    """Mask the password in an application and its configuration, in a fork of the master.
+def mask_in_worker(application: Any, *others: Any) -> None:
+    """Mask the password in a ``PromgunApplication`` and its configuration, in a fork of the master.
 
     ``others`` are configurations from before a reload that are still in use.
     """
