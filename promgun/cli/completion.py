@@ -22,7 +22,7 @@ SHELLS = ("bash", "zsh", "fish")
 def completion(shell: str) -> None:
     """Print the completion script of SHELL: bash (4.4 or newer), zsh or fish.
 
-    A system-wide installation brings the same files to the shells' own folders.
+    The folder of the file must exist. A system-wide installation brings the same files to the shells' own folders.
     """
     from promgun.cli.shells import script  # noqa: PLC0415 - not needed for --help
 

@@ -122,7 +122,7 @@ def _check_web_concurrency(value: str) -> None:
         int(value)
     except ValueError:
         raise click.UsageError(
-            f"Invalid value for the variable WEB_CONCURRENCY: {value!r} is not a whole number"
+            f"Invalid value for the variable WEB_CONCURRENCY: {value!r} is not a whole number. Correct or unset it"
         ) from None
 
 

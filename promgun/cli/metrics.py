@@ -13,6 +13,7 @@ from promgun.cli.echo import echo_page, say
 from promgun.cli.main import LazyGroup
 from promgun.cli.types import InstanceType, MetricsAddressType
 from promgun.config.metrics_addresses import Address
+from promgun.errors import MetricsAddressError
 from promgun.exposition import contract, formats
 from promgun.metrics.defaults import METRICS_ADDRESS
 from promgun.terminal.output import Output
@@ -159,7 +160,11 @@ def serve(directory: Path, addresses: tuple[Address, ...], **protection: Any) ->
     web = web_options(**protection, prefix="--")
     load_security(web)
     with ExitStack() as undo:
-        sockets = tuple(bind_all(addresses).values())
+        try:
+            sockets = tuple(bind_all(addresses).values())
+        except MetricsAddressError as error:
+            # The hint names the option of promgun run.
+            raise MetricsAddressError(error.message, error.hint.replace("--metrics-bind", "--bind")) from error
         for listener in sockets:
             undo.callback(close_and_unlink, listener)
             say(f"serving the metrics of {directory} on {describe(listener)}")

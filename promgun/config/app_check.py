@@ -88,7 +88,9 @@ def suggest(name: str, candidates: Iterable[str], module: str) -> str:
     close = difflib.get_close_matches(name, found, n=1)
     if close:
         return f"Did you mean '{module}:{close[0]}'? Its callables are: {', '.join(found)}"
-    return f"Its callables are: {', '.join(found)}" if found else "It defines nothing that can be called"
+    if not found:
+        return "It defines nothing that can be called"
+    return f"Its callables are: {', '.join(found)}. Name one, e.g. '{module}:{found[0]}'"
 
 
 def _find(module: str, paths: list[str]) -> str | None:

@@ -15,6 +15,7 @@ from promgun.export.protection import WEB_FOLDER, PodProtection
 from promgun.export.text import object_labels, port, window
 from promgun.metrics.defaults import METRICS_PORT
 
+_NAME_HINT = "Use at most 63 lower-case letters, digits and '-', a letter first"
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?", re.ASCII)
 _IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]*", re.ASCII)
@@ -62,15 +63,15 @@ class KubernetesOptions:
 
 def kubernetes(options: KubernetesOptions) -> str:
     """Return Deployment, Service, PodMonitor and the autoscaler; raises ``UsageError`` for what the API refuses."""
-    for text, rule, what in (
-        (options.name, _NAME, "the name of an object"),
-        (options.namespace or "default", _NAME, "a namespace"),
-        (options.image, _IMAGE, "an image"),
-        (options.cpu, _QUANTITY, "a quantity"),
-        (options.memory, _QUANTITY, "a quantity"),
+    for text, rule, what, hint in (
+        (options.name, _NAME, "the name of an object", _NAME_HINT),
+        (options.namespace or "default", _NAME, "a namespace", _NAME_HINT),
+        (options.image, _IMAGE, "an image", "Write it as --image registry.example/web:1.0"),
+        (options.cpu, _QUANTITY, "a quantity of CPUs", "Write it as Kubernetes does: --cpu 2 or --cpu 500m"),
+        (options.memory, _QUANTITY, "a quantity of memory", "Write it as Kubernetes does: --memory 512Mi"),
     ):
         if not rule.fullmatch(text):
-            raise UsageError(f"{text!r} is not {what}", "See promgun export kubernetes --help")
+            raise UsageError(f"{text!r} is not {what}", hint)
     options.protection.check()
     scaler = autoscaler(options.scaling, options.name, _metadata(options))
     deployment = Commented(_deployment(options), HEAD.format(name=options.name))

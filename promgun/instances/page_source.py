@@ -156,7 +156,12 @@ def _hint(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "Name the authority that signed it with --ca-file"
     if isinstance(error, ssl.SSLError):
+        # 3.10 to 3.14 with OpenSSL 3: a plain answer where a TLS record was expected.
+        if error.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}:
+            return "It seems to speak plain HTTP: name it with http://"
         return "If it asks for a client certificate, give --cert-file and --key-file"
+    if isinstance(error, http.client.HTTPException):
+        return "Is it a metrics endpoint? If it speaks TLS, name it with https://"
     return "Is it running? See: promgun ps"
 
 
@@ -211,6 +216,8 @@ def _connect(url: str, timeout: float, credentials: Credentials) -> tuple[http.c
     if parts.scheme == "https":
         context = credentials.context()
         return http.client.HTTPSConnection(host, port, timeout=timeout, context=context), _path(parts)
+    if credentials.ca_file is not None or credentials.cert_file is not None:
+        raise UsageError(f"--ca-file and --cert-file are for TLS, but {url} is plain HTTP", "Name it with https://")
     return http.client.HTTPConnection(host, port, timeout=timeout), _path(parts)
 
 

@@ -61,6 +61,7 @@ def test_passwords_and_tokens(tmp_path: Path) -> None:
             server, "http", credentials(user="prom", password_file=tmp_path / "wrong")
         )
         assert "wants a password or a token. Give --user NAME" in told(server, "http", Credentials())
+        assert "plain HTTP: name it with http://" in told(server, "https", Credentials())
     with Endpoint(web=WebOptions(bearer_token_file=str(tmp_path / "wrong"))) as server:
         assert told(server, "http", credentials(bearer_token_file=tmp_path / "wrong")) == "apples pears"
 
@@ -85,6 +86,8 @@ def test_credentials_are_for_urls(tmp_path: Path) -> None:
         source_for(None, tmp_path, None, credentials(user="u", password="p"))
     with pytest.raises(UsageError, match="--url may not have a user or password"):
         UrlSource("http://u:p@127.0.0.1:1").families()
+    with pytest.raises(UsageError, match=r"are for TLS, but 127.0.0.1:1 is plain HTTP. Name it with https://"):
+        UrlSource("127.0.0.1:1", credentials=credentials(ca_file=tmp_path / "ca.pem")).families()
     with pytest.raises(InstanceError):
         UrlSource("https://127.0.0.1:1").families()
     assert "a secret" not in repr(credentials(user="u", password="a secret"))

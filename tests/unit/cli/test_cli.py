@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -329,6 +330,13 @@ def test_dump_without_an_instance() -> None:
     result = invoke("metrics", "dump")
     assert result.exit_code == ExitCode.NO_INSTANCE
     assert told(result).startswith("promgun: error: no running promgun instance. Start one with")
+
+
+def test_serve_names_its_own_option_for_an_address_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = invoke("metrics", "serve", "--dir", str(tmp_path), "--bind", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert result.exit_code == ExitCode.METRICS_ADDRESS
+    assert "already in use. Choose another with --bind (127.0.0.1:0 takes a free port)" in told(result)
 
 
 def test_dump_takes_one_source(tmp_path: Path) -> None:
