@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from operator import attrgetter
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from promgun.store.board import Role
-from promgun.store.definitions import CHANGED, DEFINED, ENUM, INFO, OWNER, SCHEMA, STATE, spell
-from promgun.store.pending import Placed, Places
-from promgun.store.row_format import RowSchema
+from promgun.store.definition_rows import MOST_ROWS, DefinitionRows, NoRoomError, RowStore, padded
+from promgun.store.definitions import CHANGED, DEFINED, ENUM, INFO, OWNER, STATE, spell
 from promgun.store.unshown import unshown_in_registry
 
-#: The most rows of definitions in a slot, rows of earlier owners included, and the most bytes of their texts.
-MOST_ROWS = 1000
-MOST_BYTES = 1 << 20
 #: A gauge's function that takes this long is called less often, so that it uses a twentieth of the time.
 _SLOW_SECONDS = 0.1
 _SHARE = 20
@@ -39,89 +35,96 @@ _value_of, _states_of, _labels_of = (
 _samples_of, _is_stamped = attrgetter("_child_samples"), attrgetter("_is_most_recent")
 
 _ASKED = frozenset({INFO, ENUM})
+_LAST_BUCKET = "+Inf"
 
 
-class RowStore(Protocol):
+class AppStore(RowStore, Protocol):
     """What :class:`AppMetrics` needs of the process's store."""
 
     role: Role
-    warn: Callable[[str], None] | None
-
-    @property
-    def lock(self) -> AbstractContextManager[Any]:
-        """Guards every change of a place."""
-
-    def allocate_row(self, schema: RowSchema, values: tuple[str, ...], placed: Placed) -> Places:
-        """Return the cells of a row, and their indexes."""
-
-    def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:
-        """Return the rows that are there; raises ``OSError`` while there is no slot."""
 
 
 class _Defined:
-    """How this process defines one family."""
+    """How this process defines one family.
 
-    __slots__ = ("bounds", "defined", "help", "kind", "names", "written")
+    Another thread may read it while it changes: ``written`` is set to false last, and read first.
+    """
+
+    __slots__ = ("bounds", "coming", "defined", "help", "kind", "names", "written")
 
     def __init__(self, kind: str, names: tuple[str, ...], documentation: str) -> None:
         self.kind = kind
         self.names: tuple[str, ...] | None = names
         self.help = documentation
-        self.bounds: set[str] = set()
-        self.written = False
+        #: the buckets of whole histograms, as they stand in ``le``
+        self.bounds: frozenset[str] = frozenset()
+        #: by thread, the buckets so far of a histogram that is being made
+        self.coming: dict[int, set[str]] = {}
         self.defined = time.monotonic()
+        self.written = False
+
+    def bucket(self, bound: str) -> frozenset[str]:
+        """Note a bucket of a histogram; return all buckets once it was the last: prometheus_client makes them in
+        order, ``+Inf`` last (0.20 to 0.26 ``metrics.py``).
+        """
+        thread = threading.get_ident()
+        if bound != _LAST_BUCKET:
+            self.coming.setdefault(thread, set()).add(bound)
+            return self.bounds
+        return self.bounds.union(self.coming.pop(thread, ()), (bound,))
+
+    def change(self, names: tuple[str, ...] | None, bounds: frozenset[str], documentation: str) -> None:
+        """Take over another definition."""
+        self.names, self.bounds, self.help = names, bounds, documentation
+        self.defined = time.monotonic()
+        self.written = False
 
 
 class AppMetrics:
     """The application's metrics of this process. Nothing here raises; a metric that cannot be shown is logged once."""
 
-    def __init__(self, store: RowStore) -> None:
+    def __init__(self, store: AppStore) -> None:
         self._store = store
         self._families: dict[str, _Defined] = {}
         self._metrics: WeakSet[Any] = WeakSet()
         #: by metric: its last content, when the metric was made, and when that content was set
         self._said: WeakKeyDictionary[Any, tuple[object, float, float]] = WeakKeyDictionary()
+        #: by metric: the text of its row
+        self._texts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._ask_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
-        self._rows: dict[str, Places] = {}
-        self._room: list[int] | None = None
+        self._rows = DefinitionRows(store)
         self._warned: set[str] = set()
 
     # ---- told by prometheus_client's classes
 
-    def define(self, kind: str, family: str, names: Sequence[str], values: Sequence[str], documentation: str) -> None:
+    def define(self, kind: str, family: str, labels: Sequence[str], values: Sequence[str], documentation: str) -> None:
         """Note how a family is defined; called for each new value, with ``kind`` as in file names."""
-        own = tuple(names)
+        own = tuple(labels)
         bound = values[-1] if kind == "histogram" and own[-1:] == ("le",) else None
         if bound is not None:
             own = own[:-1]
         known = self._families.get(family)
-        if (
-            known is not None
-            and known.kind == kind
-            and known.names in (own, None)
-            and (bound in known.bounds or not bound)
-        ):
-            return
-        if known is None or known.kind != kind:
+        if known is None:
+            known = self._families.setdefault(family, _Defined(kind, own, documentation))
+        elif known.kind != kind:
             known = self._families[family] = _Defined(kind, own, documentation)
-        elif known.names != own:
-            # Two registries of one process may each have a metric of this name, with different labels.
-            known.names = None
-        known.help, known.written = documentation, False
-        if bound is not None:
-            known.bounds.add(bound)
+        bounds = known.bounds if bound is None else known.bucket(bound)
+        # Two registries of one process may each have a metric of this name, with different labels.
+        names = own if known.names == own else None
+        if names != known.names or bounds != known.bounds:
+            known.change(names, bounds, documentation)
 
     def watch(self, metric: Any) -> None:
         """Follow a metric that was just made, or whose info, state or function was just set."""
         try:
             kind = _type_of(metric)
-            if kind in _ASKED or "_child_samples" in vars(metric):
-                self._metrics.add(metric)
-            if kind in _ASKED:
-                self._note(metric)
-            # An Enum gets its states after it was made (prometheus_client 0.26).
-            made = kind != ENUM or hasattr(metric, "_states")
-            if self._store.role is Role.WORKER and made:
+            with self._store.lock:
+                # First its content: whoever finds it among the metrics reads that.
+                if kind in _ASKED:
+                    self._note(metric)
+                if kind in _ASKED or "_child_samples" in vars(metric):
+                    self._metrics.add(metric)
+            if self._store.role is Role.WORKER:
                 self._store_change(metric)
         except Exception as error:  # noqa: BLE001 - no error of ours may reach the application
             self._failed(error)
@@ -133,23 +136,34 @@ class AppMetrics:
         else:
             family = _name_of(metric)
             known = self._families.get(family)
-            if known is not None and not known.written:
+            if known is not None:
                 self._write_family(family, known)
 
     # ---- once a second
 
     def tick(self) -> None:
         """Read every followed metric, and store whatever is not stored yet."""
+        if self._store.role is not Role.WORKER:
+            return
+        with self._store.lock:
+            metrics = list(self._metrics)
+        for family, known in list(self._families.items()):
+            self._guard(self._write_family, family, known)
+        for metric in metrics:
+            self._guard(self._write_told if _type_of(metric) in _ASKED else self._ask, metric)
+        for name, reason in unshown_in_registry():
+            self._warn(name, reason)
+
+    def _guard(self, store: Callable[..., object], *args: object) -> None:
+        """Store one metric; an error leaves the others alone."""
         try:
-            if self._store.role is Role.WORKER:
-                self._store_all()
+            store(*args)
         except Exception as error:  # noqa: BLE001 - no error of ours may reach a request or a worker's loop
             self._failed(error)
 
     def detach(self) -> None:
         """Forget all places in files: after a fork they belong to the parent, or the file was made anew."""
-        self._rows.clear()
-        self._room = None
+        self._rows.forget()
         for known in list(self._families.values()):
             known.written = False
 
@@ -163,85 +177,57 @@ class AppMetrics:
         elif before[0] != value:
             self._said[metric] = value, before[1], now
 
-    def _store_all(self) -> None:
-        for family, known in list(self._families.items()):
-            if not known.written:
-                self._write_family(family, known)
-        for metric in list(self._metrics):
-            if _type_of(metric) in _ASKED:
-                self._write_told(metric)
-            else:
-                self._ask(metric)
-        for name, reason in unshown_in_registry():
-            self._warn(name, reason)
-
     def _write_family(self, family: str, known: _Defined) -> None:
-        bounds = [bound for bound in sorted(map(float, list(known.bounds))) if bound < math.inf]
+        if known.written or (known.kind == "histogram" and _LAST_BUCKET not in known.bounds):
+            return
+        # Whatever changes from here on is written next time, with a later time.
+        known.written = True
+        defined = known.defined
+        bounds = [bound for bound in sorted(map(float, known.bounds)) if bound < math.inf]
         text = spell(known.kind, family, known.help, known.names, bounds)
-        known.written = self._write(family, text, known.defined, known.defined)
+        if not self._write(family, text, defined, defined):
+            known.written = False
 
     def _write_told(self, metric: Any) -> None:
         if _type_of(metric) == INFO:
-            self._write_info(metric)
+            value, defined, changed = self._said[metric]
+            detail: Any = {str(name): str(text) for name, text in value.items()}  # type: ignore[attr-defined] # a dict
+            state = 0.0
         else:
-            self._write_enum(metric)
-
-    def _write_info(self, metric: Any) -> None:
-        value, defined, changed = self._said[metric]
-        told = {str(name): str(text) for name, text in value.items()}  # type: ignore[attr-defined] # a dict
-        if told:
-            text = spell(INFO, _name_of(metric), _help_of(metric), _labels(metric), told)
-            self._write(_name_of(metric), text, defined, changed)
-
-    def _write_enum(self, metric: Any) -> None:
-        state, defined, changed = self._said[metric]
-        states = [str(name) for name in _states_of(metric)]
-        text = spell(ENUM, _name_of(metric), _help_of(metric), _labels(metric), states)
-        self._write(_name_of(metric), text, defined, changed, float(state))  # type: ignore[arg-type] # a number
+            value, defined, changed = self._said[metric]
+            # It gets its states after it was made (prometheus_client 0.26).
+            detail = [str(name) for name in getattr(metric, "_states", ())]
+            state = float(value)  # type: ignore[arg-type] # a number
+        name = _name_of(metric)
+        text = spell(_type_of(metric), name, _help_of(metric), _labels(metric), detail) if detail else ""
+        if text:
+            text = self._texts[metric] = padded(text)
+        if text != "":
+            self._write(name, text, defined, changed, state)
 
     def _write(self, name: str, text: str | None, defined: float, changed: float, state: float = 0.0) -> bool:
         """Write a row; return whether nothing is left to do for it."""
         if text is None:
             self._warn(name, f"The metric {name!r} cannot be shown: its help and its labels are too long")
             return True
-        place = self._rows.get(text)
-        if place is None:
-            place = self._place(name, text)
-            if place is None:
-                return False
-        cells, indexes = place
-        cells[indexes[STATE]] = state
-        cells[indexes[CHANGED]] = changed
-        cells[indexes[DEFINED]] = defined
-        cells[indexes[OWNER]] = os.getpid()
-        return True
-
-    def _place(self, name: str, text: str) -> Places | None:
-        if self._room is None:
+        with self._store.lock:
             try:
-                rows = self._store.row_values(SCHEMA)
-            except OSError:
-                return None
-            self._room = [MOST_ROWS - len(rows), MOST_BYTES - sum(len(values[0]) for values in rows)]
-            self._present = {values[0] for values in rows}
-        if text not in self._present:
-            if self._room[0] < 1 or self._room[1] < len(text):
+                place = self._rows.place(text, set(self._texts.values()))
+            except NoRoomError:
                 self._warn(
                     "room",
-                    f"The value of {name!r} cannot be shown: the worker has had {MOST_ROWS} different values of Info "
-                    f"and Enum metrics, or {MOST_BYTES >> 20} MiB of them, the most that it keeps",
+                    f"The definition of {name!r} cannot be shown: the worker has {MOST_ROWS} definitions of the "
+                    "application's metrics, or too many values of Info and Enum metrics, the most that it keeps",
                 )
-                return None
-            self._present.add(text)
-            self._room[0] -= 1
-            self._room[1] -= len(text)
-
-        def placed(cells: Any, indexes: Sequence[int]) -> None:
-            self._rows[text] = cells, indexes
-
-        with self._store.lock:
-            place = self._rows[text] = self._store.allocate_row(SCHEMA, (text,), placed)
-        return place
+                return False
+            if place is None:
+                return False
+            cells, indexes = place
+            cells[indexes[STATE]] = state
+            cells[indexes[CHANGED]] = changed
+            cells[indexes[DEFINED]] = defined
+            cells[indexes[OWNER]] = os.getpid()
+        return True
 
     def _ask(self, gauge: Any) -> None:
         now = time.monotonic()

@@ -97,7 +97,7 @@ class Cell(IntEnum):
     #: nanoseconds for which the slot's owners were ready to run but given no CPU, as they reported it
     CPU_WAIT = 46
     ERRORS_VANISHED = 47
-    #: a random number that tells a file made anew from its predecessor
+    #: random at first: tells a file from one made anew, and from itself before a row got other values
     EDITION = 48
 
 

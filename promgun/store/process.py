@@ -7,12 +7,14 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from promgun.store.app_metrics import AppMetrics
 from promgun.store.board import Board, Cell, Role, monotonic_ns
+from promgun.store.board_counts import count
 from promgun.store.exclusive import ExclusiveChange
-from promgun.store.files import ValueFile
+from promgun.store.file_places import FilePlaces
 from promgun.store.home import MasterHome, ProcessHome, SlotHome
 from promgun.store.pending import PendingSeries, PendingValues, Placed, Places, StoreErrors
 from promgun.store.placed_values import PlacedValues
@@ -43,12 +45,13 @@ class ProcessStore:
         self.warn = warn
         #: the scoreboard of this process, in private memory at first; the same object until the next fork
         self.board = Board()
-        self._change = ExclusiveChange()
+        self.change = ExclusiveChange()
         self._clock = clock
         self._home: ProcessHome | None = None
         self._upkeep: SlotUpkeep | None = None
         self._claims = SlotClaims()
-        self._files: dict[str, ValueFile] = {}
+        self.in_files = FilePlaces(self)
+        self._files = self.in_files.files
         self.app = AppMetrics(self)
         self.values = PlacedValues(lambda: self.lock, self.allocate, self.app.define)
         self._listeners: list[Callable[[], None]] = [self.app.detach]
@@ -84,7 +87,7 @@ class ProcessStore:
     @property
     def lock(self) -> Any:
         """Guards every change of a place."""
-        return self._change.lock
+        return self.change.lock
 
     def publish(self) -> None:
         """Make prometheus_client use our values, now or when it is imported."""
@@ -122,12 +125,12 @@ class ProcessStore:
             self.role = role
             self.board.cells[Cell.ROLE] = role
         try:
-            self._find_home()
+            self.find_home()
         except OSError as error:
             self.count_error(error)
         return self.number
 
-    def _find_home(self) -> ProcessHome:
+    def find_home(self) -> ProcessHome:
         """Return where this process stores, opening it if need be; raises ``OSError`` while that fails."""
         home = self._home
         if home is None:
@@ -156,7 +159,7 @@ class ProcessStore:
             home = SlotHome(directory, lock, self.board)
             self._upkeep = SlotUpkeep(directory, home)
         self.board.occupy(self.role, monotonic_ns())
-        self.board.cells[Cell.ERRORS_CORRUPT] += home.rows.damaged
+        count(self.board.cells, Cell.ERRORS_CORRUPT, home.rows.damaged)
         return home
 
     # ---- places
@@ -167,33 +170,28 @@ class ProcessStore:
         Without a place in a file the cells are private memory, and ``placed`` is called with the later place
         (:meth:`retry`). Hold :attr:`lock` until the returned place is stored where ``placed`` would store it.
         """
-
-        def find() -> Places:
-            with self._change.begin():
-                cells, index = self._find_home().rows.table(schema).place(values)
-                return cells, range(index, index + schema.cells)
-
-        return self._find_or_wait(PendingValues(_ROWS, find, placed, schema.cells))
+        return self._find_or_wait(
+            PendingValues(_ROWS, partial(self.in_files.row, schema, values), placed, schema.cells)
+        )
 
     def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:
         """Return the label values of a schema's rows in this slot, those of earlier owners included; raises
         ``OSError`` while there is no slot.
         """
-        with self._change.begin():
-            return list(self._find_home().rows.table(schema).rows)
+        return self.in_files.row_values(schema)
+
+    def place_row(
+        self, schema: RowSchema, values: tuple[str, ...], instead_of: tuple[str, ...] | None = None
+    ) -> Places:
+        """Return the place of a row in the slot's file; raises ``OSError``. See ``FilePlaces.row``."""
+        return self.in_files.row(schema, values, instead_of)
 
     def allocate(self, prefix: str, keys: Sequence[str], placed: Placed) -> Places:
         """Return cells and the index of each key in a file of prometheus_client's format; see :meth:`allocate_row`.
 
         ``prefix`` is the type as it stands in file names: ``counter``, ``histogram``, ``gauge_livesum`` …
         """
-
-        def find() -> Places:
-            with self._change.begin():
-                file = self._files.get(prefix) or self._open_file(prefix)
-                indexes = file.indexes(keys)
-                return file.cells, indexes
-
+        find = partial(self.in_files.keys, prefix, keys)
         replaces = prefix.startswith("gauge")
         return self._find_or_wait(PendingValues(prefix, find, placed, len(keys), stamped=True, replaces=replaces))
 
@@ -206,12 +204,6 @@ class ProcessStore:
                 self._pending.add(values)
             return values.cells, values.indexes
 
-    def _open_file(self, prefix: str) -> ValueFile:
-        file = self._files[prefix] = self._find_home().open_value_file(prefix)
-        if file.damage:
-            self.board.cells[Cell.ERRORS_CORRUPT] += 1
-        return file
-
     # ---- errors, what waits
 
     def count_error(self, error: OSError) -> None:
@@ -220,7 +212,7 @@ class ProcessStore:
         """
         if error.errno != errno.EAGAIN:
             where = self.directory.path if self.directory is not None else ""
-            self.board.cells[self._errors.note(error, where)] += 1
+            count(self.board.cells, self._errors.note(error, where))
 
     def retry(self) -> None:
         """Move waiting values from private memory into the files where possible; tries at most once a second."""
@@ -234,7 +226,7 @@ class ProcessStore:
         """Do the same without the limit, at the moment when a process becomes the workers' user."""
         self._errors.log_once(self.warn)
         with contextlib.suppress(OSError):
-            self._find_home()
+            self.find_home()
         self._pending.move_in(self.lock)
         if self._home is not None and self._pending.empty and not self._unwritten:
             self._errors.over()
@@ -243,9 +235,9 @@ class ProcessStore:
         """Repair the files of the slot and the links to them; what was found is logged once."""
         if self._upkeep is None:
             return
-        with contextlib.suppress(OSError), self._change.begin():
+        with contextlib.suppress(OSError), self.change.begin():
             kept = self._upkeep.heal(self._files.values())
-            self.board.cells[Cell.ERRORS_VANISHED] += kept.healed
+            count(self.board.cells, Cell.ERRORS_VANISHED, kept.healed)
             if kept.lost_rows:
                 self.board.occupy(self.role, monotonic_ns())
                 for listener in self._listeners:
@@ -275,7 +267,7 @@ class ProcessStore:
             listener()
 
     def _after_fork_in_child(self) -> None:
-        self._change = ExclusiveChange()
+        self.change = ExclusiveChange()
         self._claiming = False
         is_worker = self._claims.after_fork_in_child()
         for file in self._files.values():

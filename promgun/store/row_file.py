@@ -10,9 +10,19 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
-from promgun.store.row_format import RowSchema, encode_row, encode_schema, scan_rows
+from promgun.store.row_format import (
+    CHANGING_MAGIC,
+    HEADER_SIZE,
+    RowSchema,
+    blank_values,
+    encode_row,
+    encode_schema,
+    scan_rows,
+)
 
 _HEAD = Struct("=Q")
+_LENGTH_AND_IDENTITY = Struct("=4xI4xH")
+_MAGIC_AND_LENGTH = Struct("=II")
 #: Bytes allocated in one step: a page takes about 3.5 µs on tmpfs.
 _STEP = mmap.PAGESIZE
 _MOST_SCHEMAS = 1 << 15
@@ -62,9 +72,22 @@ class RowFile:
             self._tables.setdefault(schema, RowTable(self, identity, schema.cells))
         for row in found.rows:
             self._tables[row.schema].rows.setdefault(row.values, row.numbers // 8)
+        for position in found.changing:
+            self._finish_change(position, found.schemas)
         rest = self._reserved - self.end
         if rest > 0:
             self._memory[self.end : self._reserved] = bytes(rest)
+
+    def _finish_change(self, position: int, schemas: dict[int, RowSchema]) -> None:
+        """Make a whole row, with blank label values, of one whose owner was killed while it changed them."""
+        length, identity = _LENGTH_AND_IDENTITY.unpack_from(self._memory, position)
+        schema = schemas[identity]
+        numbers = length - 8 * schema.cells
+        values = blank_values(len(schema.labels), numbers - HEADER_SIZE)
+        record = encode_row(schema.cells, identity, values, 0)
+        if len(record) == length:
+            self.rewrite(position, record)
+            self._tables[schema].rows.setdefault(values, (position + numbers) // 8)
 
     @property
     def reserved(self) -> int:
@@ -100,6 +123,13 @@ class RowFile:
         self._words[at // 8] = _HEAD.unpack_from(record)[0]
         return end
 
+    def rewrite(self, at: int, record: bytes) -> None:
+        """Replace the record at an offset by another of the same length."""
+        # Readers skip it while its magic is another, and so does the next owner after a kill.
+        self._words[at // 8] = _HEAD.unpack(_MAGIC_AND_LENGTH.pack(CHANGING_MAGIC, len(record)))[0]
+        self._memory[at + 8 : at + len(record)] = record[8:]
+        self._words[at // 8] = _HEAD.unpack_from(record)[0]
+
 
 class RowTable:
     """The rows of one schema in a :class:`RowFile`: label values to the index of the first number."""
@@ -117,4 +147,19 @@ class RowTable:
         if index is None:
             end = file.append(encode_row(self._cells, self._identity, values, file.clock()))
             index = self.rows[values] = end // 8 - self._cells
+        return file.cells, index
+
+    def reuse(self, old: tuple[str, ...], values: tuple[str, ...]) -> RowPlace:
+        """Give the row of ``old`` to ``values``, with all its numbers 0; return its place.
+
+        Raises ``KeyError`` without such a row, ``ValueError`` when the two need rows of different lengths.
+        """
+        file = self._file
+        index = self.rows[old]
+        record = encode_row(self._cells, self._identity, values, file.clock())
+        if len(record) != len(encode_row(self._cells, self._identity, old, 0)):
+            raise ValueError(values)
+        del self.rows[old]
+        file.rewrite(8 * (index + self._cells) - len(record), record)
+        self.rows[values] = index
         return file.cells, index

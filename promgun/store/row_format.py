@@ -8,8 +8,8 @@ schema's id. There are two kinds:
 * a row: its birth (nanoseconds of CLOCK_MONOTONIC, 64 bits), the lengths of its label values (16 bits each), the values
   in UTF-8, and from the next multiple of 8 on its numbers, float64.
 
-The checksum covers everything in a record but magic, length and numbers. Readers skip invalid bytes up to the next
-record.
+A row that is being given other label values has another magic meanwhile: readers skip it. The checksum covers
+everything in a record but magic, length and numbers. Readers skip invalid bytes up to the next record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _BIRTH = Struct("=q")
 HEADER_SIZE = _HEADER.size
 SCHEMA_MAGIC = 0x31534750  # b"PGS1"
 ROW_MAGIC = 0x31524750  # b"PGR1"
-_MAGICS = (SCHEMA_MAGIC.to_bytes(4, "little"), ROW_MAGIC.to_bytes(4, "little"))
+CHANGING_MAGIC = 0x31434750  # b"PGC1"
+_MAGICS = tuple(magic.to_bytes(4, "little") for magic in (SCHEMA_MAGIC, ROW_MAGIC, CHANGING_MAGIC))
 #: No record of ours is longer: 64 KiB of label text and a few hundred numbers.
 LONGEST_RECORD = 1 << 18
 #: The most bytes of a label value; longer ones are cut.
@@ -100,12 +101,16 @@ class RowHead:
 
 @dataclass(frozen=True, slots=True)
 class RowScan:
-    """The result of a walk over records: schemas by id, rows, the end of the records, the number of damaged ones."""
+    """The result of a walk over records: schemas by id, rows, the end of the records, the number of damaged ones.
+
+    ``changing`` are the offsets of rows that are being given other label values.
+    """
 
     schemas: dict[int, RowSchema]
     rows: list[RowHead]
     end: int
     damaged: int
+    changing: tuple[int, ...] = ()
 
 
 def encode_schema(schema: RowSchema, identity: int) -> bytes:
@@ -122,6 +127,11 @@ def encode_row(cells: int, identity: int, values: tuple[str, ...], birth: int) -
     return _record(ROW_MAGIC, identity, body, cells)
 
 
+def blank_values(labels: int, described: int) -> tuple[str, ...]:
+    """Return label values, all blank, that make a row whose body without the numbers is ``described`` bytes long."""
+    return (" " * (described - _BIRTH.size - 2 * labels), *[""] * (labels - 1))[:labels]
+
+
 def _record(magic: int, identity: int, body: bytes, cells: int) -> bytes:
     described = body + bytes(-len(body) % 8)
     length = HEADER_SIZE + len(described) + 8 * cells
@@ -135,6 +145,7 @@ def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int,
     """
     known = dict(schemas or {})
     rows: list[RowHead] = []
+    changing: list[int] = []
     view = memoryview(data)
     position, damaged = start, 0
     limit = min(end, len(view))
@@ -142,6 +153,10 @@ def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int,
         magic, length, check, identity, _ = _HEADER.unpack_from(view, position)
         if magic == 0 and length == 0:
             break
+        if magic == CHANGING_MAGIC and identity in known and _fits(length, position, limit):
+            changing.append(position)
+            position += length
+            continue
         found = _read_record(view, position, limit, (magic, length, check, identity), known)
         if found is None:
             damaged += 1
@@ -152,7 +167,11 @@ def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int,
         else:
             rows.append(found)
         position += length
-    return RowScan(known, rows, position, damaged)
+    return RowScan(known, rows, position, damaged, tuple(changing))
+
+
+def _fits(length: int, position: int, limit: int) -> bool:
+    return not length % 8 and HEADER_SIZE < length <= LONGEST_RECORD and position + length <= limit
 
 
 def _read_record(
@@ -160,7 +179,7 @@ def _read_record(
 ) -> RowSchema | RowHead | None:
     magic, length, check, identity = header
     end = position + length
-    if length % 8 or not HEADER_SIZE < length <= LONGEST_RECORD or end > limit:
+    if not _fits(length, position, limit):
         return None
     schema = known.get(identity) if magic == ROW_MAGIC else None
     numbers = end if schema is None else end - 8 * schema.cells

@@ -208,7 +208,7 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
 
     def allocate_while_space_returns(*arguments: Any) -> Any:
         with monkeypatch.context() as patched:
-            patched.setattr(place.store, "_find_home", full)
+            patched.setattr(place.store, "find_home", full)
             found = real(*arguments)
         retries.append(threading.Thread(target=place.retry))
         retries[-1].start()

@@ -173,6 +173,48 @@ def test_a_writer_killed_between_any_two_stores_leaves_no_half_row() -> None:
         assert totals(RowReader(), content_of(after))["GET", "/", "200"][0] == 5.0
 
 
+def test_a_row_can_be_given_to_other_values_of_the_same_length() -> None:
+    file = row_file()
+    count(file, LOST, ("oom", "/a"), 5.0)
+    count(file, LOST, ("oom", "/z"), 2.0)
+    reader = RowReader()
+    totals(reader, content_of(file))
+    cells, index = file.table(LOST).reuse(("oom", "/a"), ("oom", "/b"))
+    cells[index] = 3.0
+    changed = [RowContent(0, "another edition", START, content_of(file))]
+    assert {total.values: total.numbers for total in reader.read(changed)} == {
+        ("oom", "/b"): (3.0,),
+        ("oom", "/z"): (2.0,),
+    }
+    with pytest.raises(ValueError, match="longer"):
+        file.table(LOST).reuse(("oom", "/b"), ("oom", "/longer than that"))
+    with pytest.raises(KeyError):
+        file.table(LOST).reuse(("oom", "/a"), ("oom", "/c"))
+    assert totals(RowReader(), content_of(file)) == {("oom", "/b"): (3.0,), ("oom", "/z"): (2.0,)}
+
+
+def test_a_writer_killed_while_it_gives_a_row_away_leaves_it_to_the_next() -> None:
+    before = row_file()
+    for path in ("/a", "/z"):
+        count(before, LOST, ("oom", path), 5.0)
+    seen = set()
+    for stores in range(3):
+        memory = bytearray(content_of(before))
+        file = RowFile(memoryview(memory), START, lambda _o, _s: None, reserved=SIZE)
+        file._memory = file._words = KilledMemory(memoryview(memory), stores)  # type: ignore[assignment] # as memory
+        with pytest.raises(Cut):
+            file.table(LOST).reuse(("oom", "/a"), ("oom", "/b"))
+        seen.add(frozenset(totals(RowReader(), bytes(memory))))
+        after = row_file(memory)
+        assert after.damaged == 0
+        assert len(after.table(LOST).rows) == 2, "nothing of the room is lost"
+        old = next(values for values in after.table(LOST).rows if values != ("oom", "/z"))
+        after.table(LOST).reuse(old, ("oom", "/c"))
+        count(after, LOST, ("oom", "/c"))
+        assert totals(RowReader(), content_of(after)) == {("oom", "/c"): (1.0,), ("oom", "/z"): (5.0,)}
+    assert seen == {frozenset({("oom", "/a"), ("oom", "/z")}), frozenset({("oom", "/z")})}
+
+
 def damage_and_scan(content: bytes, damage: Callable[[bytearray], None]) -> None:
     """Damage a copy; the reader and the next writer must go on, and what is found must be what was written."""
     known = {row.values for row in scan_rows(content, START, SIZE).rows}
