@@ -354,6 +354,36 @@ def test_preloaded_application(worker_type: str) -> None:
         server.expect(REQUESTS, 20)
 
 
+def test_objects_of_the_application_are_finalized_at_the_end_of_a_worker(sandbox: Sandbox) -> None:
+    """What promgun has loaded is left to the kernel; buffered files and temporary ones of the application are not."""
+    sandbox.write(
+        "owns.py",
+        """
+import os, tempfile
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+        self.file = tempfile.NamedTemporaryFile(prefix="temporary-", dir=".")
+
+cycle = Cycle()
+log = open("log-" + str(os.getpid()), "w")
+log.write("buffered")
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"%d" % __import__("gc").get_freeze_count()]
+""",
+    )
+    with PromgunProcess(app="owns:app", sandbox=sandbox, workers=1) as server:
+        (worker,) = server.workers()
+        assert int(send(server.address).body) > 10_000
+        assert list(sandbox.directory.glob("temporary-*"))
+        assert server.stop() == 0
+    assert not list(sandbox.directory.glob("temporary-*"))
+    assert (sandbox.directory / f"log-{worker}").read_text() == "buffered"
+
+
 def test_reuse_port(worker_type: str) -> None:
     with socket.socket() as holder:
         # Bound and not listening: it keeps the port for the server and gets no connections.
