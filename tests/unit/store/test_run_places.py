@@ -6,12 +6,10 @@ import contextlib
 import errno
 import fcntl
 import os
-import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,22 +20,17 @@ from promgun.errors import StoreError
 from promgun.store import run_places as module
 from promgun.store.files import Owner
 from promgun.store.left_overs import sweep
-from promgun.store.process import ProcessStore
-from promgun.store.run_directory import VERSION, DirectoryIdentity, RunDirectory
+from promgun.store.run_directory import VERSION
 from promgun.store.run_places import (
     INNER,
-    attach,
     check_named,
     create_private,
     find_run,
     take_over,
 )
-from promgun.system import remove_tree
-from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import (
     OBSTACLES,
     ROOT,
-    descriptors,
     fork,
     in_fresh_interpreter,
     open_directory,
@@ -88,6 +81,18 @@ def public() -> Iterator[Path]:
 
 def names(path: Path) -> list[str]:
     return sorted(os.listdir(path))
+
+
+def left_over(place: Path, name: str = "promgun-dead") -> Path:
+    """A run's directory that nobody holds, with something in each part."""
+    path = place / name
+    directory = open_directory(path)
+    (directory.slots / "1").write_bytes(b"old")
+    (directory.slots / "1.lock").touch()
+    (directory.multiproc / "counter_slot1.db").write_bytes(b"old")
+    (directory.master / "m0").write_bytes(b"old")
+    directory.close()
+    return path
 
 
 # ---- private
@@ -204,238 +209,6 @@ def test_a_users_directory_is_never_removed(tmp_path: Path) -> None:
     named = take_over(tmp_path / "store", Owner())
     named.close()
     assert names(tmp_path / "store") == [INNER]
-
-
-# ---- left-overs
-
-
-def left_over(place: Path, name: str = "promgun-dead") -> Path:
-    """A run's directory that nobody holds, with something in each part."""
-    path = place / name
-    directory = open_directory(path)
-    (directory.slots / "1").write_bytes(b"old")
-    (directory.slots / "1.lock").touch()
-    (directory.multiproc / "counter_slot1.db").write_bytes(b"old")
-    (directory.master / "m0").write_bytes(b"old")
-    directory.close()
-    return path
-
-
-def test_left_overs_are_swept_and_nothing_else(tmp_path: Path) -> None:
-    dead = left_over(tmp_path)
-    without_version = tmp_path / "promgun-somebody-elses"
-    without_version.mkdir()
-    target = left_over(tmp_path, "kept")
-    (tmp_path / "promgun-link").symlink_to(target)
-    (tmp_path / "promgun-file").write_text("text")
-    (tmp_path / "other").mkdir()
-    assert sweep(tmp_path, Owner()) == [dead]
-    assert names(tmp_path) == ["kept", "other", "promgun-file", "promgun-link", "promgun-somebody-elses"]
-    assert names(target) == ["client", "master", "slots", VERSION]
-    assert names(target / "slots") == ["1", "1.lock"]
-
-
-def test_a_place_that_is_gone_has_no_left_overs(tmp_path: Path) -> None:
-    assert sweep(tmp_path / "gone", Owner()) == []
-
-
-def test_what_is_held_is_not_swept(tmp_path: Path) -> None:
-    with holder(f"create_private(Owner(), [Path({str(tmp_path)!r})])") as other:
-        path = line(other)
-        assert sweep(tmp_path, Owner()) == []
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-        assert sweep(tmp_path, Owner()) == [path]
-
-
-def _orphan(path: str) -> list[int]:
-    """A master forks a worker with a slot and is killed; the worker lives on and has let go of the run's lock."""
-    reading, writing = os.pipe()
-
-    def orphan() -> None:
-        # Our output is a pipe, which ends when nobody has it open any more.
-        os.closerange(0, 3)
-        time.sleep(60)
-
-    def master() -> None:
-        store = ProcessStore()
-        store.open(create_private(Owner(), [Path(path)]))
-        store.own_slot()
-        lock = store.reserve()
-        assert lock is not None
-        os.write(writing, f"{fork(orphan)} {lock.number}".encode())
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    os.waitpid(fork(master), 0)
-    return [int(word) for word in os.read(reading, 40).split()]
-
-
-def freed(place: Path) -> None:
-    """Sweep until what a killed process held is free."""
-    deadline = time.monotonic() + 60
-    while not sweep(place, Owner()):
-        assert time.monotonic() < deadline
-
-
-def test_what_an_orphan_works_in_is_not_swept(tmp_path: Path) -> None:
-    orphan, slot = in_fresh_interpreter(_orphan, tmp_path)
-    try:
-        (made,) = tmp_path.iterdir()
-        run_fd = open_folder(made)
-        # The run itself is free: only the slot shows that somebody lives.
-        fcntl.flock(run_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.close(run_fd)
-        assert slot == 1
-        assert sweep(tmp_path, Owner()) == []
-        # Nor does another master of the run remove it when it leaves, the orphan not being its own.
-        successor(made).close(own_slots={2})
-        assert names(made) == ["client", "master", "slots", VERSION]
-    finally:
-        os.kill(orphan, signal.SIGKILL)
-    freed(tmp_path)
-    assert names(tmp_path) == []
-
-
-def successor(path: Path) -> RunDirectory:
-    """Return the directory as a master has it that another one executed."""
-    return attach(path, Owner(), DirectoryIdentity(path.stat().st_dev, path.stat().st_ino), private=True)
-
-
-def test_workers_that_their_own_master_has_just_killed_do_not_count(tmp_path: Path) -> None:
-    made = create_private(Owner(), [tmp_path])
-    with (made.slots / "1.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made.close(own_slots={1})
-    assert names(tmp_path) == []
-
-
-def test_the_lock_of_any_slot_counts_and_nothing_else_does(tmp_path: Path) -> None:
-    path = left_over(tmp_path)
-    for name in ("1", "m0", "lock", "x.lock", "-1.lock", "9999999.lock"):
-        with (path / "slots" / name).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            (path / "slots" / "2.lock").touch()
-            with (path / "slots" / "2.lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                assert sweep(tmp_path, Owner()) == []
-    with (path / "slots" / "1").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert sweep(tmp_path, Owner()) == [path]
-
-
-def test_a_directory_being_made_is_swept_only_when_old(tmp_path: Path) -> None:
-    young, old = tmp_path / ".promgun-young", tmp_path / ".promgun-old"
-    young.mkdir()
-    old.mkdir()
-    os.utime(old, (time.time() - 7200,) * 2)
-    assert sweep(tmp_path, Owner()) == [old]
-
-
-@needs_root
-def test_left_overs_of_other_users_are_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = left_over(tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "geteuid", lambda: NOBODY)
-        assert sweep(tmp_path, Owner()) == []
-    os.chown(path, NOBODY, NOBODY)
-    assert sweep(tmp_path, Owner()) == []
-    assert sweep(tmp_path, Owner(4321)) == []
-    assert sweep(tmp_path, Owner(NOBODY)) == [path]
-
-
-def swept_in_time(place: Path) -> list[Path]:
-    """Sweep in a process of its own: whoever waits for somebody else is killed."""
-    return [Path(path) for path in in_fresh_interpreter(_sweep, place, timeout=30)]
-
-
-def _sweep(place: str) -> list[str]:
-    signal.alarm(20)
-    return [str(path) for path in sweep(Path(place), Owner(NOBODY, NOBODY))]
-
-
-@pytest.mark.parametrize("kind", OBSTACLES)
-@pytest.mark.parametrize("name", ["promgun-planted", ".promgun-planted"])
-def test_what_is_planted_in_a_public_place_holds_nobody_up(tmp_path: Path, kind: str, name: str) -> None:
-    place, victim = tmp_path / "place", tmp_path / "victim"
-    place.mkdir()
-    victim.mkdir()
-    (victim / VERSION).write_text("precious")
-    OBSTACLES[kind](place / name)
-    os.utime(place / name, (1, 1), follow_symlinks=False)
-    (place / "promgun-link").symlink_to(victim)
-    (place / ".promgun-link").symlink_to(victim)
-    before = set(names(place))
-    assert swept_in_time(place) in ([], [place / name])
-    assert before - set(names(place)) <= ({name} if kind == "directory" else set())
-    assert names(victim) == [VERSION]
-
-
-@pytest.mark.parametrize("kind", OBSTACLES)
-@pytest.mark.parametrize("name", [VERSION, "slots", "slots/1.lock", "client", "client/multiproc/x", "slots/1"])
-def test_whatever_stands_in_a_left_over_it_goes_and_nothing_behind_a_link_does(
-    tmp_path: Path, kind: str, name: str
-) -> None:
-    place, victim = tmp_path / "place", tmp_path / "victim"
-    place.mkdir()
-    victim.mkdir()
-    (victim / "1.lock").write_text("precious")
-    path = left_over(place)
-    entry = path / name
-    if entry.is_dir():
-        entry.rename(path / "moved")
-    else:
-        entry.unlink(missing_ok=True)
-    if kind == "live link":
-        entry.symlink_to(victim)
-    else:
-        OBSTACLES[kind](entry)
-    assert swept_in_time(place) == [path]
-    assert names(place) == []
-    assert (victim / "1.lock").read_text() == "precious"
-
-
-@pytest.mark.parametrize("name", [VERSION, "slots/1.lock"])
-def test_a_lease_on_something_in_a_left_over_holds_nobody_up(tmp_path: Path, name: str) -> None:
-    """Whoever opens such a file waits for the holder, up to 45 s (fcntl(2)), unless it says that it will not."""
-    path = left_over(tmp_path)
-    with (path / name).open("r+b") as leased:
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
-        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        begun = time.monotonic()
-        swept = swept_in_time(tmp_path)
-        assert time.monotonic() - begun < 15
-        # Who has a lease on the lock of a slot lives.
-        assert swept == ([] if name == "slots/1.lock" else [path])
-
-
-def test_folders_in_folders_are_swept_within_bounds(tmp_path: Path) -> None:
-    path = left_over(tmp_path)
-    inner = open_folder(path / "client")
-    for _ in range(1100):
-        os.mkdir("d", dir_fd=inner)
-        deeper = open_folder("d", dir_fd=inner)
-        os.close(inner)
-        inner = deeper
-    os.close(inner)
-    before = descriptors()
-    assert sweep(tmp_path, Owner()) == [path]
-    assert (descriptors(), names(tmp_path)) == (before, [])
-
-
-def test_what_is_left_of_a_sweep_is_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = left_over(tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr(remove_tree, "MOST_ENTRIES", 2)
-        assert sweep(tmp_path, Owner()) == []
-    assert VERSION in names(path)
-    assert sweep(tmp_path, Owner()) == [path]
-
-
-def test_a_start_sweeps(tmp_path: Path) -> None:
-    left_over(tmp_path)
-    made = create_private(Owner(), [tmp_path])
-    assert names(tmp_path) == [made.path.name]
-    made.close()
 
 
 # ---- the user's
@@ -672,83 +445,3 @@ def test_a_run_is_found_by_its_own_path_and_by_the_one_that_was_named(tmp_path: 
     with pytest.raises(OSError, match="No such file"):
         find_run(tmp_path / "gone")
     named.close()
-
-
-# ---- a second master on the same store
-
-
-def identity_of(path: Path) -> DirectoryIdentity:
-    """Return which directory a path leads to."""
-    fd = open_folder(path)
-    try:
-        return DirectoryIdentity.of(fd)
-    finally:
-        os.close(fd)
-
-
-def test_attaching_wipes_nothing(tmp_path: Path) -> None:
-    named = take_over(tmp_path, Owner())
-    (named.slots / "1").write_bytes(b"counting")
-    second = attach(named.path, Owner(), named.identity, private=False, second_client=tmp_path)
-    assert (named.slots / "1").read_bytes() == b"counting"
-    assert (second.identity, second.clients) == (named.identity, named.clients)
-    for directory in (named, second):
-        directory.close()
-
-
-def test_what_is_gone_cannot_be_attached(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="is gone"):
-        attach(tmp_path / "gone", Owner(), identity_of(tmp_path), private=True)
-
-
-@pytest.mark.parametrize("kind", ["another directory", "a link to the same"])
-def test_what_stands_at_the_path_now_is_not_attached_for_it(tmp_path: Path, kind: str) -> None:
-    """The old master hands on which directory it is, not only where it was."""
-    first = create_private(Owner(), [tmp_path])
-    before = descriptors()
-    moved = first.path.rename(tmp_path / "moved")
-    if kind == "another directory":
-        open_directory(first.path).close()
-    else:
-        first.path.symlink_to(moved)
-    with pytest.raises(StoreError, match=r"Somebody replaced the store|is gone"):
-        attach(first.path, Owner(), first.identity, private=True)
-    assert descriptors() == before
-    attach(moved, Owner(), first.identity, private=False).close()
-    os.close(first.fd)
-
-
-def test_what_is_being_removed_cannot_be_attached(tmp_path: Path) -> None:
-    fd = open_folder(tmp_path)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    with pytest.raises(StoreError, match="is being removed"):
-        attach(tmp_path, Owner(), DirectoryIdentity.of(fd), private=True)
-    os.close(fd)
-
-
-def test_leaving_frees_every_descriptor(tmp_path: Path) -> None:
-    before = descriptors()
-    for _ in range(5):
-        create_private(Owner(), [tmp_path]).close()
-        take_over(tmp_path / "named", Owner()).close()
-        with contextlib.suppress(StoreError):
-            attach(tmp_path / "gone", Owner(), DirectoryIdentity(0, 0), private=True)
-    held = take_over(tmp_path / "named", Owner())
-    with pytest.raises(StoreError):
-        take_over(tmp_path / "named", Owner())
-    held.close()
-    left_over(tmp_path)
-    sweep(tmp_path, Owner())
-    assert descriptors() == before
-
-
-@needs_root
-def test_a_store_of_other_workers_cannot_be_attached(tmp_path: Path) -> None:
-    """SIGUSR2 with another ``user`` in the configuration: the new workers could write in none of its slots."""
-    first = create_private(Owner(NOBODY), [tmp_path])
-    before = descriptors()
-    with pytest.raises(StoreError, match="the workers of another user"):
-        attach(first.path, Owner(NOBODY - 1), first.identity, private=True)
-    assert descriptors() == before
-    attach(first.path, Owner(NOBODY), first.identity, private=True).close()
-    first.close()
