@@ -32,10 +32,10 @@ class AppReference:
             )
         if module.endswith(".py") or "/" in module:
             guess = module.removesuffix(".py").strip("./").replace("/", ".")
-            raise AppLoadError(
-                f"{text!r} is a file name, not a module",
-                f"Did you mean '{guess}:{expression or 'application'}'?",
-            )
+            hint = f"Did you mean '{guess}:{expression}'?"
+            if not expression:
+                hint = f"Write module:name, e.g. {guess}:app for the object app in it"
+            raise AppLoadError(f"{text!r} is a file name, not a module", hint)
         return cls(module, expression or "application")
 
     @property
