@@ -32,9 +32,10 @@ MEASURED_SERVERS = frozenset({"test_app_metrics", "test_plain_gunicorn"})
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of servers that are not measured, before pytest selects by markers."""
+    """Mark the tests of servers, and of what tests use, that are not measured, before pytest selects by markers."""
     for item in items:
-        if item.path.parent.name == "process" and item.path.stem not in MEASURED_SERVERS:
+        folder = item.path.parent.name
+        if folder == "support" or (folder == "process" and item.path.stem not in MEASURED_SERVERS):
             item.add_marker(pytest.mark.unmeasured("measured servers are in tests of their own: it would only repeat"))
 
 
