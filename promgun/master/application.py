@@ -26,7 +26,7 @@ from promgun.master.config_file import execute
 from promgun.master.context import RunContext
 from promgun.master.load_errors import ApplicationRefusedError, failure_of, refusal_of
 from promgun.master.tracebacks import is_own_exit
-from promgun.master.worker_class import choose_worker_class, last_line
+from promgun.master.worker_class import InstrumentedConfig, choose_worker_class, last_line
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
 
 
@@ -82,7 +82,7 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         """Begin with Gunicorn's defaults; a master executed by SIGUSR2 gets the environment that this one was started
         with.
         """
-        super().load_default_config()
+        self.cfg = InstrumentedConfig(self.usage, prog=self.prog)
         if self.environment_at_start is not None:
             self.cfg.env_orig = dict(self.environment_at_start)
 
@@ -191,9 +191,9 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
         return super().get_config_from_filename(filename) if filename.endswith(".pyc") else execute(filename)
 
     def _choose_worker_class(self) -> None:
-        """Replace the worker class that was asked for by its instrumented version."""
-        chosen, self.worker_type = choose_worker_class(self.cfg.settings["worker_class"].get(), self.cfg.threads)
-        self.cfg.set("worker_class", chosen)
+        """Put the instrumented version in the place of the worker class that was asked for."""
+        wanted = self.cfg.settings["worker_class"].get()
+        self.cfg.instrumented, self.worker_type = choose_worker_class(wanted, self.cfg.threads)
 
     def _load_logger_class(self) -> None:
         try:

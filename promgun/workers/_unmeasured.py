@@ -53,7 +53,7 @@ class UnmeasuredMixin(WorkerLifecycle):
         inherited = getattr(super(), "check_config", None)
         if inherited is not None:
             inherited(cfg, log)
-        log.warning(WARNING, cfg.settings["worker_class"].get().__qualname__)
+        log.warning(WARNING, cls.__qualname__)
 
     def capacity(self) -> int:
         """Return 0: how many requests an event loop serves at once is not known."""

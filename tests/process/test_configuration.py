@@ -174,12 +174,16 @@ def test_application_that_the_configuration_names(sandbox: Sandbox) -> None:
     ],
 )
 def test_worker_classes_of_every_spelling_are_measured(worker_class: str, worker_type: str) -> None:
-    with PromgunProcess("--worker-class", worker_class, app="probe:app", workers=2) as server:
+    args = ("--worker-class", worker_class, "--log-level", "debug")
+    with PromgunProcess(*args, app="probe:app", workers=2) as server:
         requests = [Request("/ok"), Request("/status/404"), Request("/fail/ValueError")] * 4
         assert load(server.address, requests) == Counter({200: 4, 404: 4, 500: 4})
         server.expect(REQUESTS, 12)
         server.expect("gunicorn_failed_requests_total", 4, error_type="ValueError")
         assert server.scrape().value("gunicorn_info", worker_type=worker_type) == 1
+        assert f"Using worker: {worker_class}\n" in server.log
+        assert re.search(rf"^ +worker_class: {re.escape(worker_class)}$", server.log, re.M), "the configuration's list"
+        assert "promgun.workers" not in server.log
 
 
 def test_sync_with_threads_becomes_gthread() -> None:
@@ -196,6 +200,7 @@ def test_sync_with_threads_becomes_gthread() -> None:
         page = server.scrape()
         assert page.value("gunicorn_worker_capacity") == 2
         assert page.value("gunicorn_info", worker_type="gthread") == 1
+        assert "Using worker: gthread\n" in server.log
 
 
 # -- hooks --
