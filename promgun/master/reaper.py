@@ -69,6 +69,8 @@ class _Child:
     deadline: float = 0.0
     killed_by_us: bool = False
     logged: bool = False
+    #: its board as it left it: once it is reaped, another process may take its slot
+    view: BoardView | None = None
 
 
 class WorkerEnds:
@@ -115,9 +117,10 @@ class WorkerEnds:
             self._table.draining(child.slot.number, monotonic_ns())
 
     def before_reap(self, pid: int) -> None:
-        """Add what an ended worker used to its slot, before it is reaped and /proc forgets it."""
+        """Add what an ended worker used to its slot, and keep its board, before it is reaped and /proc forgets it."""
         child = self._children.get(pid)
         if child is not None and child.slot is not None:
+            child.view = self._board_of(pid, child.slot)
             self._table.ended(child.slot.number, monotonic_ns(), read_usage(pid))
 
     def _board_of(self, pid: int, slot: SlotLock) -> BoardView | None:
@@ -137,7 +140,7 @@ class WorkerEnds:
         if child is None:
             return status
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) in _BOOT_FAILURES and child.slot is not None:
-            view = self._board_of(pid, child.slot)
+            view = child.view or self._board_of(pid, child.slot)
             if view is not None and view[Cell.BOOTED] > 0:
                 self._log.error("Worker (pid:%s) exited with code %s.", pid, os.WEXITSTATUS(status))
                 return 0
@@ -157,7 +160,7 @@ class WorkerEnds:
 
     def _count_end(self, pid: int, child: _Child, status: int) -> None:
         slot = child.slot
-        view = self._board_of(pid, slot) if slot is not None else None
+        view = child.view or self._board_of(pid, slot) if slot is not None else None
         unexplained_kill = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not child.killed_by_us
         cause = classify(
             End(

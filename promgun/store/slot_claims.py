@@ -1,4 +1,4 @@
-"""The slots that a process holds: its own, and those that a master holds for the workers that it forks."""
+"""The slots that a process claims: its own, and those of the workers that a master has forked and not yet reaped."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable
 
+from promgun.store.board import Cell, Role
 from promgun.store.run_directory import RunDirectory
+from promgun.store.run_reader import read_board
 from promgun.store.slot_lock import SlotLock, claim_slot
+from promgun.system.procfs import read_usage
 
 
 class SlotClaims:
@@ -25,8 +28,8 @@ class SlotClaims:
 
     @property
     def numbers(self) -> frozenset[int]:
-        """The slots that this process holds for its children."""
-        return frozenset(lock.number for lock in self._all if lock.fd is not None)
+        """The slots of this process's children, until they are forgotten."""
+        return frozenset(lock.number for lock in self._all)
 
     def own(self, directory: RunDirectory) -> SlotLock:
         """Return this process's own slot, taking one if need be; raises ``OSError``."""
@@ -40,7 +43,8 @@ class SlotClaims:
         ``ended_at`` takes a slot's number and returns when its last owner ended, on the monotonic clock, 0 if unknown.
         """
         try:
-            # Claimed slots are excluded by number, because somebody may have deleted their lock files.
+            # Claimed slots are excluded by number: a worker's lock is its own, and is gone when it ends, but its slot
+            # is not given away before its board was read.
             lock = _claim(directory, self.numbers)
         except OSError:
             # The child will try for itself, and count values that it cannot store.
@@ -51,13 +55,17 @@ class SlotClaims:
         return lock
 
     def forget(self, locks: Iterable[SlotLock]) -> None:
-        """Release claims made for children that are gone."""
+        """Give up claims made for children that are gone."""
         for lock in locks:
             self._all.discard(lock)
-            lock.free()
+            lock.release()
 
     def after_fork_in_parent(self) -> None:
-        """Forget the reservation, which the child has now."""
+        """Close the lock of the reserved slot, which the child holds now: a master has no descriptor for each worker,
+        and no younger worker inherits it.
+        """
+        if self._next is not None:
+            self._next.release()
         self._next = None
 
     def after_fork_in_child(self) -> bool:
@@ -72,8 +80,23 @@ class SlotClaims:
 
 
 def _claim(directory: RunDirectory, taken: Collection[int] = ()) -> SlotLock:
+    passed_over = set(taken)
     slots_fd = directory.open_slots()
     try:
-        return claim_slot(slots_fd, directory.owner, taken)
+        while True:
+            lock = claim_slot(slots_fd, directory.owner, passed_over)
+            if not _has_worker(slots_fd, lock.number):
+                return lock
+            lock.release()
+            passed_over.add(lock.number)
     finally:
         os.close(slots_fd)
+
+
+def _has_worker(slots_fd: int, number: int) -> bool:
+    """Whether a slot's worker lives, or was not reaped yet: only then has its master read what it left."""
+    view = read_board(slots_fd, number)
+    if view is None or view[Cell.ROLE] != Role.WORKER:
+        return False
+    process = read_usage(view[Cell.PID])
+    return process is not None and process.start == view[Cell.PROCESS_START]

@@ -1,12 +1,12 @@
 """Slots: the kernel decides, by ``flock``, which process may write which files.
 
-A process owns slot *n* while it, or a parent that forked it for the purpose, holds the lock on ``n.lock``. The kernel
-frees the lock when the last holder ends, also by SIGKILL. Lock files have no content.
+A process owns slot *n* while it holds the lock on ``n.lock``. A master takes the lock for a worker, which inherits it,
+and closes its own descriptor after the fork. The kernel frees the lock when the last holder ends, also by SIGKILL. Lock
+files have no content.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -26,7 +26,7 @@ _NOT_A_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENOENT, e
 
 
 class SlotLock:
-    """A claim on a slot: an open, locked file."""
+    """A claim on a slot: an open, locked file; in a master, once the worker is forked, the number alone."""
 
     def __init__(self, number: int, fd: int) -> None:
         self.number = number
@@ -62,15 +62,6 @@ class SlotLock:
         os.dup2(fd, self._fd, inheritable=False)
         os.close(fd)
         return True
-
-    def free(self) -> None:
-        """Unlock the slot for every holder: its owner is gone, and other holders are children forked a moment ago that
-        have not closed the descriptor yet.
-        """
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self.release()
 
     def __del__(self) -> None:
         self.release()

@@ -110,6 +110,7 @@ def test_what_the_last_owner_was_doing_can_be_read_until_the_next_moves_in(tmp_p
     with opened(tmp_path, Role.WORKER) as first:
         first.store.own_slot()
         begin(first.store.board, time.monotonic_ns(), "GET\0\0\0\0/killed")
+        first.store.board.cells[Cell.PROCESS_START] -= 1  # of a process that is gone, which this one is not
     directory = open_directory(tmp_path)
     store = ProcessStore()
     store._registered = True
@@ -393,8 +394,8 @@ def _descriptors_of_a_master(path: str) -> list[int]:
     return [number - found[0] for number in found]
 
 
-def test_a_master_has_one_descriptor_a_worker(tmp_path: Path) -> None:
-    assert in_fresh_interpreter(_descriptors_of_a_master, tmp_path) == [0, 1, 2, 3, 4, 5, 0]
+def test_a_master_has_no_descriptor_for_a_worker(tmp_path: Path) -> None:
+    assert in_fresh_interpreter(_descriptors_of_a_master, tmp_path) == [0, 0, 0, 0, 0, 0, 0]
 
 
 def test_a_masters_own_descriptors_are_constant(tmp_path: Path) -> None:

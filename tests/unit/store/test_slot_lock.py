@@ -324,15 +324,18 @@ def _family(path: str) -> list[int]:
     numbers = [count()]
     reading, writing = os.pipe()
     may_end, end = os.pipe()
+    counted, has_counted = os.pipe()
 
     def grandchild() -> None:
         os.close(end)
         os.write(writing, bytes([count()]))
+        os.write(has_counted, b".")
         os.read(may_end, 1)
 
     def child() -> None:
         os.write(writing, bytes([count()]))
         fork(grandchild)
+        os.read(counted, 1)
 
     lock = store.reserve()
     wait_for(fork(child))
@@ -354,7 +357,7 @@ def test_grandchildren_have_slots_of_their_own(tmp_path: Path) -> None:
 
 
 def _reserved(path: str) -> list[int | None]:
-    """A reserved slot is the next child's alone; a child without one takes its own when it needs it."""
+    """A reserved slot is the next child's alone; a child without one takes the lowest free one when it needs it."""
     store = ProcessStore()
     store.open(open_directory(path))
     reading, writing = os.pipe()
@@ -375,7 +378,38 @@ def _reserved(path: str) -> list[int | None]:
 
 def test_a_reserved_slot_goes_to_the_next_child_only(tmp_path: Path) -> None:
     found = in_fresh_interpreter(_reserved, tmp_path)
-    assert found == [1, 1, 1, Role.WORKER, 99, 2, Role.OTHER]
+    assert found == [1, 1, 1, Role.WORKER, 99, 1, Role.OTHER]
+
+
+def _not_reaped(path: str) -> list[int]:
+    """A worker ends; another process asks for a slot before its master has reaped it, and once more afterwards."""
+    store = ProcessStore()
+    store.open(open_directory(path))
+    store.own_slot(Role.MASTER)
+
+    def own_slot() -> None:
+        store.own_slot(Role.WORKER)
+
+    reserved = store.reserve()
+    pid = fork(own_slot)
+    assert reserved is not None
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    reading, writing = os.pipe()
+
+    def ask() -> None:
+        os.write(writing, bytes([store.own_slot(Role.OTHER) or 0]))
+
+    wait_for(fork(ask))
+    os.waitpid(pid, 0)
+    wait_for(fork(ask))
+    other_s = store.reserve()
+    assert other_s is not None
+    return [*os.read(reading, 1), *os.read(reading, 1), other_s.number]
+
+
+def test_a_slot_is_not_given_away_before_its_worker_is_reaped(tmp_path: Path) -> None:
+    """Its master reads what it left, and gives the slot to no worker of its own before it has forgotten it."""
+    assert in_fresh_interpreter(_not_reaped, tmp_path) == [2, 1, 2]
 
 
 def _race(path: str) -> list[list[int]]:
