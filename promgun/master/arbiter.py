@@ -36,8 +36,9 @@ from promgun.master.signal_counts import CountsSignals
 from promgun.master.watchdog import StackDumpWatchdog
 from promgun.metrics.families.master import RELOADS, WORKER_BOOT_SECONDS, WORKER_SPAWNS
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
-from promgun.metrics.instruments import Instruments, count_log
+from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause, QueueSource, ReloadResult
+from promgun.metrics.log_counter import count_log
 from promgun.store.board import Cell, Role
 from promgun.store.master_info import MasterFacts
 from promgun.store.run_directory import FORMAT
@@ -67,6 +68,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         DEFERRED_SIGNALS.install()
         self._started = time.time()
         super().__init__(app)
+        count_log(self.instruments.counters, self.log)
         self.store.warn = self.log.warning
         self.ends = WorkerEnds(
             self.instruments.counters,

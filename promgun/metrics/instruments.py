@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
 from promgun.metrics.defaults import MAX_LABEL_SETS
-from promgun.metrics.families.master import LOG_MESSAGES
 from promgun.metrics.histograms import Histograms
-from promgun.metrics.label_values import LogLevel
 from promgun.metrics.recorder import Recorder
 from promgun.store.process import ProcessStore
 
@@ -20,8 +17,6 @@ _DEFAULTS = {
     "metrics_size_buckets": SIZE_BUCKETS,
     "metrics_max_label_sets": MAX_LABEL_SETS,
 }
-
-_LEVELS = {level.name: level for level in LogLevel}
 
 
 def option(cfg: Any, name: str) -> Any:
@@ -48,29 +43,3 @@ class Instruments:
         """Move values that found no space into the store, and store the current state of the application's metrics."""
         self.store.retry()
         self.store.app.tick()
-
-
-class LogCounter(logging.Filter):
-    """Counts the records of Gunicorn's error log by level; lets all of them pass.
-
-    A filter, not a handler: Gunicorn replaces handlers when it reads its configuration again (27.0 ``Arbiter.setup``).
-    """
-
-    def __init__(self, counters: Counters) -> None:
-        super().__init__()
-        self._counters = counters
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Count the record."""
-        level = _LEVELS.get(record.levelname)
-        if level is not None:
-            self._counters.inc(LOG_MESSAGES, (level,))
-        return True
-
-
-def count_log(counters: Counters) -> None:
-    """Count Gunicorn's error log with ``counters``, replacing a filter inherited from before the fork."""
-    logger = logging.getLogger("gunicorn.error")
-    for present in [item for item in logger.filters if isinstance(item, LogCounter)]:
-        logger.removeFilter(present)
-    logger.addFilter(LogCounter(counters))

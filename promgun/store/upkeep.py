@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from promgun.store.client_links import ClientLinks
+from promgun.store.client_settings import changed_settings, is_first_of_run
 from promgun.store.file_guard import heal_files
 from promgun.store.files import ValueFile
 from promgun.store.folding import fold_dead, has_begun
@@ -27,7 +28,7 @@ class Kept:
 class SlotUpkeep:
     """Maintains the files of a slot, the links to them, and the files of ended processes that ran without promgun.
 
-    Nothing here raises. Each kind of warning is given once.
+    Nothing here raises. Each kind of warning is given once, those about the application's settings once a run.
     """
 
     def __init__(self, run: RunDirectory, home: SlotHome) -> None:
@@ -48,12 +49,16 @@ class SlotUpkeep:
         return Kept(len(guarded.healed), guarded.lost_rows)
 
     def tend(self) -> None:
-        """Make links again, and fold what ended processes left."""
+        """Make links again, fold what ended processes left, and look at the settings of prometheus_client."""
         self._calls += 1
         if self._calls % _FOLD_EVERY == 0:
             fold_dead(self._run)
         tended = self._links.tend()
         self._warn_once("links" if tended.shared is None else "shared", tended.warning)
+        for kind, warning in changed_settings(self._run).items():
+            if kind not in self._warned and is_first_of_run(self._run, kind):
+                self._new.append(warning)
+            self._warned.add(kind)
 
     def warnings(self) -> tuple[str, ...]:
         """Return the warnings since the last call, for the log."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-_VALUES, _METRICS = "prometheus_client.values", "prometheus_client.metrics"
+VALUES_MODULE, _METRICS = "prometheus_client.values", "prometheus_client.metrics"
 #: Methods of metrics that are wrapped: called when one is made, when its private content is set, or its function.
 _CALLED = (
     *((owner, "_metric_init") for owner in ("Counter", "Gauge", "Summary", "Histogram", "Info", "Enum")),
@@ -31,7 +31,7 @@ def publish(values: type[Any], watch: Callable[[Any], None]) -> None:
 
     ``watch`` gets each metric that is made, and each whose info, enum state or gauge function is set.
     """
-    _after_import(_VALUES, lambda module: setattr(module, "ValueClass", values))
+    _after_import(VALUES_MODULE, lambda module: setattr(module, "ValueClass", values))
     _after_import(_METRICS, lambda module: _tell(module, watch))
 
 

@@ -128,4 +128,4 @@ def has_gil() -> bool:
 def value_class(store: Places) -> type[SlotValue]:
     """Return a value class for prometheus_client whose values live in ``store``."""
     parent: type[SlotValue] = SlotValue if has_gil() else LockedSlotValue
-    return type("SlotValue", (parent,), {"_store": store, "__slots__": ()})
+    return type("SlotValue", (parent,), {"_store": store, "by_promgun": True, "__slots__": ()})

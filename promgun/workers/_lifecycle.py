@@ -11,8 +11,9 @@ from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.gthread import ThreadWorker
 
 from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
-from promgun.metrics.instruments import Instruments, count_log
+from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause
+from promgun.metrics.log_counter import count_log
 from promgun.store.board import Board, Cell, ExitHint, Role
 from promgun.store.healing import load_ahead
 from promgun.store.process import STORE
@@ -107,7 +108,7 @@ class WorkerLifecycle:
         self._update_at = 0
         self._reported = 0
         self._waited = 0
-        count_log(self.instruments.counters)
+        count_log(self.instruments.counters, self.log)
         self._board: Board = STORE.board
         self._next_notify: Callable[[], None] = super().notify  # type: ignore[misc] # the next class in the MRO
         self.prepare()

@@ -147,3 +147,26 @@ def sandbox_dump(sandbox: Sandbox, *args: str) -> str:
     ran = sandbox.run("-m", "promgun", "metrics", "dump", *args)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
+
+
+def test_what_is_set_as_for_stock_prometheus_client_works_or_is_told_once(sandbox: Sandbox) -> None:
+    """The directory in ``raw_env`` gets links; a later change of it, and another value class, are a warning each."""
+    named = sandbox.directory / "named"
+    named.mkdir(mode=0o700)
+    config = f"raw_env = ['PROMETHEUS_MULTIPROC_DIR={named}']\nlogger_class = 'resetting.OwnLogger'\n"
+    with PromgunProcess(app="resetting:app", config=config, sandbox=sandbox, workers=2) as server:
+        assert load(server.address, 10, path="/change") == {200: 10}
+        server.expect("shop_orders_total", 10)
+        assert {path.name.partition("_")[0] for path in named.iterdir()} == {"counter"}
+        workers = [f"[{pid}] [WARNING]" for pid in server.workers()]
+        wait_until(lambda: "ValueClass" in server.log)
+        page = server.fresh()
+        assert server.log.count("PROMETHEUS_MULTIPROC_DIR names") == 1
+        assert server.log.count("has replaced prometheus_client.values.ValueClass") == 1
+        assert sum(server.log.count(beginning) for beginning in workers) == 2
+        assert page.value("gunicorn_log_messages_total", level="warning") == 2
+        assert load(server.address, 3, path="/fail") == {500: 3}
+        server.expect("gunicorn_log_messages_total", 3, level="error")
+        server.send_signal(signal.SIGKILL, server.workers()[0])
+        # The master's line, by the method that goes past Gunicorn's logger.
+        server.expect("gunicorn_log_messages_total", 4, level="error")

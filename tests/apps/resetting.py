@@ -1,0 +1,32 @@
+"""An application that does to prometheus_client what promgun's setting-up has done already, and logs its own way."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from gunicorn.glogging import Logger
+from prometheus_client import Counter, values
+
+ordered = Counter("shop_orders", "Orders.")
+
+
+class OwnLogger(Logger):  # type: ignore[misc] # gunicorn is untyped
+    """Writes errors to a logger of its own, warnings to Gunicorn's."""
+
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log an error."""
+        logging.getLogger("own").error(msg, *args, **kwargs)
+
+
+def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Count an order; ``/change`` sets the variable and the value class, ``/fail`` raises."""
+    ordered.inc()
+    if environ["PATH_INFO"] == "/change":
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.getcwd()
+        values.ValueClass = values.MultiProcessValue(os.getpid)  # type: ignore[no-untyped-call]
+    if environ["PATH_INFO"] == "/fail":
+        raise ValueError("an error of the application's")
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
