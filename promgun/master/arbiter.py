@@ -46,8 +46,7 @@ from promgun.store.run_reader import read_slot_board
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 #: Seconds to wait at the end for workers that were killed, and seconds between two checks.
-_KILLED_END = 1.0
-_PAUSE = 0.01
+_KILLED_END, _PAUSE = 1.0, 0.01
 
 
 class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ignore[misc] # gunicorn is untyped
@@ -154,8 +153,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
         """Stop the workers, then, last of all, the metrics process: scrapes answer while workers drain."""
-        first, self._stopping = not self._stopping, True
-        self._intent = ExitCause.SHUTDOWN
+        first, self._stopping, self._intent = not self._stopping, True, ExitCause.SHUTDOWN
         if self.reexec_pid:
             # systemd follows the new master from here on (sd_notify(3)).
             systemd.sd_notify(f"MAINPID={self.reexec_pid}", self.log)
