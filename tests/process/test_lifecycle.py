@@ -404,6 +404,14 @@ def test_unix_sockets(worker_type: str) -> None:
             assert server.metrics_address == str(metrics)
             server.expect(REQUESTS, 20)
             assert server.dump().sum(REQUESTS) == 20
+            # The peer has no address there, and Gunicorn trusts it: the client is whom the proxy names last.
+            forwarded = Request("/gate/held", headers=[("X-Forwarded-For", "203.0.113.9, 192.0.2.7")])
+            with Connection(server.address) as connection:
+                connection.socket.sendall(forwarded.encode("1.1", keepalive=False))
+                wait_until((sandbox.directory / "held.waiting").exists)
+                for pid in server.workers():
+                    server.send_signal(signal.SIGKILL, pid)
+                wait_until(lambda: "while serving: GET /gate/held from 192.0.2.7, " in server.log)
         assert not application.exists()
         assert not metrics.exists()
 
