@@ -24,9 +24,10 @@ from promgun.errors import ConfigurationError, PromgunError, UsageError
 from promgun.master.arbiter import PrometheusArbiter
 from promgun.master.config_file import execute
 from promgun.master.context import RunContext
+from promgun.master.instrumented_config import InstrumentedConfig
 from promgun.master.load_errors import ApplicationRefusedError, failure_of, refusal_of
 from promgun.master.tracebacks import is_own_exit
-from promgun.master.worker_class import InstrumentedConfig, choose_worker_class, last_line
+from promgun.master.worker_class import choose_worker_class, last_line
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
 
 

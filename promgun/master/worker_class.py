@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gunicorn import util
-from gunicorn.config import Config
 from gunicorn.workers import SUPPORTED_WORKERS
 from gunicorn.workers.base import Worker
 from gunicorn.workers.base_async import AsyncWorker
@@ -18,25 +15,6 @@ from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._mixin import PrometheusConnectionMixin, PrometheusMixin
 from promgun.workers._unmeasured import UnmeasuredMixin, serves_wsgi
 from promgun.workers._wsgi_fallback import ApplicationMixin
-
-
-class InstrumentedConfig(Config):  # type: ignore[misc] # gunicorn is untyped
-    """Gunicorn's configuration, in which the setting ``worker_class`` stays as it was asked for, so that logs and
-    ``--print-config`` show that, while ``cfg.worker_class`` is the instrumented class.
-    """
-
-    #: The instrumented class or its dotted path, once it has been chosen.
-    instrumented: str | type | None = None
-
-    @property
-    def worker_class(self) -> Any:
-        """Return the class that the master instantiates, set up as ``Config.worker_class`` does it."""
-        if self.instrumented is None:
-            return super().worker_class
-        loaded = util.load_class(self.instrumented)
-        if hasattr(loaded, "setup"):
-            loaded.setup()
-        return loaded
 
 
 def choose_worker_class(wanted: str | type, threads: int) -> tuple[str | type, str]:

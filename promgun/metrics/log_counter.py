@@ -9,8 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from gunicorn.glogging import Logger
-
 from promgun.metrics.counters import Counters
 from promgun.metrics.families.master import LOG_MESSAGES
 from promgun.metrics.label_values import LogLevel
@@ -85,7 +83,7 @@ def count_log(counters: Counters, log: Any = None) -> None:
     for name, level in _METHODS.items():
         method = getattr(log, name, None)
         original = getattr(method, "counts", method)
-        is_gunicorns = getattr(original, "__func__", None) is getattr(Logger, name)
+        is_gunicorns = getattr(original, "__module__", "") == "gunicorn.glogging"
         # Gunicorn's logger has a class of its own, so its attributes can be set; another kind of object may refuse it.
         if original is not None and not (is_gunicorns and has_own):
             with suppress(AttributeError, TypeError):

@@ -19,7 +19,7 @@ def cache_settings(cfg: Any) -> None:
     kind = type(cfg)
     if issubclass(kind, _CachedConfig):
         return
-    vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
+    vars(cfg).update({name: cfg.settings[name].get() for name in cfg.settings})
     cfg.__class__ = type(kind.__name__, (_CachedConfig, kind), {"__module__": kind.__module__})
 
 

@@ -157,7 +157,7 @@ def test_what_is_set_as_for_stock_prometheus_client_works_or_is_told_once(sandbo
     with PromgunProcess(app="resetting:app", config=config, sandbox=sandbox, workers=2) as server:
         assert load(server.address, 10, path="/change") == {200: 10}
         server.expect("shop_orders_total", 10)
-        assert {path.name.partition("_")[0] for path in named.iterdir()} == {"counter"}
+        assert {path.name.partition("_")[0] for path in named.glob("*.db")} == {"counter"}
         workers = [f"[{pid}] [WARNING]" for pid in server.workers()]
         wait_until(lambda: "ValueClass" in server.log)
         page = server.fresh()

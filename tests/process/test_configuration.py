@@ -184,6 +184,7 @@ def test_worker_classes_of_every_spelling_are_measured(worker_class: str, worker
         assert f"Using worker: {worker_class}\n" in server.log
         assert f"  worker_class: {worker_class}\n" in server.log, "the list of settings"
         assert "promgun.workers" not in server.log
+        assert re.findall(r"^  (metrics_\w+):", server.log, re.MULTILINE) == ["metrics_bind"], "only what was changed"
 
 
 def test_sync_with_threads_becomes_gthread() -> None:
