@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from promgun.endpoint.filter_queue import FilterQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,8 @@ class SharedCollections(Generic[Collected, Page]):
     one collection. A round that took ``d`` seconds, rendering included, is followed by a pause of ``d``, at most
     ``limits.pause_seconds``: so, except in very long rounds, clients cannot use more than half of one CPU's time. Each
     form of the page is rendered once a round; of the forms that keep only some names, a round takes ``limits.filters``
-    different ones. When all of these places are taken, a client's address takes a place from an address that has more
-    of them, so that nobody can have them all; ``refused`` is called for each form that got none.
+    different ones besides those that are ``always`` rendered, and the rest waits (:class:`FilterQueue`). ``refused`` is
+    called for each that is given up.
 
     ``failed`` is the page of those whose collection or rendering raised, was refused, or hangs. Those that
     share a ``thread`` never collect at the same time.
@@ -43,6 +44,7 @@ class SharedCollections(Generic[Collected, Page]):
         limits: Limits,
         *,
         thread: ThreadPoolExecutor | None = None,
+        always: Callable[[Form], bool] = lambda _: False,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._collect = collect
@@ -52,27 +54,30 @@ class SharedCollections(Generic[Collected, Page]):
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self.thread = thread or ThreadPoolExecutor(1, thread_name_prefix="promgun-collect")
+        self._always = always
         self._refused = refused
         self._next: dict[Form, asyncio.Future[Page]] = {}
-        # Who asked first for each of the forms that take a place.
-        self._places: dict[Form, str] = {}
+        self._filtered: FilterQueue[Page] = FilterQueue(limits, self._loop.time, self._refuse)
         self._runner: asyncio.Task[None] | None = None
         self._began: float | None = None
         self._not_before = 0.0
 
     def page(self, form: Form, address: str = "") -> asyncio.Future[Page]:
-        """Return the page of the next round; others may wait for it too, so it must not be cancelled.
+        """Return the page of the next round, or of a later one; others may wait for it too, so do not cancel it.
 
         ``address`` is who asks.
         """
-        future = self._next.get(form)
+        waits = bool(form.names) and not self._always(form)
+        future = self._filtered.get(form) if waits else self._next.get(form)
         if future is None:
             future = self._loop.create_future()
-            if self._hangs() or not self._has_place(form, address):
+            if self._hangs():
                 future.set_result(self._failed)
+            elif waits:
+                self._filtered.add(form, address, future)
             else:
                 self._next[form] = future
-        if self._runner is None and self._next:
+        if self._runner is None and (self._next or self._filtered):
             self._runner = self._loop.create_task(self._run())
         return future
 
@@ -85,33 +90,14 @@ class SharedCollections(Generic[Collected, Page]):
     def _hangs(self) -> bool:
         return self._began is not None and self._loop.time() - self._began > self._limits.collect_seconds
 
-    def _has_place(self, form: Form, address: str) -> bool:
-        """Whether a form can be rendered in the next round; it takes a place if it is a filtered one."""
-        if not form.names:
-            return True
-        if len(self._places) >= self._limits.filters and not self._make_place(address):
-            self._refused()
-            return False
-        self._places[form] = address
-        return True
-
-    def _make_place(self, address: str) -> bool:
-        """Take the youngest place of the address that has most, if it has more than ``address`` would."""
-        taken = Counter(self._places.values())
-        greediest, most = taken.most_common(1)[0]
-        if taken[address] + 1 >= most:
-            return False
-        youngest = next(form for form in reversed(self._places) if self._places[form] == greediest)
-        del self._places[youngest]
-        self._next.pop(youngest).set_result(self._failed)
+    def _refuse(self, page: asyncio.Future[Page]) -> None:
+        page.set_result(self._failed)
         self._refused()
-        return True
 
     async def _run(self) -> None:
-        while self._next:
+        while self._next or self._filtered:
             await asyncio.sleep(self._not_before - self._loop.time())
-            pages, self._next = self._next, {}
-            self._places.clear()
+            pages, self._next = {**self._next, **self._filtered.take()}, {}
             began = self._began = self._loop.time()
             await self._round(pages)
             self._began = None

@@ -31,8 +31,8 @@ class Limits:
     ``linger_seconds`` from our end of a connection to the client's (at most ``linger_bytes`` are thrown away
     meanwhile), ``collect_seconds`` from a request for metrics to its page, ``pause_seconds`` between two
     collections at most, and ``stop_seconds`` from the request to stop to the end. A request may ask for ``names``
-    names, and a collection serves ``filters`` different sets of them; when all are taken, an address that has fewer of
-    them than another takes one from that.
+    names, and a collection serves ``filters`` different sets of them, by address in turn; ``waiting_filters`` may wait
+    for that, and beyond them the address with most waiting loses one.
 
     What a client does not read stays in the kernel's memory: at most ``unsent_connection_bytes`` for one connection,
     whose next answer waits until the last has left, and ``unsent_bytes`` for all. Where that is reached, the connection
@@ -52,6 +52,7 @@ class Limits:
     stop_seconds: float = 1.0
     names: int = 64
     filters: int = 16
+    waiting_filters: int = 256
     unsent_connection_bytes: int = 256 * 1024
     unsent_bytes: int = 64 * 1024 * 1024
 

@@ -12,6 +12,7 @@ from promgun.endpoint.coalescing import SharedCollections
 from promgun.endpoint.negotiation import Form, choose_form
 from promgun.endpoint.rendering import Renderer
 from promgun.metrics.label_values import EndpointRefusal
+from promgun.status.from_page import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -173,7 +174,14 @@ def build_site(
         return answers.metrics(renderer.render(families, form), form)
 
     rounds = SharedCollections(
-        collect, page, answers.UNAVAILABLE, faults, limits, refused=lambda: counts.refuse(EndpointRefusal.FILTERS)
+        collect,
+        page,
+        answers.UNAVAILABLE,
+        faults,
+        limits,
+        # what ``metrics top --url`` asks for
+        always=lambda form: form.names == FAMILIES,
+        refused=lambda: counts.refuse(EndpointRefusal.FILTERS),
     )
     statuses = SharedCollections(status, _status, answers.UNAVAILABLE, faults, limits, thread=rounds.thread)
     return Site(rounds, statuses, healthy, ready, access, faults, limits), (rounds, statuses)

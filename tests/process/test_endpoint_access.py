@@ -272,7 +272,7 @@ def test_places_of_filters_are_shared_by_address() -> None:
         assert released.wait(20)
         return families()  # type: ignore[return-value]
 
-    with Endpoint(collect, limits=Limits(filters=4)) as server, ExitStack() as clients:  # type: ignore[arg-type]
+    with Endpoint(collect, limits=Limits(filters=4, waiting_filters=4)) as server, ExitStack() as clients:  # type: ignore[arg-type]
         first = clients.enter_context(Connection(server.address))
         first.socket.sendall(Request("/metrics").encode("1.1", keepalive=False))
         assert collecting.wait(10)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from promgun.endpoint.limits import Limits
+from promgun.status.source import with_names
 from tests.support.endpoint_server import PATIENT, PROMPT, Endpoint, converse, families, huge_families, read_all
 from tests.support.http_client import Connection, Request, send
 from tests.support.sandbox import wait_until
@@ -243,17 +244,45 @@ def test_different_name_filters_are_limited_and_hold_nobody_up() -> None:
         time.sleep(0.2)
         return families()
 
-    with Endpoint(collect) as server, ExitStack() as clients:
+    with Endpoint(collect, limits=Limits(waiting_filters=20)) as server, ExitStack() as clients:
         crowd = [clients.enter_context(Connection(server.address)) for _ in range(60)]
         for number, client in enumerate(crowd):
             request = Request(f"/metrics?name[]=pears&name[]=n{number}")
             client.socket.sendall(request.encode("1.1", keepalive=False))
         prompt_scrape(server.address, "127.0.0.1")
+        # What ``metrics top`` asks for is served with the next page, whoever else asks for what.
+        assert send(server.address, path=with_names("http://any/metrics").removeprefix("http://any")).status == 200
         answers = [client.read_response() for client in crowd]
     refused = [answer for answer in answers if answer.status == 503]
     assert 0 < len(refused) < 60
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}
     assert {answer.status for answer in answers} == {200, 503}
+
+
+def test_a_filter_waits_for_its_turn_among_many_of_one_address() -> None:
+    """Without that, whoever asks again and again for other names takes all places of a shared address."""
+    collecting, released = threading.Event(), threading.Event()
+
+    def collect() -> list[Metric]:
+        collecting.set()
+        assert released.wait(20)
+        return families()
+
+    with Endpoint(collect, limits=Limits(filters=4)) as server, ExitStack() as clients:
+
+        def ask(query: str) -> Connection:
+            client = clients.enter_context(Connection(server.address))
+            client.socket.sendall(Request(f"/metrics{query}").encode("1.1", keepalive=False))
+            return client
+
+        first = ask("")
+        assert collecting.wait(10)
+        crowd = [ask(f"?name[]=n{number}") for number in range(40)]
+        modest = ask("?name[]=pears")
+        released.set()
+        answers = [client.read_response() for client in (first, *crowd, modest)]
+    assert {answer.status for answer in answers} == {200}
+    assert "pears 4.0" in answers[-1].text
 
 
 def test_client_that_leaves_while_its_page_is_made_is_no_fault() -> None:
