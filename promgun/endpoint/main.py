@@ -29,7 +29,7 @@ from promgun.endpoint.process import (
     STOP_SIGNAL,
     EndpointConfig,
 )
-from promgun.endpoint.push import Lines, push
+from promgun.endpoint.push import Lines, load_ahead, push
 from promgun.endpoint.security import load_security
 from promgun.endpoint.server import MetricsEndpoint
 from promgun.errors import PromgunError
@@ -157,9 +157,12 @@ def push_page(argument: str) -> NoReturn:
     """Push the final page to the gateway that standard input names; write what to log as one JSON list."""
     config = EndpointConfig.from_json(argument)
     asked = json.loads(sys.stdin.buffer.read())
+    # Before the change of user: the new one may not be allowed to read the interpreter's files.
+    make_source = _load(config.collector)
+    load_ahead()
     _become(config)
     lines = Lines()
-    families = [*_load(config.collector)(Path(config.store)).collect()]
+    families = [*make_source(Path(config.store)).collect()]
     own = CollectorProcess(config.app_collectors, PACKAGE_FOLDER)
     families += without_shown(families, own.families(), lambda _name: None)
     own.close()

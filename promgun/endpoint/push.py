@@ -6,11 +6,11 @@ It runs in a process of its own, as the workers' user (:func:`promgun.endpoint.p
 
 from __future__ import annotations
 
+import codecs
 import logging
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from http.client import HTTPException
 from threading import Thread
 from typing import Any
 from urllib.error import HTTPError
@@ -74,6 +74,11 @@ def push(gateway: Gateway, job: str, families: Iterable[Metric], log: Any, *, de
     return True
 
 
+def load_ahead() -> None:
+    """Load what is loaded only when a connection is made: the codec for names of hosts."""
+    codecs.lookup("idna")
+
+
 def _send(gateway: Gateway, job: str, instance: str, page: Any, timeout: float, failures: list[str]) -> None:
     """Push, and put what went wrong in place of ``failures``."""
 
@@ -86,7 +91,7 @@ def _send(gateway: Gateway, job: str, instance: str, page: Any, timeout: float, 
     except HTTPError as error:
         # It says in the body why it refused a page.
         failures[:] = [_line(f"{error.code} {error.reason} {error.read(_REASON).decode(errors='replace')}")]
-    except (OSError, HTTPException, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - nobody else would tell of an error in this thread
         failures[:] = [_line(str(error)) or type(error).__name__]
     else:
         failures.clear()

@@ -192,6 +192,16 @@ def has_workers(fd: int, passed_over: Collection[int] = ()) -> bool:
         os.close(slots_fd)
 
 
+def changed_option(fd: int, owner: Owner) -> str:
+    """Return the option that names other workers than those of an open run's directory, empty if none does."""
+    if owner.uid is not None and os.stat(SLOTS, dir_fd=fd, follow_symlinks=False).st_uid != owner.uid:
+        return "--user"
+    # only this group may read what masters write
+    if owner.gid is not None and os.stat(MASTER, dir_fd=fd, follow_symlinks=False).st_gid != owner.gid:
+        return "--group"
+    return ""
+
+
 def fill(fd: int, owner: Owner, second_client: Path | None) -> None:
     """Set up an open, empty directory as a run's; raises ``OSError``."""
     os.fchmod(fd, 0o711)

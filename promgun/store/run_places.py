@@ -20,6 +20,7 @@ from promgun.store.run_directory import (
     SLOTS,
     DirectoryIdentity,
     RunDirectory,
+    changed_option,
     fill,
     has_workers,
 )
@@ -243,11 +244,12 @@ def attach(
     except OSError as error:
         os.close(fd)
         raise StoreError(f"The store {path} of the old master is being removed", _RESTART) from error
-    if owner.uid is not None and os.stat(SLOTS, dir_fd=fd, follow_symlinks=False).st_uid != owner.uid:
+    changed = changed_option(fd, owner)
+    if changed:
         os.close(fd)
         raise StoreError(
-            f"The store {path} of the old master belongs to the workers of another user",
-            "An upgrade by SIGUSR2 cannot change --user: restart the server, or take the change back",
+            f"The store {path} of the old master belongs to workers with another {changed}",
+            f"An upgrade by SIGUSR2 cannot change {changed}: restart the server, or take the change back",
         )
     return RunDirectory(path, fd, owner, private=private, second_client=second_client)
 

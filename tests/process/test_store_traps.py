@@ -10,8 +10,10 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.process.test_endpoint_push import answer, gateway
 from tests.support.harness import GUNICORN, PromgunProcess, Sandbox, is_alive, wait_until
 from tests.support.http_client import load, send
 from tests.support.page import Page
@@ -111,32 +113,43 @@ if LOG:
 
 
 def test_root_opens_nothing_of_the_workers(sandbox: Sandbox) -> None:
-    """But lock files, through no link, and a slot's board for reading."""
+    """But lock files, through no link, and a slot's board for reading; not even when the page is pushed at the end."""
     sandbox.write("sitecustomize.py", AUDIT)
     log = sandbox.directory / "audit.log"
-    with RootServer(
-        "--max-requests", "15", app="counting:app", sandbox=sandbox, env={"AUDIT_LOG": str(log)}, workers=2
-    ) as server:
-        sent = server.serve(40, "/book")
-        server.expect(REQUESTS, sent)
-        os.kill(server.workers()[0], signal.SIGKILL)
-        wait_until(lambda: server.scrape().sum("gunicorn_worker_exits_total", cause="killed") == 1)
-        wait_until(lambda: len(server.obedient()) == 2)
-        before = server.workers()
-        server.send_signal(signal.SIGHUP)
-        wait_until(lambda: not any(map(is_alive, before)))
-        wait_until(lambda: len(server.obedient()) == 2)
-        old = server.process.pid
-        server.send_signal(signal.SIGUSR2)
-        wait_until(lambda: len(server.listening()) == 2 and len(server.obedient()) == 2)
-        os.kill(old, signal.SIGQUIT)
-        wait_until(lambda: not is_alive(old))
-        sent += server.serve(10, "/book")
-        server.expect(REQUESTS, sent)
+    with gateway(answer(200)) as gate:
+        args = ("--max-requests", "15", "--push-gateway", f"http://{gate.url}")
+        with RootServer(*args, app="counting:app", sandbox=sandbox, env={"AUDIT_LOG": str(log)}, workers=2) as server:
+            sent = serve_and_upgrade(server)
+            assert server.run_directory.stat().st_uid == 0
+        assert len(gate.seen) == 1, server.log
+        ((_, _, pushed),) = gate.seen
+    page = Page(pushed)
+    assert (page.sum(REQUESTS), page.sum("shop_orders_total")) == (sent, sent)
     lines = log.read_text().splitlines()
     assert [line for line in lines if line.startswith("VIOLATION")] == []
     seen = {re.sub(r"\d+", "N", line.split()[3]) for line in lines}
     assert {"N.lock", "N", "slots"} <= seen, "the hook sees what is allowed"
+
+
+def serve_and_upgrade(server: RootServer) -> int:
+    """Have workers recycled, killed and reloaded, and a new master; return how many requests were answered."""
+    sent = server.serve(40, "/book")
+    server.expect(REQUESTS, sent)
+    os.kill(server.workers()[0], signal.SIGKILL)
+    wait_until(lambda: server.scrape().sum("gunicorn_worker_exits_total", cause="killed") == 1)
+    wait_until(lambda: len(server.obedient()) == 2)
+    before = server.workers()
+    server.send_signal(signal.SIGHUP)
+    wait_until(lambda: not any(map(is_alive, before)))
+    wait_until(lambda: len(server.obedient()) == 2)
+    old = server.process.pid
+    server.send_signal(signal.SIGUSR2)
+    wait_until(lambda: len(server.listening()) == 2 and len(server.obedient()) == 2)
+    os.kill(old, signal.SIGQUIT)
+    wait_until(lambda: not is_alive(old))
+    sent += server.serve(10, "/book")
+    server.expect(REQUESTS, sent)
+    return sent
 
 
 # ---- what a fork inherits
@@ -259,6 +272,11 @@ def test_a_reload_cannot_change_whose_the_store_is(sandbox: Sandbox, changed: st
         server.send_signal(signal.SIGHUP)
         wait_until(lambda: server.scrape().sum("gunicorn_reloads_total", result="failed") == 1)
         assert f"{option} needs a restart" in server.log
+        if option == "--group":
+            # Nor can an upgrade, whose new master ends at once (tests of attach have both options).
+            server.send_signal(signal.SIGUSR2)
+            wait_until(lambda: "An upgrade by SIGUSR2 cannot change --group" in server.log)
+            wait_until(lambda: len(psutil.Process(server.process.pid).children()) == len(workers) + 1)
         assert server.workers() == workers
         sandbox.write("gunicorn.conf.py", config + "threads = 1\n")
         server.send_signal(signal.SIGHUP)

@@ -95,11 +95,13 @@ def test_leaving_frees_every_descriptor(tmp_path: Path) -> None:
 
 @needs_root
 def test_a_store_of_other_workers_cannot_be_attached(tmp_path: Path) -> None:
-    """SIGUSR2 with another ``user`` in the configuration: the new workers could write in none of its slots."""
-    first = create_private(Owner(NOBODY), [tmp_path])
+    """By SIGUSR2: other users could write in none of its slots, another group could not read what masters write."""
+    first = create_private(Owner(NOBODY, NOBODY), [tmp_path])
     before = descriptors()
-    with pytest.raises(StoreError, match="the workers of another user"):
-        attach(first.path, Owner(NOBODY - 1), first.identity, private=True)
+    for other, option in ((Owner(NOBODY - 1, NOBODY), "--user"), (Owner(NOBODY, NOBODY - 1), "--group")):
+        with pytest.raises(StoreError, match=f"workers with another {option}") as refused:
+            attach(first.path, other, first.identity, private=True)
+        assert f"cannot change {option}" in str(refused.value.hint)
     assert descriptors() == before
-    attach(first.path, Owner(NOBODY), first.identity, private=True).close()
+    attach(first.path, Owner(NOBODY, NOBODY), first.identity, private=True).close()
     first.close()
