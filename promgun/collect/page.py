@@ -11,6 +11,7 @@ from prometheus_client.samples import Sample
 
 from promgun.collect.families import build_family
 from promgun.collect.live_families import computed_rows, zero_sets
+from promgun.collect.page_names import PageNames, count_refused
 from promgun.collect.reading import InstanceReader, Reading
 from promgun.collect.slot_owners import living_owners
 from promgun.metrics.catalog import CATALOG
@@ -20,12 +21,7 @@ from promgun.store.reader import families_of
 from promgun.store.run_places import run_in
 from promgun.store.series import Series
 
-#: Families of the application that have one of our names are not shown.
-_OWN = frozenset(
-    f"{spec.family}{end}"
-    for spec in CATALOG
-    for end in ("", "_total", "_bucket", "_count", "_sum", "_created", "_info")
-)
+_MOST_UNSHOWN = 1000
 
 
 class Collector:
@@ -73,24 +69,31 @@ class Collector:
             if self._log is not None:
                 self._log(f"A file of the metrics store is damaged, and read up to the damage: {complaint}")
         own = families_of(reading.values.own)
-        stored = {name: series for name, series in families_of(reading.values.series).items() if name not in _OWN}
+        stored = families_of(reading.values.series)
         rows = computed_rows(reading)
         families = [_own_family(spec, rows.get(spec, {}), own.get(spec.family, [])) for spec in CATALOG]
         scrape = next(family for family in families if family.name == SCRAPE_DURATION_SECONDS.family)
+        names = PageNames()
         for name in sorted(stored):
-            families.extend(self._foreign_family(name, stored[name]))
+            families.extend(self._foreign_family(name, stored[name], names))
+        count_refused(families, len(self._unshown))
         scrape.samples = [Sample(scrape.name, {}, time.perf_counter() - begin)]
         return [family for family in families if family.samples]
 
-    def _foreign_family(self, name: str, series: list[Series]) -> list[Metric]:
-        """Return the application's family, or nothing when no metric can have its name."""
+    def _foreign_family(self, name: str, series: list[Series], names: PageNames) -> list[Metric]:
+        """Return the application's family, or nothing when no metric can have its name or when others have it."""
         try:
-            return [build_family(name, series)]
+            family = build_family(name, series)
+            if names.take(name, family.type):
+                return [family]
+            reason = "the page has a family of that name, or with samples of that name"
         except ValueError as error:
-            if self._log is not None and name not in self._unshown:
-                self._unshown.add(name)
-                self._log(f"The family {name!r} cannot be shown: {error}")
-            return []
+            reason = str(error)
+        if name not in self._unshown and len(self._unshown) < _MOST_UNSHOWN:
+            self._unshown.add(name)
+            if self._log is not None:
+                self._log(f"The family {name!r} cannot be shown: {reason}")
+        return []
 
 
 def _own_family(spec: MetricSpec, rows: Mapping[tuple[str, ...], float], stored: list[Series]) -> Metric:

@@ -23,9 +23,17 @@ def run(names: Iterable[str], parent: int) -> None:
     dies_with_parent()
     if os.getppid() != parent:
         return
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # What the application prints is not an answer.
-    os.dup2(2, 1)
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        # What the application prints is not an answer.
+        os.dup2(2, 1)
+        collectors, errors = _make(names)
+        _answer(answers, [], errors)
+        for _ in sys.stdin:
+            families, errors = _collect(collectors)
+            _answer(answers, families, errors)
+
+
+def _make(names: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
     collectors: dict[str, Any] = {}
     errors: list[str] = []
     for name in names:
@@ -37,10 +45,7 @@ def run(names: Iterable[str], parent: int) -> None:
             collectors[name] = made()
         except Exception as error:  # noqa: BLE001, PERF203 - the application's own code; the others are still made
             errors.append(f"{name} cannot be made: {type(error).__name__}: {error}")
-    _answer(answers, [], errors)
-    for _ in sys.stdin:
-        families, errors = _collect(collectors)
-        _answer(answers, families, errors)
+    return collectors, errors
 
 
 def _collect(collectors: dict[str, Any]) -> tuple[list[Any], list[str]]:

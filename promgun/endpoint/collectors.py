@@ -11,22 +11,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from prometheus_client.core import Metric
-from prometheus_client.samples import Sample
 
 from promgun.config.collectors import AppCollectors
-from promgun.metrics.catalog import CATALOG
-from promgun.store.definitions import is_label
+from promgun.endpoint.collected_families import checked_families
 
 logger = logging.getLogger("promgun.endpoint")
 
 SECONDS = 5.0
 #: The application that a collector belongs to may be large.
 _LOAD_SECONDS = 30.0
+_END_SECONDS = 0.5
 _MOST_BYTES = 1 << 24
+_MOST_REFUSED = 1000
 #: Seconds until the next try, by how many have failed in a row, so that pages do not wait for long again and again.
 _PAUSES = (0.0, 0.0, 5.0, 15.0, 60.0)
 
@@ -64,6 +63,7 @@ class CollectorProcess:
         self._failed = 0
         self._not_before = 0.0
         self._said: set[str] = set()
+        self._refused: set[str] = set()
 
     def families(self) -> list[Metric]:
         """Return what the collectors tell now, after at most the deadline."""
@@ -72,13 +72,20 @@ class CollectorProcess:
         deadline = self._clock() + self._seconds
         try:
             return self._ask(deadline)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             self._fail(f"did not answer: {error}")
             return []
 
-    def refuse(self, family: str) -> None:
-        """Say that a family cannot be shown."""
-        self._complain([f"the family {family!r} is not shown: the page has one of that name"])
+    @property
+    def refused(self) -> int:
+        """How many families could not be shown so far, each counted once."""
+        return len(self._refused)
+
+    def refuse(self, family: str, reason: str) -> None:
+        """Note a family that cannot be shown; it is logged and counted once."""
+        if family not in self._refused and len(self._refused) < _MOST_REFUSED:
+            self._refused.add(family)
+            logger.warning("The application's collectors: the family %r is not shown: %s", family, reason)
 
     def close(self) -> None:
         """End the process."""
@@ -113,7 +120,7 @@ class CollectorProcess:
         answer = json.loads(line)
         self._complain(answer["errors"])
         self._failed = 0
-        return [_family(*parts) for parts in answer["families"]]
+        return checked_families(answer["families"], self.refuse)
 
     def _start(self) -> None:
         self._buffer.clear()
@@ -150,6 +157,8 @@ class CollectorProcess:
             data = os.read(fd, 1 << 16)
             if not data:
                 # It may live on without its end of the pipe.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_END_SECONDS)
                 _kill(process)
                 raise OSError(f"their process ended with status {process.wait()}")
             self._buffer += data
@@ -178,27 +187,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
-
-
-def without_shown(shown: Sequence[Metric], families: Sequence[Metric], complain: Callable[[str], None]) -> list[Metric]:
-    """Return those of ``families`` whose name the page does not have yet, and that none of ours has."""
-    taken = {family.name for family in shown} | {spec.family for spec in CATALOG}
-    kept: list[Metric] = []
-    for family in families:
-        if family.name in taken:
-            complain(family.name)
-            continue
-        taken.add(family.name)
-        kept.append(family)
-    return kept
-
-
-def _family(name: str, kind: str, documentation: str, unit: str, samples: list[Any]) -> Metric:
-    family = Metric(name, documentation, kind, unit)
-    family.samples = [
-        Sample(sample, labels, float(value))
-        for sample, labels, value in samples
-        # A reader that cannot parse a line refuses the whole page.
-        if sample.startswith(name) and all(map(is_label, labels))
-    ]
-    return family

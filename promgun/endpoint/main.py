@@ -14,9 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from promgun.collect.page_names import count_refused
 from promgun.config.push_gateway import Gateway
 from promgun.config.web_options import WebOptions
-from promgun.endpoint.collectors import CollectorProcess, without_shown
+from promgun.endpoint.collected_families import without_shown
+from promgun.endpoint.collectors import CollectorProcess
 from promgun.endpoint.counts import EndpointCounts
 from promgun.endpoint.html import StatusFeed
 from promgun.endpoint.limits import Limits, raise_open_files
@@ -164,7 +166,8 @@ def push_page(argument: str) -> NoReturn:
     lines = Lines()
     families = [*make_source(Path(config.store)).collect()]
     own = CollectorProcess(config.app_collectors, PACKAGE_FOLDER)
-    families += without_shown(families, own.families(), lambda _name: None)
+    families += without_shown(families, own.families(), own.refuse)
+    count_refused(families, own.refused)
     own.close()
     push(Gateway(asked["url"], asked["username"], asked["password"]), asked["job"], families, lines)
     os.write(1, json.dumps(lines.written).encode())
@@ -209,6 +212,7 @@ async def _serve(
         families = source.collect()
         if own is not None:
             families = [*families, *without_shown(families, own.families(), own.refuse)]
+            count_refused(families, own.refused)
         return counts.join(families)
 
     endpoint = MetricsEndpoint(collect, source.master_alive, source.worker_booted, status.text, web=web, counts=counts)

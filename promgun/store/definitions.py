@@ -68,17 +68,22 @@ def parse_definition(text: str) -> Definition | None:
     """Return the definition in a row's text; ``None`` when the text is not a valid definition."""
     try:
         kind, family, documentation, labels, detail = json.loads(text)
-        head = _text(kind), _text(family), _text(documentation)
-        if not _NAME.fullmatch(family):
+        head = checked_text(kind), checked_text(family), checked_text(documentation)
+        if not is_metric(family):
             return None
         if kind == INFO:
             return Definition(*head, tuple(sorted(labels)), _pairs(labels), told=_pairs(detail))
         if kind == ENUM:
-            return Definition(*head, tuple(sorted(labels)), _pairs(labels), states=tuple(map(_text, detail)))
-        names = None if labels is None else tuple(sorted(map(_text, labels)))
+            return Definition(*head, tuple(sorted(labels)), _pairs(labels), states=tuple(map(checked_text, detail)))
+        names = None if labels is None else tuple(sorted(map(checked_text, labels)))
         return Definition(*head, names, bounds=tuple(sorted(map(float, detail))))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def is_metric(name: str) -> bool:
+    """Whether every reader accepts a metric of this name."""
+    return bool(_NAME.fullmatch(name))
 
 
 def is_label(name: str) -> bool:
@@ -86,7 +91,8 @@ def is_label(name: str) -> bool:
     return bool(_LABEL.fullmatch(name)) and not name.startswith("__")
 
 
-def _text(value: Any) -> str:
+def checked_text(value: Any) -> str:
+    """Return a text without halves of surrogate pairs, which no page can contain; raises ``TypeError`` for others."""
     if not isinstance(value, str):
         raise TypeError(value)
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
@@ -95,4 +101,4 @@ def _text(value: Any) -> str:
 def _pairs(value: Mapping[str, str]) -> Pairs:
     if not all(is_label(name) for name in value):
         raise ValueError(value)
-    return tuple((_text(name), _text(told)) for name, told in value.items())
+    return tuple((checked_text(name), checked_text(told)) for name, told in value.items())

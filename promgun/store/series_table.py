@@ -13,9 +13,9 @@ MOST_SERIES = 50_000
 TOO_MANY = f"more than the {MOST_SERIES:,} series of one page"
 #: The suffixes of sample names, by kind.
 _SUFFIXES = {
-    "counter": frozenset({"_total", "_created", ""}),
+    "counter": frozenset({"_total", "_created"}),
     "histogram": frozenset({"_bucket", "_sum", "_count", "_created"}),
-    "summary": frozenset({"_sum", "_count", "_created", ""}),
+    "summary": frozenset({"_sum", "_count", "_created"}),
     "gauge": frozenset({""}),
 }
 

@@ -19,12 +19,13 @@ class Stock:
     """Tells what is in stock, and prints, as applications do."""
 
     def collect(self) -> Iterator[Metric]:
-        """Give two families, one under a name of ours."""
+        """Give two families, one under a name of ours, and one whose sample has the name of another's."""
         print("counting the stock")
         stock = GaugeMetricFamily("shop_stock", "In stock.", labels=["kind"])
         stock.add_metric(['a "book"\n'], 5)
         yield stock
         yield CounterMetricFamily("shop_collector_pid", "Whose.", value=os.getpid())
+        yield GaugeMetricFamily("shop_collector_pid_total", "The name of that counter's sample.", value=1)
         yield GaugeMetricFamily("gunicorn_up", "Not ours.", value=7)
 
 
