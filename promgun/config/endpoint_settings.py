@@ -70,7 +70,7 @@ class MetricsServer(config.Setting):  # type: ignore[misc] # gunicorn is untyped
 
 
 class MetricsWebConfig(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """The file that protects the endpoint."""
+    """The web configuration file, which protects the endpoint."""
 
     name = "metrics_web_config"
     section = SECTION
@@ -103,7 +103,7 @@ class MetricsCertfile(config.Setting):  # type: ignore[misc] # gunicorn is untyp
 
 
 class MetricsKeyfile(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Its key."""
+    """The key of the endpoint's certificate."""
 
     name = "metrics_keyfile"
     section = SECTION
@@ -117,7 +117,7 @@ class MetricsKeyfile(config.Setting):  # type: ignore[misc] # gunicorn is untype
 
 
 class MetricsBearerTokenFile(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Who may ask."""
+    """The tokens with which the endpoint answers."""
 
     name = "metrics_bearer_token_file"
     section = SECTION
@@ -133,7 +133,7 @@ class MetricsBearerTokenFile(config.Setting):  # type: ignore[misc] # gunicorn i
 
 
 class MetricsAllowedHost(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Names of the endpoint."""
+    """Host names that requests to loopback addresses may have."""
 
     name = "metrics_allowed_host"
     section = SECTION
@@ -151,7 +151,7 @@ class MetricsAllowedHost(config.Setting):  # type: ignore[misc] # gunicorn is un
 
 
 class MetricsShowPaths(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Whether the status page tells paths."""
+    """Whether the status page shows the paths of running requests."""
 
     name = "metrics_show_paths"
     section = SECTION

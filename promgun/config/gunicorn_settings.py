@@ -43,7 +43,7 @@ def validate_positive(value: Any) -> int:
 
 
 class MetricsDir(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Where the store lies."""
+    """The directory of the store."""
 
     name = "metrics_dir"
     section = SECTION
@@ -95,7 +95,7 @@ def validate_ratio(value: Any) -> float:
 
 
 class StackDumpAt(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """When a silent worker is asked for its stacks."""
+    """When a worker without a heartbeat is asked to write its stacks to the log."""
 
     name = "stack_dump_at"
     section = SECTION
@@ -110,7 +110,7 @@ class StackDumpAt(config.Setting):  # type: ignore[misc] # gunicorn is untyped
 
 
 class CgroupDir(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Where OOM kills are counted."""
+    """The control group whose OOM kills are counted."""
 
     name = "cgroup_dir"
     section = SECTION
@@ -144,7 +144,7 @@ class ConfigCache(config.Setting):  # type: ignore[misc] # gunicorn is untyped
 
 
 class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """The cap on label sets."""
+    """The most label sets of a family."""
 
     name = "metrics_max_label_sets"
     section = SECTION
@@ -159,7 +159,7 @@ class MetricsMaxLabelSets(config.Setting):  # type: ignore[misc] # gunicorn is u
 
 
 class PushGateway(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Where the final page goes."""
+    """The Pushgateway that gets the final page."""
 
     name = "push_gateway"
     section = SECTION
@@ -177,7 +177,7 @@ class PushGateway(config.Setting):  # type: ignore[misc] # gunicorn is untyped
 
 
 class PushGatewayPasswordFile(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Where the password lies."""
+    """The file with the password of the Pushgateway's user."""
 
     name = "push_gateway_password_file"
     section = SECTION
@@ -191,7 +191,7 @@ class PushGatewayPasswordFile(config.Setting):  # type: ignore[misc] # gunicorn 
 
 
 class PushGatewayJob(config.Setting):  # type: ignore[misc] # gunicorn is untyped
-    """Under which name it goes there."""
+    """The job of the page on the Pushgateway."""
 
     name = "push_gateway_job"
     section = SECTION
