@@ -131,34 +131,35 @@ class SlotCounters:
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
-        self._booked: dict[int, dict[str, int]] = {}
-        self._unbooked: dict[int, dict[str, int]] = {}
+        self._recorded: dict[int, dict[str, int]] = {}
+        self._unrecorded: dict[int, dict[str, int]] = {}
         self._last: dict[int, dict[str, int]] = {}
 
-    def update(self, slot: int, pid: int, figures: Figures | None, booked_by_master: dict[str, int]) -> dict[str, int]:
-        """Return the totals of a slot; ``booked_by_master`` is what the master added up when it reaped earlier owners.
+    def update(self, slot: int, pid: int, figures: Figures | None, by_master: dict[str, int]) -> dict[str, int]:
+        """Return the totals of a slot; ``by_master`` is what the master recorded when it reaped earlier owners.
 
-        What is not booked, or not yet, when a process ends is carried on from the last figures that were read of it.
+        What it has not recorded, or not yet, when a process ends is taken from the last figures that were read of that
+        process.
         """
         changed = self._pids.get(slot) != pid
         self._pids[slot] = pid
         last = self._last.setdefault(slot, {})
-        booked_before = self._booked.setdefault(slot, {})
-        unbooked_before = self._unbooked.setdefault(slot, {})
+        recorded_before = self._recorded.setdefault(slot, {})
+        unrecorded_before = self._unrecorded.setdefault(slot, {})
         totals = {}
         for name in COUNTERS:
-            booked = booked_by_master.get(name, 0)
-            unbooked = max(0, unbooked_before.get(name, 0) - (booked - booked_before.get(name, booked)))
+            recorded = by_master.get(name, 0)
+            unrecorded = max(0, unrecorded_before.get(name, 0) - (recorded - recorded_before.get(name, recorded)))
             if changed:
-                unbooked = max(unbooked, last.get(name, 0) - booked)
-            booked_before[name], unbooked_before[name] = booked, unbooked
+                unrecorded = max(unrecorded, last.get(name, 0) - recorded)
+            recorded_before[name], unrecorded_before[name] = recorded, unrecorded
             now = getattr(figures, name) if figures is not None else 0
-            totals[name] = last[name] = max(booked + unbooked + now, last.get(name, 0))
+            totals[name] = last[name] = max(recorded + unrecorded + now, last.get(name, 0))
         return totals
 
     def clamp(self, slot: int, name: str, value: int) -> int:
-        """Return ``value``, or the last one of that name where it was higher: between a death and the master's booking
-        of it, and while a board was copied in the middle of a change.
+        """Return ``value``, or the last one of that name where it was higher: between a death and its record by the
+        master, and while a board was copied in the middle of a change.
         """
         last = self._last.setdefault(slot, {})
         value = last[name] = max(value, last.get(name, 0))

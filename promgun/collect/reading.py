@@ -176,7 +176,7 @@ class InstanceReader:
 
     def _totals_of(self, owner: SlotOwner) -> SlotTotals:
         board = owner.board
-        booked = {
+        recorded = {
             "user": board[Cell.CPU_USER_BASE],
             "system": board[Cell.CPU_SYSTEM_BASE],
             "voluntary": board[Cell.SWITCHES_VOLUNTARY_BASE],
@@ -184,7 +184,7 @@ class InstanceReader:
         }
         # A child that the application forked may own a slot that was a worker's; what it uses is not the workers'.
         figures = owner.figures if owner.was_worker else None
-        totals = self._counters.update(owner.slot, board[Cell.PID], figures, booked)
+        totals = self._counters.update(owner.slot, board[Cell.PID], figures, recorded)
         busy = self._counters.clamp(owner.slot, "busy", board.busy_ns(board.taken))
         return SlotTotals(busy=busy, **totals)
 

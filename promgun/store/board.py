@@ -66,7 +66,7 @@ class Cell(IntEnum):
     #: sum of the ends minus sum of the starts of such requests since the slot was taken: with BEYOND_TABLE and the
     #: current time it gives their busy nanoseconds, running requests included
     BEYOND_TABLE_BALANCE = 15
-    #: counted up before and after each change of the two above, or of the books: unequal while a change is under way
+    #: counted up before and after each change of the two above, or of the totals: unequal while a change is under way
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
     #: why the worker ends, as the worker itself says
@@ -118,7 +118,7 @@ _ENDED = int(Cell.WRITES_ENDED)
 _BALANCE = int(Cell.BEYOND_TABLE_BALANCE)
 _BEYOND_TABLE = int(Cell.BEYOND_TABLE)
 _FIRST_LASTING = Cell.BUSY_BASE
-_BOOKED = ((Cell.OWN_CPU_USER, Cell.CPU_USER_BASE), (Cell.OWN_CPU_SYSTEM, Cell.CPU_SYSTEM_BASE))
+_CPU_TOTALS = ((Cell.OWN_CPU_USER, Cell.CPU_USER_BASE), (Cell.OWN_CPU_SYSTEM, Cell.CPU_SYSTEM_BASE))
 _CELLS = 64
 #: An upper bound for every time and count of a slot: a century in nanoseconds.
 _HIGHEST = 100 * 366 * 86_400 * 1_000_000_000
@@ -222,7 +222,7 @@ class Board:
         for cell in (_BALANCE, _BEYOND_TABLE, _BEGUN, _ENDED):
             cells[cell] += private[cell] - copied[cell]
 
-    # The stores below are so ordered that a process killed between two of them leaves books too low, never too high.
+    # The stores below are so ordered that a process killed between two of them leaves counts too low, never too high.
 
     def enter(self, now_ns: int) -> None:
         """Record the start of a request for which there is no free region."""
@@ -273,8 +273,8 @@ def fold_owner(cells: Any, ended_ns: int) -> None:
     for region in range(FIRST, LAST, STEP):
         cells[region + BUSY] = 0
         cells[region + START] = 0
-    for own, booked in _BOOKED:
-        cells[booked] += cells[own] if max(cells[own], cells[booked], -cells[own]) <= _HIGHEST else 0
+    for own, total in _CPU_TOTALS:
+        cells[total] += cells[own] if max(cells[own], cells[total], -cells[own]) <= _HIGHEST else 0
     for cell in range(Cell.PID, _FIRST_LASTING):
         if cell not in {_BEGUN, _ENDED}:
             cells[cell] = 0

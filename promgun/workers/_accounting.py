@@ -2,7 +2,7 @@
 
 Whatever serves requests makes these calls, in this order, from the thread, greenlet or task of the request. ``begin``
 and ``closed`` are called once for every request, ``application_called`` when it reaches the application,
-``route_known`` at any time in between. Between ``begin`` and ``closed`` a request is counted in exactly one "book": by
+``route_known`` at any time in between. Between ``begin`` and ``closed`` a request is counted exactly once: by
 ``answered`` when a status line was, or is just being, handed to the socket; by ``left_unanswered`` or ``cut_off`` when
 there is none; by ``was_websocket`` when the application turned the connection into a websocket. All other counts (an
 exception, a client that left, a refusal) describe the request and do not complete it.
@@ -151,7 +151,7 @@ class RequestAccounting:
         self.running.look_at(self.board.cells)
         self.record = self.inc = self.observe = _count_nothing
 
-    # ---- the other books
+    # ---- requests without an answer
 
     def left_unanswered(self, state: RequestState, reason: UnansweredReason) -> None:
         """Count a request that ends without a status line although the worker continues."""

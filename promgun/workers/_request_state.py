@@ -57,8 +57,8 @@ class RequestState:
     ``start`` is nanoseconds of the monotonic clock. ``region`` is the request's region in the table of running
     requests, ``NOWHERE`` if it is only counted there, ``OVER`` before *begin* and after *closed*; ``owns_region`` says
     that *begin* took it. ``response`` is Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*.
-    ``recorded`` says that the request was counted in one of the books, ``error_type`` is the class name of the
-    exception that left the application.
+    ``recorded`` says that the request was counted as answered, unanswered, lost or websocket, ``error_type`` is the
+    class name of the exception that left the application.
     """
 
     # Defaults are class attributes, so that a new request costs only two assignments.

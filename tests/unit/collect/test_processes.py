@@ -203,15 +203,15 @@ def test_what_the_master_books_is_not_counted_twice() -> None:
     sooner, later = SlotCounters(), SlotCounters()
     for rising in (sooner, later):
         rising.update(1, 100, replace(FIGURES, user=1000), {})
-    booked = {"user": 1050}
-    assert user(sooner.update(1, 0, None, booked)) == 1050
-    assert user(sooner.update(1, 200, replace(FIGURES, user=100), booked)) == 1150
+    recorded = {"user": 1050}
+    assert user(sooner.update(1, 0, None, recorded)) == 1050
+    assert user(sooner.update(1, 200, replace(FIGURES, user=100), recorded)) == 1150
     assert user(later.update(1, 200, replace(FIGURES, user=100), {})) == 1100
-    assert user(later.update(1, 200, replace(FIGURES, user=100), booked)) == 1150
-    assert user(later.update(1, 200, replace(FIGURES, user=200), booked)) == 1250
+    assert user(later.update(1, 200, replace(FIGURES, user=100), recorded)) == 1150
+    assert user(later.update(1, 200, replace(FIGURES, user=200), recorded)) == 1250
 
 
-def test_a_reader_that_begins_late_takes_what_is_booked() -> None:
+def test_a_reader_that_begins_late_takes_what_is_recorded() -> None:
     assert user(SlotCounters().update(1, 200, replace(FIGURES, user=100), {"user": 5000})) == 5100
 
 
@@ -228,9 +228,9 @@ def test_totals_never_sink() -> None:
         (0, None, 980),
         (300, 0, 980),
     ]
-    for pid, now, booked in story:
+    for pid, now, recorded in story:
         figures = None if now is None else replace(FIGURES, user=now, system=now, voluntary=now)
-        totals = rising.update(1, pid, figures, {"user": booked, "system": booked})
+        totals = rising.update(1, pid, figures, {"user": recorded, "system": recorded})
         assert all(totals[name] >= last[name] for name in COUNTERS)
         last = totals
     assert last["user"] == 980
@@ -260,13 +260,13 @@ def test_a_new_reader_shows_no_less_than_an_old_one_by_a_rounding_error() -> Non
 def _read_twice(seed: int) -> None:
     dice = random.Random(seed)
     old = SlotCounters()
-    tick, booked, now, pid = 10_000_000, 0, 0, 1
+    tick, recorded, now, pid = 10_000_000, 0, 0, 1
     for _ in range(60):
         if dice.random() < 0.3:
-            booked, now, pid = booked + now, tick * dice.randrange(3), pid + 1
+            recorded, now, pid = recorded + now, tick * dice.randrange(3), pid + 1
         else:
             now += tick * dice.randrange(4)
         shown = [
-            user(one.update(1, pid, replace(FIGURES, user=now), {"user": booked})) for one in (old, SlotCounters())
+            user(one.update(1, pid, replace(FIGURES, user=now), {"user": recorded})) for one in (old, SlotCounters())
         ]
-        assert shown[0] / 1e9 == shown[1] / 1e9 == (booked + now) / 1e9
+        assert shown[0] / 1e9 == shown[1] / 1e9 == (recorded + now) / 1e9
