@@ -34,7 +34,8 @@ _value_of, _states_of, _labels_of = (
 #: ``Gauge.set_function`` replaces the gauge's own ``_child_samples`` by one that calls the function.
 _samples_of, _is_stamped = attrgetter("_child_samples"), attrgetter("_is_most_recent")
 
-_ASKED = frozenset({INFO, ENUM})
+#: The types whose content is stored, because no value file holds it.
+_WITH_CONTENT = frozenset({INFO, ENUM})
 _LAST_BUCKET = "+Inf"
 
 
@@ -88,14 +89,14 @@ class AppMetrics:
         self._families: dict[str, _Defined] = {}
         self._metrics: WeakSet[Any] = WeakSet()
         #: by metric: its last content, when the metric was made, and when that content was set
-        self._said: WeakKeyDictionary[Any, tuple[object, float, float]] = WeakKeyDictionary()
+        self._contents: WeakKeyDictionary[Any, tuple[object, float, float]] = WeakKeyDictionary()
         #: by metric: the text of its row
         self._texts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-        self._ask_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._call_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._rows = DefinitionRows(store)
         self._warned: set[str] = set()
 
-    # ---- told by prometheus_client's classes
+    # ---- called by prometheus_client's classes
 
     def define(self, kind: str, family: str, labels: Sequence[str], values: Sequence[str], documentation: str) -> None:
         """Note how a family is defined; called for each new value, with ``kind`` as in file names."""
@@ -120,9 +121,9 @@ class AppMetrics:
             kind = _type_of(metric)
             with self._store.lock:
                 # First its content: whoever finds it among the metrics reads that.
-                if kind in _ASKED:
+                if kind in _WITH_CONTENT:
                     self._note(metric)
-                if kind in _ASKED or "_child_samples" in vars(metric):
+                if kind in _WITH_CONTENT or "_child_samples" in vars(metric):
                     self._metrics.add(metric)
             if self._store.role is Role.WORKER:
                 self._store_change(metric)
@@ -131,8 +132,8 @@ class AppMetrics:
 
     def _store_change(self, metric: Any) -> None:
         """Store a change at once: the next heartbeat of an idle worker may be half a timeout away."""
-        if _type_of(metric) in _ASKED:
-            self._write_told(metric)
+        if _type_of(metric) in _WITH_CONTENT:
+            self._write_content(metric)
         else:
             family = _name_of(metric)
             known = self._families.get(family)
@@ -150,7 +151,7 @@ class AppMetrics:
         for family, known in list(self._families.items()):
             self._guard(self._write_family, family, known)
         for metric in metrics:
-            self._guard(self._write_told if _type_of(metric) in _ASKED else self._ask, metric)
+            self._guard(self._write_content if _type_of(metric) in _WITH_CONTENT else self._call_function, metric)
         for name, reason in unshown_in_registry():
             self._warn(name, reason)
 
@@ -170,12 +171,12 @@ class AppMetrics:
     def _note(self, metric: Any) -> None:
         # Info keeps a new dict for each call of info() (prometheus_client 0.26), Enum a number.
         value = _value_of(metric)
-        before = self._said.get(metric)
+        before = self._contents.get(metric)
         now = time.monotonic()
         if before is None:
-            self._said[metric] = value, now, now
+            self._contents[metric] = value, now, now
         elif before[0] != value:
-            self._said[metric] = value, before[1], now
+            self._contents[metric] = value, before[1], now
 
     def _write_family(self, family: str, known: _Defined) -> None:
         if known.written or (known.kind == "histogram" and _LAST_BUCKET not in known.bounds):
@@ -188,13 +189,13 @@ class AppMetrics:
         if not self._write(family, text, defined, defined):
             known.written = False
 
-    def _write_told(self, metric: Any) -> None:
+    def _write_content(self, metric: Any) -> None:
         if _type_of(metric) == INFO:
-            value, defined, changed = self._said[metric]
+            value, defined, changed = self._contents[metric]
             detail: Any = {str(name): str(text) for name, text in value.items()}  # type: ignore[attr-defined] # a dict
             state = 0.0
         else:
-            value, defined, changed = self._said[metric]
+            value, defined, changed = self._contents[metric]
             # It gets its states after it was made (prometheus_client 0.26).
             detail = [str(name) for name in getattr(metric, "_states", ())]
             state = float(value)  # type: ignore[arg-type] # a number
@@ -229,9 +230,9 @@ class AppMetrics:
             cells[indexes[OWNER]] = os.getpid()
         return True
 
-    def _ask(self, gauge: Any) -> None:
+    def _call_function(self, gauge: Any) -> None:
         now = time.monotonic()
-        if now < self._ask_at.get(gauge, now):
+        if now < self._call_at.get(gauge, now):
             return
         try:
             value = next(iter(_samples_of(gauge)())).value
@@ -244,7 +245,7 @@ class AppMetrics:
         _value_of(gauge).set(value, time.time() if _is_stamped(gauge) else None)
         taken = time.monotonic() - now
         if taken > _SLOW_SECONDS:
-            self._ask_at[gauge] = now + taken * _SHARE
+            self._call_at[gauge] = now + taken * _SHARE
             self._warn(
                 _name_of(gauge),
                 f"The function of the gauge {_name_of(gauge)!r} took {taken:.1f} s: it is called less often",

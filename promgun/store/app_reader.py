@@ -11,7 +11,7 @@ from promgun.store.format import go_string
 from promgun.store.row_reader import Numbers, RowTotal
 from promgun.store.series import Pairs, Series, owner_label
 
-_Told = tuple[int, Numbers, Definition]
+_ContentRow = tuple[int, Numbers, Definition]
 
 
 class AppReader:
@@ -26,7 +26,7 @@ class AppReader:
         ``is_current`` takes a slot and a pid and tells whether that worker lives. Of an info the content set last is
         shown. Of an enum there is one state, or one for each worker where workers differ.
         """
-        told: dict[tuple[str, Pairs], list[_Told]] = {}
+        contents: dict[tuple[str, Pairs], list[_ContentRow]] = {}
         newest: dict[str, tuple[float, Definition]] = {}
         for total in totals:
             definition = parse_definition(total.values[0]) if total.schema == SCHEMA else None
@@ -37,10 +37,10 @@ class AppReader:
                 if before is None or numbers[DEFINED] > before[0]:
                     newest[definition.family] = numbers[DEFINED], definition
                 if definition.kind in (INFO, ENUM):
-                    told.setdefault((definition.family, definition.labels), []).append((slot, numbers, definition))
+                    contents.setdefault((definition.family, definition.labels), []).append((slot, numbers, definition))
         self.newest = {family: definition for family, (_, definition) in newest.items()}
         found: list[Series] = []
-        for (family, _), every in told.items():
+        for (family, _), every in contents.items():
             now = self.newest[family]
             rows = [row for row in every if row[2].kind == now.kind and row[2].names == now.names]
             if rows and now.kind == INFO:
@@ -79,7 +79,7 @@ class AppReader:
         return shown
 
 
-def _changed(row: _Told) -> float:
+def _changed(row: _ContentRow) -> float:
     return row[1][CHANGED]
 
 
@@ -98,7 +98,7 @@ def _info(row: Definition, now: Definition) -> Series:
     return _series(now, INFO, sample, tuple(sorted({**dict(row.labels), **dict(row.told)}.items())), 1.0)
 
 
-def _enum(rows: list[_Told], now: Definition, is_current: Callable[[int, int], bool]) -> Iterable[Series]:
+def _enum(rows: list[_ContentRow], now: Definition, is_current: Callable[[int, int], bool]) -> Iterable[Series]:
     if not rows:
         return
     last = max(rows, key=_changed)

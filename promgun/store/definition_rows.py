@@ -107,27 +107,27 @@ class DefinitionRows:
 
 def _row_to_reuse(places: dict[str, Places], text: str, in_use: Collection[str]) -> str | None:
     """Return the text of the row to use again, ``None`` when a new one is made."""
-    if not _is_told(text):
+    if not _has_content(text):
         return None
-    told = [known for known in places if _is_told(known)]
-    alike = [known for known in told if _row_size(known) == _row_size(text)]
+    contents = [known for known in places if _has_content(known)]
+    alike = [known for known in contents if _row_size(known) == _row_size(text)]
     if len(alike) < _SPARE:
         return None
     oldest = sorted((known for known in alike if known not in in_use), key=lambda known: _changed(places[known]))
-    replaced = next(_superseded(places, told, oldest), None)
+    replaced = next(_superseded(places, contents, oldest), None)
     if replaced is not None:
         return replaced
-    if len(told) < MOST_ROWS // 2 and sum(map(len, told)) + len(text) <= MOST_BYTES // 2:
+    if len(contents) < MOST_ROWS // 2 and sum(map(len, contents)) + len(text) <= MOST_BYTES // 2:
         return None
     if not oldest:
         raise NoRoomError
     return oldest[0]
 
 
-def _superseded(places: dict[str, Places], told: list[str], oldest: list[str]) -> Iterator[str]:
+def _superseded(places: dict[str, Places], contents: list[str], oldest: list[str]) -> Iterator[str]:
     """Yield those of ``oldest`` that are blank, or older than another row about the same metric."""
     newest: dict[Any, float] = {}
-    for known in told:
+    for known in contents:
         about = _about(known)
         newest[about] = max(newest.get(about, 0.0), _changed(places[known]))
     return (known for known in oldest if (about := _about(known)) is None or _changed(places[known]) < newest[about])
@@ -138,7 +138,7 @@ def _row_size(text: str) -> int:
     return -(-(len(text.encode()) + 10) // 8)
 
 
-def _is_told(text: str) -> bool:
+def _has_content(text: str) -> bool:
     definition = parse_definition(text)
     return definition is None or definition.kind in (INFO, ENUM)
 

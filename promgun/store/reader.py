@@ -102,8 +102,8 @@ class StoreReader:
             self._accumulate(self._files.follow_children(content.kind, content.data))
         files, size = files + children.files, size + children.size
         own = self._own.of((total for total in totals if total.schema != DEFINITIONS), fold)
-        told = self._app.read(totals, lambda slot, pid: self._pids.get(slot) == pid and self._alive(slot))
-        series = [*self._app.shown([item for item in self._files.interned() if item.seen == self._round]), *told]
+        app_series = self._app.read(totals, lambda slot, pid: self._pids.get(slot) == pid and self._alive(slot))
+        series = [*self._app.shown([item for item in self._files.interned() if item.seen == self._round]), *app_series]
         corrupt = self._files.corrupt + self._rows.corrupt + children.corrupt
         by_slot = {wanted.name: sum_by(totals, wanted.family, "") for wanted in self._sums if not wanted.label}
         return StoredValues(
