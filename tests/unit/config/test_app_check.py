@@ -76,7 +76,7 @@ def test_what_may_be_there_passes_and_nothing_is_imported(place: Path, app: str)
         ("plain:wsg", ["no attribute 'wsg'", "'plain:wsgi'", "wsgi, App"]),
         ("plain:app", ["no attribute 'app'"]),
         ("plain:1+", ["neither a name nor a call"]),
-        ("plain.py", ["is a file name", "'plain:application'"]),
+        ("plain.py", ["is a file name", "e.g. plain:app for the object app in it"]),
         ("./plain.py:wsgi", ["is a file name", "'plain:wsgi'"]),
         (":app", ["does not name an application"]),
         ("plain:", ["does not name an application"]),
