@@ -6,6 +6,7 @@ holds up the worker). Here stored values are added up by one label each, and a p
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import accumulate
 
 from promgun.collect.reading import Reading
@@ -97,5 +98,15 @@ def _slots(reading: Reading) -> dict[int, SlotTotals]:
 
 def _cumulative(buckets: dict[str, float]) -> dict[float, float]:
     """Add up buckets that each count for themselves, as they do in the files."""
-    counts = sorted((float(bound), count) for bound, count in buckets.items())
-    return dict(zip((bound for bound, _ in counts), accumulate(count for _, count in counts), strict=True))
+    bounds = _bounds(tuple(buckets))
+    if bounds is None:
+        counts = sorted((float(text), count) for text, count in buckets.items())
+        return dict(zip((bound for bound, _ in counts), accumulate(count for _, count in counts), strict=True))
+    return dict(zip(bounds, accumulate(buckets.values()), strict=True))
+
+
+@lru_cache(maxsize=8)
+def _bounds(texts: tuple[str, ...]) -> tuple[float, ...] | None:
+    """Return the bounds that such texts name, if they rise; those of two versions of promgun may be mixed."""
+    bounds = tuple(map(float, texts))
+    return bounds if list(bounds) == sorted(bounds) else None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import sub
 
 from promgun.status.snapshot import SlotTotals, Snapshot
 
@@ -73,7 +76,7 @@ class Interval:
             p95=quantile(0.95, durations),
             p99=quantile(0.99, durations),
             longest=_longest(durations),
-            longest_bound=max((bound for bound in durations if math.isfinite(bound)), default=0.0),
+            longest_bound=max(filter(math.isfinite, durations), default=0.0),
             buckets=durations,
             utilisation=_ratio(busy, sum(room.values())),
             workers={slot: _worker_interval(slots[slot], room.get(slot, 0.0), seconds) for slot in slots},
@@ -86,28 +89,35 @@ def quantile(q: float, buckets: Mapping[float, float]) -> float | None:
 
     Linear inside a bucket, and the last finite bound for what lies beyond it: PromQL's ``histogram_quantile``.
     """
-    bounds = sorted(buckets)
-    count = buckets[bounds[-1]] if bounds else 0.0
+    bounds, counts = _in_order(buckets)
+    count = counts[-1] if counts else 0.0
     if count <= 0:
         return None
-    below, start = 0.0, 0.0
-    for bound in bounds:
-        inside = buckets[bound] - below
-        if inside > 0 and buckets[bound] >= q * count:
-            return start if math.isinf(bound) else start + (bound - start) * (q * count - below) / inside
-        below, start = buckets[bound], bound
-    return start
+    at = _bucket_of(q * count, counts)
+    start, below = (bounds[at - 1], counts[at - 1]) if at else (0.0, 0.0)
+    if math.isinf(bounds[at]):
+        return start
+    return start + (bounds[at] - start) * (q * count - below) / (counts[at] - below)
 
 
 def quantile_bounds(q: float, buckets: Mapping[float, float]) -> tuple[float, float]:
     """Return the bounds of the bucket that :func:`quantile` looks into; 0 and 0 without an observation."""
-    low = 0.0
-    total = max(buckets.values(), default=0.0)
-    for bound in sorted(buckets):
-        if total and buckets[bound] >= q * total and buckets[bound] > 0:
-            return low, bound
-        low = bound
-    return 0.0, 0.0
+    bounds, counts = _in_order(buckets)
+    if not counts or counts[-1] <= 0:
+        return 0.0, 0.0
+    at = _bucket_of(q * counts[-1], counts)
+    return bounds[at - 1] if at else 0.0, bounds[at]
+
+
+def _in_order(buckets: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    """Return the bounds, rising, and the counts, which rise too: they are cumulative."""
+    bounds = sorted(buckets)
+    return bounds, list(accumulate(map(buckets.__getitem__, bounds), max))
+
+
+def _bucket_of(rank: float, counts: list[float]) -> int:
+    """Return the index of the bucket with that observation; an empty bucket has none."""
+    return bisect_left(counts, rank) if rank > 0 else bisect_right(counts, 0.0)
 
 
 def _longest(buckets: Mapping[float, float]) -> float | None:
@@ -134,6 +144,9 @@ def _increases(earlier: Mapping[str, float], later: Mapping[str, float]) -> dict
 
 def _bucket_increases(earlier: Mapping[float, float], later: Mapping[float, float]) -> dict[float, float]:
     """As :func:`_increases`; if one bucket was reset, or the bounds were changed, all of them count as reset."""
+    if list(earlier) == list(later):
+        counts = list(map(sub, later.values(), earlier.values()))
+        return dict(later) if min(counts, default=0.0) < 0 else dict(zip(later, counts, strict=True))
     if earlier.keys() - later.keys() or any(later[bound] < count for bound, count in earlier.items()):
         return dict(later)
     return {bound: count - earlier.get(bound, 0.0) for bound, count in later.items()}

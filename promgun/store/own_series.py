@@ -124,10 +124,8 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
         if first is None:
             continue
         if label == "le":
-            texts = _bucket_texts(next(group.bounds for group in schema.groups if group.family == family))
-            buckets = slice(first, first + len(texts))
-            for text, column in zip(texts, zip(*[row.numbers[buckets] for row in rows], strict=True), strict=True):
-                sums[text] = sums.get(text, 0.0) + sum(column)
+            bounds = next(group.bounds for group in schema.groups if group.family == family)
+            _add_buckets(sums, _bucket_texts(bounds), [row.numbers[first : first + len(bounds) + 1] for row in rows])
         elif label:
             index = schema.labels.index(label)
             for row in rows:
@@ -138,6 +136,15 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
                     if slot >= 0:
                         sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first]
     return sums
+
+
+def _add_buckets(sums: dict[str, float], texts: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+    counts = rows[0] if len(rows) == 1 else list(map(sum, zip(*rows, strict=True)))
+    if not sums:
+        sums.update(zip(texts, counts, strict=True))
+        return
+    for text, count in zip(texts, counts, strict=True):
+        sums[text] = sums.get(text, 0.0) + count
 
 
 @lru_cache(maxsize=256)
