@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promgun.store import format as fmt
-from promgun.store.board import BoardView, Role
+from promgun.store.board import BoardView, Cell, Role
 from promgun.store.files import Owner, ValueFile
 from promgun.store.process import ProcessStore
 from promgun.store.reader import StoreReader
@@ -118,6 +118,8 @@ def release(store: ProcessStore) -> None:
         file.close()
     store._files.clear()
     if store._home is not None:
+        # The process that signed the board is gone: nobody takes over the slot of one that lives.
+        store.board.cells[Cell.PROCESS_START] += 1
         store._home.close()
         store._home = store._upkeep = None
     if store._claims._own is not None:
