@@ -391,7 +391,8 @@ def test_one_warning_an_episode(place: Opened, disk: Disk, tmp_path: Path) -> No
         kept = [value(place.store, f"{mode}{n}", "gauge", mode) for n in range(3)]
         for _ in range(5):
             place.retry()
-        assert len(place.warnings.texts) == episode
+        # This process has prometheus_client's own value class, which is a warning of its own.
+        assert sum(text.startswith("Metrics cannot be stored") for text in place.warnings.texts) == episode
         disk.free()
         place.retry()
         for item in kept:
