@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promgun.store import format as fmt
+from promgun.store.descriptor import Descriptor
 from promgun.store.healing import Harm, Healing, MappedFile, heal
 
 #: Small enough for many workers in a 64 MiB /dev/shm, large enough that most files never grow.
@@ -23,6 +24,7 @@ MAX_SIZE = 1 << 24
 #: The size of a master's file of the application's metrics (``--preload``).
 WRITTEN_SIZE = 1 << 21
 
+_OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_REGULAR = "not a regular file"
 _OVERSIZE = "oversize"
 #: Damage of a file in which no good entries are looked for; the empty text is a file without damage.
@@ -91,7 +93,7 @@ class ValueFile:
             size = os.fstat(fd).st_size
             self._size = max(INITIAL_SIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
             reserve(fd, self._size)
-            self._fd = fd
+            self._descriptor = Descriptor(fd)
             self._map()
         except BaseException:
             os.close(fd)
@@ -117,7 +119,7 @@ class ValueFile:
 
     def _open_existing(self) -> int | None:
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            return os.open(self.path, _OPEN)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -176,7 +178,7 @@ class ValueFile:
         return fd
 
     def _map(self) -> None:
-        mapping = mmap.mmap(self._fd, self._size)
+        mapping = mmap.mmap(self._descriptor.of(self.path), self._size)
         self._mappings = [*filter(lambda known: known() is not None, self._mappings), weakref.ref(mapping)]
         memory = memoryview(mapping)
         self.cells = memory.cast("d")
@@ -213,7 +215,7 @@ class ValueFile:
         return end - 16
 
     def _write_entry(self, entry: bytes, at: int) -> None:
-        os.pwrite(self._fd, entry, at)
+        os.pwrite(self._descriptor.of(self.path), entry, at)
 
     def _grow(self, need: int) -> None:
         size = self._size
@@ -221,7 +223,7 @@ class ValueFile:
             size *= 2
         if size > MAX_SIZE:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self.path))
-        reserve(self._fd, size)
+        reserve(self._descriptor.of(self.path), size)
         self._size = size
         self._map()
 
@@ -230,36 +232,28 @@ class ValueFile:
         Never raises.
         """
         try:
-            status = os.fstat(self._fd)
             mappings = [mapping for known in self._mappings if (mapping := known()) is not None]
-            identity = status.st_dev, status.st_ino
+            identity = self._descriptor.identity
             healing = heal(MappedFile(str(self.path), identity, self._size, self._size, mappings))
             if healing.harm is Harm.SHRUNK and not healing.error:
                 self._write_keys_again()
             elif healing.identity != identity:
-                self._follow(healing.identity)
+                self._descriptor.replace(os.open(self.path, _OPEN))
         except OSError as error:
             return Healing(Harm.NONE, (0, 0), str(error))
         return healing
 
     def _write_keys_again(self) -> None:
         """Write the entries behind a cut again, without their values, which are lost."""
+        fd = self._descriptor.of(self.path)
         for key, position in self.positions.items():
             entry = fmt.encode_entry(key)[:-16]
-            os.pwrite(self._fd, entry, position - len(entry))
+            os.pwrite(fd, entry, position - len(entry))
         self._head[0] = int.from_bytes(fmt.encode_header(self._used, self._edition), sys.byteorder)
-
-    def _follow(self, identity: tuple[int, int]) -> None:
-        """Point our descriptor to the new file if it does not yet (without /proc)."""
-        status = os.fstat(self._fd)
-        if (status.st_dev, status.st_ino) != identity:
-            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            os.dup2(fd, self._fd, inheritable=False)
-            os.close(fd)
 
     def close(self) -> None:
         """Close the descriptor; mappings live as long as somebody uses their cells."""
-        os.close(self._fd)
+        self._descriptor.close()
 
 
 class WrittenValueFile(ValueFile):
@@ -268,14 +262,15 @@ class WrittenValueFile(ValueFile):
     def __init__(self, path: Path, owner: Owner, mode: int) -> None:
         self._memory = bytearray()
         super().__init__(path, owner)
-        os.fchmod(self._fd, mode)
-        owner.take(self._fd)
+        fd = self._descriptor.of(path)
+        os.fchmod(fd, mode)
+        owner.take(fd)
 
     def _map(self) -> None:
         # Cells handed out earlier must stay valid: the memory is made once, as large as the file may become.
         if not self._memory:
             self._memory = bytearray(WRITTEN_SIZE)
-            content = os.pread(self._fd, self._size, 0)
+            content = os.pread(self._descriptor.of(self.path), self._size, 0)
             self._memory[: len(content)] = content
             self.cells = memoryview(self._memory).cast("d")
             self._head = memoryview(self._memory).cast("Q")
@@ -295,5 +290,6 @@ class WrittenValueFile(ValueFile):
 
     def flush(self) -> None:
         """Write the cells out, and last the header that makes entries count; raises ``OSError``."""
-        os.pwrite(self._fd, self._memory[fmt.HEADER_SIZE : self._used], fmt.HEADER_SIZE)
-        os.pwrite(self._fd, self._memory[: fmt.HEADER_SIZE], 0)
+        fd = self._descriptor.of(self.path)
+        os.pwrite(fd, self._memory[fmt.HEADER_SIZE : self._used], fmt.HEADER_SIZE)
+        os.pwrite(fd, self._memory[: fmt.HEADER_SIZE], 0)

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from promgun.errors import StoreError
@@ -63,16 +64,21 @@ def create_private(owner: Owner, places: list[Path] | None = None, second_client
 
 def _finish(unfinished: Path, owner: Owner, second_client: Path | None) -> RunDirectory:
     # It is complete and locked before it gets its final name, so that no other run's sweep takes it for a left-over.
-    fd = open_folder(unfinished)
-    try:
+    with _closed_on_error(open_folder(unfinished)) as fd:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fill(fd, owner, second_client)
         path = unfinished.with_name(unfinished.name.removeprefix("."))
         unfinished.rename(path)
+        return RunDirectory(path, fd, owner, private=True, second_client=second_client)
+
+
+@contextlib.contextmanager
+def _closed_on_error(fd: int) -> Iterator[int]:
+    try:
+        yield fd
     except BaseException:
         os.close(fd)
         raise
-    return RunDirectory(path, fd, owner, private=True, second_client=second_client)
 
 
 def _candidates() -> list[Path]:
@@ -94,17 +100,25 @@ def take_over(path: Path, owner: Owner) -> RunDirectory:
     A left-over of an ended run is emptied, the directory of a live run is refused. Raises :class:`StoreError` when the
     named path is not a directory, belongs to another user, cannot be written, is in use, or is open to others.
     """
-    outer_fd = _open_named(path, owner)
     try:
-        return _take_inner(path, outer_fd, owner)
+        outer_fd = _open_named(path, owner)
+        try:
+            return _take_inner(path, outer_fd, owner)
+        finally:
+            os.close(outer_fd)
     except OSError as error:
         raise _unusable(path, error) from error
-    finally:
-        os.close(outer_fd)
 
 
 def check_named(path: Path, owner: Owner) -> None:
     """Raise the same :class:`StoreError` as :func:`take_over`, except for one in use; makes and locks nothing."""
+    try:
+        _check_named(path, owner)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _check_named(path: Path, owner: Owner) -> None:
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -113,8 +127,6 @@ def check_named(path: Path, owner: Owner) -> None:
             raise _unusable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))) from None
         _refuse_above(path)
         return
-    except OSError as error:
-        raise _unusable(path, error) from error
     if not stat.S_ISDIR(status.st_mode):
         raise _unusable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     _refuse_unsafe(path, status, owner)
@@ -123,28 +135,21 @@ def check_named(path: Path, owner: Owner) -> None:
 
 
 def _unusable(path: Path, error: OSError) -> StoreError:
-    reason = "it is a link" if path.is_symlink() else error.strerror
+    reason = "it is a link" if os.path.islink(path) else error.strerror
     return StoreError(f"The store directory {path} cannot be used: {reason}", _ANOTHER)
 
 
 def _open_named(path: Path, owner: Owner) -> int:
-    """Return a descriptor of the directory that the user named, once its owner and mode have been checked."""
+    """Return a descriptor of the named directory, checked; raises ``OSError`` or :class:`StoreError`."""
     # check the folders above before anything is made there
     _refuse_above(path)
-    try:
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700, parents=True)
-        fd = open_folder(path)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    try:
-        _refuse_unsafe(path, os.fstat(fd), owner)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
+    with _closed_on_error(open_folder(path)) as fd:
         status = os.fstat(fd)
+        _refuse_unsafe(path, status, owner)
         if os.geteuid() == 0 and status.st_uid == 0 and owner.uid and not status.st_mode & stat.S_ISVTX:
             os.fchown(fd, owner.uid, -1 if owner.gid is None else owner.gid)
-    except BaseException:
-        os.close(fd)
-        raise
     return fd
 
 
@@ -166,7 +171,8 @@ def _refuse_unsafe(path: Path, status: os.stat_result, owner: Owner) -> None:
 
 def _refuse_above(path: Path) -> None:
     """Refuse, for a root master, a path with a folder above it that others than root could replace."""
-    for folder in path.resolve().parents if os.geteuid() == 0 else ():
+    # Path.resolve raises RuntimeError for links in a circle (Python 3.12 and older).
+    for folder in Path(os.path.realpath(path)).parents if os.geteuid() == 0 else ():
         if folder.exists() and _others_may_write(folder.stat()):
             raise StoreError(
                 f"The store directory {path} lies in {folder}, where not only root may write, and root is the master",
@@ -186,17 +192,13 @@ def _take_inner(outer: Path, outer_fd: int, owner: Owner) -> RunDirectory:
     with contextlib.suppress(FileExistsError):
         os.mkdir(INNER, 0o700, dir_fd=outer_fd)
     path = outer / INNER
-    fd = open_folder(INNER, dir_fd=outer_fd)
-    try:
+    with _closed_on_error(open_folder(INNER, dir_fd=outer_fd)) as fd:
         _refuse_foreign(path, os.fstat(fd))
         _lock_alone(outer, fd)
         empty_folder(fd)
         fill(fd, owner, outer)
         fcntl.flock(fd, fcntl.LOCK_SH)
-    except BaseException:
-        os.close(fd)
-        raise
-    return RunDirectory(path, fd, owner, private=False, second_client=outer)
+        return RunDirectory(path, fd, owner, private=False, second_client=outer)
 
 
 def _refuse_foreign(path: Path, status: os.stat_result) -> None:
@@ -233,25 +235,26 @@ def attach(
     Raises :class:`StoreError`.
     """
     try:
-        fd = open_folder(path)
+        with _closed_on_error(open_folder(path)) as fd:
+            _join(path, fd, owner, identity)
+            return RunDirectory(path, fd, owner, private=private, second_client=second_client)
     except OSError as error:
         raise StoreError(f"The store {path} of the old master is gone: {error.strerror}", _RESTART) from error
+
+
+def _join(path: Path, fd: int, owner: Owner, identity: DirectoryIdentity) -> None:
     if DirectoryIdentity.of(fd) != identity:
-        os.close(fd)
         raise StoreError(f"Somebody replaced the store {path} of the old master by another directory", _RESTART)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(fd)
         raise StoreError(f"The store {path} of the old master is being removed", _RESTART) from error
     changed = changed_option(fd, owner)
     if changed:
-        os.close(fd)
         raise StoreError(
             f"The store {path} of the old master belongs to workers with another {changed}",
             f"An upgrade by SIGUSR2 cannot change {changed}: restart the server, or take the change back",
         )
-    return RunDirectory(path, fd, owner, private=private, second_client=second_client)
 
 
 def open_run(path: Path) -> RunDirectory:
@@ -259,16 +262,12 @@ def open_run(path: Path) -> RunDirectory:
 
     Raises ``OSError``.
     """
-    fd = open_folder(path)
-    try:
+    with _closed_on_error(open_folder(path)) as fd:
         owner = Owner(os.stat(SLOTS, dir_fd=fd, follow_symlinks=False).st_uid)
-    except BaseException:
-        os.close(fd)
-        raise
-    second = None
-    with contextlib.suppress(OSError):
-        second = Path(os.readlink(SECOND_CLIENT, dir_fd=fd))
-    return RunDirectory(path, fd, owner, private=False, second_client=second)
+        second = None
+        with contextlib.suppress(OSError):
+            second = Path(os.readlink(SECOND_CLIENT, dir_fd=fd))
+        return RunDirectory(path, fd, owner, private=False, second_client=second)
 
 
 def find_run(path: Path) -> Path | None:

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
+from promgun.store.descriptor import Descriptor, Identity, identity_of
 from promgun.store.files import Owner
 from promgun.system.safe_open import open_regular, opened_folder
 
@@ -32,36 +33,36 @@ class SlotLock:
         self.number = number
         #: when the slot's last owner ended, on the monotonic clock; 0 when the master does not know
         self.owner_ended_at = 0
-        self._fd: int | None = fd
+        self._descriptor = Descriptor(fd)
 
     @property
     def fd(self) -> int | None:
         """The locked descriptor, ``None`` once released."""
-        return self._fd
+        return self._descriptor.fd
 
     def release(self) -> None:
         """Release this process's hold; the slot is free unless another process still holds the same claim."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._descriptor.close()
 
     def heal(self, slots: Path) -> bool:
         """Make the lock file again if somebody deleted or replaced it, so that no other process takes a living one's
-        slot.
+        slot; lock it again if the application closed our descriptor.
 
-        Return whether that was so. Raises ``OSError`` while it is impossible because another process has taken the
-        slot.
+        Return whether the file was gone. Raises ``OSError`` while it is impossible because another process has taken
+        the slot.
         """
         name = f"{self.number}.lock"
-        if self._fd is None or _is_file(slots / name, self._fd):
+        if self.fd is None:
+            return False
+        is_there = _is_file(slots / name, self._descriptor.identity)
+        if is_there and self._descriptor.is_ours:
             return False
         with opened_folder(slots) as slots_fd:
             fd = _lock(slots_fd, name, Owner())
         if fd is None:
             raise OSError(errno.EAGAIN, f"another process has taken slot {self.number}")
-        os.dup2(fd, self._fd, inheritable=False)
-        os.close(fd)
-        return True
+        self._descriptor.replace(fd)
+        return not is_there
 
     def __del__(self) -> None:
         self.release()
@@ -82,9 +83,9 @@ def claim_slot(slots_fd: int, owner: Owner, taken: Collection[int] = ()) -> Slot
     raise OSError(errno.EAGAIN, f"none of {MOST_SLOTS} slots is free")
 
 
-def _is_file(path: Path, fd: int) -> bool:
+def _is_file(path: Path, identity: Identity) -> bool:
     try:
-        return os.path.samestat(os.lstat(path), os.fstat(fd))
+        return identity_of(os.lstat(path)) == identity
     except FileNotFoundError:
         return False
 

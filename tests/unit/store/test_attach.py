@@ -105,3 +105,10 @@ def test_a_store_of_other_workers_cannot_be_attached(tmp_path: Path) -> None:
     assert descriptors() == before
     attach(first.path, Owner(NOBODY, NOBODY), first.identity, private=True).close()
     first.close()
+
+
+def test_a_store_without_its_folders_cannot_be_attached_and_nothing_stays_open(tmp_path: Path) -> None:
+    before = descriptors()
+    with pytest.raises(StoreError, match="is gone"):
+        attach(tmp_path, Owner(os.geteuid()), identity_of(tmp_path), private=True)
+    assert descriptors() == before

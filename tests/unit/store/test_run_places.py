@@ -31,6 +31,7 @@ from promgun.store.run_places import (
 from tests.support.store_fixtures import (
     OBSTACLES,
     ROOT,
+    descriptors,
     fork,
     in_fresh_interpreter,
     open_directory,
@@ -426,6 +427,41 @@ def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
     path.write_text("text")
     assert "cannot be used" in refusal(path, Owner())
     assert path.read_text() == "text"
+
+
+def test_every_error_on_the_way_is_a_refusal_and_nothing_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call that the kernel may refuse: the user is told, and no descriptor is lost."""
+    before = descriptors()
+    for call in ("fstat", "mkdir", "listdir", "fchmod", "stat"):
+        for count in range(1, 20):
+            place = tmp_path / f"{call}{count}"
+            calls, real = [0], getattr(os, call)
+
+            def refuse(
+                *arguments: Any, limit: int = count, calls: list[int] = calls, real: Any = real, **more: Any
+            ) -> Any:
+                calls[0] += 1
+                if calls[0] == limit:
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                return real(*arguments, **more)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(os, call, refuse)
+                with contextlib.suppress(StoreError), contextlib.closing(take_over(place, Owner())):
+                    pass
+            assert descriptors() == before, (call, count)
+            if calls[0] < count:
+                break
+
+
+def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for refuse in (take_over, check_named):
+        with pytest.raises(StoreError, match="cannot be used"):
+            refuse(tmp_path / "a" / "store", Owner())
 
 
 def test_a_link_to_a_directory_is_refused(tmp_path: Path) -> None:
