@@ -70,7 +70,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         count_log(self.instruments.counters, self.log)
         self.store.warn = self.log.warning
         self.ends = WorkerEnds(
-            self.instruments.counters,
+            self.instruments,
             OomWatch(control_group_events(self.cfg.cgroup_dir)),
             self.log,
             self.store.worker_table,

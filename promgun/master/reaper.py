@@ -12,12 +12,12 @@ from typing import Any
 from promgun.errors import ExitCode
 from promgun.master.exit_causes import End, OomWatch, classify
 from promgun.metrics.catalog import OVERFLOW
-from promgun.metrics.counters import Counters
 from promgun.metrics.families.master import WORKER_EXITS
 from promgun.metrics.families.requests import REQUESTS_LOST
+from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause
 from promgun.store.board import BoardView, Cell, ExitHint, monotonic_ns
-from promgun.store.request_table import read_unanswered
+from promgun.store.request_table import read_uncounted
 from promgun.store.slot_lock import SlotLock
 from promgun.store.worker_table import WorkerTable
 from promgun.system.procfs import process_start, read_usage
@@ -78,14 +78,15 @@ class WorkerEnds:
 
     def __init__(
         self,
-        counters: Counters,
+        instruments: Instruments,
         oom: OomWatch,
         log: Any,
         table: WorkerTable,
         read_board: Callable[[int], BoardView | None],
         release: Callable[[SlotLock], None],
     ) -> None:
-        self._counters = counters
+        self._counters = instruments.counters
+        self._record = instruments.recorder.record
         self._oom = oom
         self._log = log
         self._table = table
@@ -176,19 +177,25 @@ class WorkerEnds:
         )
         self._counters.inc(WORKER_EXITS, (cause,))
         if view is not None:
-            self._count_lost_requests(pid, view, cause, logged=child.logged)
+            self._count_requests_left(pid, view, cause, logged=child.logged)
         if slot is not None:
             if not self._table[slot.number].ended:
                 self._table.ended(slot.number, monotonic_ns(), None)
             self._release(slot)
 
-    def _count_lost_requests(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
-        """Count requests that the worker left unanswered; a worker asked to end leaves them at the graceful timeout."""
+    def _count_requests_left(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
+        """Count the requests that the worker had not counted, as answered when their head was sent, else as lost; a
+        worker asked to end leaves them at the graceful timeout.
+        """
         if not cause.unclean:
             cause = ExitCause.GRACEFUL_TIMEOUT
         now = monotonic_ns()
-        for request in sorted(read_unanswered(view.data), key=lambda request: request.start):
-            self._counters.inc(REQUESTS_LOST, (cause, request.route))
+        for request in sorted(read_uncounted(view.data), key=lambda request: request.start):
+            if request.status:
+                # Its client has the status line: it was answered. How many bytes went each way is not known.
+                self._record(request.method, request.route, request.status, request.age(now), 0, 0)
+            else:
+                self._counters.inc(REQUESTS_LOST, (cause, request.route))
             if not logged and request.start:
                 self._log_lost(pid, cause, f"{request}, {request.age(now):.1f} s, {request.phase.name.lower()}")
         more = view[Cell.BEYOND_TABLE] - view[Cell.BEYOND_TABLE_ANSWERED]

@@ -2,7 +2,8 @@
 
 A region is 256 bytes: text (method, route, client, request id and path in UTF-8, separated by NUL, cut to fit), then
 three int64: phase, start (nanoseconds of ``CLOCK_MONOTONIC``, 0 when free) and busy. The phase is written after the
-text and says whether there is any, so a reader, or a master after SIGKILL, never finds half a text.
+text and says whether there is any, so a reader, or a master after SIGKILL, never finds half a text. The cell of the
+phase has the phase in its lowest 8 bits and above them the status whose head was sent, 0 while that is not known.
 
 Busy is the total time of this region's requests; while one is running, the current clock has to be added to it. One
 store to memory begins a request and one ends it, so a copy of the cell is right at any instant. It is negative exactly
@@ -29,6 +30,10 @@ STEP = REGION_SIZE // 8
 LAST = END // 8
 PHASE, START, BUSY = TEXT_SIZE // 8, TEXT_SIZE // 8 + 1, TEXT_SIZE // 8 + 2
 _ALL = range(LAST - STEP, FIRST - STEP, -STEP)
+#: The status in the cell of the phase; any number of three digits may be one.
+STATUS_SHIFT = 8
+_PHASE_BITS = (1 << STATUS_SHIFT) - 1
+_HIGHEST_STATUS = 999
 #: In place of a region, when all are taken.
 NOWHERE = -1
 #: The region of a request that has left its own: somebody else may have that by now.
@@ -60,6 +65,8 @@ class RunningRequest:
     client: str = ""
     request_id: str = ""
     path: str = ""
+    #: the status whose head was sent; 0 if none is known to have been
+    status: int = 0
     #: its place in the table, from 0
     region: int = field(default=-1, compare=False)
 
@@ -143,8 +150,9 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
     whole = memoryview(data)[: len(data) - len(data) % 8].cast("B")
     cells = whole.cast("q")
     for number, region in enumerate(range(FIRST, min(LAST, len(cells) - STEP + 1), STEP)):
-        start, phase = cells[region + START], cells[region + PHASE]
-        if start <= 0 or not Phase.READING <= phase <= Phase.CLOSING:
+        start, phase = cells[region + START], cells[region + PHASE] & _PHASE_BITS
+        status = cells[region + PHASE] >> STATUS_SHIFT
+        if start <= 0 or not Phase.READING <= phase <= Phase.CLOSING or not 0 <= status <= _HIGHEST_STATUS:
             continue
         if phase <= Phase.QUEUED:
             # nothing is known of it yet: the text is the last request's
@@ -152,12 +160,12 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
             continue
         text = bytes(whole[region * 8 : region * 8 + TEXT_SIZE]).rstrip(b"\0").decode("utf-8", "replace")
         method, route, client, request_id, path = map(harmless, (*text.split("\0", 4), "", "", "", "", "")[:5])
-        yield RunningRequest(start, Phase(phase), method, route, client, request_id, path, number)
+        yield RunningRequest(start, Phase(phase), method, route, client, request_id, path, status, number)
 
 
-def read_unanswered(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
-    """Yield the requests that were running and not answered. One that had not reached the application has no texts, and
-    its start is 0 when unknown.
+def read_uncounted(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
+    """Yield the requests that were running and not counted as answered. One that had not reached the application has no
+    texts, and its start is 0 when unknown.
     """
     described = {request.region: request for request in read_running(data)}
     for number, busy in enumerate(busy_cells(data)):

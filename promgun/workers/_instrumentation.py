@@ -14,7 +14,17 @@ from gunicorn.http.body import LengthReader
 from gunicorn.http.wsgi import FileWrapper
 
 from promgun.store.board import Cell
-from promgun.store.request_table import BUSY, NOWHERE, OVER, PHASE, START, Phase, describe
+from promgun.store.request_table import (
+    BUSY,
+    NOWHERE,
+    OVER,
+    PHASE,
+    START,
+    STATUS_SHIFT,
+    Phase,
+    RunningRequests,
+    describe,
+)
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._queue_time import forwarded_client
 from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size
@@ -24,6 +34,8 @@ _SERVED = int(Cell.SERVED)
 _BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
 _APPLICATION = int(Phase.APPLICATION)
 _WRITING = int(Phase.WRITING)
+#: Bytes of a body that is sent at once, whatever the application returned it in.
+_SHORT = 1 << 16
 
 
 def follow_requests(  # noqa: C901, PLR0915 - see below
@@ -103,13 +115,15 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
     return follow_request
 
 
-def follow_application(application: Callable[..., Any], accounting: RequestAccounting) -> Callable[..., Any]:
+def follow_application(  # noqa: C901 - as for follow_requests
+    application: Callable[..., Any], accounting: RequestAccounting
+) -> Callable[..., Any]:
     """Return ``application``, a WSGI callable, with ``application_called`` in front of it.
 
     Gunicorn calls it with its own response's ``start_response``. A call from elsewhere (e.g. by a hook that wraps the
     worker's ``wsgi`` while it serves) is passed on uncounted: that request is counted around ``handle_request``.
     """
-    running, joined, observe_proxy = accounting.running, "\0".join, accounting.observe_proxy
+    running, joined, observe_proxy, whole = accounting.running, "\0".join, accounting.observe_proxy, list
 
     # application_called written out, with texts joined as they are and no call without a proxy's stamp: about 620 ns a
     # request (CPython 3.11).
@@ -142,8 +156,37 @@ def follow_application(application: Callable[..., Any], accounting: RequestAccou
             raise
         if region >= 0:
             running.cells[region + PHASE] = _WRITING
-        if result.__class__ is FileWrapper:
-            state.file_size = file_size(result)
+        # A list usually goes out in one piece, and most requests return one: only streams are looked at more closely.
+        if result.__class__ is not whole:
+            length = response.response_length
+            if result.__class__ is FileWrapper:
+                state.file_size = file_size(result)
+                length = None
+            if (length is None or length > _SHORT) and region >= 0:
+                note_sent_head(running, state, response)
         return result
 
     return call_application
+
+
+def note_sent_head(running: RunningRequests, state: RequestState, response: Any) -> None:
+    """Have the status written to the request's region once ``response`` has sent its head: if the worker is killed
+    while it streams the body, the client was answered.
+
+    ``send_headers`` (gunicorn 25.3 to 27.0 ``Response``) is called by each write, and replaced until the first returns.
+    """
+    send = getattr(response, "send_headers", None)
+    if send is None:
+        return
+
+    def send_headers() -> None:
+        send()
+        vars(response).pop("send_headers", None)
+        if not state.recorded and isinstance(response.status_code, int):
+            running.cells[state.region + PHASE] = _WRITING | response.status_code << STATUS_SHIFT
+
+    try:
+        response.send_headers = send_headers
+    except AttributeError:
+        # A response class with slots: its streams are lost when they are cut off.
+        return

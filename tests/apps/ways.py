@@ -80,8 +80,18 @@ def drip(_environ: WSGIEnvironment, start_response: StartResponse, seconds: str)
         time.sleep(0.1)
 
 
+def dam(_environ: WSGIEnvironment, start_response: StartResponse, name: str) -> Iterator[bytes]:
+    """Set a status, and wait at a gate before the first byte."""
+    start_response("200 OK", [])
+    waiting = Path(f"{name}.waiting")
+    waiting.touch()
+    while waiting.exists():
+        time.sleep(0.02)
+    yield b"x"
+
+
 ROUTES: dict[str, Callable[..., Iterable[bytes]]] = {
-    function.__name__: function for function in (close, websocket, fork, unread, drip)
+    function.__name__: function for function in (close, websocket, fork, unread, drip, dam)
 }
 
 

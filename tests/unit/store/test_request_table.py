@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from promgun.store.request_table import (
     BUSY,
     END,
     NOWHERE,
+    PHASE,
     REGIONS,
     START,
+    STATUS_SHIFT,
     Phase,
     RunningRequests,
     busy_cells,
@@ -39,7 +43,18 @@ def test_a_request_is_there_while_it_runs() -> None:
     assert running.age(2_000_000_007) == 2.0
     enter_phase(requests, region, Phase.WRITING)
     assert [request.phase for request in read_running(memory)] == [Phase.WRITING]
+    requests.cells[region + PHASE] |= 206 << STATUS_SHIFT
+    (streaming,) = read_running(memory)
+    assert (streaming.phase, streaming.status, streaming.path) == (Phase.WRITING, 206, "/users/5")
     requests.leave(region)
+    assert not list(read_running(memory))
+
+
+@pytest.mark.parametrize("cell", [-1, 0, 6, 255, Phase.WRITING | 1000 << STATUS_SHIFT, (1 << 63) - 1, -(1 << 63)])
+def test_a_phase_or_a_status_that_cannot_be_is_no_request(cell: int) -> None:
+    memory, requests = fresh()
+    region = requests.take(5, Phase.READING)
+    requests.cells[region + PHASE] = cell
     assert not list(read_running(memory))
 
 
