@@ -66,7 +66,7 @@ class Cell(IntEnum):
     #: sum of the ends minus sum of the starts of such requests since the slot was taken: with BEYOND_TABLE and the
     #: current time it gives their busy nanoseconds, running requests included
     BEYOND_TABLE_BALANCE = 15
-    #: counted up before and after each change of the two above, or of the totals: unequal while a change is under way
+    #: counted up before and after each change of the two above: unequal meanwhile, and while a new owner folds the slot
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
     #: why the worker ends, as the worker itself says
@@ -74,10 +74,10 @@ class Cell(IntEnum):
     #: only the process itself can read these once it has changed its user (proc(5), "dumpable"), so it reports them
     OPEN_FDS = 19
     UNIQUE_MEMORY = 20
-    #: CPU nanoseconds that a master has used: added to its slot's total when the next master takes the slot
-    OWN_CPU_USER = 21
+    OWN_CPU_USER = 21  #: CPU nanoseconds that a master has used: folded when the next master takes the slot
     OWN_CPU_SYSTEM = 22
-    BEYOND_TABLE_ANSWERED = 23  #: requests of BEYOND_TABLE answered but not yet closed
+    #: requests of BEYOND_TABLE that are counted; lowered after it, so that a kill in between has none counted twice
+    BEYOND_TABLE_ANSWERED = 23
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33

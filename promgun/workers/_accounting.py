@@ -2,10 +2,12 @@
 
 Whatever serves requests makes these calls, in this order, from the thread, greenlet or task of the request. ``begin``
 and ``closed`` are called once for every request, ``application_called`` when it reaches the application,
-``route_known`` at any time in between. Between ``begin`` and ``closed`` a request is counted exactly once: by
-``answered`` when a status line was, or is just being, handed to the socket; by ``left_unanswered`` or ``cut_off`` when
-there is none; by ``was_websocket`` when the application turned the connection into a websocket. All other counts (an
-exception, a client that left, a refusal) describe the request and do not complete it.
+``route_known`` at any time in between. A request is counted exactly once: by ``answered`` when a status line was, or
+is just being, handed to the socket; by ``left_unanswered`` or ``cut_off`` when there is none; by
+``was_websocket`` when the application turned the connection into a websocket. That happens before ``closed``, but for
+what Gunicorn answers in ``handle_error``: it is called once ``handle_request`` has raised, after ``closed``, and the
+request is counted then. All other counts (an exception, a client that left, a refusal) describe the request and do not
+complete it.
 
 The WSGI worker classes avoid these calls on the path of every request: ``_instrumentation`` repeats the bodies of
 ``begin``, ``application_called`` and ``closed`` in two functions, and a test checks that both do the same.
@@ -140,10 +142,10 @@ class RequestAccounting:
                 cells[region + START] = 0
                 self.running.free.append(region)
         else:
-            if state.recorded:
-                self.board.cells[_BEYOND_TABLE_ANSWERED] -= 1
             state.region = OVER
             self.board.leave(now)
+            if state.recorded:
+                self.board.cells[_BEYOND_TABLE_ANSWERED] -= 1
 
     def forget_parent(self) -> None:
         """Stop counting, in a child forked by the application during a request: request and board are the parent's."""

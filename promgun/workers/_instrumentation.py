@@ -106,9 +106,9 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                     cells[region + START] = 0
                     leave(region)
             else:
+                board.leave(now)
                 if state.recorded:
                     board.cells[_BEYOND_TABLE_ANSWERED] -= 1
-                board.leave(now)
             if recycled:
                 board.cells[_SERVED] = worker.nr
 
