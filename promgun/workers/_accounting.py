@@ -2,12 +2,11 @@
 
 Whatever serves requests makes these calls, in this order, from the thread, greenlet or task of the request. ``begin``
 and ``closed`` are called once for every request, ``application_called`` when it reaches the application,
-``route_known`` at any time in between. A request is counted exactly once: by ``answered`` when a status line was, or
-is just being, handed to the socket; by ``left_unanswered`` or ``cut_off`` when there is none; by
-``was_websocket`` when the application turned the connection into a websocket. That happens before ``closed``, but for
-what Gunicorn answers in ``handle_error``: it is called once ``handle_request`` has raised, after ``closed``, and the
-request is counted then. All other counts (an exception, a client that left, a refusal) describe the request and do not
-complete it.
+``route_known`` at any time in between. A request is counted exactly once: by ``answered`` when a status line was, or is
+just being, handed to the socket; by ``left_unanswered`` or ``cut_off`` when there is none; by ``was_websocket`` when
+the application turned the connection into a websocket. That happens before ``closed``, but for what Gunicorn answers in
+``handle_error``: it is called once ``handle_request`` has raised, after ``closed``, and the request is counted then.
+All other counts (an exception, a client that left, a refusal) describe the request and do not complete it.
 
 The WSGI worker classes avoid these calls on the path of every request: ``_instrumentation`` repeats the bodies of
 ``begin``, ``application_called`` and ``closed`` in two functions, and a test checks that both do the same.
