@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import promgun
 
@@ -30,3 +34,18 @@ def test_the_wheel(tmp_path: Path) -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
     assert headings[0].split()[1] == promgun.__version__
+
+
+def test_the_lowest_versions_are_those_that_are_tried() -> None:
+    """What an installation needs has a lowest version, which ``tests/lowest.txt`` tries."""
+    wanted = [Requirement(text) for text in requires("promgun") or ()]
+    stated = {
+        each.name: Version(clause.version)
+        for each in wanted
+        if "extra == 'test'" not in str(each.marker).replace('"', "'") and each.name != "packaging"
+        for clause in each.specifier
+        if clause.operator == ">="
+    }
+    lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
+    tried = {name: Version(version) for name, version in (line.split("==") for line in lines if "==" in line)}
+    assert tried == stated

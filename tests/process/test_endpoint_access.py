@@ -125,6 +125,7 @@ def write_users(path: Path, cost: int = 4, **users: str) -> None:
     path.write_text("basic_auth_users:\n" + "".join(f"  {user}: {text}\n" for user, text in hashes.items()))
 
 
+@pytest.mark.seam
 def test_passwords(tmp_path: Path) -> None:
     write_users(tmp_path / "web.yml", prometheus="secret", other="else")
     with Endpoint(web=WebOptions(web_config=str(tmp_path / "web.yml"))) as server:

@@ -23,6 +23,7 @@ def test_an_empty_file_protects_nothing(tmp_path: Path) -> None:
         assert read(tmp_path, text) == WebConfig()
 
 
+@pytest.mark.seam
 def test_a_whole_file(tmp_path: Path) -> None:
     config = read(
         tmp_path,
