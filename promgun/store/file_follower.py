@@ -76,7 +76,7 @@ class FileFollower:
         self.corrupt = 0
         self._known: dict[str, FollowedFile] = {}
         self._series = SeriesTable()
-        #: bytes of all files together
+        #: bytes of all files together, those of this reading and those kept from the last
         self._held = 0
         #: keys first seen in this reading: most slots have the same ones, so each is parsed once
         self._parsed: dict[str, fmt.SeriesKey | None] = {}
@@ -110,7 +110,6 @@ class FileFollower:
                         if match is not None:
                             # Kinds in a fixed order, then masters, then slots by number: the order of float additions
                             # must never change.
-                            # added must never change.
                             place = _KINDS.index(match[2].partition("_")[0]), match[2], slot_of(int(match[1]))
                             files.append((place, name, folder_fd))
             for (_, kind, slot), name, folder_fd in sorted(files):
@@ -121,7 +120,8 @@ class FileFollower:
                         yield file
         for gone in sorted(self._known.keys() - present):
             # Only files of live gauges are ever removed. Any other keeps its last values: its owner makes it again.
-            if gone.partition(".")[2].startswith("gauge_live"):
+            shown = any(map(self._series.is_whole, self._known[gone].series))
+            if gone.partition(".")[2].startswith("gauge_live") or not shown:
                 del self._known[gone]
             elif wanted(gone.partition(".")[2], 0):
                 self._known[gone].size = None
@@ -186,11 +186,12 @@ class FileFollower:
                 data = os.pread(fd, status.st_size, 0)
                 found = fmt.scan(data, len(data), known.parsed, self._parse)
             damage = self._add(known, found, kind, slot) or damage
+        # What was read counts for this reading, what is kept for the next: nothing behind the last entry.
+        self._held += len(data)
         if len(data) >= known.parsed:
-            known.data = data
+            known.data = data[: known.parsed]
         else:
             damage = damage or "cut short"
-        self._held += len(known.data)
         if damage:
             self._complain(name, damage)
         known.damage = damage

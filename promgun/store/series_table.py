@@ -37,7 +37,11 @@ class SeriesTable:
     def whole_families(self) -> Iterator[Series]:
         """Yield every series but those of incomplete families, in the order in which they were found."""
         cut = self._cut
-        return (series for series in self._series.values() if not cut or (series.kind, series.family) not in cut)
+        return (series for series in self._series.values() if not cut or self.is_whole(series))
+
+    def is_whole(self, series: Series) -> bool:
+        """Whether the family of a series is shown, because all of it found room."""
+        return (series.kind, series.family) not in self._cut
 
     def make_room(self, held: Iterable[Series]) -> None:
         """When the table is full, forget series that no file has any more."""

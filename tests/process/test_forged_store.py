@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import random
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from promgun.store import format as fmt
+from promgun.store.board import SIZE as BOARD_SIZE
 from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import load, send
 
@@ -113,9 +117,56 @@ def test_a_forged_file_costs_what_it_held(server: PromgunProcess, forged: str) -
         path.unlink()
 
 
-def test_memory_has_a_budget(server: PromgunProcess) -> None:
-    """Eight files of 15 MiB are twice what one reading may hold."""
-    (endpoint,) = [one for one in psutil.Process(server.master_pid).children() if one.pid not in server.workers()]
+def test_a_worker_that_writes_nonsense_into_its_own_slot(server: PromgunProcess) -> None:
+    """While it is read: every page can be parsed and has what others say; once the rows are right again, so is it."""
+    slot = Path(server.sandbox.runs()[0]["store"]) / "slots" / "1"
+    chance = random.Random(9)
+    with slot.open("r+b", buffering=0) as file:
+        right = file.read()[BOARD_SIZE:]
+        used = len(right.rstrip(b"\0"))
+        errors = server.scrape().value(ERRORS, reason="corrupt")
+        for _ in range(25):
+            for _ in range(4):
+                os.pwrite(file.fileno(), chance.randbytes(200), BOARD_SIZE + chance.randrange(used))
+            page = server.scrape()
+            samples = [sample for family in text_string_to_metric_families(page.text) for sample in family.samples]
+            ours = [sample for sample in samples if sample.name.startswith(("gunicorn_", "promgun_"))]
+            assert [sample for sample in ours if not 0 <= sample.value < math.inf] == []
+            assert page.value("gunicorn_up") == 1
+            assert page.sum("shop_orders_total") == 10
+        assert server.fresh().value(ERRORS, reason="corrupt") != errors
+        assert send(server.metrics_address, path="/status.json").status == 200
+        os.pwrite(file.fileno(), right, BOARD_SIZE)
+    server.expect(REQUESTS, 10)
+
+
+def test_the_application_may_have_values_that_are_no_numbers(server: PromgunProcess) -> None:
+    """They are shown as they are, as stock prometheus_client does; Prometheus reads them."""
+    path = put(server, 990, "gauge_max", value_file("odd", "odd", *(({"n": str(one)}, one) for one in NUMBERS)))
+    counter = put(server, 991, "counter", value_file("odd_count", "odd_count_total", ({}, math.nan)))
+    try:
+        wait_until(lambda: server.scrape().select("odd_count_total"))
+        page = server.scrape()
+        families = {family.name: family for family in text_string_to_metric_families(page.text)}
+        shown = {sample.labels["n"]: sample.value for sample in families["odd"].samples}
+        assert {name: str(value) for name, value in shown.items()} == {str(one): str(one) for one in NUMBERS}
+        assert math.isnan(families["odd_count"].samples[0].value)
+        assert page.sum(REQUESTS) == 10
+        assert send(server.metrics_address, path="/status.json").status == 200
+        json.loads(server.sandbox.run("-m", "promgun", "metrics", "dump", "--format", "json").stdout)
+    finally:
+        path.unlink()
+        counter.unlink()
+
+
+def test_memory_has_a_budget_and_comes_back(server: PromgunProcess) -> None:
+    """Eight files of 15 MiB are twice what one reading may hold, and a family that is too large is not kept."""
+    used = server.metrics_pid()
+    assert used is not None
+    # What other tests had it read is not to be measured.
+    os.kill(used, signal.SIGKILL)
+    endpoint = psutil.Process(wait_until(lambda: (pid := server.metrics_pid()) != used and pid))
+    wait_until(server.scrape)
     before = endpoint.memory_info().rss
     content = value_file("large", "large_total", ({"n": "1"}, 1.0))
     paths = [put(server, 950 + index, "counter", content + bytes((15 << 20) - len(content))) for index in range(8)]
@@ -128,3 +179,8 @@ def test_memory_has_a_budget(server: PromgunProcess) -> None:
     assert endpoint.memory_info().rss - before < 130 << 20
     for path in paths:
         path.unlink()
+    path = put(server, 960, "counter", many())
+    wait_until(lambda: server.scrape() and endpoint.memory_info().rss - before > 50 << 20)
+    path.unlink()
+    wait_until(lambda: server.scrape() and endpoint.memory_info().rss - before < 40 << 20)
+    assert server.scrape().sum(REQUESTS) == 10
