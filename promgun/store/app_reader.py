@@ -95,7 +95,7 @@ def _is_of(item: Series, now: Definition) -> bool:
 
 def _info(row: Definition, now: Definition) -> Series:
     sample = f"{row.family}_info"
-    return _series(now, INFO, sample, tuple(sorted({**dict(row.labels), **dict(row.told)}.items())), 1.0)
+    return _series(now, INFO, sample, tuple(sorted({**dict(row.labels), **dict(row.content)}.items())), 1.0)
 
 
 def _enum(rows: list[_ContentRow], now: Definition, is_current: Callable[[int, int], bool]) -> Iterable[Series]:

@@ -1,4 +1,4 @@
-"""Notices when code has changed what prometheus_client goes by: the variable of its directory, or its value class.
+"""Notices when code has changed what prometheus_client depends on: the variable of its directory, or its value class.
 
 Neither makes a request fail, but metrics are then missing where somebody looks for them, so a warning tells of it.
 """

@@ -37,8 +37,8 @@ Pairs = tuple[tuple[str, str], ...]
 class Definition:
     """One definition.
 
-    ``names`` are the label names (``None``: any), ``labels`` the label values of infos and enums. ``told`` is the
-    content of an info, ``states`` are those of an enum, ``bounds`` those of a histogram.
+    ``names`` are the label names (``None``: any), ``labels`` the label values of infos and enums. ``content`` is
+    that of an info, ``states`` are those of an enum, ``bounds`` those of a histogram.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Definition:
     documentation: str
     names: tuple[str, ...] | None = ()
     labels: Pairs = ()
-    told: Pairs = ()
+    content: Pairs = ()
     states: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
 
@@ -72,7 +72,7 @@ def parse_definition(text: str) -> Definition | None:
         if not is_metric(family):
             return None
         if kind == INFO:
-            return Definition(*head, tuple(sorted(labels)), _pairs(labels), told=_pairs(detail))
+            return Definition(*head, tuple(sorted(labels)), _pairs(labels), content=_pairs(detail))
         if kind == ENUM:
             return Definition(*head, tuple(sorted(labels)), _pairs(labels), states=tuple(map(checked_text, detail)))
         names = None if labels is None else tuple(sorted(map(checked_text, labels)))
@@ -101,4 +101,4 @@ def checked_text(value: Any) -> str:
 def _pairs(value: Mapping[str, str]) -> Pairs:
     if not all(is_label(name) for name in value):
         raise ValueError(value)
-    return tuple((checked_text(name), checked_text(told)) for name, told in value.items())
+    return tuple((checked_text(name), checked_text(text)) for name, text in value.items())

@@ -301,7 +301,7 @@ def test_a_definition_is_read_as_it_was_spelled() -> None:
     text = spell(INFO, "build", "Help.", {"b": "1", "a": "\udc80"}, {"version": "é"})
     assert text is not None
     assert parse_definition(definition_rows.padded(text)) == Definition(
-        INFO, "build", "Help.", ("a", "b"), (("b", "1"), ("a", "?")), told=(("version", "é"),)
+        INFO, "build", "Help.", ("a", "b"), (("b", "1"), ("a", "?")), content=(("version", "é"),)
     )
     text = spell(ENUM, "state", "Help.", {}, ["up", "down"])
     assert text is not None
