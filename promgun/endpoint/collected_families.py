@@ -1,4 +1,4 @@
-"""Families that the application's collectors give, checked: one that a reader could not parse would cost the page.
+"""Checks the families of the application's collectors: one that a reader could not parse would cost the whole page.
 
 The rules are those of OpenMetrics 1.0 as prometheus_client's parser applies them (0.26 ``openmetrics/parser.py``), the
 strictest reader that is known.
@@ -43,7 +43,7 @@ def checked_family(name: str, kind: str, documentation: str, unit: str, samples:
     if unit and (kind in ("info", "stateset") or not name.endswith(f"_{unit}")):
         raise ValueError(f"its name does not end in its unit {unit!r}")
     if not is_metric(name):
-        raise ValueError("that is no name of a metric")
+        raise ValueError("a metric cannot have that name")
     family = Metric(name, checked_text(documentation), kind, unit)
     groups: dict[tuple[tuple[str, str], ...], dict[tuple[str, tuple[tuple[str, str], ...]], Sample]] = {}
     for sample_name, labels, value in samples:
@@ -64,7 +64,7 @@ def _sample(
         raise ValueError(f"a {kind} has no sample {sample_name!r}")
     bad = [label for label in labels if not is_label(label)]
     if bad:
-        raise ValueError(f"{bad[0]!r} is no name of a label")
+        raise ValueError(f"a label cannot have the name {bad[0]!r}")
     _check_value(kind, suffix, value)
     inner = _INNER.get((kind, suffix))
     if inner is not None:
@@ -94,7 +94,7 @@ def _bound(label: str, text: str) -> str:
     """Return the bound in a label as other bounds are spelled."""
     bound = float(text)
     if math.isnan(bound) or (label == "quantile" and not 0 <= bound <= _LARGEST_QUANTILE):
-        raise ValueError(f"{text!r} is no value of {label!r}")
+        raise ValueError(f"{label!r} cannot have the value {text!r}")
     return go_string(bound)
 
 
@@ -114,7 +114,7 @@ def _histogram(name: str, group: Iterable[Sample]) -> list[Sample]:
         if (count in rest) != (total in rest):
             raise ValueError(f"{count} and {total} must be there together")
         if count in rest and rest[count].value != buckets[-1].value:
-            raise ValueError(f"{count} is not what its bucket of +Inf has")
+            raise ValueError(f"{count} differs from its bucket of +Inf")
     if ("_sum" in rest and is_negative) or ("_gsum" in rest and rest["_gsum"].value < 0 and not is_negative):
         raise ValueError("its sum cannot be with these buckets")
     return [*buckets, *rest.values()]
@@ -123,7 +123,7 @@ def _histogram(name: str, group: Iterable[Sample]) -> list[Sample]:
 def without_shown(
     shown: Iterable[Metric], families: Iterable[Metric], refuse: Callable[[str, str], None]
 ) -> list[Metric]:
-    """Return those of ``families`` of whose sample names none is on the page yet, and none is one of ours."""
+    """Return those of ``families`` that share no name of a sample with the page or with the catalogue."""
     names = PageNames(shown)
     kept: list[Metric] = []
     for family in families:

@@ -1,4 +1,4 @@
-"""Requests for some families only (``name[]``) that wait for a collection, by address in turn."""
+"""The queue of requests for some families only (``name[]``) that wait for a collection; addresses take turns."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class _Waiting(Generic[Page]):
 class FilterQueue(Generic[Page]):
     """The forms of the page that wait; ``refuse`` is called for each that is given up.
 
-    A collection serves ``limits.filters`` of them: of each address the one that waits longest, then of each the next.
-    Where ``limits.waiting_filters`` wait, a newcomer takes the place of the last one of the address that has most of
-    them waiting; if that is its own, it is given up itself. So is one whose client has got another answer by now,
-    after ``limits.collect_seconds``.
+    A collection serves at most ``limits.filters`` of them: first the oldest of each address, then the second of each,
+    and so on. When ``limits.waiting_filters`` wait already, a new one replaces the newest of the address that has most
+    of them; if that address is its own, the new one is refused. One that has waited for longer than
+    ``limits.collect_seconds`` is refused as well: its client has had another answer by then.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class FilterQueue(Generic[Page]):
         return len(self._waiting)
 
     def get(self, form: Form) -> asyncio.Future[Page] | None:
-        """Return what others wait for who asked for the same form."""
+        """Return what earlier requests for the same form wait for, if there are any."""
         waiting = self._waiting.get(form)
         return None if waiting is None else waiting.page
 

@@ -67,9 +67,10 @@ class LogCounter(logging.Filter):
 
 def count_log(counters: Counters, log: Any = None) -> None:
     """Count with ``counters`` what ``log``, an instance of the logger class, writes to its error log, and the records
-    of Gunicorn's own logger; what was counted before, or before the fork, is no longer.
+    of Gunicorn's own logger.
 
-    A class whose methods write to a logger other than its ``error_log`` is counted by the calls of these methods.
+    A ``LogCounter`` from an earlier call, also from before the fork, is removed. A class whose methods write to a
+    logger other than its ``error_log`` is counted by the calls of these methods.
     """
     counter = LogCounter(counters)
     own = getattr(log, "error_log", None)

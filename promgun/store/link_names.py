@@ -1,4 +1,4 @@
-"""Names of the links in client directories, and whose a directory is that two runs share.
+"""Names the links in client directories, and tells which of two runs that share such a directory was there first.
 
 Two servers may be started with the same ``PROMETHEUS_MULTIPROC_DIR``, or one from within another's worker, which
 inherits it. The first writes its name into the directory, as a link ``.promgun-run``. Links of any other run have that

@@ -11,6 +11,7 @@ from gunicorn.app.base import Application, BaseApplication
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import KNOWN_SETTINGS, Config, Setting
+from gunicorn.glogging import Logger
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.wsgi import FileWrapper, Response
 from gunicorn.workers.base import Worker
@@ -120,6 +121,23 @@ def test_a_setting_is_looked_up_anew_each_time_unless_the_worker_caches_it() -> 
     cfg = Config()
     assert "timeout" not in vars(cfg)
     assert "timeout" in cfg.settings
+
+
+def test_the_arbiter_asks_the_configuration_for_the_class_and_lists_its_settings() -> None:
+    # What master/instrumented_config.py stands on.
+    assert "self.settings['worker_class'].get()" in inspect.getsource(vars(Config)["worker_class"].fget)
+    source = inspect.getsource(Arbiter.setup)
+    assert "self.worker_class = self.cfg.worker_class" in source
+    assert "self.cfg.settings.items()" in source
+
+
+def test_the_logger_writes_to_its_error_log() -> None:
+    # What metrics/log_counter.py stands on.
+    source = inspect.getsource(Logger)
+    assert 'self.error_log = logging.getLogger("gunicorn.error")' in source
+    assert "self.loglevel = " in source
+    for name in ("critical", "error", "exception", "warning", "info", "debug"):
+        assert f"self.error_log.{name}(" in inspect.getsource(getattr(Logger, name))
 
 
 def test_a_response_knows_its_request_and_what_it_sent() -> None:
