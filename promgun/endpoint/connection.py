@@ -160,7 +160,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             else:
                 self._await_more()
         except h11.RemoteProtocolError as error:
-            self._refuse(self._blame(error))
+            self._refuse(self._status_of(error))
 
     def _await_more(self) -> None:
         unread = len(self._http.trailing_data[0])
@@ -172,7 +172,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._deadline.set(self._limits.head_seconds, self._give_up_on_head)
         self._transport.resume_reading()
 
-    def _blame(self, error: h11.RemoteProtocolError) -> HTTPStatus:
+    def _status_of(self, error: h11.RemoteProtocolError) -> HTTPStatus:
         status = HTTPStatus(error.error_status_hint)
         is_request_line = b"\n" not in self._http.trailing_data[0]
         if status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and is_request_line:

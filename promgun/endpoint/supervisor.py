@@ -12,15 +12,16 @@ from typing import Any
 from promgun.endpoint.process import STOP_SIGNAL, EndpointConfig, spawn
 
 _STOP_TIME = 2.0
-#: Seconds to wait after an attempt before the next one, by how many in a row have failed or ended young.
+#: Seconds to wait after an attempt before the next one, by how many processes in a row could not be started or lived
+#: for less than ``_SHORT_LIFE`` seconds.
 _BACK_OFF = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-_YOUNG = 10.0
-#: A process that somebody kills is started again after this time at most, if one has lived ``_YOUNG`` seconds before:
-#: then it does not fail by itself. One that crashes does.
-_KILLED = 0.5
+_SHORT_LIFE = 10.0
+#: The most seconds to wait after somebody killed the process, if an earlier one lived for ``_SHORT_LIFE`` seconds: it
+#: can serve. One that crashes may not be able to.
+_AFTER_KILL = 0.5
 #: This many ends in a row are logged one by one; after that one line a minute says for how long nothing has been
 #: served.
-_TOLD = 3
+_LOGGED = 3
 _MINUTE = 60.0
 #: Seconds after which a process that still runs is taken to serve.
 _SERVES = 2.0
@@ -42,12 +43,12 @@ class MetricsProcess:
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
         self._started = 0.0
-        self._ended_young = 0
+        self._short_lives = 0
         self._next_start = 0.0
         self._has_lived = False
-        self._told_at = 0.0
+        self._logged_at = 0.0
         #: since when nothing has been served, and why; 0 while something is
-        self._dark_since = 0.0
+        self._down_since = 0.0
         self._reason = ""
 
     @property
@@ -57,7 +58,7 @@ class MetricsProcess:
 
     def ensure(self) -> None:
         """Start the child if there is none and the back-off is over; say once a minute that nothing is served."""
-        self._tell_darkness()
+        self._log_outage()
         if self._child is not None or not self.listeners or self._clock() < self._next_start:
             return
         self._started = self._clock()
@@ -82,29 +83,29 @@ class MetricsProcess:
 
     def _schedule(self, reason: str, *, killed: bool) -> None:
         now = self._clock()
-        if now - self._started >= _YOUNG:
-            self._ended_young = 0
+        if now - self._started >= _SHORT_LIFE:
+            self._short_lives = 0
             self._has_lived = True
         else:
-            self._ended_young += 1
-        pause = _BACK_OFF[min(self._ended_young, len(_BACK_OFF)) - 1 if self._ended_young else 0]
-        self._next_start = now + (min(pause, _KILLED) if killed else pause)
+            self._short_lives += 1
+        pause = _BACK_OFF[min(self._short_lives, len(_BACK_OFF)) - 1 if self._short_lives else 0]
+        self._next_start = now + (min(pause, _AFTER_KILL) if killed else pause)
         self._reason = reason
-        self._dark_since = self._dark_since or now
-        if self._ended_young <= _TOLD:
-            self._told_at = now
+        self._down_since = self._down_since or now
+        if self._short_lives <= _LOGGED:
+            self._logged_at = now
             self._log.warning("%s", reason)
 
-    def _tell_darkness(self) -> None:
+    def _log_outage(self) -> None:
         now = self._clock()
         if self._child is not None and now - self._started >= _SERVES:
-            self._dark_since = 0.0
-        elif self._dark_since and now - self._told_at >= _MINUTE:
-            self._told_at = now
+            self._down_since = 0.0
+        elif self._down_since and now - self._logged_at >= _MINUTE:
+            self._logged_at = now
             self._log.warning(
                 "No metrics have been served for %.0f s, in spite of %s starts in a row: %s",
-                now - self._dark_since,
-                self._ended_young,
+                now - self._down_since,
+                self._short_lives,
                 self._reason,
             )
 
@@ -125,7 +126,7 @@ class MetricsProcess:
         self.stop()
         self.config = config
         self.listeners = tuple(listeners)
-        self._ended_young = 0
+        self._short_lives = 0
         self._has_lived = False
-        self._next_start = self._dark_since = 0.0
+        self._next_start = self._down_since = 0.0
         self.ensure()

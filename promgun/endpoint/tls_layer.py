@@ -113,12 +113,12 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
 
     def write_eof(self) -> None:
         """End our direction: close_notify, then FIN."""
-        self._say_goodbye()
+        self._send_close_notify()
         self._transport.write_eof()
 
     def close(self) -> None:
         """End when what was written has left."""
-        self._say_goodbye()
+        self._send_close_notify()
         self._transport.close()
 
     def abort(self) -> None:
@@ -171,7 +171,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
         if self._to_send.pending and not self.is_closing():
             self._transport.write(self._to_send.read())
 
-    def _say_goodbye(self) -> None:
+    def _send_close_notify(self) -> None:
         if self._is_established and not self._has_ended:
             self._has_ended = True
             # OpenSSL wants the client's close_notify, which nobody needs, or no handshake has been completed.

@@ -59,9 +59,9 @@ class RowFile:
         self._tables: dict[RowSchema, RowTable] = {}
         self.damaged = 0
         self.end = start
-        self._adopt_rows()
+        self._index_rows()
 
-    def _adopt_rows(self) -> None:
+    def _index_rows(self) -> None:
         """Index the rows of earlier owners, and clear what a killed owner left behind the last whole one."""
         found = scan_rows(self._memory[: self._reserved], self._start, self._reserved)
         self.damaged = found.damaged

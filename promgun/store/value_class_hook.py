@@ -32,7 +32,7 @@ def publish(values: type[Any], watch: Callable[[Any], None]) -> None:
     ``watch`` gets each metric that is made, and each whose info, enum state or gauge function is set.
     """
     _after_import(VALUES_MODULE, lambda module: setattr(module, "ValueClass", values))
-    _after_import(_METRICS, lambda module: _tell(module, watch))
+    _after_import(_METRICS, lambda module: _watch_calls(module, watch))
 
 
 def _after_import(name: str, action: Action) -> None:
@@ -43,7 +43,7 @@ def _after_import(name: str, action: Action) -> None:
         sys.meta_path.insert(0, _Finder(name, action))
 
 
-def _tell(module: Any, watch: Callable[[Any], None]) -> None:
+def _watch_calls(module: Any, watch: Callable[[Any], None]) -> None:
     for owner, name in _CALLED:
         kind = getattr(module, owner, None)
         original = getattr(kind, name, None)
