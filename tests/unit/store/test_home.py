@@ -110,7 +110,6 @@ def test_what_the_last_owner_was_doing_can_be_read_until_the_next_moves_in(tmp_p
     with opened(tmp_path, Role.WORKER) as first:
         first.store.own_slot()
         begin(first.store.board, time.monotonic_ns(), "GET\0\0\0\0/killed")
-        first.store.board.cells[Cell.PROCESS_START] -= 1  # of a process that is gone, which this one is not
     directory = open_directory(tmp_path)
     store = ProcessStore()
     store._registered = True
