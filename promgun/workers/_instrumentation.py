@@ -163,27 +163,28 @@ def follow_application(  # noqa: C901 - as for follow_requests
                 state.file_size = file_size(result)
                 length = None
             if (length is None or length > _SHORT) and region >= 0:
-                note_sent_head(running, state, response)
+                note_head(running, state, response)
         return result
 
     return call_application
 
 
-def note_sent_head(running: RunningRequests, state: RequestState, response: Any) -> None:
-    """Have the status written to the request's region once ``response`` has sent its head: if the worker is killed
-    while it streams the body, the client was answered.
+def note_head(running: RunningRequests, state: RequestState, response: Any) -> None:
+    """Have the status written to the request's region when ``response`` sends its head: if the worker is killed while
+    it streams the body, the client was answered.
 
-    ``send_headers`` (gunicorn 25.3 to 27.0 ``Response``) is called by each write, and replaced until the first returns.
+    ``send_headers`` (gunicorn 25.3 to 27.0 ``Response``) is called by each write, and replaced until the first. Writing
+    comes before sending, because a kill is likely while the client already has the head.
     """
     send = getattr(response, "send_headers", None)
     if send is None:
         return
 
     def send_headers() -> None:
-        send()
         vars(response).pop("send_headers", None)
         if not state.recorded and isinstance(response.status_code, int):
             running.cells[state.region + PHASE] = _WRITING | response.status_code << STATUS_SHIFT
+        send()
 
     try:
         response.send_headers = send_headers

@@ -313,15 +313,17 @@ def test_requests_cut_by_max_requests_are_lost(green: str) -> None:
 
 @pytest.mark.parametrize("green", GREEN)
 def test_all_requests_of_a_killed_worker_are_lost(green: str) -> None:
-    """The scoreboard describes 64 of them, and counts the others."""
+    """The scoreboard describes 64 of them, and counts the others; those that were answered are not lost."""
     with Sandbox() as sandbox, PromgunProcess("-k", green, app="ways:app", sandbox=sandbox, workers=1) as process:
         server = Server(process, sandbox)
-        connections = [server.open(Request(f"/gate/{number}")) for number in range(120)]
-        process.expect("gunicorn_worker_requests_in_progress", 120)
+        connections = [server.open(Request(f"/gate/{number}")) for number in range(110)]
+        process.expect("gunicorn_worker_requests_in_progress", 110)
+        connections += [server.open(Request(f"/close/{number}")) for number in range(10)]
+        process.expect("gunicorn_requests_total", 10)
         server.kill()
         books, _ = settled(server, "120")
-        assert books == Counter({"lost killed": 120})
-        assert process.scrape().by("route", BOOKS["lost"][1])["_OVERFLOW"] == 56
+        assert books == Counter({"lost killed": 110, "answered 200": 10})
+        assert process.scrape().by("route", BOOKS["lost"][1])["_OVERFLOW"] == 46
         for connection in connections:
             connection.close()
 
