@@ -6,14 +6,13 @@ A function yields rows: a family, the values of its labels in the catalogue's or
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from promgun.collect.accept_queues import read_overflows
 from promgun.collect.reading import Reading, SlotTotals
 from promgun.collect.slot_owners import SlotOwner, worker_state
 from promgun.metrics.catalog import CATALOG
-from promgun.metrics.families import listeners, master, promgun, workers
+from promgun.metrics.families import listeners, master, promgun, requests, workers
 from promgun.metrics.label_sets import has_free_labels
 from promgun.metrics.label_values import CpuMode, Generation, StoreErrorReason, SwitchKind, WorkerCount, WorkerState
 from promgun.metrics.spec import CounterFamily, GaugeFamily, Labels, MetricSpec
@@ -139,12 +138,13 @@ def promgun_rows(reading: Reading) -> Iterator[Row]:
     errors[StoreErrorReason.CORRUPT] += reading.values.corrupt
     for reason, count in errors.items():
         yield row(promgun.STORE_ERRORS, (reason,), float(count))
-    folded = Counter(reading.values.folded)
+    folded = dict(reading.values.folded)
     for series in reading.values.own:
         if series.sample == promgun.LABEL_SETS_FOLDED.name:
-            folded[dict(series.labels)["family"]] += int(series.value)
-    for family in FOLDABLE:
-        yield row(promgun.LABEL_SETS_FOLDED, (family,), float(folded[family]))
+            family = dict(series.labels)["family"]
+            folded[family] = folded.get(family, 0.0) + series.value
+    for family in (*FOLDABLE, *filter(folded.get, _FOLDABLE_LATER)):
+        yield row(promgun.LABEL_SETS_FOLDED, (family,), folded.get(family, 0.0))
     yield row(promgun.STORE_BYTES, (), float(reading.values.size))
     yield row(promgun.STORE_FILES, (), float(reading.values.files))
     yield row(promgun.STORE_SLOTS, (), float(sum(owner.slot > 0 for owner in reading.owners)))
@@ -191,5 +191,7 @@ def zero_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
     return sets
 
 
-#: Counters whose label sets may be folded.
+#: Counters whose label sets may be folded; histograms of answered requests have the sets of their counter.
 FOLDABLE = tuple(spec.name for spec in CATALOG if spec.kind == "counter" and has_free_labels(spec.labels))
+#: Shown once some was folded: few servers have websockets.
+_FOLDABLE_LATER = (requests.WEBSOCKET_DURATION_SECONDS.name,)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from promgun.collect.accept_queues import AcceptQueues, Queue
@@ -20,7 +20,7 @@ from promgun.metrics.families.master import WORKER_EXITS
 from promgun.metrics.families.requests import REQUESTS
 from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.fine_durations import FINE_DURATIONS
-from promgun.metrics.label_sets import folded_sets
+from promgun.metrics.label_sets import PageCaps
 from promgun.store.board import BoardView, Cell
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import StoredValues, StoreReader, SumBy, Sums
@@ -130,6 +130,7 @@ class InstanceReader:
         self.store = store
         self._living: frozenset[int] = frozenset()
         self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED)
+        self._caps = PageCaps()
         self._figures = ProcessFigures()
         self._counters = SlotCounters()
         self._queues = AcceptQueues()
@@ -156,7 +157,7 @@ class InstanceReader:
             totals={owner.slot: self._totals_of(owner) for owner in owners if owner.board[Cell.WORKED]},
             master_cpu=self._master_cpu(owners),
             max_label_sets=max_label_sets,
-            _read_values=lambda: self._reader.read(lambda names, sets: folded_sets(names, sets, max_label_sets)),
+            _read_values=lambda: self._reader.read(partial(self._caps.folded, max_label_sets)),
             _read_sums=self._reader.read_sums,
             _read_queues=self._queues.read,
         )

@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from promgun.metrics.counters import Counters
+from promgun.metrics.label_sets import has_free_labels
 from promgun.metrics.spec import HistogramFamily, Labels, MetricSpec
 from promgun.store.process import ProcessStore
 from promgun.store.row_format import CellGroup, RowSchema
@@ -17,8 +19,9 @@ Row = tuple[Any, Sequence[int]]
 class Histograms:
     """All histograms of the catalogue except the recorder's, in the slot of this process."""
 
-    def __init__(self, store: ProcessStore, bounds: Sequence[float]) -> None:
+    def __init__(self, store: ProcessStore, counters: Counters, bounds: Sequence[float]) -> None:
         self._store = store
+        self._counters = counters
         self._bounds = tuple(bounds)
         self._rows: dict[tuple[MetricSpec, tuple[str, ...]], Row] = {}
         self._locked = not has_gil()
@@ -58,14 +61,17 @@ class Histograms:
         return observe
 
     def touch(self, family: HistogramFamily[Labels], values: Labels) -> Row:
-        """Make a series, so that it is shown with 0."""
-        identity = (family, values)
+        """Make a series, so that it is shown with 0; beyond the cap, that of the label set it is folded into."""
+        schema = RowSchema(family.labels, (CellGroup(family.name, family.labels, family.bounds or self._bounds),))
+        # Folded sets are not remembered: a client may choose any number of them.
+        shown = self._counters.shown_as(family, schema, values) if has_free_labels(family.labels) else values
+        identity: tuple[MetricSpec, tuple[str, ...]] = (family, shown)
 
         def placed(cells: Any, indexes: Sequence[int]) -> None:
             self._rows[identity] = (cells, indexes)
 
-        schema = RowSchema(family.labels, (CellGroup(family.name, family.labels, family.bounds or self._bounds),))
         with self._store.lock:
-            row: Row = self._store.allocate_row(schema, values, placed)
-            self._rows[identity] = row
+            row = self._rows.get(identity)
+            if row is None:
+                row = self._rows[identity] = self._store.allocate_row(schema, shown, placed)
         return row

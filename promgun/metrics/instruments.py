@@ -31,7 +31,7 @@ class Instruments:
     def __init__(self, store: ProcessStore, cfg: Any) -> None:
         self.store = store
         self.counters = Counters(store, option(cfg, "metrics_max_label_sets"))
-        self.histograms = Histograms(store, option(cfg, "metrics_duration_buckets"))
+        self.histograms = Histograms(store, self.counters, option(cfg, "metrics_duration_buckets"))
         self.recorder = Recorder(
             store,
             self.counters,

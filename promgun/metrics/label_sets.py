@@ -11,11 +11,14 @@ from collections.abc import Iterable, Sequence
 
 from promgun.metrics.catalog import FREE_LABELS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.statuses import status_class
+from promgun.store.own_series import Folded
 
 #: The values of a family's labels, in the order of their names.
 Values = tuple[str, ...]
 #: The most folded sets that keep their method and status.
 MOST_FOLDED = 32
+#: The most sets of a family that a page remembers; a store holds fewer (``store.row_reader``) unless it is damaged.
+_MOST_DECIDED = 100_000
 
 
 def has_free_labels(names: Sequence[str]) -> bool:
@@ -46,7 +49,7 @@ class LabelCap:
     def __init__(self, names: Sequence[str], cap: int) -> None:
         self._names = tuple(names)
         self._free = has_free_labels(names)
-        self._cap = cap
+        self.cap = cap
         self._shown: dict[Values, Values] = {}
         self._folded: set[Values] = set()
         self._held = 0
@@ -65,14 +68,14 @@ class LabelCap:
 
     def _decide(self, values: Values) -> Values:
         folded = fold(self._names, values)
-        if folded != values and self._held < self._cap:
+        if folded != values and self._held < self.cap:
             self._held += 1
             return values
         return self.folded(values)
 
     def is_full_for(self, values: Values) -> bool:
         """Whether ``values`` would be folded."""
-        return self._free and values not in self._shown and self._held >= self._cap
+        return self._free and values not in self._shown and self._held >= self.cap
 
     def folded(self, values: Values) -> Values:
         """Return what ``values`` is folded into, without remembering it: a client may ask for any number of sets."""
@@ -84,10 +87,28 @@ class LabelCap:
         return folded
 
 
-def folded_sets(names: Sequence[str], sets: Iterable[Values], cap: int) -> dict[Values, Values]:
-    """Return, for each of ``sets`` that is folded, the set that it is shown as.
+class PageCaps:
+    """The caps of a page's families, kept between pages: a set that was shown stays shown.
 
-    ``sets`` must be in the order of their births.
+    Sets are decided on in the order of their births. A set may be born while a page is read, behind the reader's back,
+    and a reload may change the cap: neither moves what has been decided.
     """
-    decided = LabelCap(names, cap)
-    return {values: shown for values in sets if (shown := decided.shown_as(values)) != values}
+
+    def __init__(self) -> None:
+        self._caps: dict[tuple[str, tuple[str, ...]], LabelCap] = {}
+
+    def folded(self, cap: int, family: str, names: Sequence[str], sets: Iterable[Values]) -> dict[Values, Folded]:
+        """Return, for each of ``sets`` that is folded, the set that it is shown as.
+
+        ``sets`` must be in the order of their births; at most ``cap`` of them stay unchanged.
+        """
+        identity = family, tuple(names)
+        decided = self._caps.get(identity)
+        if decided is None or len(decided) > _MOST_DECIDED:
+            decided = self._caps[identity] = LabelCap(names, cap)
+        decided.cap = cap
+        return {
+            values: Folded(shown, at_page=values != fold(names, values))
+            for values in sets
+            if (shown := decided.shown_as(values)) != values
+        }

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
+from typing import NamedTuple
 
 from promgun.store.format import go_string
 from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.row_reader import RowTotal
 from promgun.store.series import Series
 
-#: Given label names and label sets in the order of their births, returns those that are counted under another set, with
-#: that set.
-Fold = Callable[[Sequence[str], list[tuple[str, ...]]], dict[tuple[str, ...], tuple[str, ...]]]
+
+class Folded(NamedTuple):
+    """The label set that another is counted under; ``at_page`` is false where a worker has folded it before."""
+
+    values: tuple[str, ...]
+    at_page: bool
+
+
+#: Given a family, its label names and its label sets in the order of their births, returns those that are counted under
+#: another set, with that set.
+Fold = Callable[[str, Sequence[str], list[tuple[str, ...]]], Mapping[tuple[str, ...], Folded]]
 #: The most label sets whose series are kept between readings, sets that no longer exist included.
 _MOST_REMEMBERED = 100_000
 _Key = tuple[str, tuple[tuple[str, str], ...]]
@@ -29,8 +38,8 @@ class OwnSeries:
         self._series: dict[_Key, Series] = {}
         self._lists: dict[tuple[int, tuple[str, ...]], list[Series]] = {}
         self._round = 0
-        #: how many label sets are counted under another, by family
-        self.folded: dict[str, int] = {}
+        #: by family, how often something was counted in rows that are folded here
+        self.folded: dict[str, float] = {}
 
     def of(self, totals: Iterable[RowTotal], fold: Fold) -> list[Series]:
         """Return the series of all rows; the numbers of a folded row are added to the row that it is folded into."""
@@ -38,30 +47,42 @@ class OwnSeries:
         if len(self._lists) > _MOST_REMEMBERED:
             self._lists.clear()
             self._series.clear()
-        by_schema: dict[int, list[RowTotal]] = {}
+        # Another configuration's buckets make another schema of the same families, which have one cap together.
+        by_family: dict[tuple[str, tuple[str, ...]], list[RowTotal]] = {}
         for total in totals:
-            by_schema.setdefault(id(total.schema), []).append(total)
+            schema = total.schema
+            by_family.setdefault((schema.groups[0].family, schema.labels), []).append(total)
+        self.folded = {}
         found: dict[int, Series] = {}
-        for rows in by_schema.values():
-            self._add_schema(rows, fold, found)
+        for rows in by_family.values():
+            self._add_rows(rows, fold, found)
         return list(found.values())
 
-    def _add_schema(self, rows: list[RowTotal], fold: Fold, found: dict[int, Series]) -> None:
-        schema = rows[0].schema
+    def _add_rows(self, rows: list[RowTotal], fold: Fold, found: dict[int, Series]) -> None:
         rows.sort(key=lambda row: (row.birth, row.values))
-        shown = fold(schema.labels, [row.values for row in rows])
-        for group in schema.groups:
-            self.folded[group.family] = len(shown)
+        schema = rows[0].schema
+        folded = fold(schema.groups[0].family, schema.labels, [row.values for row in rows])
         current = self._round
         for row in rows:
-            series = self._series_of(schema, shown.get(row.values, row.values))
-            for item, value in zip(series, complete(schema, row.numbers), strict=True):
+            shown = folded.get(row.values)
+            if shown is not None and shown.at_page:
+                self._count_folded(row)
+            series = self._series_of(row.schema, row.values if shown is None else shown.values)
+            for item, value in zip(series, complete(row.schema, row.numbers), strict=True):
                 if item.seen == current:
                     item.value += value
                 else:
                     item.seen = current
                     item.value = value
                     found[id(item)] = item
+
+    def _count_folded(self, row: RowTotal) -> None:
+        numbers = complete(row.schema, row.numbers)
+        for group in row.schema.groups:
+            first = row.schema.firsts[group.family]
+            # a histogram's last cell is its sum
+            count = sum(numbers[first : first + max(1, group.size - 1)])
+            self.folded[group.family] = self.folded.get(group.family, 0.0) + count
 
     def _series_of(self, schema: RowSchema, values: tuple[str, ...]) -> list[Series]:
         key = id(schema), values

@@ -45,7 +45,7 @@ class StoredValues:
     own: list[Series]
     series: list[Series]
     by_slot: Sums
-    folded: dict[str, int]
+    folded: dict[str, float]
     files: int
     size: int
     corrupt: int

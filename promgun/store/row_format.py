@@ -141,7 +141,7 @@ def _record(magic: int, identity: int, body: bytes, cells: int) -> bytes:
 def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int, RowSchema] | None = None) -> RowScan:
     """Walk the records in ``data`` from ``start`` to ``end``; ``schemas`` are those found before. Never raises.
 
-    A header of zeros ends the walk before ``end``.
+    A header of zeros ends the walk before ``end``, and so does a record that is not whole.
     """
     known = dict(schemas or {})
     rows: list[RowHead] = []
@@ -152,6 +152,8 @@ def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int,
     while position + HEADER_SIZE <= limit:
         magic, length, check, identity, _ = _HEADER.unpack_from(view, position)
         if magic == 0 and length == 0:
+            break
+        if _is_cut(view, position, limit, length):
             break
         if magic == CHANGING_MAGIC and identity in known and _fits(length, position, limit):
             changing.append(position)
@@ -168,6 +170,17 @@ def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int,
             rows.append(found)
         position += length
     return RowScan(known, rows, position, damaged, tuple(changing))
+
+
+def _is_cut(view: memoryview, position: int, limit: int, length: int) -> bool:
+    """Whether a record goes on behind ``limit``: a copy may have been made of fewer bytes than its writer had written.
+
+    One whose length is damaged has other records behind it, or will have.
+    """
+    if length % 8 or length > LONGEST_RECORD or position + length <= limit:
+        return False
+    rest = bytes(view[position + 8 : limit])
+    return not any(magic in rest for magic in _MAGICS)
 
 
 def _fits(length: int, position: int, limit: int) -> bool:

@@ -77,7 +77,7 @@ def running(function: Callable[..., Any], *arguments: Any) -> Iterator[subproces
 
 def _state(path: Path) -> list[Any]:
     """What there is to read: the names and sizes of all files of slots, and the number of series."""
-    reading = StoreReader(path).read(lambda _labels, _sets: {})
+    reading = StoreReader(path).read(lambda *_: {})
     files = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(slots_of(path)))
     return [files, len(reading.series), reading.size]
 

@@ -161,7 +161,7 @@ def client_of(path: str | Path) -> Path:
 
 def read_all(path: Path, reader: StoreReader | None = None) -> list[Series]:
     """Return every series of a run, ours and the application's, with nothing folded."""
-    reading = (reader or StoreReader(path)).read(lambda _labels, _sets: {})
+    reading = (reader or StoreReader(path)).read(lambda *_: {})
     return [*reading.own, *reading.series]
 
 

@@ -36,7 +36,7 @@ LABEL_SETS_FOLDED = CounterFamily[tuple[str]](
     name="promgun_label_sets_folded_total",
     labels=("family",),
     group="promgun",
-    help="Label sets beyond --metrics-max-label-sets, counted under _OVERFLOW in their family.",
+    help="How often a label set beyond --metrics-max-label-sets was counted under _OVERFLOW in its family.",
 )
 
 FAMILIES: tuple[MetricSpec, ...] = (

@@ -165,7 +165,7 @@ def test_what_earlier_owners_made_counts_also_when_the_file_comes_late(
 
 def test_what_finds_no_space_waits(place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counters = Counters(place.store, 1000)
-    histograms = Histograms(place.store, (0.1, 1.0))
+    histograms = Histograms(place.store, counters, (0.1, 1.0))
     with monkeypatch.context() as patched:
         patched.setattr("os.posix_fallocate", full)
         for _ in range(3):
@@ -201,7 +201,7 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
 ) -> None:
     """Space returns just when a thread has got private memory for a series and has not noted it yet."""
     counters = Counters(place.store, 1000)
-    histograms = Histograms(place.store, (0.1, 1.0))
+    histograms = Histograms(place.store, counters, (0.1, 1.0))
     recorder = Recorder(place.store, counters, (0.1, 1.0), (10.0,))
     real = place.store.allocate_row
     retries = []
@@ -236,7 +236,7 @@ def test_a_retry_in_the_middle_of_a_new_series_loses_nothing(
 
 def test_threads_lose_nothing(place: Opened, tmp_path: Path) -> None:
     counters = Counters(place.store, 100)
-    histograms = Histograms(place.store, (0.1, 1.0))
+    histograms = Histograms(place.store, counters, (0.1, 1.0))
 
     def work() -> None:
         for n in range(3000):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from promgun.metrics.catalog import METHODS, OTHER_METHOD, OVERFLOW
-from promgun.metrics.label_sets import MOST_FOLDED, LabelCap, Values, fold, fold_whole, folded_sets, has_free_labels
+from promgun.metrics.label_sets import MOST_FOLDED, LabelCap, PageCaps, Values, fold, fold_whole, has_free_labels
 from promgun.metrics.statuses import KNOWN_STATUSES, OTHER_STATUS, status_class, status_label
 
 NAMES = ("method", "route", "status")
@@ -20,6 +21,11 @@ ALL_STATUSES = (*KNOWN_STATUSES.values(), "1xx", "2xx", "3xx", "4xx", "5xx", OTH
 
 def sets(*routes: str) -> list[Values]:
     return [("GET", route, "200") for route in routes]
+
+
+def folded_sets(names: Sequence[str], asked: list[Values], cap: int) -> dict[Values, Values]:
+    """Return what a page that sees these sets first shows folded ones as."""
+    return {values: folded.values for values, folded in PageCaps().folded(cap, "family", names, asked).items()}
 
 
 def test_only_free_labels_are_folded() -> None:
@@ -60,6 +66,30 @@ def test_nothing_that_was_shown_moves(asked: list[Values], cap: int) -> None:
     for count in range(0, len(in_order), 7):
         part = folded_sets(NAMES, in_order[:count], cap)
         assert part == {values: whole[values] for values in in_order[:count] if values in whole}
+
+
+def test_a_set_that_was_born_earlier_but_is_seen_later_moves_none_that_was_shown() -> None:
+    """A slot was read before the set was born in it, and another slot after a younger one was born there."""
+    caps = PageCaps()
+    assert caps.folded(2, "f", NAMES, sets("/a", "/c")) == {}
+    folded = caps.folded(2, "f", NAMES, sets("/a", "/b", "/c"))
+    assert {values[1] for values in folded} == {"/b"}
+    assert {values[1] for values in caps.folded(2, "other", NAMES, sets("/a", "/b", "/c"))} == {"/c"}
+
+
+def test_another_cap_after_a_reload_moves_nothing_that_was_shown() -> None:
+    caps = PageCaps()
+    assert set(caps.folded(2, "f", NAMES, sets("/a", "/b", "/c"))) == set(sets("/c"))
+    assert set(caps.folded(1, "f", NAMES, sets("/a", "/b", "/c", "/d"))) == set(sets("/c", "/d"))
+    assert set(caps.folded(9, "f", NAMES, sets("/a", "/b", "/c", "/d", "/e"))) == set(sets("/c", "/d"))
+
+
+def test_a_page_tells_what_it_folds_from_what_a_worker_has_folded() -> None:
+    whole = [("GET", OVERFLOW, status) for status in list(KNOWN_STATUSES.values())[: MOST_FOLDED + 1]]
+    folded = PageCaps().folded(0, "f", NAMES, [*sets("/a"), *whole])
+    assert folded["GET", "/a", "200"] == (("GET", OVERFLOW, "200"), True)
+    assert {at_page for _, at_page in folded.values()} == {True, False}
+    assert not any(folded[values].at_page for values in whole if values in folded)
 
 
 @given(asked=st.lists(LABEL_SETS, max_size=400), cap=st.integers(0, 40))

@@ -79,7 +79,7 @@ def test_two_threads_make_one_histogram_each_whole(place: Opened) -> None:
 def newest(path: Path) -> dict[str, Definition]:
     """Return what a page goes by."""
     reader = StoreReader(path)
-    reader.read(lambda _labels, _sets: {})
+    reader.read(lambda *_: {})
     return reader._app.newest
 
 

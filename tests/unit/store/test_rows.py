@@ -302,6 +302,35 @@ def test_what_changes_between_two_readings_is_seen() -> None:
     assert sum(numbers[0] for numbers in found.values()) == 300 + len(range(0, 300, 7))
 
 
+def test_a_copy_that_ends_within_a_row_is_gone_on_with() -> None:
+    """A reader asks where the data ends, then copies so much; a row that is appended in between is not all there."""
+    file = row_file()
+    count(file, LOST, ("oom", "/a"), 5.0)
+    end = file.end
+    count(file, LOST, ("oom", "/b"), 2.0)
+    for cut in range(end, file.end, 8):
+        reader = RowReader()
+        assert totals(reader, content_of(file)[:cut]) == {("oom", "/a"): (5.0,)}
+        assert totals(reader, content_of(file)) == {("oom", "/a"): (5.0,), ("oom", "/b"): (2.0,)}
+        assert reader.corrupt == 0
+
+
+def test_a_row_with_a_wrong_length_is_stepped_over_once_others_follow() -> None:
+    file = row_file()
+    count(file, LOST, ("oom", "/a"), 5.0)
+    start = file.end
+    count(file, LOST, ("oom", "/b"), 2.0)
+    damaged = bytearray(content_of(file))
+    damaged[start + 4 : start + 8] = (1 << 17).to_bytes(4, "little")
+    reader = RowReader()
+    assert totals(reader, bytes(damaged)) == {("oom", "/a"): (5.0,)}
+    count(file, LOST, ("oom", "/c"), 3.0)
+    damaged[file.end - 256 :] = content_of(file)[file.end - 256 :]
+    damaged[start + 4 : start + 8] = (1 << 17).to_bytes(4, "little")
+    assert totals(reader, bytes(damaged)) == {("oom", "/a"): (5.0,), ("oom", "/c"): (3.0,)}
+    assert reader.corrupt == 1
+
+
 def test_the_earliest_birth_counts() -> None:
     early = RowFile(memoryview(bytearray(SIZE)), START, lambda _o, _s: None, clock=lambda: 3)
     late = RowFile(memoryview(bytearray(SIZE)), START, lambda _o, _s: None, clock=lambda: 9)
