@@ -20,6 +20,7 @@ from promgun.store.board import Role
 from promgun.store.files import Owner
 from promgun.store.process import ProcessStore
 from promgun.store.slot_lock import SlotLock, claim_slot
+from promgun.system.procfs import process_start
 from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import (
     OBSTACLES,
@@ -410,6 +411,45 @@ def _not_reaped(path: str) -> list[int]:
 def test_a_slot_is_not_given_away_before_its_worker_is_reaped(tmp_path: Path) -> None:
     """Its master reads what it left, and gives the slot to no worker of its own before it has forgotten it."""
     assert in_fresh_interpreter(_not_reaped, tmp_path) == [2, 1, 2]
+
+
+def _wiped(path: str) -> list[int]:
+    """Somebody removes files of living owners; another process asks for a slot before they are made again."""
+    store = ProcessStore()
+    store.open(open_directory(path))
+    store.own_slot(Role.MASTER)
+    ready, told = os.pipe()
+
+    def owner(role: Role) -> Callable[[], None]:
+        def own_slot() -> None:
+            os.write(told, bytes([store.own_slot(role) or 0]))
+            time.sleep(60)
+
+        return own_slot
+
+    assert store.reserve() is not None
+    worker = fork(owner(Role.WORKER))
+    assert os.read(ready, 1) == b"\1"
+    store.worker_table.forked(1, worker, process_start(worker), time.monotonic_ns())
+    child = fork(owner(Role.OTHER))
+    assert os.read(ready, 1) == b"\2"
+    found: list[int] = []
+    try:
+        for removed in (("1.lock", "2.lock"), ("1", "1.lock")):
+            for name in removed:
+                (slots_of(path) / name).unlink()
+            wait_for(fork(lambda: os.write(told, bytes([store.own_slot(Role.OTHER) or 0]))))
+            found += os.read(ready, 1)
+    finally:
+        for pid in (worker, child):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    wait_for(fork(lambda: os.write(told, bytes([store.own_slot(Role.OTHER) or 0]))))
+    return [*found, *os.read(ready, 1)]
+
+
+def test_a_slot_whose_lock_file_was_removed_is_not_given_away_while_its_owner_lives(tmp_path: Path) -> None:
+    assert in_fresh_interpreter(_wiped, tmp_path) == [3, 3, 1]
 
 
 def _race(path: str) -> list[list[int]]:
