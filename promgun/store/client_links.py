@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promgun.store.link_names import KINDS, LINK, claim, link_name, marks
+from promgun.store.ownership import has_ended
 from promgun.store.run_directory import RunDirectory
 
 _SLOT_FILE = re.compile(rf"(\d{{1,6}}|folded)\.({KINDS})")
 _MASTER_FILE = re.compile(rf"(m\d{{1,3}})\.({KINDS})")
+#: Links of live gauges are checked for an owner in every fifth call, and when they are made.
+_LIVE_EVERY = 5
 _TEMPORARY = re.compile(rf"\.new-{LINK.pattern}")
 
 
@@ -132,6 +135,7 @@ class ClientLinks:
     _folders: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _linked: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _found_apart: bool = False
+    _calls: int = 0
 
     def remove_stale(self) -> list[Path]:
         """Remove links of an earlier run and unfinished links; called once, when the first process begins to tend."""
@@ -157,6 +161,7 @@ class ClientLinks:
         """Make missing links, and those that lead elsewhere, again; return what was done."""
         if not self.run.is_open_to_me:
             return Tended()
+        self._calls += 1
         found_apart = claim(self.run) or self._found_apart
         self._found_apart = False
         remade: list[Path] = []
@@ -169,10 +174,9 @@ class ClientLinks:
             wanted = self._wanted(mark)
             present |= {client / name for name in wanted}
             for name, target in wanted.items():
-                identity = _identity(target)
-                if identity is None:
+                identity, path = _identity(target), client / name
+                if identity is None or self._is_left_unlinked(path, target):
                     continue
-                path = client / name
                 if mark:
                     _unlink_if_same(client / name.replace(mark, ""), target)
                 done = _link(client, target, name, symbolic=target.parent == self.run.master)
@@ -191,6 +195,19 @@ class ClientLinks:
             tuple(links[_Made.FAILED]),
             self.run.second_client if found_apart else None,
         )
+
+    def _is_left_unlinked(self, path: Path, target: Path) -> bool:
+        """Whether a file has live gauges of an ended process, which readers must not see any more: its link goes."""
+        slot, _, kind = target.name.partition(".")
+        if not (slot.isdigit() and kind.startswith("gauge_live")):
+            return False
+        linked = _same(path, target)
+        if (linked and self._calls % _LIVE_EVERY) or not has_ended(self.run, int(slot)):
+            return False
+        if linked:
+            _unlink_if_same(path, target)
+        self._linked.pop(path, None)
+        return True
 
     def _tend_folder(self, client: Path) -> bool:
         """Make a client directory again if it is gone; return whether it is a different one than last time."""

@@ -6,11 +6,9 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable
 
-from promgun.store.board import Cell, Role
+from promgun.store.ownership import has_owner
 from promgun.store.run_directory import RunDirectory
-from promgun.store.run_reader import read_board, read_worker_rows
 from promgun.store.slot_lock import SlotLock, claim_slot
-from promgun.system.procfs import Usage, read_usage
 
 
 class SlotClaims:
@@ -85,28 +83,9 @@ def _claim(directory: RunDirectory, taken: Collection[int] = ()) -> SlotLock:
     try:
         while True:
             lock = claim_slot(slots_fd, directory.owner, passed_over)
-            if not _has_owner(directory, slots_fd, lock.number):
+            if not has_owner(directory, slots_fd, lock.number):
                 return lock
             lock.release()
             passed_over.add(lock.number)
     finally:
         os.close(slots_fd)
-
-
-def _has_owner(directory: RunDirectory, slots_fd: int, number: int) -> bool:
-    """Whether a slot whose lock is free has an owner: a worker that was not reaped yet, so that its master has not read
-    what it left; or a process that lives and whose lock file somebody removed a moment ago.
-
-    If its own file was removed too, a worker is known by what its master wrote.
-    """
-    view = read_board(slots_fd, number)
-    if view is None:
-        row = read_worker_rows(directory.own_master.parent).get(number)
-        return row is not None and not row.ended and _living(row.pid, row.process_start) is not None
-    process = _living(view[Cell.PID], view[Cell.PROCESS_START])
-    return process is not None and (view[Cell.ROLE] == Role.WORKER or not process.ended)
-
-
-def _living(pid: int, start: int) -> Usage | None:
-    process = read_usage(pid)
-    return process if process is not None and process.start == start else None

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from promgun.store.board import Role
 from promgun.store.client_links import ClientLinks, link_file, unlink_file
 from promgun.store.files import Owner, ValueFile
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader
+from promgun.store.process import ProcessStore
 from tests.support.runs import PLACES, as_user, ended, key, private_run
+from tests.support.store_fixtures import fork, wait_for
 from tests.unit.store.test_foreign import files_in, stock
 
 if TYPE_CHECKING:
@@ -171,6 +174,33 @@ def test_a_client_directory_that_cannot_be_had_is_passed_over(run: RunDirectory)
     run.second_client = Path("/proc/no/such/place")
     done = ClientLinks(run).tend()
     assert (len(done.made), len(done.failed)) == (1, 1)
+
+
+def test_live_gauges_of_an_ended_worker_are_unlinked(run: RunDirectory) -> None:
+    """Without somebody who calls mark_process_dead, and before the slot has another owner."""
+    name = key("busy", "")
+
+    def worker() -> None:
+        store = ProcessStore()
+        store.open(run)
+        store.own_slot(Role.WORKER)
+
+    wait_for(fork(worker))
+    for slot in (1, 2):
+        file = ValueFile(run.slots / f"{slot}.gauge_livesum", Owner())
+        (index,) = file.indexes([name])
+        file.cells[index] = float(slot)
+        file.close()
+    count(run, 1, 1.0).close()
+    links = [ClientLinks(run), ClientLinks(run)]
+    for client in run.clients:
+        link_file(run, run.slots / "1.gauge_livesum", "1", "gauge_livesum")
+        assert "gauge_livesum_slot1.db" in files_in(client)
+    for _ in range(5):
+        assert [each.tend().warning for each in links] == ["", ""]
+    for client in run.clients:
+        assert slots_in(client) == ["counter_slot1.db", "gauge_livesum_slot2.db"], "nothing is known of slot 2"
+        assert stock(client)["busy []"] == 2.0
 
 
 # ---- two runs in one directory

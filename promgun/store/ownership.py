@@ -1,0 +1,36 @@
+"""Whether the process that signed a slot's board lives: locks say it too, but somebody may remove their files."""
+
+from __future__ import annotations
+
+from promgun.store.board import Cell, Role
+from promgun.store.run_directory import RunDirectory
+from promgun.store.run_reader import read_board, read_slot_board, read_worker_rows
+from promgun.system.procfs import Usage, process_start, read_usage
+
+
+def has_owner(directory: RunDirectory, slots_fd: int, number: int) -> bool:
+    """Whether a slot whose lock is free has an owner: a worker that was not reaped yet, so that its master has not read
+    what it left; or a process that lives and whose lock file somebody removed a moment ago.
+
+    If its own file was removed too, a worker is known by what its master wrote.
+    """
+    view = read_board(slots_fd, number)
+    if view is None:
+        row = read_worker_rows(directory.own_master.parent).get(number)
+        return row is not None and not row.ended and _living(row.pid, row.process_start) is not None
+    process = _living(view[Cell.PID], view[Cell.PROCESS_START])
+    return process is not None and (view[Cell.ROLE] == Role.WORKER or not process.ended)
+
+
+def _living(pid: int, start: int) -> Usage | None:
+    process = read_usage(pid)
+    return process if process is not None and process.start == start else None
+
+
+def has_ended(run: RunDirectory, number: int) -> bool:
+    """Whether a slot's last owner has certainly ended; false where nothing is known of it."""
+    view = read_slot_board(run, number)
+    if view is None or not view[Cell.PID]:
+        return False
+    start = process_start(view[Cell.PID])
+    return start == -1 or 0 < start != view[Cell.PROCESS_START]
