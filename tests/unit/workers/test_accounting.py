@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from itertools import count
 from types import SimpleNamespace
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 from gunicorn.http.body import LengthReader
+from gunicorn.http.wsgi import FileWrapper
 
 from promgun.metrics.instruments import Instruments
 from promgun.store.board import Cell
 from promgun.store.process import ProcessStore
-from promgun.store.request_table import NOWHERE
+from promgun.store.request_table import NOWHERE, Phase
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._queue_time import TrustedPeers
@@ -107,6 +109,40 @@ def test_what_is_written_out_does_what_the_calls_do(region: int | None) -> None:
         assert fixture.board.view(0).in_progress == 0
         assert len(boards) == 1
     assert seen[0] == seen[1]
+
+
+BODIES: dict[str, tuple[Callable[[], Any], int | None, int]] = {
+    "stream": (lambda: iter([b"x"]), None, 206),
+    "long stream": (lambda: iter([b"x"]), 1 << 20, 206),
+    "short stream": (lambda: iter([b"x"]), 10, 0),
+    "file": (lambda: FileWrapper(io.BytesIO(b"x")), 10, 206),
+    "list": (lambda: [b"x"], None, 0),
+}
+
+
+@pytest.mark.parametrize("is_counted", [False, True])
+@pytest.mark.parametrize("body", BODIES)
+def test_the_status_of_a_stream_is_on_the_board_when_its_head_goes_out(body: str, *, is_counted: bool) -> None:
+    """But not once the request is counted: a kill afterwards would count it twice."""
+    make, length, expected = BODIES[body]
+    fixture = Fixture()
+    accounting, req = fixture.accounting, request()
+    response: Any = Response(req)
+    response.status_code, response.response_length = 206, length
+    seen: list[int] = []
+
+    def send_headers() -> None:
+        seen.extend(running.status for running in fixture.board.view(0).running())
+
+    response.send_headers = send_headers
+    state = accounting.begin(req)
+    follow_application(lambda *_: make(), accounting)(ENVIRON, response.start_response)
+    if is_counted:
+        accounting.answered(req, state, 206, 0)
+    response.send_headers()
+    assert seen == [0 if is_counted else expected]
+    phase = Phase.CLOSING if is_counted else Phase.WRITING
+    assert [running.phase for running in fixture.board.view(0).running()] == [phase]
 
 
 def test_a_request_counts_under_its_route_from_then_on() -> None:
