@@ -145,6 +145,23 @@ def test_the_status_of_a_stream_is_on_the_board_when_its_head_goes_out(body: str
     assert [running.phase for running in fixture.board.view(0).running()] == [phase]
 
 
+def test_a_response_that_is_closed_twice_is_counted_once() -> None:
+    class Closed(Response):
+        status_code, sent, response_length = 200, 2, 2
+
+        def close(self) -> None:
+            """Close."""
+
+    fixture = Fixture()
+    accounting, req = fixture.accounting, request()
+    ResponseObserver(accounting, accounting.answered, accounting.raised).measure(Closed)
+    accounting.begin(req)
+    response = Closed(req)
+    response.close()
+    response.close()
+    assert fixture.recorded == [("GET", "", 200, 1.0, 0, 2)]
+
+
 def test_a_request_counts_under_its_route_from_then_on() -> None:
     fixture = Fixture()
     accounting, req = fixture.accounting, request()
