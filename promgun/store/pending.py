@@ -92,6 +92,11 @@ class PendingSeries:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def lost(self) -> int:
+        """How many series would be lost if the process ended now: those that wait and were counted in."""
+        return sum(any(values.cells) for values in list(self._waiting))
+
     def add(self, values: PendingValues) -> None:
         """Have values wait."""
         self._waiting[values] = None
@@ -130,6 +135,8 @@ class StoreErrors:
     def __init__(self) -> None:
         self._known = False
         self._unlogged = ""
+        #: the cell of the board that counts errors like the last one
+        self.cell = Cell.ERRORS_NO_SPACE
 
     def note(self, error: OSError, path: object) -> Cell:
         """Note an error; return the cell of the board that counts such errors."""
@@ -139,7 +146,8 @@ class StoreErrors:
                 f"Metrics cannot be stored ({error.strerror}: {error.filename or path}); "
                 "requests are served, and values are kept in memory until they can be stored"
             )
-        return Cell.ERRORS_NO_SPACE if error.errno in _NO_SPACE else Cell.ERRORS_PERMISSION
+        self.cell = Cell.ERRORS_NO_SPACE if error.errno in _NO_SPACE else Cell.ERRORS_PERMISSION
+        return self.cell
 
     def log_once(self, warn: Callable[[str], None] | None) -> None:
         """Log the episode if that has not been done, and if there is a log."""

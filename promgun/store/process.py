@@ -170,14 +170,11 @@ class ProcessStore:
         Without a place in a file the cells are private memory, and ``placed`` is called with the later place
         (:meth:`retry`). Hold :attr:`lock` until the returned place is stored where ``placed`` would store it.
         """
-        return self._find_or_wait(
-            PendingValues(_ROWS, partial(self.in_files.row, schema, values), placed, schema.cells)
-        )
+        find = partial(self.in_files.row, schema, values)
+        return self._find_or_wait(PendingValues(_ROWS, find, placed, schema.cells))
 
     def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:
-        """Return the label values of a schema's rows in this slot, those of earlier owners included; raises
-        ``OSError`` while there is no slot.
-        """
+        """Return the label values of all rows of a schema in this slot; raises ``OSError`` while there is none."""
         return self.in_files.row_values(schema)
 
     def place_row(
@@ -230,6 +227,15 @@ class ProcessStore:
         self._pending.move_in(self.lock)
         if self._home is not None and self._pending.empty and not self._unwritten:
             self._errors.over()
+
+    def give_up(self) -> None:
+        """Store what waits if that is possible now, at the end of the process; count and log what is lost."""
+        self.retry_now()
+        lost = self._pending.lost
+        if lost:
+            count(self.board.cells, self._errors.cell, lost)
+            if self.warn is not None:
+                self.warn(f"The metrics store had no room until this process ended: {lost} of its series are lost")
 
     def _tend(self) -> None:
         """Repair the files of the slot and the links to them; what was found is logged once."""

@@ -138,6 +138,7 @@ class WorkerLifecycle:
             super().run()  # type: ignore[misc] # the next class in the MRO
         finally:
             self.note_exit()
+            STORE.give_up()
 
     def enter_service(self) -> None:
         """Note that the worker serves from now on, and how long its boot took."""

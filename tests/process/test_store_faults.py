@@ -281,7 +281,8 @@ def test_out_of_inodes_while_serving_and_recycling(sandbox: Sandbox) -> None:
         server.free()
         wait_until(lambda: all_booted(server, 2), message=lambda: server.scrape().text)
         sent += serve(server, 5)
-        # A worker that ends takes along what it could not store; these had their files and slots from the start.
+        # A worker that ends loses what it could not store; these had their files and slots from the start.
+        assert "of its series are lost" not in server.log
         page = caught_up(server, sent)
         assert page.sum("gunicorn_worker_exits_total") == page.sum("gunicorn_worker_exits_total", cause="max_requests")
         assert "Traceback" not in server.log
@@ -332,6 +333,9 @@ def test_a_stop_on_a_full_disk_is_clean(sandbox: Sandbox, space: str) -> None:
         serve(server, 5)
         assert server.stop() == 0
         assert "Traceback" not in server.log
+        told = re.findall(r"\[(\d+)\] \[WARNING\] The metrics store had no room .* of its series are lost", server.log)
+        assert told
+        assert len(set(told)) == len(told), "one line a worker"
 
 
 @pytest.mark.parametrize("left", [0, 2, 4])

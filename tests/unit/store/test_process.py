@@ -402,6 +402,26 @@ def test_one_warning_an_episode(place: Opened, disk: Disk, tmp_path: Path) -> No
     assert len(totals(tmp_path)) == 6
 
 
+def test_what_an_ending_process_cannot_store_is_counted_and_told(place: Opened, disk: Disk, tmp_path: Path) -> None:
+    place.store.own_slot()
+    value(place.store, "stored").inc(1)
+    place.store.give_up()
+    assert place.warnings.texts == []
+    disk.fill()
+    kept = [value(place.store, f"late{n}", "gauge", "max") for n in range(3)]
+    for late in kept[:2]:
+        late.inc(1)
+    before = errors(tmp_path)
+    place.store.give_up()
+    told = [text for text in place.warnings.texts if "are lost" in text]
+    assert [text.rsplit(": ", 1)[1] for text in told] == ["2 of its series are lost"]
+    assert errors(tmp_path) == before + 2
+    disk.free()
+    place.store.give_up()
+    assert len([text for text in place.warnings.texts if "are lost" in text]) == 1
+    assert totals(tmp_path)["late1{}"] == 1.0
+
+
 def test_nobody_is_told_before_there_is_somebody(place: Opened, disk: Disk) -> None:
     warn, place.store.warn = place.store.warn, None
     disk.fill(inodes=True)
