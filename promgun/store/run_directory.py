@@ -41,9 +41,9 @@ class DirectoryIdentity:
     inode: int
 
     @classmethod
-    def of(cls, fd: int) -> DirectoryIdentity:
-        """Return the identity of an open directory."""
-        status = os.fstat(fd)
+    def of(cls, directory: int | Path) -> DirectoryIdentity:
+        """Return the identity of an open directory, or of the one that a path leads to."""
+        status = os.stat(directory)
         return cls(status.st_dev, status.st_ino)
 
 
@@ -51,7 +51,8 @@ class RunDirectory:
     """A run's directory, held open and locked by this process and its forks.
 
     A ``private`` one is removed by the last master to leave. ``second_client`` is the directory that the user named by
-    ``--metrics-dir`` or an inherited ``PROMETHEUS_MULTIPROC_DIR``: the application's files are linked there too.
+    ``--metrics-dir`` or an inherited ``PROMETHEUS_MULTIPROC_DIR``: the application's files are linked there too. One
+    that is only read has no descriptor (``fd`` is -1).
     """
 
     def __init__(self, path: Path, fd: int, owner: Owner, *, private: bool, second_client: Path | None = None) -> None:
@@ -60,8 +61,8 @@ class RunDirectory:
         self.owner = owner
         self.private = private
         self.second_client = second_client
-        self.identity = DirectoryIdentity.of(fd)
-        self._owner_pid = os.getpid()
+        self.identity = DirectoryIdentity.of(fd if fd >= 0 else path)
+        self._owner_pid = os.getpid() if fd >= 0 else -1
 
     @property
     def multiproc(self) -> Path:

@@ -260,14 +260,13 @@ def _join(path: Path, fd: int, owner: Owner, identity: DirectoryIdentity) -> Non
 def open_run(path: Path) -> RunDirectory:
     """Return a run's directory for reading, without a lock; its ``owner`` is the user of its slots.
 
-    Raises ``OSError``.
+    Raises ``OSError``. It is not opened: under a root master the workers' user may not.
     """
-    with _closed_on_error(open_folder(path)) as fd:
-        owner = Owner(os.stat(SLOTS, dir_fd=fd, follow_symlinks=False).st_uid)
-        second = None
-        with contextlib.suppress(OSError):
-            second = Path(os.readlink(SECOND_CLIENT, dir_fd=fd))
-        return RunDirectory(path, fd, owner, private=False, second_client=second)
+    owner = Owner(os.stat(path / SLOTS, follow_symlinks=False).st_uid)
+    second = None
+    with contextlib.suppress(OSError):
+        second = Path(os.readlink(path / SECOND_CLIENT))
+    return RunDirectory(path, -1, owner, private=False, second_client=second)
 
 
 def find_run(path: Path) -> Path | None:

@@ -18,6 +18,7 @@ from tests.support.harness import GUNICORN, PromgunProcess, Sandbox, is_alive, w
 from tests.support.http_client import load, send
 from tests.support.page import Page
 from tests.support.root_server import LOADED_BY_ROOT, REQUESTS, RootServer, nobody
+from tests.support.runs import ended, key
 
 pytestmark = pytest.mark.needs_root("run a master that changes the user of its workers")
 
@@ -119,12 +120,16 @@ def test_root_opens_nothing_of_the_workers(sandbox: Sandbox) -> None:
     with gateway(answer(200)) as gate:
         args = ("--max-requests", "15", "--push-gateway", f"http://{gate.url}")
         with RootServer(*args, app="counting:app", sandbox=sandbox, env={"AUDIT_LOG": str(log)}, workers=2) as server:
+            child = ended(server.run_directory / "client" / "multiproc", "counter", 4194999, {key(n="a"): 3.0})
+            os.chown(child, nobody().pw_uid, -1)
+            server.expect("jobs_total", 3)
             sent = serve_and_upgrade(server)
             assert server.run_directory.stat().st_uid == 0
         assert len(gate.seen) == 1, server.log
         ((_, _, pushed),) = gate.seen
     page = Page(pushed)
     assert (page.sum(REQUESTS), page.sum("shop_orders_total")) == (sent, sent)
+    assert page.sum("jobs_total") == 3, "of a child that never heard of promgun"
     lines = log.read_text().splitlines()
     assert [line for line in lines if line.startswith("VIOLATION")] == []
     seen = {re.sub(r"\d+", "N", line.split()[3]) for line in lines}
