@@ -90,6 +90,8 @@ class Process:
                 mine, new = getattr(self.store, held), getattr(parent, held)
                 setattr(parent, held, mine)
                 setattr(self.store, held, new)
+            for store in (parent, self.store):
+                store.in_files.files = store._files
             self._parents.append(parent)
             self.store._detach()
 
