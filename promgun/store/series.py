@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 Pairs = tuple[tuple[str, str], ...]
@@ -16,8 +16,9 @@ _FIRST = {"min": min, "livemin": min, "max": max, "livemax": max}
 class Series:
     """One series of the page: family, sample name, labels, and the total so far.
 
-    ``names`` are the label names in order, without ``le``. ``group`` is the labels without ``le``; ``upper`` is the
-    bucket's bound, ``None`` without ``le``, NaN when ``le`` is not a number.
+    ``names`` are the label names in order; those of a histogram are without ``le``, which other metrics may have as
+    an ordinary label. ``group`` is the labels without ``le``; ``upper`` is the bucket's bound, ``None`` without ``le``,
+    NaN when ``le`` is not a number.
     """
 
     family: str
@@ -39,9 +40,16 @@ class Series:
         self.group = self.labels if bound is None else tuple(pair for pair in self.labels if pair[0] != "le")
 
 
-def owner_label(names: Iterable[str]) -> str:
-    """Return the name of the label for the owning process: as in our families, unless ``names`` has it already."""
-    return "pid" if "worker_id" in names else "worker_id"
+def owner_label(names: Collection[str]) -> str:
+    """Return the name of the label for the owning process: ``worker_id`` as in our families, ``pid`` if ``names`` has
+    that already, ``promgun_worker_id`` if it has both.
+    """
+    name = "pid" if "worker_id" in names else "worker_id"
+    if name in names:
+        name = "promgun_worker_id"
+    while name in names:
+        name += "_"
+    return name
 
 
 def merge_gauge(series: Series, value: float, stamp: float) -> None:

@@ -87,7 +87,7 @@ class SeriesTable:
             sample=_printable(sample),
             labels=pairs,
             documentation=_printable(documentation),
-            names=tuple(label for label, _ in pairs if label != "le"),
+            names=tuple(label for label, _ in pairs if label != "le" or name != "histogram"),
         )
 
 

@@ -137,6 +137,40 @@ def test_two_registries_with_one_name_are_both_shown(tmp_path: Path) -> None:
     assert page["h_bucket{k=z,le=5.0}"] == 1
 
 
+#: Names of labels that this package gives a meaning of its own.
+NAMES = (["le"], ["pid", "le"], ["pid"], ["worker_id"], ["worker_id", "pid"], ["promgun_worker_id"])
+ALL_NAMES = ["worker_id", "pid", "promgun_worker_id", "le"]
+
+
+def _labels_of_any_name(path: str) -> dict[str, float]:
+    from prometheus_client import Counter, Gauge, Histogram, Summary  # noqa: PLC0415 - after the value class was set
+
+    store = published(path, Role.WORKER)
+    for number, names in enumerate((*NAMES, ALL_NAMES)):
+        values = [f"x{position}" for position in range(len(names))]
+        Counter(f"c{number}", "Help.", names).labels(*values).inc()
+        Summary(f"s{number}", "Help.", names).labels(*values).observe(1)
+        Gauge(f"all{number}", "Help.", names).labels(*values).set(1)
+        Gauge(f"max{number}", "Help.", names, multiprocess_mode="max").labels(*values).set(1)
+        if "le" not in names:
+            Histogram(f"h{number}", "Help.", names, buckets=(1, 2)).labels(*values).observe(1)
+    store.app.tick()
+    return totals(Path(path))
+
+
+def test_a_label_of_any_name_is_shown(tmp_path: Path) -> None:
+    """``le`` is an ordinary label of all but histograms; the label of the process finds a name that is free."""
+    page = in_fresh_interpreter(_labels_of_any_name, tmp_path)
+    for name in ("c0_total{le=x0}", "s0_count{le=x0}", "max0{le=x0}", "c1_total{le=x1,pid=x0}"):
+        assert page[name] == 1
+    assert page["h4_bucket{le=1.0,pid=x1,worker_id=x0}"] == 1
+    assert page["all0{le=x0,worker_id=1}"] == 1
+    assert page["all3{pid=1,worker_id=x0}"] == 1
+    assert page["all4{pid=x1,promgun_worker_id=1,worker_id=x0}"] == 1
+    assert page["all5{promgun_worker_id=x0,worker_id=1}"] == 1
+    assert page["all6{le=x3,pid=x1,promgun_worker_id=x2,promgun_worker_id_=1,worker_id=x0}"] == 1
+
+
 # ---- infos and enums
 
 
