@@ -19,6 +19,7 @@ from promgun.store.board import Role
 from promgun.store.definition_rows import MOST_ROWS, DefinitionRows, NoRoomError, RowStore, padded
 from promgun.store.definitions import CHANGED, DEFINED, ENUM, INFO, OWNER, STATE, spell
 from promgun.store.unshown import unshown_in_registry
+from promgun.system.signal_handlers import raised_in_signal_handler
 
 #: A gauge's function that takes this long is called less often, so that it uses a twentieth of the time.
 _SLOW_SECONDS = 0.1
@@ -95,6 +96,9 @@ class AppMetrics:
         self._call_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._rows = DefinitionRows(store)
         self._warned: set[str] = set()
+        #: set by a worker that Gunicorn's handler of SIGQUIT or SIGABRT is about to end: on gevent and eventlet that
+        #: happens in a greenlet, whose SystemExit is thrown into the main loop, wherever that waits
+        self.worker_quits = False
 
     # ---- called by prometheus_client's classes
 
@@ -236,7 +240,11 @@ class AppMetrics:
             return
         try:
             value = next(iter(_samples_of(gauge)())).value
-        except Exception as error:  # noqa: BLE001 - the application's own code
+        except BaseException as error:
+            # Only the worker's main loop calls this, and nothing else than a signal ends that from outside: whatever
+            # else arrives here, SystemExit or gevent's Timeout and GreenletExit too, the function raised.
+            if self.worker_quits or raised_in_signal_handler(error):
+                raise
             self._warn(
                 _name_of(gauge),
                 f"The function of the gauge {_name_of(gauge)!r} raised {type(error).__name__}: {error}",

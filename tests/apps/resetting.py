@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import Any
 
 from gunicorn.glogging import Logger
-from prometheus_client import Counter, values
+from prometheus_client import Counter, Gauge, values
 
 ordered = Counter("shop_orders", "Orders.")
+Gauge("shop_stock", "Asked of a library that exits where it cannot answer.").set_function(lambda: sys.exit(1))
 
 
 class OwnLogger(Logger):  # type: ignore[misc] # gunicorn is untyped

@@ -150,21 +150,24 @@ def sandbox_dump(sandbox: Sandbox, *args: str) -> str:
 
 
 def test_what_is_set_as_for_stock_prometheus_client_works_or_is_told_once(sandbox: Sandbox) -> None:
-    """The directory in ``raw_env`` gets links; a later change of it, and another value class, are a warning each."""
+    """The directory in ``raw_env`` gets links; a later change of it, and another value class, are a warning each. So
+    is a gauge's function that ends the process, in each worker.
+    """
     named = sandbox.directory / "named"
     named.mkdir(mode=0o700)
     config = f"raw_env = ['PROMETHEUS_MULTIPROC_DIR={named}']\nlogger_class = 'resetting.OwnLogger'\n"
     with PromgunProcess(app="resetting:app", config=config, sandbox=sandbox, workers=2) as server:
         assert load(server.address, 10, path="/change") == {200: 10}
         server.expect("shop_orders_total", 10)
-        assert {path.name.partition("_")[0] for path in named.glob("*.db")} == {"counter"}
+        assert {path.name.partition("_")[0] for path in named.glob("*.db")} == {"counter", "gauge"}
         workers = [f"[{pid}] [WARNING]" for pid in server.workers()]
         wait_until(lambda: "ValueClass" in server.log)
         page = server.fresh()
         assert server.log.count("PROMETHEUS_MULTIPROC_DIR names") == 1
         assert server.log.count("has replaced prometheus_client.values.ValueClass") == 1
-        assert sum(server.log.count(beginning) for beginning in workers) == 2
-        assert page.value("gunicorn_log_messages_total", level="warning") == 2
+        assert server.log.count("The function of the gauge 'shop_stock' raised SystemExit") == 2
+        assert sum(server.log.count(beginning) for beginning in workers) == 4
+        assert page.value("gunicorn_log_messages_total", level="warning") == 4
         assert load(server.address, 3, path="/fail") == {500: 3}
         server.expect("gunicorn_log_messages_total", 3, level="error")
         server.send_signal(signal.SIGKILL, server.workers()[0])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +300,60 @@ def test_a_gauge_with_a_function_is_asked_and_one_that_raises_is_logged_once(pla
         place.store.app.tick()
     assert [text for text in place.warnings.texts if "'g'" in text] == place.warnings.texts
     assert len(place.warnings.texts) == 1
+
+
+def _raise(error: BaseException) -> float:
+    raise error
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), type("Timeout", (BaseException,), {})("5 s")])
+def test_whatever_a_gauges_function_raises_leaves_the_worker(place: Opened, error: BaseException) -> None:
+    gauge, other = Gauge("g", "Help.", registry=None), Gauge("other", "Help.", registry=None)
+    gauge.set_function(lambda: _raise(error))
+    other.set_function(lambda: 2.0)
+    for metric in (gauge, other):
+        place.store.app.watch(metric)
+    for _ in range(2):
+        place.store.app.tick()
+    assert other._value.get() == 2.0
+    (text,) = place.warnings.texts
+    assert f"'g' raised {type(error).__name__}" in text
+
+
+def _end(*_: Any) -> None:
+    sys.exit(3)
+
+
+def _wait_for_the_signal() -> float:
+    os.kill(os.getpid(), signal.SIGUSR2)
+    time.sleep(5)
+    return 1.0
+
+
+@pytest.mark.parametrize(("handler", "raised"), [(_end, SystemExit), (signal.default_int_handler, KeyboardInterrupt)])
+def test_what_a_signal_raises_into_a_gauges_function_ends_the_worker(
+    place: Opened, handler: Any, raised: type[BaseException]
+) -> None:
+    gauge = Gauge("g", "Help.", registry=None)
+    gauge.set_function(_wait_for_the_signal)
+    place.store.app.watch(gauge)
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        with pytest.raises(raised):
+            place.store.app.tick()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert not place.warnings.texts
+
+
+def test_a_worker_that_quits_in_a_greenlet_ends_from_a_gauges_function(place: Opened) -> None:
+    """The hub throws the greenlet's SystemExit into the main loop: no handler is in its traceback."""
+    gauge = Gauge("g", "Help.", registry=None)
+    gauge.set_function(lambda: _raise(SystemExit(0)))
+    place.store.app.watch(gauge)
+    place.store.app.worker_quits = True
+    with pytest.raises(SystemExit):
+        place.store.app.tick()
 
 
 def test_whoever_is_no_worker_writes_nothing(tmp_path: Path) -> None:
