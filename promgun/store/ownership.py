@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from promgun.store import run_reader
 from promgun.store.board import Cell, Role
 from promgun.store.run_directory import RunDirectory
 from promgun.store.run_reader import read_board, read_slot_board, read_worker_rows
-from promgun.system.procfs import Usage, process_start, read_usage
+from promgun.system.procfs import Usage, read_usage
 
 
 def has_owner(directory: RunDirectory, slots_fd: int, number: int) -> bool:
@@ -30,7 +31,4 @@ def _living(pid: int, start: int) -> Usage | None:
 def has_ended(run: RunDirectory, number: int) -> bool:
     """Whether a slot's last owner has certainly ended; false where nothing is known of it."""
     view = read_slot_board(run, number)
-    if view is None or not view[Cell.PID]:
-        return False
-    start = process_start(view[Cell.PID])
-    return start == -1 or 0 < start != view[Cell.PROCESS_START]
+    return view is not None and run_reader.has_ended(view)

@@ -10,6 +10,7 @@ from pathlib import Path
 from promgun.store.board import SIZE, BoardView, Cell, Role, monotonic_ns, parse_board
 from promgun.store.run_directory import MASTER, SLOTS, RunDirectory
 from promgun.store.worker_table import TABLE_SIZE, WorkerRow, parse_worker_table
+from promgun.system.procfs import process_start
 from promgun.system.safe_open import open_folder, open_regular, read_regular
 
 SLOT_FILE = re.compile(r"(\d{1,6})")
@@ -24,9 +25,13 @@ def master_slot(number: int) -> int:
 
 
 def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
-    """Return a slot's board combined with what masters know of its worker; the masters' word prevails."""
+    """Return a slot's board combined with what masters know of its worker; the masters' word prevails.
+
+    Without a row (plain Gunicorn's masters write none) a process that is gone was busy until its last sign of life.
+    """
     if row is None:
-        return view
+        is_gone = view.slot >= 0 and view[Cell.PID] > 0 and has_ended(view)
+        return view.folded(_last_sign_of_life(view)) if is_gone else view
     if row.pid == view[Cell.PID]:
         if row.ended:
             view = view.folded(min(view.taken, row.ended))
@@ -52,6 +57,21 @@ def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
             Cell.WORKED: view[Cell.WORKED] | row.worked,
         }
     )
+
+
+def has_ended(view: BoardView) -> bool:
+    """Whether the process that wrote the board has certainly ended; false where nothing is known of it."""
+    if not view[Cell.PID]:
+        return False
+    start = process_start(view[Cell.PID])
+    return start == -1 or 0 < start != view[Cell.PROCESS_START]
+
+
+def _last_sign_of_life(view: BoardView) -> int:
+    """Return when the owner sent its last heartbeat or began its last request: a worker of type sync sends none while
+    it serves.
+    """
+    return min(view.taken, max(view[Cell.HEARTBEAT], *(request.start for request in view.running()), 0))
 
 
 def read_views(run: Path) -> Iterator[BoardView]:

@@ -39,6 +39,8 @@ class DeferredSignals:
 
     def _unblock(self) -> None:
         if self._mask is not None:
+            # It is forked: kept here, it would keep its slot until the next worker of the master's is expected.
+            self._worker = None
             mask, self._mask = self._mask, None
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -21,7 +21,7 @@ from promgun.store.board import Cell, Role
 from promgun.store.files import Owner
 from promgun.store.process import ProcessStore
 from promgun.store.row_format import CellGroup, RowSchema
-from promgun.store.run_reader import read_board_of
+from promgun.store.run_reader import read_board_of, read_slot_board
 from promgun.store.values import value_class
 from tests.support.boards import begin
 from tests.support.store_fixtures import (
@@ -117,7 +117,7 @@ def test_what_the_last_owner_was_doing_can_be_read_until_the_next_moves_in(tmp_p
     lock = store.reserve()
     assert lock is not None
     assert lock.number == 1
-    view = read_board_of(tmp_path, 1)
+    view = read_slot_board(directory, 1)
     assert view is not None
     assert [request.path for request in view.running()] == ["/killed"]
     lock.release()

@@ -14,7 +14,7 @@ from promgun.store.board import Cell, Role
 from promgun.store.run_reader import master_slot, read_board_of, read_views, read_worker_rows
 from promgun.store.worker_table import MOST_SLOTS, ROW_SIZE, TABLE_SIZE, WorkerRow, WorkerTable, parse_worker_table
 from promgun.system.procfs import Usage, process_start
-from tests.support.boards import begin
+from tests.support.boards import begin, finish
 from tests.support.store_fixtures import OBSTACLES, boards, master_of, open_directory, opened, slots_of
 
 SECOND = 1_000_000_000
@@ -133,6 +133,30 @@ def test_a_worker_that_ended_was_busy_until_then(tmp_path: Path) -> None:
         bases = (Cell.CPU_USER_BASE, Cell.CPU_SYSTEM_BASE, Cell.SWITCHES_VOLUNTARY_BASE, Cell.SWITCHES_INVOLUNTARY_BASE)
         assert [view[cell] for cell in bases] == [7, 8, 9, 10]
         assert view[Cell.WORKED] == 1
+
+
+@pytest.mark.parametrize("heartbeat", [3 * SECOND, 30 * SECOND])
+def test_a_worker_whose_end_nobody_wrote_down_was_busy_until_its_last_sign_of_life(
+    tmp_path: Path, heartbeat: int
+) -> None:
+    """Under plain Gunicorn no master does. The last sign is a heartbeat, or the start of a request."""
+    now = time.monotonic_ns()
+    with opened(tmp_path, Role.WORKER) as worker:
+        worker.store.own_slot()
+        board = worker.store.board
+        finish(board, begin(board, now - 99 * SECOND), now - 79 * SECOND)
+        for age in (9, 5):
+            begin(board, now - age * SECOND, "GET\0\0\0\0/killed")
+        board.cells[Cell.HEARTBEAT] = now - heartbeat
+        living = read_board_of(tmp_path, 1)
+        assert living is not None
+        assert (living[Cell.PID], living.busy_ns(now)) == (os.getpid(), 34 * SECOND)
+    ended = read_board_of(tmp_path, 1)
+    assert ended is not None
+    last = min(heartbeat, 5 * SECOND)
+    expected = 20 * SECOND + sum(age * SECOND - last for age in (9, 5))
+    assert ended.busy_ns(now) == ended.busy_ns(now + 99 * SECOND) == expected
+    assert (ended[Cell.PID], ended.in_progress, ended[Cell.WORKED]) == (0, 0, 1)
 
 
 def test_what_a_master_says_of_a_former_worker_is_not_the_present_one_s(tmp_path: Path) -> None:
