@@ -21,7 +21,8 @@ from promgun.store.reader import families_of
 from promgun.store.run_places import run_in
 from promgun.store.series import Series
 
-_MOST_UNSHOWN = 1000
+_OWN = frozenset(spec.family for spec in CATALOG)
+_MOST_LEFT_OUT = 1000
 
 
 class Collector:
@@ -29,15 +30,17 @@ class Collector:
 
     Keep one for all pages: it caches parsed files, and keeps counters of slots from falling.
 
-    ``log`` gets a line for each damaged file and each family that cannot be shown, once. Used from one thread at a
-    time; ``master_alive`` and ``worker_booted`` may be called from another.
+    ``log`` gets a line for each damaged file and each family that cannot be shown, once: two metrics of one name are
+    no damage, so nothing else tells of them. Used from one thread at a time; ``master_alive`` and ``worker_booted`` may
+    be called from another.
     """
 
     def __init__(self, store: Path, log: Callable[[str], None] | None = None) -> None:
         self._named = store
         self._log = log
         self._reader = InstanceReader(store)
-        self._unshown: set[str] = set()
+        self._left_out: set[str] = set()
+        self._corrupt: set[str] = set()
 
     def master_alive(self) -> bool:
         """Whether a master of the store lives."""
@@ -76,7 +79,7 @@ class Collector:
         names = PageNames()
         for name in sorted(stored):
             families.extend(self._foreign_family(name, stored[name], names))
-        count_refused(families, len(self._unshown))
+        count_refused(families, len(self._corrupt))
         scrape.samples = [Sample(scrape.name, {}, time.perf_counter() - begin)]
         return [family for family in families if family.samples]
 
@@ -84,16 +87,23 @@ class Collector:
         """Return the application's family, or nothing when no metric can have its name or when others have it."""
         try:
             family = build_family(name, series)
-            if names.take(name, family.type):
-                return [family]
-            reason = "the page has a family of that name, or with samples of that name"
         except ValueError as error:
-            reason = str(error)
-        if name not in self._unshown and len(self._unshown) < _MOST_UNSHOWN:
-            self._unshown.add(name)
-            if self._log is not None:
-                self._log(f"The family {name!r} cannot be shown: {reason}")
+            if len(self._corrupt) < _MOST_LEFT_OUT:
+                self._corrupt.add(name)
+            self._leave_out(name, str(error))
+            return []
+        other = names.take(name, family.type)
+        if not other:
+            return [family]
+        whose = "promgun's own metric" if other in _OWN else "the application's metric"
+        self._leave_out(name, f"{whose} {other!r} has a sample of the same name")
         return []
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        if name not in self._left_out and len(self._left_out) < _MOST_LEFT_OUT:
+            self._left_out.add(name)
+            if self._log is not None:
+                self._log(f"The application's metric {name!r} is not on the page: {reason}")
 
 
 def _own_family(spec: MetricSpec, rows: Mapping[tuple[str, ...], float], stored: list[Series]) -> Metric:

@@ -25,7 +25,7 @@ SUFFIXES = {
     "unknown": frozenset({""}),
 }
 _ALL = frozenset({"", *(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)})
-_OURS = frozenset(f"{spec.family}{suffix}" for spec in CATALOG for suffix in _ALL)
+_OURS = {f"{spec.family}{suffix}": spec.family for spec in CATALOG for suffix in _ALL}
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_:]")
 
 
@@ -33,17 +33,20 @@ class PageNames:
     """The names of one page: those of the catalogue from the start, whether they are shown or not."""
 
     def __init__(self, families: Iterable[Metric] = ()) -> None:
-        self._taken = set(_OURS)
+        #: the family that has the name, by name
+        self._taken = dict(_OURS)
         for family in families:
-            self._taken |= _names(family.name, family.type)
+            self._taken.update(dict.fromkeys(_names(family.name, family.type), family.name))
 
-    def take(self, name: str, kind: str) -> bool:
-        """Take all names of a family; return false, and take none, when another family has one of them."""
+    def take(self, name: str, kind: str) -> str:
+        """Take all names of a family; return the name of another family that has one of them, and take none, if there
+        is such a family.
+        """
         names = _names(name, kind)
-        if not names.isdisjoint(self._taken):
-            return False
-        self._taken |= names
-        return True
+        for taken in sorted(names & self._taken.keys()):
+            return self._taken[taken]
+        self._taken.update(dict.fromkeys(names, name))
+        return ""
 
 
 def _names(name: str, kind: str) -> set[str]:

@@ -127,10 +127,11 @@ def without_shown(
     names = PageNames(shown)
     kept: list[Metric] = []
     for family in families:
-        if names.take(family.name, family.type):
-            kept.append(family)
+        other = names.take(family.name, family.type)
+        if other:
+            refuse(family.name, f"the page's family {other!r} has a sample of the same name")
         else:
-            refuse(family.name, "the page has a family of that name, or with samples of that name")
+            kept.append(family)
     return kept
 
 

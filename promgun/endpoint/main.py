@@ -133,7 +133,7 @@ def main(config: EndpointConfig) -> int:
     for sock in sockets:
         sock.settimeout(0)
     store = Path(config.store)
-    source = make_source(store)
+    source = make_source(store, logger.warning)
     status = StatusFeed(lambda: snapshot_of(source.read()), paths=config.show_paths)
     own = CollectorProcess(config.app_collectors, PACKAGE_FOLDER)
     try:
@@ -164,7 +164,7 @@ def push_page(argument: str) -> NoReturn:
     load_ahead()
     _become(config)
     lines = Lines()
-    families = [*make_source(Path(config.store)).collect()]
+    families = [*make_source(Path(config.store), None).collect()]
     own = CollectorProcess(config.app_collectors, PACKAGE_FOLDER)
     families += without_shown(families, own.families(), own.refuse)
     count_refused(families, own.refused)
@@ -185,7 +185,7 @@ def serve_store(
     ``web`` must have been found good by ``load_security``.
     """
     raise_open_files(Limits())
-    source = ReadAsOwner(_load(collector)(store), store)
+    source = ReadAsOwner(_load(collector)(store, logger.warning), store)
     status = StatusFeed(lambda: snapshot_of(source.read()))
     asyncio.run(_serve(source, status, sockets, (signal.SIGINT, signal.SIGTERM), None, web))
 
@@ -219,9 +219,9 @@ async def _serve(
     await endpoint.serve(sockets, stop)
 
 
-def _load(path: str) -> Callable[[Path], Source]:
+def _load(path: str) -> Callable[[Path, Callable[[str], None] | None], Source]:
     module, _, name = path.partition(":")
-    source: Callable[[Path], Source] = getattr(import_module(module), name)
+    source: Callable[[Path, Callable[[str], None] | None], Source] = getattr(import_module(module), name)
     return source
 
 

@@ -8,10 +8,11 @@ import sys
 from typing import Any
 
 from gunicorn.glogging import Logger
-from prometheus_client import Counter, Gauge, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, values
 
 ordered = Counter("shop_orders", "Orders.")
 Gauge("shop_stock", "Asked of a library that exits where it cannot answer.").set_function(lambda: sys.exit(1))
+Gauge("shop_orders_total", "A second metric of this name.", registry=CollectorRegistry()).set(1)
 
 
 class OwnLogger(Logger):  # type: ignore[misc] # gunicorn is untyped

@@ -151,7 +151,7 @@ def sandbox_dump(sandbox: Sandbox, *args: str) -> str:
 
 def test_what_is_set_as_for_stock_prometheus_client_works_or_is_told_once(sandbox: Sandbox) -> None:
     """The directory in ``raw_env`` gets links; a later change of it, and another value class, are a warning each. So
-    is a gauge's function that ends the process, in each worker.
+    is a gauge's function that ends the process, in each worker, and a second metric of one name.
     """
     named = sandbox.directory / "named"
     named.mkdir(mode=0o700)
@@ -166,6 +166,7 @@ def test_what_is_set_as_for_stock_prometheus_client_works_or_is_told_once(sandbo
         assert server.log.count("PROMETHEUS_MULTIPROC_DIR names") == 1
         assert server.log.count("has replaced prometheus_client.values.ValueClass") == 1
         assert server.log.count("The function of the gauge 'shop_stock' raised SystemExit") == 2
+        assert server.log.count("The application's metric 'shop_orders_total' is not on the page") == 1
         assert sum(server.log.count(beginning) for beginning in workers) == 4
         assert page.value("gunicorn_log_messages_total", level="warning") == 4
         assert load(server.address, 3, path="/fail") == {500: 3}

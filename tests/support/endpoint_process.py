@@ -21,7 +21,7 @@ import time
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 class Collector:
-    def __init__(self, store):
+    def __init__(self, store, log):
         self.store = store
     def collect(self):
         time.sleep(float(os.environ.get("TEST_COLLECT_SECONDS", "0")))

@@ -380,6 +380,31 @@ def test_what_the_application_puts_under_our_names_is_not_shown(
     assert not any("mine=" in key for key in after)
 
 
+def test_two_metrics_of_one_name_are_told_once_and_are_no_damage(place: Opened, tmp_path: Path) -> None:
+    told: list[str] = []
+    collector = Collector(tmp_path, told.append)
+    made = value_class(place.store.values)
+    for kind, family, sample in (
+        ("gauge", "gunicorn_requests_total", "gunicorn_requests_total"),
+        ("counter", "gunicorn_workers", "gunicorn_workers_total"),
+        ("counter", "dup", "dup_total"),
+        ("gauge", "dup_total", "dup_total"),
+    ):
+        made(kind, family, sample, (), (), "Mine.", multiprocess_mode="max").inc(7.0)
+    for _ in range(3):
+        found = page(collector)
+        assert found["dup_total{}"] == 7
+        assert set(of(found, "promgun_store_errors_total").values()) == {0}
+    assert told == [
+        f"The application's metric {name!r} is not on the page: {whose} {other!r} has a sample of the same name"
+        for name, whose, other in (
+            ("dup_total", "the application's metric", "dup"),
+            ("gunicorn_requests_total", "promgun's own metric", "gunicorn_requests"),
+            ("gunicorn_workers", "promgun's own metric", "gunicorn_workers"),
+        )
+    ]
+
+
 @pytest.mark.parametrize("text", ["\ud800", "\udfff\ud800", "\0", "\n", '"', "\\", "ü", "x" * 65536])
 def test_any_text_of_the_application_leaves_the_page_whole(place: Opened, tmp_path: Path, text: str) -> None:
     values = value_class(place.store.values)

@@ -191,10 +191,10 @@ def test_names_of_ours_are_ours_with_each_suffix() -> None:
     names = PageNames()
     for spec in CATALOG:
         for kind in SUFFIXES:
-            assert not names.take(spec.family, kind)
-        assert not names.take(f"{spec.family}_sum", "gauge")
-    assert names.take("gunicorn_own", "counter")
-    assert not names.take("gunicorn.own", "gauge"), "an encoder writes both as gunicorn_own"
+            assert names.take(spec.family, kind) == spec.family
+        assert names.take(f"{spec.family}_sum", "gauge") == spec.family
+    assert not names.take("gunicorn_own", "counter")
+    assert names.take("gunicorn.own", "gauge") == "gunicorn_own", "an encoder writes both as gunicorn_own"
 
 
 def test_what_was_refused_is_counted_as_corrupt() -> None:
