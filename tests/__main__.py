@@ -23,8 +23,9 @@ LOWEST = ROOT / ".venv-lowest"
 CONSTRAINTS = ROOT / "tests" / "lowest.txt"
 #: More at a time than there are processors: the tests wait for processes more than they compute.
 PYTEST = ("-m", "pytest", "-q", "-n", "4")
-#: What a master does at a worker's birth and death differs by Gunicorn's version, not by the worker's type.
-SEAMS = ("-m", "seam", "-k", "not ((test_exits or test_lifecycle) and (gthread or eventlet))")
+#: What a master, a store and a page do differs by the version of a library, not by the worker's type.
+OF_ONE_TYPE = "test_exits or test_lifecycle or test_app_metrics or test_upgrade"
+SEAMS = ("-m", "seam", "-k", f"not (({OF_ONE_TYPE}) and (gthread or eventlet or gevent))")
 
 
 @dataclass(frozen=True, slots=True)

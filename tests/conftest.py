@@ -27,7 +27,7 @@ GRACE = 60
 
 #: Tests of whole servers that are measured where coverage is shown: forked workers of every type are in them, and
 #: measuring doubles what each interpreter costs, so the others, which start hundreds, run beside.
-MEASURED_SERVERS = frozenset({"test_app_metrics", "test_plain_gunicorn"})
+MEASURED_SERVERS = frozenset({"test_overridden_methods", "test_plain_gunicorn"})
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -68,4 +68,4 @@ def test_no_counter_sinks_in_the_life_of_a_server() -> None:
             load(address, 20, path="/ok", keepalive=False)
             wait_until(lambda: server.process.poll() is not None)
         watch.assert_flawless()
-        assert watch.pages > 50
+        assert watch.pages > 10, "it was read all the time"
