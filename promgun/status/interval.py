@@ -61,6 +61,7 @@ class Interval:
         requests = _increases(earlier.requests, later.requests)
         total = sum(requests.values())
         durations = _bucket_increases(earlier.durations, later.durations)
+        in_order = _in_order(durations)
         errors = sum(count for status, count in requests.items() if status.startswith("5"))
         room = _capacity_seconds(earlier, later, seconds)
         slots = {slot: _increase_of(earlier.slots.get(slot), now) for slot, now in later.slots.items()}
@@ -72,10 +73,10 @@ class Interval:
             requests=total,
             requests_per_second=total / seconds,
             error_share=errors / total if total else None,
-            p50=quantile(0.5, durations),
-            p95=quantile(0.95, durations),
-            p99=quantile(0.99, durations),
-            longest=_longest(durations),
+            p50=_estimate(0.5, *in_order),
+            p95=_estimate(0.95, *in_order),
+            p99=_estimate(0.99, *in_order),
+            longest=_longest(*in_order),
             longest_bound=max(filter(math.isfinite, durations), default=0.0),
             buckets=durations,
             utilisation=_ratio(busy, sum(room.values())),
@@ -89,7 +90,10 @@ def quantile(q: float, buckets: Mapping[float, float]) -> float | None:
 
     Linear inside a bucket, and the last finite bound for what lies beyond it: PromQL's ``histogram_quantile``.
     """
-    bounds, counts = _in_order(buckets)
+    return _estimate(q, *_in_order(buckets))
+
+
+def _estimate(q: float, bounds: list[float], counts: list[float]) -> float | None:
     count = counts[-1] if counts else 0.0
     if count <= 0:
         return None
@@ -102,7 +106,10 @@ def quantile(q: float, buckets: Mapping[float, float]) -> float | None:
 
 def quantile_bounds(q: float, buckets: Mapping[float, float]) -> tuple[float, float]:
     """Return the bounds of the bucket that :func:`quantile` looks into; 0 and 0 without an observation."""
-    bounds, counts = _in_order(buckets)
+    return _bounds_of(q, *_in_order(buckets))
+
+
+def _bounds_of(q: float, bounds: list[float], counts: list[float]) -> tuple[float, float]:
     if not counts or counts[-1] <= 0:
         return 0.0, 0.0
     at = _bucket_of(q * counts[-1], counts)
@@ -120,8 +127,8 @@ def _bucket_of(rank: float, counts: list[float]) -> int:
     return bisect_left(counts, rank) if rank > 0 else bisect_right(counts, 0.0)
 
 
-def _longest(buckets: Mapping[float, float]) -> float | None:
-    low, high = quantile_bounds(1.0, buckets)
+def _longest(bounds: list[float], counts: list[float]) -> float | None:
+    low, high = _bounds_of(1.0, bounds, counts)
     return (high if math.isfinite(high) else low) or None
 
 

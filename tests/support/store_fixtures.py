@@ -24,10 +24,13 @@ from promgun.store.reader import StoreReader
 from promgun.store.run_directory import CLIENT, MASTER, MULTIPROC, SLOTS, VERSION, DirectoryIdentity, RunDirectory, fill
 from promgun.store.run_places import attach
 from promgun.store.run_reader import read_views
+from promgun.store.values import value_class
 from promgun.system.safe_open import open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pytest
 
     from promgun.store.series import Series
 
@@ -376,6 +379,19 @@ def sum_of(page: Mapping[str, float], prefix: str) -> float:
 def names(entries: Sequence[os.DirEntry[str]] | Iterator[os.DirEntry[str]]) -> list[str]:
     """Return the sorted names of directory entries."""
     return sorted(entry.name for entry in entries)
+
+
+@contextlib.contextmanager
+def worker(path: Path) -> Iterator[Opened]:
+    """The store of a worker in the lowest free slot."""
+    with opened(path, Role.WORKER) as found:
+        assert found.store.own_slot() is not None
+        yield found
+
+
+def use(store: ProcessStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have prometheus_client use the values of a store for one test."""
+    monkeypatch.setattr("prometheus_client.values.ValueClass", value_class(store.values))
 
 
 def published(path: str | Path, role: Role = Role.OTHER) -> ProcessStore:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,8 @@ from promgun.collect.slot_owners import worker_state
 from promgun.metrics.catalog import (
     BY_NAME,
     CATALOG,
-    DURATION_BUCKETS,
     FREE_LABELS,
-    SIZE_BUCKETS,
 )
-from promgun.metrics.counters import Counters
 from promgun.metrics.label_values import StoreErrorReason, WorkerState
 from promgun.metrics.recorder import Recorder
 from promgun.store import format as fmt
@@ -42,6 +37,7 @@ from tests.support.store_fixtures import (
     opened,
     samples,
     slots_of,
+    worker,
     write_file,
 )
 
@@ -57,33 +53,6 @@ FACTS = MasterFacts(
     addresses=("http://127.0.0.1:8000",),
 )
 SECOND = 1_000_000_000
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Opened]:
-    """The store of a worker in slot 1, which this process is."""
-    with worker(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def heirs() -> Iterator[contextlib.ExitStack]:
-    """What is opened in the middle of a test."""
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@contextlib.contextmanager
-def worker(path: Path) -> Iterator[Opened]:
-    """The store of a worker in the lowest free slot."""
-    with opened(path, Role.WORKER) as found:
-        assert found.store.own_slot() is not None
-        yield found
-
-
-@pytest.fixture
-def recorder(place: Opened) -> Recorder:
-    return Recorder(place.store, Counters(place.store, 1000), DURATION_BUCKETS, SIZE_BUCKETS)
 
 
 class Page:

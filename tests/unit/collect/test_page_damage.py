@@ -6,7 +6,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,28 +34,9 @@ from tests.support.store_fixtures import (
     opened,
     release,
     slots_of,
+    worker,
 )
-from tests.unit.collect.test_page import FACTS, SECOND, of, page, worker
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Opened]:
-    """The store of a worker in slot 1, which this process is."""
-    with worker(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def heirs() -> Iterator[contextlib.ExitStack]:
-    """What is opened in the middle of a test."""
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def recorder(place: Opened) -> Recorder:
-    return Recorder(place.store, Counters(place.store, 1000), DURATION_BUCKETS, SIZE_BUCKETS)
-
+from tests.unit.collect.test_page import FACTS, SECOND, of, page
 
 # ---- damage
 

@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import prometheus_client.values
 import pytest
 from prometheus_client import Counter, Gauge, Histogram, Summary
 
-from promgun.store import values
 from promgun.store.board import Role
 from promgun.store.process import ProcessStore
 from promgun.store.values import LockedSlotValue, has_gil, value_class
@@ -25,22 +23,10 @@ from tests.support.store_fixtures import (
     page_totals,
     release,
     stock_totals,
+    use,
 )
 
 MODES: list[Any] = sorted(Gauge._MULTIPROC_MODES)
-
-
-@pytest.fixture(params=["with the GIL", "free-threaded"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
-    """A store whose values prometheus_client uses, with and without the lock of a free-threaded build."""
-    with opened(tmp_path) as found:
-        monkeypatch.setattr(values, "has_gil", lambda: request.param == "with the GIL")
-        use(found.store, monkeypatch)
-        yield found
-
-
-def use(store: ProcessStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prometheus_client.values, "ValueClass", value_class(store.values))
 
 
 def counter(name: str = "c", *labels: str) -> Counter:

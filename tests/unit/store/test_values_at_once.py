@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from tests.support.store_fixtures import (
     fork,
     in_fresh_interpreter,
     move_in,
-    opened,
     page_totals,
     published,
     release,
@@ -32,17 +31,7 @@ from tests.support.store_fixtures import (
     sum_of,
     wait_for,
 )
-from tests.unit.store.test_values import counter, use
-
-
-@pytest.fixture(params=["with the GIL", "free-threaded"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
-    """A store whose values prometheus_client uses, with and without the lock of a free-threaded build."""
-    with opened(tmp_path) as found:
-        monkeypatch.setattr(values, "has_gil", lambda: request.param == "with the GIL")
-        use(found.store, monkeypatch)
-        yield found
-
+from tests.unit.store.test_values import counter
 
 # ---- threads, greenlets, tasks
 
