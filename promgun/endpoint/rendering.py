@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from promgun.endpoint.negotiation import Form, Format
 from promgun.exposition.lines import LineWriter
+from promgun.exposition.openmetrics import allowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ class Renderer:
         """Return the page in one form; raises what prometheus_client raises for a family it cannot write."""
         if form.names:
             families = list(restrict(families, form.names))
+        if form.format is Format.OPENMETRICS:
+            families = list(allowed(families))
         page = self._writers[form.format].write(families)
         return gzip.compress(page, compresslevel=_GZIP_LEVEL, mtime=0) if form.gzip else page
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, get_args
 
+from promgun.exposition.openmetrics import allowed
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -45,7 +47,7 @@ def render(
     if form == "openmetrics":
         from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415 - the one that is asked for
 
-        text: str = openmetrics.generate_latest(Page(chosen)).decode()  # type: ignore[no-untyped-call] # upstream
+        text: str = openmetrics.generate_latest(Page(allowed(chosen))).decode()  # type: ignore[no-untyped-call] # upstream
         return text
     from prometheus_client.exposition import generate_latest  # noqa: PLC0415 - imports an HTTP server
 
