@@ -27,7 +27,7 @@ from promgun.store.request_table import (
 )
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._queue_time import forwarded_client
-from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size
+from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size, response_in
 from promgun.workers._responses import ResponseObserver
 
 _SERVED = int(Cell.SERVED)
@@ -57,7 +57,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
 
     # RequestAccounting.begin and closed are repeated here, which saves about 190 ns a request (CPython 3.11). Both ways
     # to call handle are written out, because CPython 3.11 enters its evaluation loop anew for handle(*args).
-    def follow_request(  # noqa: C901, PLR0912 - same
+    def follow_request(  # noqa: C901, PLR0912, PLR0915 - same
         first: Any, second: Any, third: Any = None, fourth: Any = None
     ) -> Any:
         start = clock()
@@ -86,9 +86,13 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                 state.body = req.body.reader = CountingReader(reader)
             result = handle(req, second) if request_first else handle(first, req, third, fourth)
         except BaseException as error:
-            broken(req, state, error)
-            # handle_error comes afterwards, and counts what it answers: the region may be another request's by then.
-            if region_is_own or region < 0:
+            if broken(req, state, error):
+                # handle_error answers it next, which ends the request: a kill until then finds it in its region.
+                state.answered_by_handler = True
+                state.owns_region = region_is_own and region >= 0
+                region = OVER
+            elif region_is_own or region < 0:
+                # The region may be another request's by the time that something else is counted.
                 state.region = OVER
             raise
         else:
@@ -105,7 +109,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                 if region_is_own:
                     cells[region + START] = 0
                     leave(region)
-            else:
+            elif region == NOWHERE:
                 board.leave(now)
                 if state.recorded:
                     board.cells[_BEYOND_TABLE_ANSWERED] -= 1
@@ -120,31 +124,42 @@ def follow_application(  # noqa: C901 - as for follow_requests
 ) -> Callable[..., Any]:
     """Return ``application``, a WSGI callable, with ``application_called`` in front of it.
 
-    Gunicorn calls it with its own response's ``start_response``. A call from elsewhere (e.g. by a hook that wraps the
-    worker's ``wsgi`` while it serves) is passed on uncounted: that request is counted around ``handle_request``.
+    Gunicorn calls it with its own response's ``start_response``. A middleware that was put around the worker's ``wsgi``
+    while it serves may pass one of its own: then the response is found in ``environ``. If it is not there either, the
+    call is passed on, and the request is counted around ``handle_request`` only.
     """
     running, joined, observe_proxy, whole = accounting.running, "\0".join, accounting.observe_proxy, list
 
     # application_called written out, with texts joined as they are and no call without a proxy's stamp: about 620 ns a
     # request (CPython 3.11).
-    def call_application(environ: Any, start_response: Any) -> Any:
+    def call_application(environ: Any, start_response: Any) -> Any:  # noqa: C901 - same
         try:
             response = start_response.__self__
             req = response.req
             state = req.promgun
             state.response = response
         except AttributeError:
-            return application(environ, start_response)
+            response = response_in(environ)
+            if response is None:
+                return application(environ, start_response)
+            req = response.req
+            state = req.promgun
+            state.response = response
+            # A middleware may call again after a failure.
+            state.error_type = ""
         region = state.region
         if region >= 0:
-            get = environ.get
-            client = get("REMOTE_ADDR", "") or forwarded_client(environ)
-            texts = req.method, state.route, client, get("HTTP_X_REQUEST_ID", ""), req.path
             try:
-                data = joined(texts).encode()
-            except (TypeError, UnicodeEncodeError):
-                # The environ of a middleware or of another request class may hold non-text values, or text that cannot
-                # be encoded.
+                client = environ["REMOTE_ADDR"] or forwarded_client(environ)
+                data = joined(
+                    (req.method, state.route, client, environ.get("HTTP_X_REQUEST_ID", ""), req.path)
+                ).encode()
+            except (KeyError, TypeError, UnicodeEncodeError):
+                # The environ of a middleware or of another request class may lack the address, or hold non-text values
+                # or text that cannot be encoded.
+                get = environ.get
+                client = get("REMOTE_ADDR", "") or forwarded_client(environ)
+                texts = req.method, state.route, client, get("HTTP_X_REQUEST_ID", ""), req.path
                 data = joined(map(str, texts)).encode("utf-8", "replace")
             describe(running.cells, region * 8, data, _APPLICATION, state.start)
         if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:
@@ -156,9 +171,12 @@ def follow_application(  # noqa: C901 - as for follow_requests
             raise
         if region >= 0:
             running.cells[region + PHASE] = _WRITING
-        # A list usually goes out in one piece, and most requests return one: only streams are looked at more closely.
-        if result.__class__ is not whole:
-            length = response.response_length
+        length = response.response_length
+        if result.__class__ is whole:
+            # A list without Content-Length is taken for a short one: adding up its pieces would cost every request.
+            if length is not None and length > _SHORT and region >= 0:
+                note_head(running, state, response)
+        else:
             if result.__class__ is FileWrapper:
                 state.file_size = file_size(result)
                 length = None

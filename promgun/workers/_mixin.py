@@ -31,9 +31,23 @@ from promgun.workers._responses import ResponseObserver
 from promgun.workers._tracebacks import hide_own_frames
 from promgun.workers._worker_wsgi import WorkerWsgi
 
+#: Through these an exception goes from ``handle_request`` to ``handle_error``, which answers.
+_ON_THE_WAY = ("handle", "handle_request", "handle_error", "_generic_handle_request", "_generic_handle_error")
+
 
 def _no_request(*_: Any) -> None:
     """Replaces ``handle_request`` in a worker class that has none, and so never calls it."""
+
+
+def _hands_on(worker_class: type) -> bool:
+    """Whether what leaves ``handle_request`` is sure to reach ``handle_error`` here: a class from elsewhere that
+    replaces one of the methods in between may keep it.
+    """
+    return not any(
+        name in vars(base) and base.__module__.partition(".")[0] not in {"gunicorn", "promgun"}
+        for base in worker_class.__mro__
+        for name in _ON_THE_WAY
+    )
 
 
 class PrometheusMixin(WorkerLifecycle):
@@ -60,6 +74,7 @@ class PrometheusMixin(WorkerLifecycle):
             self._handle_request_error_metrics,
             lambda: not self.alive,
             answers_exit=not isinstance(self, ThreadWorker),
+            hands_on=_hands_on(type(self)),
         )
         os.register_at_fork(after_in_child=self.accounting.forget_parent)
         # Bound once: a look-up through super() costs as much as a whole counter.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.http.body import LengthReader
@@ -57,6 +58,7 @@ class RequestState:
     ``start`` is nanoseconds of the monotonic clock. ``region`` is the request's region in the table of running
     requests, ``NOWHERE`` if it is only counted there, ``OVER`` before *begin* and after *closed*; ``owns_region`` says
     that *begin* took it. ``response`` is Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*.
+    ``answered_by_handler`` says that *closed* is left to ``handle_error``, which answers the request.
     ``recorded`` says that the request was counted as answered, unanswered, lost or websocket, ``error_type`` is the
     class name of the exception that left the application.
     """
@@ -65,6 +67,7 @@ class RequestState:
     start = 0
     region = OVER
     owns_region = False
+    answered_by_handler = False
     body: CountingReader | None = None
     response: Any = None
     recorded = False
@@ -92,6 +95,20 @@ def response_has_no_body(response: Any) -> bool:
     return response.req.method == "HEAD" or status in {204, 304} or (status is not None and status < 200)  # noqa: PLR2004 - 1xx
 
 
+def response_in(environ: Any) -> Any:
+    """Return the response that Gunicorn made for the followed request of this ``environ``, ``None`` if there is none.
+
+    ``wsgi.create`` and ``handle_http2_request`` (gunicorn 25.3 to 27.0) put functions into it that refer to the
+    response, which a middleware in front passes on even if it replaces ``start_response``.
+    """
+    for name in ("wsgi.early_hints", "gunicorn.http2.send_trailers"):
+        for cell in getattr(environ.get(name), "__closure__", None) or ():
+            response = cell.cell_contents
+            if hasattr(response, "start_response") and hasattr(getattr(response, "req", None), "promgun"):
+                return response
+    return None
+
+
 def asks_for_websocket(req: Any) -> bool:
     """Whether a request of Gunicorn's asks for a websocket (RFC 6455, section 4.1)."""
     return any(name == "UPGRADE" and value.lower() == "websocket" for name, value in getattr(req, "headers", ()))
@@ -113,28 +130,26 @@ def method_read(error: BaseException) -> str:
 
 
 class StatusTap:
-    """A socket that remembers the status line written to it, and how many bytes of body followed.
+    """A socket that calls ``answers`` with a status and the bytes of body, before the head and they are written to it.
 
-    ``Worker.handle_error`` chooses the status and returns nothing (gunicorn 25.3 to 27.0), so it is read off what is
-    sent.
+    ``Worker.handle_error`` chooses the status and returns nothing (gunicorn 25.3 to 27.0), so it is read off what it
+    sends. The call comes first, because a worker may be killed, and a client may have left, while it is sent.
     """
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any, answers: Callable[[int, int], None]) -> None:
         self._sock = sock
-        self.status = 0
-        self.body = 0
+        self._answers = answers
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
     def sendall(self, data: bytes) -> None:
-        """Send, then note the status if the data is a response head."""
-        self._sock.sendall(data)
+        """Tell the status if the data begins with a response head, then send."""
         head, separator, body = data.partition(b"\r\n\r\n")
         fields = head.split(b" ", 2)
         if separator and head.startswith(b"HTTP/") and fields[1].isdigit():
-            self.status = int(fields[1])
-            self.body = len(body)
+            self._answers(int(fields[1]), len(body))
+        self._sock.sendall(data)
 
 
 def came_from_application(error: BaseException, state: RequestState) -> bool:

@@ -43,10 +43,11 @@ class ResponseObserver:
 
     ``answered`` and ``raised`` count; they are passed in because a worker class may override them. ``is_ending`` tells
     whether the worker has stopped serving, ``answers_exit`` whether its class answers a request that raised
-    ``SystemExit`` or another exception that is not an ``Exception``.
+    ``SystemExit`` or another exception that is not an ``Exception``, and ``hands_on`` whether what leaves its
+    ``handle_request`` is sure to reach ``handle_error``.
     """
 
-    __slots__ = ("_accounting", "_answers_exit", "_is_ending", "answered", "raised")
+    __slots__ = ("_accounting", "_answers_exit", "_hands_on", "_is_ending", "answered", "raised")
 
     def __init__(
         self,
@@ -56,12 +57,14 @@ class ResponseObserver:
         is_ending: Callable[[], bool] = lambda: False,
         *,
         answers_exit: bool = True,
+        hands_on: bool = False,
     ) -> None:
         self._accounting = accounting
         self.answered = answered
         self.raised = raised
         self._is_ending = is_ending
         self._answers_exit = answers_exit
+        self._hands_on = hands_on
 
     def measure(self, response_class: Any) -> None:
         """Replace ``close`` of this response class, in this process, by one that also counts the answer.
@@ -104,8 +107,9 @@ class ResponseObserver:
         measured.by_promgun = True  # type: ignore[attr-defined] # recognised in a subclass that inherits it
         response_class.close = measured
 
-    def broken(self, req: Any, state: RequestState, error: BaseException) -> None:
-        """Decide how to count an exception that left ``handle_request``.
+    def broken(self, req: Any, state: RequestState, error: BaseException) -> bool:
+        """Decide how to count an exception that left ``handle_request``; return whether the request is not over yet,
+        because ``handle_error`` is to answer it.
 
         Async workers raise StopIteration after a success (gunicorn 25.3 to 27.0); one that Gunicorn raises over a
         failure has the failure as its context.
@@ -115,24 +119,29 @@ class ResponseObserver:
             cause = error.__context__ or (error if state.error_type else None)
         response = state.response
         if response is None:
-            if self._is_unanswered(req, error):
-                self._leave(state, error)
-            return
-        if cause is None or _is_exit(cause, _GREENLET_EXIT):
+            return not state.recorded and self._left(req, state, error, error)
+        if cause is None or (_is_exit(cause, _GREENLET_EXIT) and self._is_ending()):
             if not state.recorded:
                 self.unfinished(req, state)
-            return
-        if self._is_websocket(req, state, error):
+            return False
+        if not state.recorded and self._is_websocket(req, state, error):
             self._accounting.was_websocket(state)
-            return
+            return False
         tried = self._describe(req, state, cause)
         if state.recorded:
-            return
+            return False
         if response.headers_sent or (response.status is not None and tried):
             self.measure(type(response))
             self.answered(req, state, response.status_code, response.sent)
-        elif self._is_unanswered(req, error):
+            return False
+        return self._left(req, state, error, cause)
+
+    def _left(self, req: Any, state: RequestState, error: BaseException, cause: BaseException) -> bool:
+        """Count a request that nothing answers; return whether ``handle_error`` is sure to answer it."""
+        if self._is_unanswered(req, error):
             self._leave(state, cause)
+            return False
+        return self._hands_on and not hasattr(req, "stream")
 
     def _describe(self, req: Any, state: RequestState, cause: BaseException) -> bool:
         """Count an application's exception or a client that left; return whether Gunicorn was sending the answer."""
@@ -150,7 +159,7 @@ class ResponseObserver:
         closed, or has a class that was not seen before.
         """
         response = state.response
-        if response is None:
+        if response is None or state.recorded:
             return
         seen = is_measured(type(response))
         self.measure(type(response))
@@ -185,6 +194,8 @@ class ResponseObserver:
         return isinstance(error, OSError | StopIteration | NoMoreData)
 
     def _leave(self, state: RequestState, error: BaseException) -> None:
+        if state.recorded:
+            return
         if self._accounting.aborted:
             self._accounting.cut_off(state, ExitCause.TIMEOUT)
             return
@@ -208,28 +219,30 @@ class ResponseObserver:
         self, handle: Callable[..., Any], req: Any, client: Any, addr: Any, error: BaseException
     ) -> None:
         """Have ``handle``, Gunicorn's ``handle_error``, answer; count what it sent."""
-        tap = StatusTap(client)
-        start = self._accounting.clock()
-        method = method_read(error)
-        hide_own_frames(error)
-        handle(req, tap, addr, error)
         request = req if req is not None else getattr(error, "req", None)
-        state = getattr(request, "promgun", None)
+        state: RequestState | None = getattr(request, "promgun", None)
         if state is None or (state.recorded and isinstance(error, ParseException)):
             # gthread (gunicorn 27.0 ``_keepalive_after``) passes the previous request, which was answered: the bytes
             # after it on the connection are refused by an answer of their own.
             request, state = None, RequestState()
-            state.start = start
-        if state.response is None:
-            self._accounting.refused(error)
-        if state.recorded:
-            return
-        if tap.status:
-            self.answered(
-                request if getattr(request, "method", None) else _Refused(method), state, tap.status, tap.body
-            )
-        elif request is not None:
-            self._leave(state, error)
+            state.start = self._accounting.clock()
+        counted: Any = request if getattr(request, "method", None) else _Refused(method_read(error))
+        hide_own_frames(error)
+
+        def answers(status: int, sent: int) -> None:
+            if not state.recorded:
+                self.answered(counted, state, status, sent)
+
+        try:
+            if state.response is None:
+                self._accounting.refused(error)
+            handle(req, StatusTap(client, answers), addr, error)
+        finally:
+            if request is not None and not state.recorded:
+                self._leave(state, error)
+            if state.answered_by_handler:
+                state.answered_by_handler = False
+                self._accounting.closed(state)
 
 
 def is_measured(response_class: Any) -> bool:

@@ -10,14 +10,14 @@ from gunicorn.http.wsgi import Response
 
 from promgun.store.request_table import NOWHERE
 from promgun.workers._accounting import RequestAccounting
-from promgun.workers._request_state import DeclaredBody
+from promgun.workers._request_state import DeclaredBody, response_in
 from promgun.workers._responses import ResponseObserver
 
 
 class ApplicationMixin:
     """Goes before ``PrometheusMixin``, for classes that are not promgun's, such as Gunicorn's on gevent's pywsgi.
 
-    A call that comes from Gunicorn's own response object is left to ``PrometheusMixin``.
+    A call for a request that ``PrometheusMixin`` follows is left to it.
     """
 
     accounting: RequestAccounting
@@ -36,7 +36,8 @@ class ApplicationMixin:
         follow_own: Callable[..., Any] = super().follow_application(application)  # type: ignore[misc] # the next class
 
         def call_application(environ: Any, start_response: Any) -> Any:
-            if isinstance(getattr(start_response, "__self__", None), Response):
+            # A middleware that was put in front may pass a start_response of its own.
+            if isinstance(getattr(start_response, "__self__", None), Response) or response_in(environ) is not None:
                 return follow_own(environ, start_response)
             call = ApplicationCall(self.accounting, self.responses, environ)
             try:

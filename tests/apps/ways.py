@@ -90,8 +90,17 @@ def dam(_environ: WSGIEnvironment, start_response: StartResponse, name: str) -> 
     yield b"x"
 
 
+def sink(_environ: WSGIEnvironment, _start_response: StartResponse, name: str) -> Iterable[bytes]:
+    """Wait at a gate, then fail."""
+    waiting = Path(f"{name}.waiting")
+    waiting.touch()
+    while waiting.exists():
+        time.sleep(0.02)
+    raise ValueError("asked for")
+
+
 ROUTES: dict[str, Callable[..., Iterable[bytes]]] = {
-    function.__name__: function for function in (close, websocket, fork, unread, drip, dam)
+    function.__name__: function for function in (close, websocket, fork, unread, drip, dam, sink)
 }
 
 

@@ -119,6 +119,12 @@ def client_leaves_before_the_answer(server: Server) -> None:
         server.go("before")
 
 
+def client_leaves_before_a_failure(server: Server) -> None:
+    with server.held("/sink/sink") as connection:
+        connection.reset()
+        (server.sandbox.directory / "sink.waiting").unlink()
+
+
 def client_leaves_an_upload(server: Server) -> None:
     server.open(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nonly this").close()
 
@@ -219,6 +225,7 @@ WAYS = [
     Way(os_error, same("unanswered os_error", "failed BrokenPipeError")),
     Way(os_error_behind_a_status, same("unanswered os_error", "failed BrokenPipeError")),
     Way(client_leaves_before_the_answer, same("answered 200")),
+    Way(client_leaves_before_a_failure, same("answered 500", "failed ValueError")),
     Way(client_leaves_an_upload, same("answered 200", "left request")),
     Way(client_leaves_a_chunked_upload, same("unanswered client_left", "left request")),
     Way(client_leaves_a_stream, same("answered 200", "left response")),

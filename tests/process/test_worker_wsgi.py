@@ -43,7 +43,7 @@ def post_worker_init(worker):
 def pre_request(worker, req):
     assert isinstance(worker.wsgi, Middleware) and worker.wsgi.config["seen"] == 1
     if req.path == "/status/201":
-        # Even now: this one and all that follow are counted from outside.
+        # Even now.
         worker.wsgi = Middleware(worker.wsgi)
         worker.wsgi.config = application.config
 
@@ -53,6 +53,13 @@ def worker_int(worker):
 def worker_exit(server, worker):
     see("exit", worker)
 """
+#: Each request is in one of these.
+ENDS = (
+    "gunicorn_requests_total",
+    "gunicorn_requests_unanswered_total",
+    "gunicorn_requests_lost_total",
+    "gunicorn_websocket_connections_total",
+)
 APP = "import gunicorn_conf as conf\napp = conf.application\n"
 
 
@@ -69,6 +76,11 @@ def test_hooks_see_the_application_and_may_wrap_it(worker_type: str, changed: bo
             assert send(server.address, "GET", "/fail/ValueError").status == 500
             assert send(server.address, "GET", "/stream/3/4").status == 200
             server.expect("gunicorn_requests_total", 4 if changed else 3)
+            page = server.fresh()
+            assert {name: page.sum(name) for name in ENDS} == {**dict.fromkeys(ENDS, 0), ENDS[0]: 4 if changed else 3}
+            assert page.sum("gunicorn_worker_requests_in_progress") == 0
+            assert page.by("error_type", "gunicorn_failed_requests_total") == {"ValueError": 1}
+            assert page.sum("gunicorn_invalid_requests_total") == 0
             assert server.stop() == 0
             log = server.log
     assert "saw init True" in log
@@ -76,3 +88,29 @@ def test_hooks_see_the_application_and_may_wrap_it(worker_type: str, changed: bo
         assert "saw exit True" in log
     traceback = log.partition("Error handling request")[2].partition("ValueError")[0]
     assert traceback.count("promgun/workers") <= 1
+
+
+WRAPPING = """
+from gunicorn.workers.sync import SyncWorker
+
+class WrappingWorker(SyncWorker):
+    def run(self):
+        application = self.wsgi
+        def wrapped(environ, start_response):
+            return application(environ, lambda *given: start_response(*given))
+        self.wsgi = wrapped
+        super().run()
+"""
+
+
+def test_a_worker_class_may_wrap_the_application_as_it_begins_to_serve() -> None:
+    with Sandbox() as sandbox:
+        sandbox.write("wrapping.py", WRAPPING)
+        options = ("-k", "wrapping.WrappingWorker")
+        with PromgunProcess(*options, app="probe:app", sandbox=sandbox, workers=1) as server:
+            assert send(server.address, "GET", "/ok").status == 200
+            assert send(server.address, "GET", "/fail/ValueError").status == 500
+            server.expect("gunicorn_requests_total", 2)
+            page = server.fresh()
+            assert {name: page.sum(name) for name in ENDS} == {**dict.fromkeys(ENDS, 0), ENDS[0]: 2}
+            assert page.by("error_type", "gunicorn_failed_requests_total") == {"ValueError": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,8 @@ def request() -> Any:
 
 class Response:
     """What is used of a response of Gunicorn's."""
+
+    response_length: int | None = None
 
     def __init__(self, req: Any) -> None:
         self.req = req
@@ -117,6 +120,7 @@ BODIES: dict[str, tuple[Callable[[], Any], int | None, int]] = {
     "short stream": (lambda: iter([b"x"]), 10, 0),
     "file": (lambda: FileWrapper(io.BytesIO(b"x")), 10, 206),
     "list": (lambda: [b"x"], None, 0),
+    "long list": (lambda: [b"x"], 1 << 20, 206),
 }
 
 
@@ -184,6 +188,44 @@ def test_a_busy_table_counts_without_a_region() -> None:
     fixture.accounting.closed(state)
     assert fixture.board.view(0).in_progress == 0
     assert not fixture.board.requests.free
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_failed_request_runs_until_handle_error_has_answered(*, is_full: bool) -> None:
+    """A kill until then finds it on the board; it is counted before its answer goes out."""
+    fixture = Fixture()
+    accounting, req = fixture.accounting, request()
+    responses = ResponseObserver(accounting, accounting.answered, accounting.raised, hands_on=True)
+    shape = SimpleNamespace(request_at=0, only_region=None, region_of_connection=False, max_requests=2**63 - 1)
+    if is_full:
+        accounting.running.free.clear()
+    free = len(accounting.running.free)
+    error = ValueError()
+
+    def handle(_req: Any, _conn: Any) -> None:
+        raise error
+
+    with pytest.raises(ValueError):
+        follow_requests(handle, shape, accounting, responses)(req, SimpleNamespace())
+    assert fixture.board.view(0).in_progress == 1
+    seen: list[Any] = []
+
+    class Socket:
+        def sendall(self, _: bytes) -> None:
+            """See what is counted by now; the client is gone."""
+            seen.extend(fixture.recorded)
+            raise ConnectionResetError
+
+    def handle_error(_req: Any, client: Any, _addr: Any, _error: BaseException) -> None:
+        assert fixture.recorded == []
+        with suppress(OSError):
+            client.sendall(b"HTTP/1.1 500 Internal Server Error\r\n\r\nbody")
+
+    responses.error_answered(handle_error, req, Socket(), None, error)
+    assert [answer[2] for answer in seen] == [500]
+    assert fixture.recorded == seen
+    assert fixture.board.view(0).in_progress == 0
+    assert len(accounting.running.free) == free
 
 
 @pytest.mark.parametrize("is_full", [False, True])
