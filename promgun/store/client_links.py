@@ -11,12 +11,15 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from promgun.store.link_names import KINDS, LINK, claim, link_name, marks
+from promgun.store.client_claim import Standing, claim, give_up_claim, is_old_master_s, own_clients
+from promgun.store.link_names import KINDS, LINK, link_name
 from promgun.store.ownership import has_ended
 from promgun.store.run_directory import RunDirectory
+from promgun.store.tended import Tended
 
 _SLOT_FILE = re.compile(rf"(\d{{1,6}}|folded)\.({KINDS})")
 _MASTER_FILE = re.compile(rf"(m\d{{1,3}})\.({KINDS})")
@@ -31,15 +34,15 @@ def link_file(run: RunDirectory, target: Path, owner: str, kind: str) -> None:
     It is a hard link, or a symbolic one across file systems. It is made under a temporary name and then renamed, so it
     appears complete; a link of that name to another file is replaced.
     """
-    for client, mark in marks(run).items():
-        _link(client, target, link_name(owner, kind, mark), symbolic=False)
+    for client in own_clients(run):
+        _link(client, target, link_name(owner, kind), symbolic=False)
 
 
 def unlink_file(run: RunDirectory, owner: str, kind: str) -> None:
     """Remove the links to a value file from the client directories; never raises."""
-    for client, mark in marks(run).items():
+    for client in own_clients(run):
         with contextlib.suppress(OSError):
-            os.unlink(client / link_name(owner, kind, mark))
+            os.unlink(client / link_name(owner, kind))
 
 
 class _Made:
@@ -89,44 +92,6 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-@dataclass(frozen=True, slots=True)
-class Tended:
-    """What was done in the client directories.
-
-    ``remade`` are directories, and ``restored`` links, that others had removed or replaced. ``made`` are links to new
-    files, ``failed`` those that could not be made. ``shared`` is a directory that another run was in first.
-    """
-
-    remade: tuple[Path, ...] = ()
-    restored: tuple[Path, ...] = ()
-    made: tuple[Path, ...] = ()
-    failed: tuple[Path, ...] = ()
-    shared: Path | None = None
-
-    @property
-    def warning(self) -> str:
-        """The text to log once for the operator; empty when nobody had removed or replaced anything."""
-        if self.shared is not None:
-            return (
-                f"{self.shared} is another server's PROMETHEUS_MULTIPROC_DIR too: this one's files have other names "
-                "there, such as counter_slot1-2f6a01c4.db; give each server a directory of its own"
-            )
-        touched = self.remade or self.restored
-        if not touched:
-            return ""
-        what = (
-            f"{self.remade[0]} was removed or replaced"
-            if self.remade
-            else f"{len(touched)} files were removed or replaced"
-        )
-        where = "" if self.remade else f" in {touched[0].parent}"
-        return (
-            f"{what}{where}, a directory that PROMETHEUS_MULTIPROC_DIR or --metrics-dir names: no metrics are lost, "
-            "and prometheus_client's own readers find them there again. promgun empties it at each start, so your code "
-            "need not do that"
-        )
-
-
 @dataclass(slots=True)
 class ClientLinks:
     """Maintains the client directories of a run, in a process of the workers' user. Nothing here raises."""
@@ -134,27 +99,28 @@ class ClientLinks:
     run: RunDirectory
     _folders: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _linked: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    _found_apart: bool = False
     _calls: int = 0
 
     def remove_stale(self) -> list[Path]:
-        """Remove links of an earlier run and unfinished links; called once, when the first process begins to tend."""
-        removed: list[Path] = []
+        """Remove links of earlier runs and unfinished links; called once, when the first process begins to tend."""
         if not self.run.is_open_to_me:
-            return removed
-        self._found_apart = claim(self.run)
-        for client, mark in marks(self.run).items():
-            wanted = self._wanted(mark)
-            for name in _names(client):
-                path, target = client / name, wanted.get(name)
-                if not _TEMPORARY.fullmatch(name) and (_same(path, target) or not _is_stale(path, mark)):
-                    continue
-                if target is None and name in self._wanted(mark):
-                    # Another process has made the file and its link since this one looked.
-                    continue
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-                    removed.append(path)
+            return []
+        claim(self.run)
+        return [path for client in own_clients(self.run) for path in self._remove_stale(client)]
+
+    def _remove_stale(self, client: Path) -> list[Path]:
+        removed: list[Path] = []
+        wanted = self._wanted()
+        for name in _names(client):
+            path, target = client / name, wanted.get(name)
+            if not _TEMPORARY.fullmatch(name) and (not LINK.fullmatch(name) or _same(path, target)):
+                continue
+            if target is None and name in self._wanted():
+                # Another process has made the file and its link since this one looked.
+                continue
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+                removed.append(path)
         return removed
 
     def tend(self) -> Tended:
@@ -162,23 +128,20 @@ class ClientLinks:
         if not self.run.is_open_to_me:
             return Tended()
         self._calls += 1
-        found_apart = claim(self.run) or self._found_apart
-        self._found_apart = False
+        anothers = self._claim()
         remade: list[Path] = []
         links: dict[int, list[Path]] = {_Made.NOTHING: [], _Made.LINK: [], _Made.FAILED: []}
         restored: list[Path] = []
         present = set()
-        for client, mark in marks(self.run).items():
+        for client in [client for client in self.run.clients if client != anothers]:
             if self._tend_folder(client):
                 remade.append(client)
-            wanted = self._wanted(mark)
+            wanted = self._wanted()
             present |= {client / name for name in wanted}
             for name, target in wanted.items():
                 identity, path = _identity(target), client / name
                 if identity is None or self._is_left_unlinked(path, target):
                     continue
-                if mark:
-                    _unlink_if_same(client / name.replace(mark, ""), target)
                 done = _link(client, target, name, symbolic=target.parent == self.run.master)
                 if done == _Made.LINK and self._linked.get(path) == identity:
                     restored.append(path)
@@ -186,15 +149,24 @@ class ClientLinks:
                     links[done].append(path)
                 if done != _Made.FAILED:
                     self._linked[path] = identity
+            _remove_dead(client, wanted)
         for path in self._linked.keys() - present:
             del self._linked[path]
-        return Tended(
-            tuple(remade),
-            tuple(restored),
-            tuple(links[_Made.LINK]),
-            tuple(links[_Made.FAILED]),
-            self.run.second_client if found_apart else None,
-        )
+        if anothers is not None and is_old_master_s(anothers):
+            anothers = None
+        return Tended(tuple(remade), tuple(restored), tuple(links[_Made.LINK]), tuple(links[_Made.FAILED]), anothers)
+
+    def _claim(self) -> Path | None:
+        """Return the client directory that another run has, if there is one; take over one that is free."""
+        standing, client = claim(self.run), self.run.second_client
+        if client is None or standing in {Standing.OURS, Standing.FREE}:
+            return None
+        if standing is Standing.TAKEN:
+            self._remove_stale(client)
+            return None
+        for name, target in self._wanted().items():
+            _unlink_if_same(client / name, target)
+        return client
 
     def _is_left_unlinked(self, path: Path, target: Path) -> bool:
         """Whether a file has live gauges of an ended process, which readers must not see any more: its link goes."""
@@ -226,14 +198,14 @@ class ClientLinks:
         # Some file systems reuse an inode number at once, so a directory that was made here always counts as different.
         return before is not None and (gone or before != self._folders[client])
 
-    def _wanted(self, mark: str) -> dict[str, Path]:
+    def _wanted(self) -> dict[str, Path]:
         """Return the target of each link that should exist, by the link's name."""
         wanted = {}
         for folder, pattern in ((self.run.slots, _SLOT_FILE), (self.run.master, _MASTER_FILE)):
             for name in _names(folder):
                 match = pattern.fullmatch(name)
                 if match is not None:
-                    wanted[link_name(match[1], match[2], mark)] = folder / name
+                    wanted[link_name(match[1], match[2])] = folder / name
         return wanted
 
 
@@ -267,19 +239,17 @@ def _same(path: Path, target: Path | None) -> bool:
         return False
 
 
-def _is_stale(path: Path, mark: str) -> bool:
-    """Whether a link is of a run that has ended; ``mark`` is what this run's links there have in their names."""
-    match = LINK.fullmatch(path.name)
-    if match is None:
-        return False
-    if not match[1]:
-        # The first run's: this one, of whose files it is none.
-        return not mark
-    try:
-        # A file whose run is gone has no other name; the links' own targets are gone.
-        return path.stat().st_nlink == 1 and not path.is_symlink()
-    except OSError:
-        return True
+def _remove_dead(client: Path, wanted: Collection[str]) -> None:
+    """Remove links whose file is gone: stock readers fail at a symbolic one, and a hard one has an ended run's values.
+
+    Other links of ours that are not ``wanted`` are left: they may be newer than that list.
+    """
+    for name in _names(client):
+        if name not in wanted and LINK.fullmatch(name):
+            path = client / name
+            with contextlib.suppress(OSError):
+                if not path.exists() if path.is_symlink() else path.stat().st_nlink == 1:
+                    os.unlink(path)
 
 
 def _unlink_if_same(path: Path, target: Path) -> None:
@@ -293,5 +263,21 @@ def link_masters(run: RunDirectory) -> None:
     for name in _names(run.master):
         match = _MASTER_FILE.fullmatch(name)
         if match is not None:
-            for client, mark in marks(run).items():
-                _link(client, run.master / name, link_name(match[1], match[2], mark), symbolic=True)
+            for client in own_clients(run):
+                _link(client, run.master / name, link_name(match[1], match[2]), symbolic=True)
+
+
+def remove_links(run: RunDirectory) -> None:
+    """Remove the links in the second client directory, and the claim on it, before the run's files are removed.
+
+    Never raises. Does nothing as another user than the workers', who may have put anything there.
+    """
+    client = run.second_client
+    if client is None or not run.is_open_to_me:
+        return
+    for folder in (run.slots, run.master):
+        for name in _names(folder):
+            match = _SLOT_FILE.fullmatch(name) or _MASTER_FILE.fullmatch(name)
+            if match is not None:
+                _unlink_if_same(client / link_name(match[1], match[2]), folder / name)
+    give_up_claim(run)

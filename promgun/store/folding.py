@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from promgun.store.client_claim import own_clients
 from promgun.store.client_links import link_file
 from promgun.store.folded_file import Folded, Origin, encode_folded, is_kept, parse_values, taken_in
 from promgun.store.folded_reader import FoldedFiles, Vanished, folded_name
 from promgun.store.foreign_files import DeadFile, ForeignFile, find_foreign, hold_if_dead
 from promgun.store.foreign_reader import ForeignReader
-from promgun.store.link_names import own_clients
 from promgun.store.run_directory import VERSION, RunDirectory
 from promgun.system.safe_open import open_regular
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from promgun.store import format as fmt
+from promgun.store.client_claim import own_clients
 from promgun.store.folded_file import (
     Folded,
     Pair,
@@ -21,7 +22,6 @@ from promgun.store.folded_file import (
 )
 from promgun.store.folded_reader import FoldedFiles, Vanished, folded_name, was_taken
 from promgun.store.foreign_files import MOST_BYTES, MOST_FILES, ForeignFile, find_foreign, read_foreign
-from promgun.store.link_names import own_clients
 from promgun.store.run_directory import RunDirectory
 
 _ATTEMPTS = 5

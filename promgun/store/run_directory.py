@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,11 +159,14 @@ class RunDirectory:
             finally:
                 os.close(client_fd)
 
-    def close(self, own_slots: Collection[int] = ()) -> None:
+    def close(
+        self, own_slots: Collection[int] = (), before_removal: Callable[[RunDirectory], None] = lambda _run: None
+    ) -> None:
         """Leave the directory. The last master to leave removes a private one, unless workers of another, killed master
         still use it: then the sweep of a later run does. ``own_slots`` are those of this master's own workers.
 
-        Does nothing in processes that do not own the directory: workers run this too.
+        ``before_removal`` is called while its files are still there. Does nothing in processes that do not own the
+        directory: workers run this too.
         """
         if not self.is_mine:
             return
@@ -174,11 +177,19 @@ class RunDirectory:
             last = False
         else:
             last = True
-        if last and self.private and not has_workers(self.fd, own_slots):
+        if last and self.private and not self._may_have_workers(own_slots):
+            before_removal(self)
             empty_folder(self.fd)
             with contextlib.suppress(OSError):
                 self.path.rmdir()
         os.close(self.fd)
+
+    def _may_have_workers(self, passed_over: Collection[int]) -> bool:
+        try:
+            return has_workers(self.fd, passed_over)
+        except OSError:
+            # The workers' user may have made its directory unreadable.
+            return True
 
 
 def has_workers(fd: int, passed_over: Collection[int] = ()) -> bool:

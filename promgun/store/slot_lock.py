@@ -99,14 +99,15 @@ def is_any_slot_held(slots_fd: int, passed_over: Collection[int] = ()) -> bool:
     for name in os.listdir(slots_fd):
         match = _LOCK_FILE.fullmatch(name)
         number = int(match[1]) if match is not None else 0
-        if 0 < number <= MOST_SLOTS and number not in passed_over and _is_held(slots_fd, name):
+        if 0 < number <= MOST_SLOTS and number not in passed_over and is_held(slots_fd, name):
             return True
     return False
 
 
-def _is_held(slots_fd: int, name: str) -> bool:
+def is_held(folder_fd: int, name: str) -> bool:
+    """Whether some process has a file in an open directory locked, or may have; never waits, makes nothing."""
     try:
-        fd = open_regular(slots_fd, name)
+        fd = open_regular(folder_fd, name)
     except BlockingIOError:
         # somebody has a lease on it (fcntl(2), F_SETLEASE)
         return True

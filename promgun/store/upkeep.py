@@ -28,7 +28,7 @@ class Kept:
 class SlotUpkeep:
     """Maintains the files of a slot, the links to them, and the files of ended processes that ran without promgun.
 
-    Nothing here raises. Each kind of warning is given once, those about the application's settings once a run.
+    Nothing here raises. Each kind of warning is given once, those that all workers would give alike once a run.
     """
 
     def __init__(self, run: RunDirectory, home: SlotHome) -> None:
@@ -54,11 +54,10 @@ class SlotUpkeep:
         if self._calls % _FOLD_EVERY == 0:
             fold_dead(self._run)
         tended = self._links.tend()
-        self._warn_once("links" if tended.shared is None else "shared", tended.warning)
+        self._warn_once("links", tended.warning)
+        self._warn_once_a_run("shared", tended.warning_of_another)
         for kind, warning in changed_settings(self._run).items():
-            if kind not in self._warned and is_first_of_run(self._run, kind):
-                self._new.append(warning)
-            self._warned.add(kind)
+            self._warn_once_a_run(kind, warning)
 
     def warnings(self) -> tuple[str, ...]:
         """Return the warnings since the last call, for the log."""
@@ -69,3 +68,9 @@ class SlotUpkeep:
         if warning and kind not in self._warned:
             self._warned.add(kind)
             self._new.append(warning)
+
+    def _warn_once_a_run(self, kind: str, warning: str) -> None:
+        if warning and kind not in self._warned and is_first_of_run(self._run, kind):
+            self._new.append(warning)
+        if warning:
+            self._warned.add(kind)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import re
 import shutil
+import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from promgun.store.board import Role
-from promgun.store.client_links import ClientLinks, link_file, unlink_file
+from promgun.store.client_claim import CLAIM_FILE
+from promgun.store.client_links import ClientLinks, link_file, remove_links, unlink_file
 from promgun.store.files import Owner, ValueFile
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader
@@ -208,101 +209,226 @@ def test_live_gauges_of_an_ended_worker_are_unlinked(run: RunDirectory) -> None:
 
 @pytest.fixture
 def other(run: RunDirectory) -> Iterator[RunDirectory]:
-    """A run that was given the same directory, later, while a worker of the first lives."""
-    with private_run(PLACES[0]) as other, held(run), held(other):
+    """A run that was given the same directory."""
+    with private_run(PLACES[0]) as other:
         other.second_client = run.second_client
         yield other
 
 
-@contextlib.contextmanager
-def held(run: RunDirectory) -> Iterator[None]:
-    """Have a slot of the run, as a worker has."""
-    with (run.slots / "1.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+@pytest.fixture
+def shared(run: RunDirectory) -> Path:
+    assert run.second_client is not None
+    return run.second_client
 
 
-def slots_in(folder: Path | None) -> list[str]:
-    assert folder is not None
-    return [re.sub("-[0-9a-f]{8}", "-other", name) for name in files_in(folder) if "slot" in name]
+def started(run: RunDirectory, value: float, slots: int = 1) -> ClientLinks:
+    """Count in a run's slots and have its first worker begin to tend the links."""
+    for slot in range(1, slots + 1):
+        count(run, slot, value).close()
+    links = ClientLinks(run)
+    links.remove_stale()
+    links.tend()
+    return links
 
 
-def test_two_runs_in_one_directory_each_keep_their_links(run: RunDirectory, other: RunDirectory) -> None:
-    shared = run.second_client
-    assert shared is not None
-    for slot in (1, 2, 3):
-        count(run, slot, 1.0).close()
-    count(other, 1, 10.0).close()
-    first, later = ClientLinks(run), ClientLinks(other)
-    assert (len(first.remove_stale()), first.tend().warning) == (0, "")
-    # Slots 2 and 3 of the first have no owner at the moment: what the other has at its start goes by the run.
-    assert later.remove_stale() == []
-    both = ["counter_slot1-other.db", "counter_slot1.db", "counter_slot2.db", "counter_slot3.db"]
-    assert str(shared) in later.tend().warning
+def kill_master(run: RunDirectory) -> None:
+    """Release what a run's master has, without any of what it does when it ends; its workers go on."""
+    fcntl.flock(run.fd, fcntl.LOCK_UN)
+
+
+def slots_in(folder: Path) -> list[str]:
+    return [name for name in files_in(folder) if "slot" in name]
+
+
+def test_a_second_run_keeps_away_from_the_directory_of_a_living_one(
+    run: RunDirectory, other: RunDirectory, shared: Path
+) -> None:
+    first, later = started(run, 1.0, 3), started(other, 10.0)
+    ended(shared, "counter", 100, {A: 5.0})
     for _ in range(2):
-        assert slots_in(shared) == both
-        assert stock(shared) == {TOTAL: 13.0}
-        assert [links.tend().warning for links in (first, later, ClientLinks(other))] == ["", "", ""]
+        assert str(shared) in later.tend().warning_of_another
+        assert (first.tend().warning_of_another, first.tend().warning, later.tend().warning) == ("", "", "")
+        assert slots_in(shared) == [f"counter_slot{slot}.db" for slot in (1, 2, 3)]
+        assert stock(shared) == {TOTAL: 8.0}
     assert (stock(run.multiproc), stock(other.multiproc)) == ({TOTAL: 3.0}, {TOTAL: 10.0})
-    wipe(shared)
-    later.tend()
-    assert first.tend().warning
-    assert slots_in(shared) == both
     unlink_file(other, "1", "counter")
     link_file(other, other.slots / "1.counter", "1", "counter")
-    assert (slots_in(shared), stock(shared)) == (both, {TOTAL: 13.0})
-
-
-def test_a_run_after_the_first_leaves_the_other_s_links(run: RunDirectory, other: RunDirectory) -> None:
-    for each, value in ((run, 1.0), (other, 10.0)):
-        count(each, 1, value).close()
-        links = ClientLinks(each)
-        links.remove_stale()
-        links.tend()
-    run.close({1})
-    with private_run(PLACES[0]) as third:
-        third.second_client = run.second_client
-        count(third, 1, 100.0).close()
-        links = ClientLinks(third)
-        links.remove_stale()
-        assert links.tend().warning == ""
-        assert ClientLinks(other).tend().warning == ""
-        assert slots_in(third.second_client) == ["counter_slot1-other.db", "counter_slot1.db"]
-        assert third.second_client is not None
-        assert stock(third.second_client) == {TOTAL: 110.0}
-        other.close({1})
-        assert len(links.remove_stale()) == 1
-        assert stock(third.second_client) == {TOTAL: 100.0}
-
-
-def test_a_run_that_was_given_another_s_own_directory_keeps_apart(run: RunDirectory, other: RunDirectory) -> None:
-    """A server that a worker starts inherits the variable."""
-    other.second_client = run.multiproc
-    for each, value in ((other, 10.0), (run, 1.0)):
-        count(each, 1, value).close()
-        links = ClientLinks(each)
-        links.remove_stale()
-        links.tend()
-        links.tend()
-    ClientLinks(other).tend()
-    assert slots_in(run.multiproc) == ["counter_slot1-other.db", "counter_slot1.db"]
-    assert stock(run.multiproc) == {TOTAL: 11.0}
-
-
-def test_what_others_write_in_a_shared_directory_is_the_first_run_s(run: RunDirectory, other: RunDirectory) -> None:
-    shared = run.second_client
-    assert shared is not None
-    for each in (run, other):
-        links = ClientLinks(each)
-        links.remove_stale()
-        fold_dead(each)
-        links.tend()
-    ended(shared, "counter", 100, {A: 3.0})
+    assert stock(shared) == {TOTAL: 8.0}
     for each, values in ((other, 0), (run, 1)):
-        reading = ForeignReader(each).read()
-        assert len(reading.contents) == values
-        assert fold_dead(each).taken == values
-    assert stock(shared) == {TOTAL: 3.0}
+        assert len(ForeignReader(each).read().contents) == values
+    other.close((), remove_links)
+    first.tend()
+    assert stock(shared) == {TOTAL: 8.0}, "the second has ended"
+
+
+def end(run: RunDirectory) -> None:
+    run.close((), remove_links)
+
+
+def removed(run: RunDirectory) -> None:
+    """The master of a run could not tidy up, as one that is root."""
+    run.close()
+
+
+@pytest.mark.parametrize("gone", [end, removed, kill_master])
+def test_it_takes_the_directory_over_when_the_first_has_no_master(
+    run: RunDirectory, other: RunDirectory, shared: Path, gone: Callable[[RunDirectory], None]
+) -> None:
+    """An orphan of a killed master that still drains does not count: it has a slot, and links no more."""
+    first, later = started(run, 1.0, 3), started(other, 10.0)
+    with (run.slots / "2.lock").open("w") as lock:
+        if gone is kill_master:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        gone(run)
+        assert stock(shared) == {} if gone is end else True
+        done = later.tend()
+        assert (done.warning, done.warning_of_another) == ("", "")
+        assert slots_in(shared) == ["counter_slot1.db"]
+        assert stock(shared) == {TOTAL: 10.0}
+        first.tend()
+        assert stock(shared) == {TOTAL: 10.0}
+        ended(shared, "counter", 100, {A: 5.0})
+        assert len(ForeignReader(other).read().contents) == 1
+
+
+def test_what_processes_without_promgun_write_is_shown_by_the_run_that_took_over(
+    run: RunDirectory, other: RunDirectory, shared: Path
+) -> None:
+    started(run, 1.0)
+    later = started(other, 10.0)
+    fold_dead(other)
+    end(run)
+    later.tend()
+    ended(shared, "counter", 100, {A: 5.0})
+    assert fold_dead(other).taken == 1
+    later.tend()
+    assert stock(shared) == {TOTAL: 15.0}
+
+
+def test_a_run_that_ends_leaves_nothing_of_its_own(run: RunDirectory, shared: Path) -> None:
+    started(run, 1.0, 2)
+    count(run, "m0", 4.0).close()
+    ClientLinks(run).tend()
+    (shared / "mine.txt").touch()
+    end(run)
+    assert os.listdir(shared) == ["mine.txt"]
+
+
+def test_dead_links_go_whoever_made_them(run: RunDirectory, shared: Path) -> None:
+    links = started(run, 1.0)
+    (shared / "counter_slot7.db").symlink_to(run.path.parent / "gone")
+    ended(shared, "counter", "slot8", {A: 50.0})
+    links.tend()
+    assert stock(shared) == {TOTAL: 1.0}
+
+
+def test_a_run_keeps_away_from_the_directory_that_another_s_workers_have(
+    run: RunDirectory, other: RunDirectory
+) -> None:
+    """A server that a worker starts inherits the variable. The directory is not made again when that run is gone."""
+    other.second_client = run.multiproc
+    later = started(other, 10.0)
+    started(run, 1.0)
+    assert later.tend().warning_of_another
+    assert stock(run.multiproc) == {TOTAL: 1.0}
+    run.close()
+    assert later.tend().warning_of_another
+    assert not run.path.exists()
+
+
+def test_a_master_executed_by_sigusr2_waits_for_the_old_one_without_a_warning(
+    run: RunDirectory, other: RunDirectory, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under plain Gunicorn the two have a run each."""
+    store = ProcessStore()
+    store._registered = True
+    store.directory, store.role = run, Role.MASTER
+    store.own_slot(Role.MASTER)
+    store.flush()
+    started(run, 1.0)
+    later = started(other, 10.0)
+    assert later.tend().warning_of_another
+    monkeypatch.setenv("GUNICORN_PID", str(os.getpid()))
+    assert later.tend().warning_of_another == ""
+    assert stock(shared) == {TOTAL: 1.0}
+
+
+def claimed(shared: Path, change: Callable[[str], str] = str, age: float = 0.0) -> None:
+    path = shared / CLAIM_FILE
+    path.write_text(change(path.read_text()))
+    os.utime(path, (time.time() - age,) * 2)
+
+
+@pytest.mark.parametrize(("age", "there"), [(0.0, 1.0), (60.0, 10.0)])
+def test_a_run_of_another_mount_namespace_lives_as_long_as_it_renews_its_claim(
+    run: RunDirectory, other: RunDirectory, shared: Path, age: float, there: float
+) -> None:
+    """Two containers with one volume: neither finds the other's directory."""
+    started(run, 1.0)
+    lines = (shared / CLAIM_FILE).read_text().splitlines()
+    claimed(shared, lambda _: f"/no/such/run\n{lines[1]}\nanother boot mnt:[1]\n", age)
+    started(other, 10.0)
+    assert stock(shared) == {TOTAL: there}
+
+
+def test_a_run_renews_its_claim(run: RunDirectory, shared: Path) -> None:
+    links = started(run, 1.0)
+    claimed(shared, age=60.0)
+    links.tend()
+    assert time.time() - (shared / CLAIM_FILE).stat().st_mtime < 30
+    assert stat.S_ISREG((shared / CLAIM_FILE).lstat().st_mode)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "/x\n1 x\n\n", "/x\n" + "9" * 99 + " 1\n\n", "/\0\n1 1\n\n", "\udcff"]
+)
+def test_a_claim_that_no_run_wrote_is_replaced(run: RunDirectory, shared: Path, text: str) -> None:
+    (shared / CLAIM_FILE).write_bytes(os.fsencode(text))
+    started(run, 1.0)
+    assert str(run.path) in (shared / CLAIM_FILE).read_text()
+    assert stock(shared) == {TOTAL: 1.0}
+
+
+def test_a_link_or_a_folder_in_the_claim_s_place_harms_nobody(run: RunDirectory, shared: Path) -> None:
+    (shared / CLAIM_FILE).symlink_to(run.slots)
+    links = started(run, 1.0)
+    assert not (shared / CLAIM_FILE).is_symlink()
+    (shared / CLAIM_FILE).unlink()
+    (shared / CLAIM_FILE).mkdir()
+    assert links.tend().failed == ()
+    assert stock(shared) == {TOTAL: 1.0}
+
+
+@pytest.mark.needs_root("become somebody else")
+def test_workers_see_whether_a_root_master_lives(run: RunDirectory, other: RunDirectory, shared: Path) -> None:
+    """They cannot open its run's directory; its own file is locked, and may be read by their group."""
+    for folder in (run.path.parent, other.path.parent):
+        folder.chmod(0o711)
+    shared.chmod(0o777)
+    for each in (run, other):
+        each.give_to(Owner(65534, 65534))
+    store = ProcessStore()
+    store._registered = True
+    store.directory, store.role = run, Role.MASTER
+    store.own_slot(Role.MASTER)
+    store.flush()
+
+    def work() -> None:
+        started(run, 1.0)
+        later = started(other, 10.0)
+        assert later.tend().warning_of_another
+        assert stock(shared) == {TOTAL: 1.0}
+
+    as_user(65534, work)
+    home = store.find_home()
+    home.close()
+    kill_master(run)
+
+    def work_on() -> None:
+        assert ClientLinks(other).tend().warning_of_another == ""
+        assert stock(shared) == {TOTAL: 10.0}
+
+    as_user(65534, work_on)
 
 
 @pytest.mark.needs_root("become somebody else")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from promgun.store.client_claim import CLAIM_FILE
 from promgun.store.files import Owner
 from promgun.store.folded_file import MOST_ORIGINS, Folded, Origin, encode_folded, parse_folded, taken_in
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_files import MOST_FILES, DeadFile, find_foreign, hold_if_dead
 from promgun.store.foreign_reader import ForeignReader
-from promgun.store.link_names import FIRST
 from promgun.store.reader import StoreReader
 from tests.support.harness import wait_until
 from tests.support.runs import PLACES, StockFile, as_user, ended, key, kill_at_call, private_run, values_in
@@ -54,7 +54,7 @@ def stock(folder: Path) -> dict[str, float]:
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name != FIRST)
+    return sorted(name for name in os.listdir(folder) if name != CLAIM_FILE)
 
 
 def test_a_living_one_is_read_and_left_alone(run: RunDirectory) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from promgun.store.files import Owner
 from promgun.store.run_directory import FORMAT, DirectoryIdentity, RunDirectory
-from promgun.store.run_places import create_private, take_over
+from promgun.store.run_places import attach, create_private, take_over
 from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import (
     client_of,
@@ -207,3 +207,26 @@ def test_only_the_process_that_owns_it_closes_it(tmp_path: Path) -> None:
     # The child's lock is ours: whoever holds the same may change it.
     assert not made.path.exists()
     made.close()
+
+
+def test_a_slots_folder_that_cannot_be_listed_fails_no_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows then whether workers live in it: it stays for the sweep of a later run."""
+    run = create_private(Owner(), [tmp_path])
+
+    def refuse(_path: object) -> list[str]:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr("promgun.store.slot_lock.os.listdir", refuse)
+    run.close()
+    monkeypatch.undo()
+    assert run.slots.is_dir()
+
+
+def test_what_is_to_be_done_before_it_is_removed_is_done_by_the_last_master_only(tmp_path: Path) -> None:
+    run = create_private(Owner(), [tmp_path])
+    second = attach(run.path, Owner(), run.identity, private=True)
+    done: list[bool] = []
+    for each in (run, second):
+        each.close((), lambda run: done.append(run.slots.is_dir()))
+    assert done == [True]
+    assert not run.path.exists()
