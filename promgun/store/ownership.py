@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from promgun.store import run_reader
-from promgun.store.board import Cell, Role
+from promgun.store.board import BoardView, Cell, Role, monotonic_ns
 from promgun.store.run_directory import RunDirectory
 from promgun.store.run_reader import read_board, read_slot_board, read_worker_rows
+from promgun.store.worker_table import WorkerRow
 from promgun.system.procfs import Usage, read_usage
 
 
@@ -32,3 +33,28 @@ def has_ended(run: RunDirectory, number: int) -> bool:
     """Whether a slot's last owner has certainly ended; false where nothing is known of it."""
     view = read_slot_board(run, number)
     return view is not None and run_reader.has_ended(view)
+
+
+def owner_ended_at(directory: RunDirectory, number: int, row: WorkerRow) -> int:
+    """Return when the last owner of a slot ended, on the monotonic clock; 0 if nothing is known of it.
+
+    ``row`` is what this master knows of the slot. The last owner may have been another master's worker (SIGUSR2): then
+    it is what that one wrote, or else when the owner was last heard of.
+    """
+    view = read_slot_board(directory, number)
+    if view is None or not view[Cell.PID]:
+        return 0
+    if not _is_of(row, view):
+        noted = read_worker_rows(directory.own_master.parent).get(number)
+        if noted is None:
+            # Masters of plain Gunicorn note nothing.
+            return 0
+        row = noted
+    if _is_of(row, view) and row.ended:
+        return row.ended
+    heard = view[Cell.HEARTBEAT]
+    return heard if 0 < heard <= monotonic_ns() else 0
+
+
+def _is_of(row: WorkerRow, view: BoardView) -> bool:
+    return (row.pid, row.process_start) == (view[Cell.PID], view[Cell.PROCESS_START])

@@ -13,6 +13,7 @@ from typing import Any
 from promgun.store.app_metrics import AppMetrics
 from promgun.store.board import Board, Cell, Role, monotonic_ns
 from promgun.store.board_counts import count
+from promgun.store.client_links import remove_links
 from promgun.store.exclusive import ExclusiveChange
 from promgun.store.file_places import FilePlaces
 from promgun.store.home import MasterHome, ProcessHome, SlotHome
@@ -82,7 +83,7 @@ class ProcessStore:
     def close(self) -> None:
         """Leave the directory, as a master, whose workers have ended or are about to."""
         if self.directory is not None:
-            self.directory.close(self._claims.numbers)
+            self.directory.close(self._claims.numbers, remove_links)
 
     @property
     def lock(self) -> Any:
@@ -110,7 +111,7 @@ class ProcessStore:
         """Take a slot for the child that is forked next; other children do not inherit the claim."""
         if self.directory is None:
             return None
-        return self._claims.reserve(self.directory, lambda number: self.worker_table[number].ended)
+        return self._claims.reserve(self.directory, self.worker_table)
 
     @property
     def worker_table(self) -> WorkerTable:

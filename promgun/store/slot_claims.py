@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
-from promgun.store.ownership import has_owner
+from promgun.store.ownership import has_owner, owner_ended_at
 from promgun.store.run_directory import RunDirectory
 from promgun.store.slot_lock import SlotLock, claim_slot
+from promgun.store.worker_table import WorkerTable
 
 
 class SlotClaims:
@@ -35,10 +36,10 @@ class SlotClaims:
             self._own = _claim(directory)
         return self._own
 
-    def reserve(self, directory: RunDirectory, ended_at: Callable[[int], int]) -> SlotLock | None:
+    def reserve(self, directory: RunDirectory, table: WorkerTable) -> SlotLock | None:
         """Take a slot for the child that is forked next; ``None`` while there is none.
 
-        ``ended_at`` takes a slot's number and returns when its last owner ended, on the monotonic clock, 0 if unknown.
+        ``table`` is what this master knows of the slots' last owners.
         """
         try:
             # Claimed slots are excluded by number: a worker's lock is its own, and is gone when it ends, but its slot
@@ -47,7 +48,7 @@ class SlotClaims:
         except OSError:
             # The child will try for itself, and count values that it cannot store.
             return None
-        lock.owner_ended_at = ended_at(lock.number)
+        lock.owner_ended_at = owner_ended_at(directory, lock.number, table[lock.number])
         self._all.add(lock)
         self._next = lock
         return lock

@@ -20,9 +20,11 @@ import pytest
 from promgun.store.board import Cell, Role
 from promgun.store.files import Owner
 from promgun.store.process import ProcessStore
+from promgun.store.request_table import BUSY, FIRST
 from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.run_reader import read_board_of, read_slot_board
 from promgun.store.values import value_class
+from promgun.system.procfs import process_start
 from tests.support.boards import begin
 from tests.support.store_fixtures import (
     OBSTACLES,
@@ -86,6 +88,7 @@ def _killed_in_turn(path: str, times: int) -> list[int]:
         assert lock is not None
         numbers.append(lock.number)
         pid = fork(work)
+        store.worker_table.forked(lock.number, pid, process_start(pid), time.monotonic_ns())
         os.read(reading, 1)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -104,6 +107,57 @@ def test_who_is_killed_leaves_its_slot_to_the_next_with_all_that_was_counted(tmp
     assert view is not None
     # Each was busy for a second and a little, and no longer than it lived.
     assert 4 * SECOND <= view[Cell.BUSY_BASE] + SECOND < 60 * SECOND
+
+
+def _killed_under_another_master(path: str, known: str) -> list[int]:
+    """A slot's last owner, busy for 80 seconds, was another master's worker (SIGUSR2); ours ended in it long ago.
+
+    ``known``: what the other master has written of its worker's end.
+    """
+    now = time.monotonic_ns()
+    store = ProcessStore()
+    store.open(open_directory(path))
+    store.own_slot(Role.MASTER)
+    store.worker_table.forked(1, 1 << 21, 1, now - 200 * SECOND)
+    store.worker_table.ended(1, now - 100 * SECOND, None)
+    reading, writing = os.pipe()
+
+    def other_master() -> None:
+        other = ProcessStore()
+        other._registered = True
+        other.open(open_directory(path))
+        other.own_slot(Role.MASTER)
+        lock = other.reserve()
+        assert lock is not None
+
+        def work() -> None:
+            other._after_fork_in_child()
+            other.own_slot(Role.WORKER)
+            cells = other.board.cells
+            cells[FIRST + BUSY] += 30 * SECOND
+            begin(other.board, now - 50 * SECOND, "GET\0\0\0\0/killed")
+            cells[Cell.HEARTBEAT] = now - SECOND
+
+        pid = fork(work)
+        os.waitpid(pid, 0)
+        view = read_board_of(Path(path), 1)
+        assert view is not None
+        other.worker_table.forked(1, view[Cell.PID], view[Cell.PROCESS_START], now - 90 * SECOND)
+        if known == "ended":
+            other.worker_table.ended(1, now, None)
+        os.write(writing, b"x")
+
+    wait_for(fork(other_master))
+    os.read(reading, 1)
+    lock = store.reserve()
+    assert lock is not None
+    return [lock.number, (lock.owner_ended_at - now) // SECOND]
+
+
+@pytest.mark.parametrize(("known", "ended"), [("ended", 0), ("nothing", -1)])
+def test_an_owner_that_another_master_had_forked_keeps_its_busy_time(tmp_path: Path, known: str, ended: int) -> None:
+    """Its own table told the master when another process had ended, so that busy seconds sank."""
+    assert in_fresh_interpreter(_killed_under_another_master, tmp_path, known) == [1, ended]
 
 
 def test_what_the_last_owner_was_doing_can_be_read_until_the_next_moves_in(tmp_path: Path) -> None:
