@@ -123,7 +123,7 @@ def _standing(run: RunDirectory, client: Path) -> Standing:
             else:
                 if found is None:
                     return Standing.FREE
-                if (found.run, found.identity) == (run.path, run.identity):
+                if found.identity == run.identity and os.path.samefile(found.run, run.path):
                     return Standing.OURS
                 lives = _has_master(found)
     except OSError:
