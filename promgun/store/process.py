@@ -51,6 +51,7 @@ class ProcessStore:
         self._home: ProcessHome | None = None
         self._upkeep: SlotUpkeep | None = None
         self._claims = SlotClaims()
+        self.withhold_reservation = self._claims.withheld
         self.in_files = FilePlaces(self)
         self._files = self.in_files.files
         self.app = AppMetrics(self)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 from promgun.store.ownership import has_owner, owner_ended_at
 from promgun.store.run_directory import RunDirectory
@@ -52,6 +53,17 @@ class SlotClaims:
         self._all.add(lock)
         self._next = lock
         return lock
+
+    @contextmanager
+    def withheld(self) -> Iterator[None]:
+        """Give the reserved slot to no child that is forked in the meantime."""
+        reserved, self._next = self._next, None
+        try:
+            yield
+        finally:
+            # A child that was forked meanwhile, and returned from the hook as well, has no claims.
+            if reserved in self._all:
+                self._next = reserved
 
     def forget(self, locks: Iterable[SlotLock]) -> None:
         """Give up claims made for children that are gone."""

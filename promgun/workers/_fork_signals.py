@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 DEFERRED = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT, signal.SIGUSR1})
@@ -30,8 +32,19 @@ class DeferredSignals:
         os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._defer)
 
     def expect_fork(self, worker: Any) -> None:
-        """Expect ``worker`` to be forked: until it has a pid, any fork of this process may be its."""
+        """Expect ``worker`` to be forked: until it has a pid, any fork of this process may be its, except while
+        :meth:`withheld`.
+        """
         self._worker = worker
+
+    @contextmanager
+    def withheld(self) -> Iterator[None]:
+        """Expect no fork of a worker in the meantime: other children keep the signals that they inherit."""
+        expected, self._worker = self._worker, None
+        try:
+            yield
+        finally:
+            self._worker = expected
 
     def _block(self) -> None:
         if self._worker is not None and self._worker.pid == _NOT_FORKED:

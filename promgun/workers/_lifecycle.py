@@ -21,6 +21,7 @@ from promgun.store.slot_lock import SlotLock
 from promgun.system.procfs import cpu_wait_ns
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 from promgun.workers._gc_stats import count_collections
+from promgun.workers._pre_fork import guard_pre_fork
 from promgun.workers._stack_dump import StackDump
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class WorkerLifecycle:
         self.slot: SlotLock | None = STORE.reserve()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
         DEFERRED_SIGNALS.expect_fork(self)
+        guard_pre_fork(self.cfg)
 
     # ---- in the worker: methods for subclasses to extend
 
