@@ -89,7 +89,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         """Close the metrics listeners and mask passwords in every child except one that executes a new master."""
         if not self._executing:
             self.context.close_listeners()
-            mask_in_worker(self.app, self.cfg, getattr(self.log, "cfg", self.cfg))
+            mask_in_worker(self)
 
     # ---- start, stop
 

@@ -10,24 +10,32 @@ from collections.abc import MutableMapping
 from dataclasses import replace
 from typing import Any
 
+from gunicorn.config import Config
+
 from promgun.config.push_gateway import SECRET_SETTINGS, SECRET_VARIABLES
 from promgun.system.secrets import MASK, mask_passwords
 
 
-def mask_in_worker(application: Any, *others: Any) -> None:
-    """Mask the password in a ``PromgunApplication`` and its configuration, in a fork of the master.
-
-    ``others`` are configurations from before a reload that are still in use.
+def mask_in_worker(arbiter: Any) -> None:
+    """Mask the password in what a fork of the master has of its ``Arbiter``: the application, and every configuration
+    in use. Workers and the log may have one from before a reload; the ``cfg`` of a user's logger class may be anything.
     """
-    for cfg in (application.cfg, *others):
-        gateway = cfg.push_gateway
-        if gateway is not None and gateway.password:
-            cfg.set("push_gateway", replace(gateway, password=MASK))
-        _mask_variables(cfg.env_orig)
+    application = arbiter.app
     _mask_variables(application.environment_at_start or {})
     given = application.run_settings.overrides
     masked = {name: mask_passwords(str(given[name])) for name in SECRET_SETTINGS & given.keys()}
     application.run_settings = replace(application.run_settings, overrides={**given, **masked})
+    older = (getattr(one, "cfg", None) for one in (arbiter.log, *arbiter.WORKERS.values()))
+    for cfg in (application.cfg, arbiter.cfg, *older):
+        if isinstance(cfg, Config):
+            _mask_configuration(cfg)
+
+
+def _mask_configuration(cfg: Any) -> None:
+    gateway = cfg.push_gateway
+    if gateway is not None and gateway.password:
+        cfg.set("push_gateway", replace(gateway, password=MASK))
+    _mask_variables(cfg.env_orig)
 
 
 def _mask_variables(environment: MutableMapping[str, str]) -> None:
