@@ -196,7 +196,8 @@ def _is_locked(run: Path) -> bool:
 def _namespace() -> str:
     """Return what tells this boot of this host, and this mount namespace, from others."""
     with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # As bytes: a worker may have no right to import the module of another encoding, in an interpreter below /root.
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
         return f"{boot} {os.readlink('/proc/self/ns/mnt')}"
     return ""
 
