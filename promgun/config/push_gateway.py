@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from promgun.errors import ConfigurationError
-from promgun.system.secrets import MASK, has_password, read_password
+from promgun.system.secrets import MASK, read_password
 
 #: Settings whose values are repeated in no message.
 SECRET_SETTINGS = frozenset({"push_gateway"})
@@ -86,9 +86,30 @@ def gateway_of(cfg: Any) -> Gateway | None:
         raise ConfigurationError(f"{flag} {path} cannot be used: {error}", "Write the password into it") from error
 
 
+def passwords_among(arguments: Iterable[str]) -> list[str]:
+    """Return the arguments, or values of ``--flag=value`` among them, that are a gateway's URL with a password."""
+    values = (value for argument in arguments for value in (argument, argument.partition("=")[2]))
+    return [value for value in values if _has_password(value)]
+
+
+def mask_gateway(url: str) -> str:
+    """Return a gateway's URL with its password masked; all of what is none is masked."""
+    try:
+        return str(Gateway.at(url))
+    except ValueError:
+        return MASK
+
+
+def _has_password(value: str) -> bool:
+    try:
+        return bool(Gateway.at(value).password)
+    except ValueError:
+        return False
+
+
 def warn_of_visible_password(cfg: Any, arguments: Iterable[str], log: Any) -> None:
     """Log a warning if the password stands in one of the ``arguments`` of this process."""
-    if cfg.push_gateway and cfg.push_gateway.password and any(map(has_password, arguments)):
+    if cfg.push_gateway and cfg.push_gateway in map(Gateway.at, passwords_among(arguments)):
         log.warning(
             "The password of --push-gateway stands on the command line, which every user of this host can read: "
             "keep it in a file and name that with --push-gateway-password-file"

@@ -11,18 +11,21 @@ from pathlib import Path
 
 MASK = "***"
 _MOST_BYTES = 64 * 1024
-#: The password in ``scheme://user:password@host``, as it is read and as it is typed (RFC 3986, 3.2.1).
-_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@:'\"]*:)[^/?#\s@]+(?=@)")
+#: A password and what stands before it in ``scheme://user:password@host``. It goes on to the last ``@``: people write
+#: blanks, slashes and ``@`` where RFC 3986 (3.2.1) wants them quoted. A word without a scheme ends at a blank.
+_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:\W{0,2}/[^?#:@]*:).+(?=@)", re.DOTALL)
+_IN_WORD = re.compile(r"(?<![^\s('\"=])([^\s:@/'\"=()]*:)(?!//)\S+(?=@)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def mask_passwords(text: str) -> str:
-    """Return ``text`` with the password of each URL in it replaced by ``***``."""
-    return _IN_URL.sub(rf"\g<1>{MASK}", text)
+    """Return a message with what may be the password of a URL replaced by ``***``; rather too much than too little."""
+    return _IN_WORD.sub(rf"\g<1>{MASK}", _IN_URL.sub(rf"\g<1>{MASK}", text))
 
 
-def has_password(text: str) -> bool:
-    """Return whether ``text`` contains a URL with a password."""
-    return _IN_URL.search(text) is not None
+def may_have_password(text: str) -> bool:
+    """Return whether a ``:`` comes before an ``@``, apart from that of a scheme, as in every URL with a password."""
+    return ":" in _SCHEME.sub("", text, count=1).rpartition("@")[0]
 
 
 def read_password(path: str | Path) -> str:
@@ -47,13 +50,13 @@ def read_password(path: str | Path) -> str:
 
 
 def hide_passwords(environment: MutableMapping[str, str], names: tuple[str, ...]) -> None:
-    """Remove variables that contain a URL with a password from ``os.environ``.
+    """Remove variables that may contain a URL with a password from ``os.environ``.
 
     /proc/PID/environ shows the memory in which a program was given its environment, and a forked worker has a copy of
     it, so the value is overwritten there too.
     """
     for name in names:
-        if has_password(environment.get(name, "")):
+        if may_have_password(environment.get(name, "")):
             _overwrite(name)
             del environment[name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from base64 import b64encode
 from collections.abc import Mapping
@@ -17,10 +18,12 @@ from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import send
 
 SECRET = "s3cret-of-the-gateway"
-AUTHORIZATION = "Basic " + b64encode(f"batch:{SECRET}".encode()).decode()
+#: A user and a password that are not quoted as a URL wants it; a gateway takes them, so nothing may miss them.
+USER, PASSWORD = "o'brien", f"{SECRET} a@{SECRET}"
+AUTHORIZATION = "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 #: Answers with the environment that Python knows of, and with what leads to settings from a worker.
 APP = """\
-import gc, os
+import gc, os, sys
 
 WORKERS = []
 
@@ -33,7 +36,7 @@ def app(environ, start_response):
     for cfg in (worker.cfg, worker.app.cfg, worker.log.cfg):
         told += [cfg.push_gateway, getattr(cfg.push_gateway, "password", ""), cfg.settings["push_gateway"].get()]
         told += [str(cfg), cfg.env_orig]
-    told += [worker.app.environment_at_start, worker.app.run_settings]
+    told += [worker.app.environment_at_start, worker.app.run_settings, sys.argv, sys.orig_argv]
     start_response("200 OK", [])
     return [repr(told).encode()]
 """
@@ -43,8 +46,8 @@ class Way:
     """A way in which the password is given: arguments, environment, and configuration file, for a gateway's address."""
 
     def __init__(self, address: str, sandbox: Sandbox) -> None:
-        self.plain, self.full = f"http://batch@{address}", f"http://batch:{SECRET}@{address}"
-        self.path = sandbox.write("password", f"{SECRET}\nnot this\n")
+        self.plain, self.full = f"http://{USER}@{address}", f"http://{USER}:{PASSWORD}@{address}"
+        self.path = sandbox.write("password", f"{PASSWORD}\nnot this\n")
         self.args: tuple[str, ...] = ()
         self.env: Mapping[str, str] = {}
         self.config: str | None = None
@@ -63,7 +66,7 @@ def by_variable(way: Way) -> None:
 
 
 def by_gunicorn_variable(way: Way) -> None:
-    way.env = {"GUNICORN_CMD_ARGS": f"--push-gateway {way.full} --threads 1"}
+    way.env = {"GUNICORN_CMD_ARGS": shlex.join(["--push-gateway", way.full, "--threads", "1"])}
 
 
 def by_configuration_file(way: Way) -> None:
@@ -140,7 +143,7 @@ def test_print_config_masks_it(sandbox: Sandbox, give: Any) -> None:
     assert result.returncode == 0, result.stderr
     assert SECRET not in result.stdout + result.stderr
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("push_gateway ")]
-    assert line.split(" = ")[1] in {"http://batch:***@127.0.0.1:9", "http://batch@127.0.0.1:9"}
+    assert line.split(" = ")[1] in {"http://o'brien:***@127.0.0.1:9", "http://o'brien@127.0.0.1:9"}
 
 
 BAD = f"ftp://batch:{SECRET}@127.0.0.1:9"
@@ -151,8 +154,10 @@ BAD = f"ftp://batch:{SECRET}@127.0.0.1:9"
     [
         (("--push-gateway", BAD), {}, ""),
         (("--push-gateway", f"batch:{SECRET}@127.0.0.1"), {}, ""),
-        (("--push-gateway", f"http://batch:1/{SECRET}@127.0.0.1"), {}, ""),
         (("demo:app", f"http://batch:{SECRET}@127.0.0.1:9"), {}, ""),
+        (("--push-gateway", f"http://batch:1/{SECRET}@127.0.0.1"), {}, ""),
+        (("demo:app", f"http://{USER}:{PASSWORD}@127.0.0.1:9"), {}, ""),
+        (("demo:app", f"batch:{SECRET}@127.0.0.1:9"), {}, ""),
         ((), {"PROMGUN_PUSH_GATEWAY": BAD}, ""),
         ((), {"GUNICORN_CMD_ARGS": f"--push-gateway {BAD}"}, ""),
         ((), {"GUNICORN_CMD_ARGS": f"--push-gatewai http://batch:{SECRET}@127.0.0.1:9"}, ""),
@@ -202,7 +207,7 @@ def test_reload_without_the_file_is_refused_and_another_password_is_pushed(sandb
             wait_until(lambda: "Reload refused" in server.log)
             assert "cannot be read: No such file" in server.log
             moved.rename(way.path)
-            way.path.write_text(SECRET)
+            way.path.write_text(PASSWORD)
             server.send_signal(signal.SIGHUP)
             server.expect("gunicorn_reloads_total", 1, result="ok")
     assert [headers["Authorization"] for _, headers, _ in gate.seen] == [AUTHORIZATION]
