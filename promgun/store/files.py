@@ -6,9 +6,9 @@ import contextlib
 import errno
 import mmap
 import os
+import resource
 import stat
 import sys
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +71,24 @@ def reserve_range(fd: int, offset: int, size: int) -> None:
         os.pwrite(fd, os.pread(fd, size, offset).ljust(size, b"\0"), offset)
 
 
+def _size_for(need: int, size: int) -> int:
+    """Return ``size``, doubled until ``need`` bytes fit in."""
+    while size < need:
+        size *= 2
+    return size
+
+
+def _length_allowed() -> int:
+    """Return the largest size of a file here, in whole pages (``RLIMIT_FSIZE``)."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return MAX_SIZE if limit == resource.RLIM_INFINITY else min(MAX_SIZE, limit - limit % mmap.PAGESIZE)
+
+
 class ValueFile:
     """The float cells of one type of metric, owned by one slot.
 
-    ``cells`` is the whole file as float64: the value of an entry at byte offset ``p`` is ``cells[p // 8]``. Earlier
-    mappings stay valid when the file grows: all map the same pages.
+    ``cells`` is the file as float64, in the length that it may grow to: the value of an entry at byte offset ``p`` is
+    ``cells[p // 8]``. It is mapped once, so that places never move, and a file costs two descriptors, however large.
     """
 
     def __init__(self, path: Path, owner: Owner) -> None:
@@ -86,12 +99,9 @@ class ValueFile:
         """
         self.path = path
         self.damage = ""
-        #: all mappings in which somebody may have places
-        self._mappings: list[weakref.ref[mmap.mmap]] = []
         fd = self._open(owner)
         try:
-            size = os.fstat(fd).st_size
-            self._size = max(INITIAL_SIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+            self._size = _size_for(self._used, INITIAL_SIZE)
             reserve(fd, self._size)
             self._descriptor = Descriptor(fd)
             self._map()
@@ -178,17 +188,22 @@ class ValueFile:
         return fd
 
     def _map(self) -> None:
-        mapping = mmap.mmap(self._descriptor.of(self.path), self._size)
-        self._mappings = [*filter(lambda known: known() is not None, self._mappings), weakref.ref(mapping)]
-        memory = memoryview(mapping)
+        """Map the file in the length that it may grow to: Python maps none beyond its end, so it has this length for a
+        moment. One mapping for each growth would keep one more descriptor each.
+        """
+        fd = self._descriptor.of(self.path)
+        try:
+            os.ftruncate(fd, _length_allowed())
+            self._mapping = mmap.mmap(fd, 0)
+        finally:
+            os.ftruncate(fd, self._size)
+        memory = memoryview(self._mapping)
         self.cells = memory.cast("d")
         self._head = memory.cast("Q")
 
     def indexes(self, keys: Iterable[str]) -> list[int]:
         """Return the cell index of each key, adding entries that are missing; raises ``OSError`` when the file cannot
         grow.
-
-        After the call the current ``cells`` covers all of them.
         """
         result = []
         for key in keys:
@@ -218,23 +233,19 @@ class ValueFile:
         os.pwrite(self._descriptor.of(self.path), entry, at)
 
     def _grow(self, need: int) -> None:
-        size = self._size
-        while size < need:
-            size *= 2
-        if size > MAX_SIZE:
+        size = _size_for(need, self._size)
+        if size > self.cells.nbytes:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self.path))
         reserve(self._descriptor.of(self.path), size)
         self._size = size
-        self._map()
 
     def heal(self) -> Healing:
         """Make the file again if it was removed, replaced or cut; places stay valid. The caller holds the store's lock.
         Never raises.
         """
         try:
-            mappings = [mapping for known in self._mappings if (mapping := known()) is not None]
             identity = self._descriptor.identity
-            healing = heal(MappedFile(str(self.path), identity, self._size, self._size, mappings))
+            healing = heal(MappedFile(str(self.path), identity, self._size, self._size, self._mapping))
             if healing.harm is Harm.SHRUNK and not healing.error:
                 self._write_keys_again()
             elif healing.identity != identity:
@@ -252,7 +263,7 @@ class ValueFile:
         self._head[0] = int.from_bytes(fmt.encode_header(self._used, self._edition), sys.byteorder)
 
     def close(self) -> None:
-        """Close the descriptor; mappings live as long as somebody uses their cells."""
+        """Close the descriptor; the mapping lives as long as somebody uses its cells."""
         self._descriptor.close()
 
 
@@ -260,29 +271,21 @@ class WrittenValueFile(ValueFile):
     """A value file for a process that maps nothing: its cells are private memory, written out by :meth:`flush`."""
 
     def __init__(self, path: Path, owner: Owner, mode: int) -> None:
-        self._memory = bytearray()
         super().__init__(path, owner)
         fd = self._descriptor.of(path)
         os.fchmod(fd, mode)
         owner.take(fd)
 
     def _map(self) -> None:
-        # Cells handed out earlier must stay valid: the memory is made once, as large as the file may become.
-        if not self._memory:
-            self._memory = bytearray(WRITTEN_SIZE)
-            content = os.pread(self._descriptor.of(self.path), self._size, 0)
-            self._memory[: len(content)] = content
-            self.cells = memoryview(self._memory).cast("d")
-            self._head = memoryview(self._memory).cast("Q")
+        self._memory = bytearray(WRITTEN_SIZE)
+        content = os.pread(self._descriptor.of(self.path), self._size, 0)
+        self._memory[: len(content)] = content
+        self.cells = memoryview(self._memory).cast("d")
+        self._head = memoryview(self._memory).cast("Q")
 
     def _write_entry(self, entry: bytes, at: int) -> None:
         self._memory[at : at + len(entry)] = entry
         super()._write_entry(entry, at)
-
-    def _grow(self, need: int) -> None:
-        if need > WRITTEN_SIZE:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self.path))
-        super()._grow(need)
 
     def heal(self) -> Healing:
         """Do nothing: only masters can write where this file lies, and nothing maps it."""

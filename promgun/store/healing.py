@@ -1,8 +1,8 @@
 """Makes a file that a process has mapped again after it was removed, replaced or cut; the process then goes on in it.
 
 Places in a file never move, and threads hold them. So the new file takes over the addresses of the old: it is written
-from what is mapped, renamed into place, and mapped over each mapping of the old one (mmap(2), MAP_FIXED), with what was
-counted meanwhile copied in the same step. No Python code runs in that step, so no update is lost (with the GIL).
+from what is mapped, renamed into place, and mapped over the old one (mmap(2), MAP_FIXED), with what was counted
+meanwhile copied in the same step. No Python code runs in that step, so no update is lost (with the GIL).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import importlib
 import mmap
 import os
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -40,20 +39,15 @@ class Harm(Enum):
 class MappedFile:
     """A mapped file as its owner has it: ``length`` bytes long, of which the first ``used`` (whole pages) are in use.
 
-    ``mappings`` are all mappings of it that somebody may have places in; each begins at the file's beginning.
+    ``mapping`` begins at the file's beginning, and may go on behind its end.
     """
 
     path: str
     identity: tuple[int, int]
     length: int
     used: int
-    mappings: Sequence[mmap.mmap]
+    mapping: mmap.mmap
     mode: int = 0o600
-
-    @property
-    def widest(self) -> mmap.mmap:
-        """The mapping that covers all bytes in use."""
-        return max(self.mappings, key=len)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +113,7 @@ def _make_again(file: MappedFile) -> tuple[int, int]:
     fd = os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, file.mode)
     try:
         os.ftruncate(fd, file.length)
-        _write_whole(fd, memoryview(file.widest)[: file.used])
+        _write_whole(fd, memoryview(file.mapping)[: file.used])
         take_place = _taking_place(file, fd)
         _make_room(file.path)
         os.rename(temporary, file.path)
@@ -160,7 +154,7 @@ def load_ahead() -> None:
 
 
 def _taking_place(file: MappedFile, fd: int) -> Any:
-    """Return a function that copies the mapped content and maps the new file over the old mappings, in one step."""
+    """Return a function that copies the mapped content and maps the new file over the old one, in one step."""
     import ctypes  # noqa: PLC0415 - takes a megabyte, and is needed only when somebody deletes files
 
     library = ctypes.PyDLL(None)
@@ -175,26 +169,25 @@ def _taking_place(file: MappedFile, fd: int) -> Any:
 
     fresh = mmap.mmap(fd, file.used)
     protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED
-    steps = [partial(library.memmove, address(fresh), address(file.widest), file.used)]
-    places = [address(mapping) for mapping in file.mappings]
-    steps += [
-        partial(library.mmap, at, len(mapping), protection, flags, fd, 0)
-        for at, mapping in zip(places, file.mappings, strict=True)
-    ]
+    place = address(file.mapping)
+    steps = (
+        partial(library.memmove, address(fresh), place, file.used),
+        partial(library.mmap, place, len(file.mapping), protection, flags, fd, 0),
+    )
     call = partial.__call__
 
     def take_place() -> None:
         # map() makes these calls one after the other within C: no thread switch, no signal handler in between.
-        _, *mapped = tuple(map(call, steps))
+        _, mapped = tuple(map(call, steps))
         fresh.close()
-        if mapped != places:
+        if mapped != place:
             raise OSError(f"{file.path} cannot be mapped again")
 
     return take_place
 
 
 def _replace_descriptors(identity: tuple[int, int], fd: int) -> None:
-    """Redirect the descriptors that Python's mappings keep to the new file: else the old one's space stays taken."""
+    """Redirect the descriptor that Python's mapping keeps to the new file: else the old one's space stays taken."""
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
             number = int(name)

@@ -52,7 +52,7 @@ class SlotFile:
         Places stay valid unless the file was cut: then :attr:`rows` is a different object with the remaining rows, the
         content of the board and of other rows is lost, and places have to be asked for anew.
         """
-        healing = heal(MappedFile(self.path, self.identity, FILE_SIZE, self.rows.reserved, [self._mapping]))
+        healing = heal(MappedFile(self.path, self.identity, FILE_SIZE, self.rows.reserved, self._mapping))
         self.identity = healing.identity
         if healing.harm is Harm.SHRUNK and not healing.error:
             self.rows = RowFile(self.memory, BOARD_SIZE, self._reserve, reserved=self.rows.reserved)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,39 @@ def test_space_is_reserved_also_where_files_were_sparse(path: Path) -> None:
     os.truncate(path, 1 << 16)
     assert path.stat().st_blocks * 512 < 1 << 16
     ValueFile(path, Owner()).close()
-    assert path.stat().st_blocks * 512 >= 1 << 16
+    status = path.stat()
+    assert status.st_blocks * 512 >= status.st_size == INITIAL_SIZE
+
+
+def test_a_file_costs_what_a_stock_one_costs_in_descriptors_however_large_it_grows(path: Path) -> None:
+    before = descriptors()
+    file = ValueFile(path, Owner())
+    places = []
+    for number in range(20_000):
+        (index,) = file.indexes([key_of(number)])
+        places.append((file.cells, index))
+    assert path.stat().st_size > 1 << 20
+    assert descriptors() - before <= 2
+    for cells, index in places:
+        cells[index] += 1
+    assert set(read_values(path).values()) == {1.0}
+    file.close()
+
+
+@pytest.mark.parametrize("limit", [1 << 15, (1 << 15) + 5])
+def test_a_limit_on_the_size_of_files_is_the_largest_size(path: Path, limit: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        file = ValueFile(path, Owner())
+        with pytest.raises(OSError, match="too large"):
+            file.indexes([key_of(number) for number in range(1000)])
+        file.cells[file.indexes([key_of(0)])[0]] += 1
+        file.close()
+        assert path.stat().st_size == 1 << 15
+        assert ValueFile(path, Owner()).damage == ""
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_zeros_are_written_where_a_file_system_cannot_reserve(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
