@@ -4,9 +4,9 @@ A *row* is the place of a (method, route, status): the cells of the slot's file,
 Each process makes a row once for each label set. Every ``cells[index] += x`` with ``x`` in a local is atomic under the
 GIL (see ``store.values``); on a free-threaded build one lock is taken around all of them.
 
-All three histograms observe every request. So the first bucket of the sizes, where most requests fall, is not counted:
-readers subtract the other buckets from the number of requests. The other buckets are written before that number, so a
-reader in between may find the first bucket too low, and waits for it.
+All three histograms observe every request. A request whose two sizes are in the first bucket, as most are, is counted
+in one cell for both and for the number of requests, any other in a bucket of each: readers add up
+(``store.row_format.CellGroup``). Nothing is subtracted, so nothing that is shown sinks, wherever a worker is killed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.values import has_gil
 
 _METHODS = frozenset(METHODS)
-#: The place of a (method, route, status): the cells, and in them the indexes of the requests, of the first bucket and
+#: The place of a (method, route, status): the cells, and in them the indexes of small requests, of the first bucket and
 #: the sum of the durations, of the sizes received, and of the sizes sent; then cells and first bucket of the slot's
 #: fine histogram of durations. It is unpacked for each request, which takes three times as long with a named tuple
 #: (CPython 3.11).
@@ -82,23 +82,25 @@ class Recorder:
             row = rows.get((method, route, status))
             if row is None:
                 row = new_row(method, route, status)
-            cells, requests, durations, seconds_sum, sizes_in, in_sum, sizes_out, out_sum, fine_cells, fine = row
+            cells, small, durations, seconds_sum, sizes_in, in_sum, sizes_out, out_sum, fine_cells, fine = row
             if sent:
                 if sent > smallest:
-                    bucket = sizes_out + bisect_left(size_bounds, sent)
-                    cells[bucket] += 1.0
+                    cells[sizes_out + bisect_left(size_bounds, sent)] += 1.0
+                    small = sizes_in
                 cells[out_sum] += sent
             if received:
-                if received > smallest:
-                    bucket = sizes_in + bisect_left(size_bounds, received)
-                    cells[bucket] += 1.0
                 cells[in_sum] += received
-            cells[requests] += 1.0
-            bucket = durations + bisect_left(duration_bounds, seconds)
-            cells[bucket] += 1.0
+                if received > smallest:
+                    cells[sizes_in + bisect_left(size_bounds, received)] += 1.0
+                    if small is not sizes_in:
+                        cells[sizes_out] += 1.0
+                else:
+                    cells[small] += 1.0
+            else:
+                cells[small] += 1.0
+            cells[durations + bisect_left(duration_bounds, seconds)] += 1.0
             cells[seconds_sum] += seconds
-            bucket = fine + bisect_left(fine_bounds, seconds)
-            fine_cells[bucket] += 1.0
+            fine_cells[fine + bisect_left(fine_bounds, seconds)] += 1.0
 
         return record
 
@@ -137,12 +139,12 @@ class Recorder:
         return row
 
     def _row_at(self, cells: Any, start: int) -> Row:
-        requests, durations, sizes_in, sizes_out = (start + first for first in self._firsts)
+        small, durations, sizes_in, sizes_out = (start + first for first in self._firsts)
         seconds_sum = durations + len(self._duration_bounds) + 1
         sizes = len(self._size_bounds) + 1
         sums = sizes_in + sizes, sizes_out + sizes
         fine_cells, fine = self._fine_place()
-        return cells, requests, durations, seconds_sum, sizes_in, sums[0], sizes_out, sums[1], fine_cells, fine
+        return cells, small, durations, seconds_sum, sizes_in, sums[0], sizes_out, sums[1], fine_cells, fine
 
     def _fine_place(self) -> tuple[Any, int]:
         """Return the place of the slot's fine histogram."""
@@ -161,15 +163,19 @@ class Recorder:
 
 
 def request_schema(duration_bounds: Sequence[float], size_bounds: Sequence[float]) -> RowSchema:
-    """Return the schema of requests: a row has everything that is counted for a method, route and status."""
+    """Return the schema of requests: a row has everything that is counted for a method, route and status.
+
+    The counter's own cell has only requests whose two sizes are in the first bucket; the buckets of the sizes sent have
+    all others.
+    """
     exchange = REQUEST_SIZE_BYTES.labels
-    rest = REQUESTS.name
+    small, sent = REQUESTS.name, RESPONSE_SIZE_BYTES.name
     return RowSchema(
         REQUESTS.labels,
         (
-            CellGroup(REQUESTS.name, REQUESTS.labels),
+            CellGroup(REQUESTS.name, REQUESTS.labels, first_includes=sent),
             CellGroup(REQUEST_DURATION_SECONDS.name, REQUESTS.labels, tuple(duration_bounds)),
-            CellGroup(REQUEST_SIZE_BYTES.name, exchange, tuple(size_bounds), rest),
-            CellGroup(RESPONSE_SIZE_BYTES.name, exchange, tuple(size_bounds), rest),
+            CellGroup(REQUEST_SIZE_BYTES.name, exchange, tuple(size_bounds), small),
+            CellGroup(sent, exchange, tuple(size_bounds), small),
         ),
     )

@@ -28,6 +28,7 @@ class Folded(NamedTuple):
 Fold = Callable[[str, Sequence[str], list[tuple[str, ...]]], Mapping[tuple[str, ...], Folded]]
 #: The most label sets whose series are kept between readings, sets that no longer exist included.
 _MOST_REMEMBERED = 100_000
+_NO_CELLS = slice(0, 0)
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -80,8 +81,7 @@ class OwnSeries:
         numbers = complete(row.schema, row.numbers)
         for group in row.schema.groups:
             first = row.schema.firsts[group.family]
-            # a histogram's last cell is its sum
-            count = sum(numbers[first : first + max(1, group.size - 1)])
+            count = sum(numbers[first : first + group.counts])
             self.folded[group.family] = self.folded.get(group.family, 0.0) + count
 
     def _series_of(self, schema: RowSchema, values: tuple[str, ...]) -> list[Series]:
@@ -119,17 +119,12 @@ def _samples(group: CellGroup) -> tuple[tuple[str, tuple[tuple[str, str], ...]],
 
 
 def complete(schema: RowSchema, numbers: tuple[float, ...]) -> Sequence[float]:
-    """Return the numbers of a row with uncounted first buckets filled in (``CellGroup.rest_of``).
-
-    Never below 0: a copy may have been made after the buckets were counted and before the counter was.
-    """
+    """Return the numbers of a row as they are shown: with what else counts in some cells (``CellGroup``)."""
+    if not schema.included:
+        return numbers
     completed = list(numbers)
-    first = schema.first_cells()
-    for group in schema.groups:
-        if group.rest_of in first:
-            start = first[group.family]
-            others = sum(numbers[start + 1 : start + len(group.bounds) + 1])
-            completed[start] = max(0.0, numbers[first[group.rest_of]] - others)
+    for first, cells in schema.included.items():
+        completed[first] += sum(numbers[cells])
     return completed
 
 
@@ -146,16 +141,20 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
             continue
         if label == "le":
             bounds = next(group.bounds for group in schema.groups if group.family == family)
-            _add_buckets(sums, _bucket_texts(bounds), [row.numbers[first : first + len(bounds) + 1] for row in rows])
-        elif label:
+            cells = slice(first, first + len(bounds) + 1)
+            _add_buckets(sums, _bucket_texts(bounds), [complete(schema, row.numbers)[cells] for row in rows])
+            continue
+        others = schema.included.get(first, _NO_CELLS)
+        if label:
             index = schema.labels.index(label)
             for row in rows:
-                sums[row.values[index]] = sums.get(row.values[index], 0.0) + row.numbers[first]
+                count = row.numbers[first] + sum(row.numbers[others])
+                sums[row.values[index]] = sums.get(row.values[index], 0.0) + count
         else:
             for row in rows:
                 for slot, numbers in row.parts.items():
                     if slot >= 0:
-                        sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first]
+                        sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first] + sum(numbers[others])
     return sums
 
 

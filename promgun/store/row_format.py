@@ -43,42 +43,60 @@ class CellGroup:
     """The cells of one family in a row.
 
     A counter has one cell. A histogram with ``bounds`` has a cell for each bucket, one for ``+Inf`` and one for the
-    sum. ``labels`` are those of the row's labels that the family has. If ``rest_of`` names a counter of the row, the
-    first bucket is not counted: readers subtract the other buckets from that counter.
+    sum. ``labels`` are those of the row's labels that the family has. If ``first_includes`` names another family of the
+    row, readers add the cell of that counter, or all buckets of that histogram, to the first cell of this one. So one
+    cell can count in several families, and every number that is shown is a sum of cells: none sinks, whatever the order
+    in which a writer stores cells and a reader copies them, and wherever a kill comes in between.
     """
 
     family: str
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
-    rest_of: str = ""
+    first_includes: str = ""
 
     @property
     def size(self) -> int:
         """How many cells the family takes."""
         return len(self.bounds) + 2 if self.bounds else 1
 
+    @property
+    def counts(self) -> int:
+        """How many of them count something: all but a histogram's sum."""
+        return len(self.bounds) + 1
+
 
 @dataclass(frozen=True, slots=True)
 class RowSchema:
     """The labels of one kind of row, and the families whose cells follow one another in it.
 
-    ``cells`` is the number of cells of a row, ``firsts`` the first cell of each family. They and the hash are computed
-    once, because a schema is looked up for each new row.
+    ``cells`` is the number of cells of a row, ``firsts`` the first cell of each family, ``included`` the cells that are
+    added to some of these first cells. They and the hash are computed once, because a schema is looked up for each new
+    row.
     """
 
     labels: tuple[str, ...]
     groups: tuple[CellGroup, ...]
     cells: int = field(init=False, compare=False, repr=False)
     firsts: dict[str, int] = field(init=False, compare=False, repr=False)
+    included: dict[int, slice] = field(init=False, compare=False, repr=False)
     _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        firsts, position = {}, 0
+        firsts: dict[str, int] = {}
+        counts: dict[str, slice] = {}
+        position = 0
         for group in self.groups:
             firsts[group.family] = position
+            counts[group.family] = slice(position, position + group.counts)
             position += group.size
+        included = {
+            firsts[group.family]: counts[group.first_includes]
+            for group in self.groups
+            if group.first_includes in counts
+        }
         object.__setattr__(self, "cells", position)
         object.__setattr__(self, "firsts", firsts)
+        object.__setattr__(self, "included", included)
         object.__setattr__(self, "_hash", hash((self.labels, self.groups)))
 
     def __hash__(self) -> int:
@@ -115,7 +133,7 @@ class RowScan:
 
 def encode_schema(schema: RowSchema, identity: int) -> bytes:
     """Return the record of a schema."""
-    groups = [[group.family, list(group.labels), list(group.bounds), group.rest_of] for group in schema.groups]
+    groups = [[group.family, list(group.labels), list(group.bounds), group.first_includes] for group in schema.groups]
     body = json.dumps([list(schema.labels), groups], separators=(",", ":")).encode()
     return _record(SCHEMA_MAGIC, identity, body, 0)
 
@@ -214,8 +232,8 @@ def parse_schema(body: bytes) -> RowSchema | None:
         schema = RowSchema(
             tuple(_texts(labels)),
             tuple(
-                CellGroup(_text(name), tuple(_texts(own)), _bounds(bounds), rest and _text(rest))
-                for name, own, bounds, rest in groups
+                CellGroup(_text(name), tuple(_texts(own)), _bounds(bounds), included and _text(included))
+                for name, own, bounds, included in groups
             ),
         )
     except (ValueError, TypeError, RecursionError):

@@ -56,7 +56,7 @@ def test_only_a_master_that_was_executed_by_another_takes_it() -> None:
 
 def test_a_store_of_another_format_is_not_gone_on_with() -> None:
     environment = {GUNICORN_PID: "1"}
-    Handover(Path("/x"), private=True, format="promgun store 3\n").to_environment(environment)
+    Handover(Path("/x"), private=True, format="promgun store 99\n").to_environment(environment)
     handover = Handover.from_environment(environment)
     assert handover is not None
     assert not handover.is_readable

@@ -24,7 +24,7 @@ REQUESTS = RowSchema(
     (
         CellGroup("gunicorn_requests_total", LABELS),
         CellGroup("gunicorn_request_duration_seconds", LABELS, (0.1, 1.0)),
-        CellGroup("gunicorn_request_size_bytes", ("method", "route"), (256.0,), rest_of="gunicorn_requests_total"),
+        CellGroup("gunicorn_request_size_bytes", ("method", "route"), (256.0,), "gunicorn_requests_total"),
     ),
 )
 LOST = RowSchema(("cause", "route"), (CellGroup("gunicorn_requests_lost_total", ("cause", "route")),))
