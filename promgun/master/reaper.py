@@ -14,6 +14,7 @@ from promgun.master.exit_causes import End, OomWatch, classify
 from promgun.metrics.catalog import OVERFLOW
 from promgun.metrics.families.master import WORKER_EXITS
 from promgun.metrics.families.requests import REQUESTS_LOST
+from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause
 from promgun.store.board import BoardView, Cell, ExitHint, monotonic_ns
@@ -194,6 +195,7 @@ class WorkerEnds:
             if request.status:
                 # Its client has the status line: it was answered. How many bytes went each way is not known.
                 self._record(request.method, request.route, request.status, request.age(now), 0, 0)
+                self._counters.inc(WORKER_REQUESTS, (str(view.slot),))
             else:
                 self._counters.inc(REQUESTS_LOST, (cause, request.route))
             if not logged and request.start:

@@ -131,7 +131,7 @@ def complete(schema: RowSchema, numbers: tuple[float, ...]) -> Sequence[float]:
 def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, float]:
     """Return the sums of one of our own families by the values of a label.
 
-    For ``le`` these are the buckets of a histogram, not cumulative; for an empty label, the number of requests by slot.
+    For ``le`` these are the buckets of a histogram, not cumulative.
     """
     sums: dict[str, float] = {}
     # Rows of a schema are consecutive, so what depends on the schema alone is looked up once.
@@ -145,16 +145,27 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
             _add_buckets(sums, _bucket_texts(bounds), [complete(schema, row.numbers)[cells] for row in rows])
             continue
         others = schema.included.get(first, _NO_CELLS)
-        if label:
-            index = schema.labels.index(label)
-            for row in rows:
-                count = row.numbers[first] + sum(row.numbers[others])
-                sums[row.values[index]] = sums.get(row.values[index], 0.0) + count
-        else:
-            for row in rows:
-                for slot, numbers in row.parts.items():
-                    if slot >= 0:
-                        sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first] + sum(numbers[others])
+        index = schema.labels.index(label)
+        for row in rows:
+            count = row.numbers[first] + sum(row.numbers[others])
+            sums[row.values[index]] = sums.get(row.values[index], 0.0) + count
+    return sums
+
+
+def sum_by_slot(totals: Sequence[RowTotal], family: str, added: str) -> dict[str, float]:
+    """Return the sums of one of our own families by the number of the slot that holds it, and what masters counted for
+    workers of the slot that had ended: the family ``added``, by ``worker_id``.
+    """
+    sums = sum_by(totals, added, "worker_id")
+    for schema, rows in groupby(totals, attrgetter("schema")):
+        first = schema.first_cells().get(family)
+        if first is None:
+            continue
+        others = schema.included.get(first, _NO_CELLS)
+        for row in rows:
+            for slot, numbers in row.parts.items():
+                if slot >= 0:
+                    sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first] + sum(numbers[others])
     return sums
 
 

@@ -20,7 +20,7 @@ from promgun.store.definitions import SCHEMA as DEFINITIONS
 from promgun.store.file_follower import FileFollower, FollowedFile
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader, ForeignReading
-from promgun.store.own_series import Fold, OwnSeries, sum_by
+from promgun.store.own_series import Fold, OwnSeries, sum_by, sum_by_slot
 from promgun.store.row_reader import RowContent, RowReader, RowTotal
 from promgun.store.run_directory import MASTER, SLOTS
 from promgun.store.run_places import open_run
@@ -56,7 +56,8 @@ class StoredValues:
 class SumBy:
     """A sum to make, under ``name``: one family of ours, added up over all slots and over all labels but one.
 
-    ``label`` is ``le`` for the buckets of a histogram (not cumulative), and empty for a sum by slot.
+    ``label`` is ``le`` for the buckets of a histogram (not cumulative), and empty for a sum by slot. To that is added
+    what masters counted by ``worker_id`` under ``name``, for workers that had ended.
     """
 
     name: str
@@ -105,7 +106,7 @@ class StoreReader:
         app_series = self._app.read(totals, lambda slot, pid: self._pids.get(slot) == pid and self._alive(slot))
         series = [*self._app.shown([item for item in self._files.interned() if item.seen == self._round]), *app_series]
         corrupt = self._files.corrupt + self._rows.corrupt + children.corrupt
-        by_slot = {wanted.name: sum_by(totals, wanted.family, "") for wanted in self._sums if not wanted.label}
+        by_slot = {wanted.name: _sum(totals, wanted) for wanted in self._sums if not wanted.label}
         return StoredValues(
             own,
             series,
@@ -177,7 +178,13 @@ class StoreReader:
     def read_sums(self) -> Sums:
         """Return only the sums; never raises because of the store's content."""
         totals = self._read_rows()
-        return {wanted.name: sum_by(totals, wanted.family, wanted.label) for wanted in self._sums}
+        return {wanted.name: _sum(totals, wanted) for wanted in self._sums}
+
+
+def _sum(totals: Sequence[RowTotal], wanted: SumBy) -> dict[str, float]:
+    if wanted.label:
+        return sum_by(totals, wanted.family, wanted.label)
+    return sum_by_slot(totals, wanted.family, wanted.name)
 
 
 def _children_of(path: Path) -> ForeignReader | None:

@@ -302,6 +302,7 @@ def settled(server: Server, name: str) -> tuple[Counter[str], Counter[str]]:
     page = process.fresh(page)
     books = read(page, BOOKS)
     assert books.total() == server.sent, f"{name}: {server.sent} were sent: {books}"
+    assert page.sum("gunicorn_worker_requests_total") == page.sum("gunicorn_requests_total"), name
     return books, read(page, WORDS)
 
 
