@@ -100,7 +100,8 @@ class WorkerEnds:
         """Remember a worker that was just forked."""
         child = self._children[pid] = _Child(worker, getattr(worker, "slot", None))
         if child.slot is not None:
-            self._table.forked(child.slot.number, pid, process_start(pid), monotonic_ns())
+            slot = child.slot
+            self._table.forked(slot.number, pid, process_start(pid), monotonic_ns(), slot.owner_ended_at)
 
     def signalled(self, pid: int, number: int, intent: ExitCause, patience: float) -> None:
         """Note a signal that the master sends; the first reason to end a worker is kept.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from promgun.store import run_reader
-from promgun.store.board import BoardView, Cell, Role, monotonic_ns
+from promgun.store.board import BoardView, Cell, Role
 from promgun.store.run_directory import RunDirectory
 from promgun.store.run_reader import read_board, read_slot_board, read_worker_rows
 from promgun.store.worker_table import WorkerRow
@@ -36,24 +36,23 @@ def has_ended(run: RunDirectory, number: int) -> bool:
 
 
 def owner_ended_at(directory: RunDirectory, number: int, row: WorkerRow) -> int:
-    """Return when the last owner of a slot ended, on the monotonic clock; 0 if nothing is known of it.
+    """Return when the last owner of a slot that wrote its board ended, on the monotonic clock; 0 if there was none.
 
-    ``row`` is what this master knows of the slot. The last owner may have been another master's worker (SIGUSR2): then
-    it is what that one wrote, or else when the owner was last heard of.
+    ``row`` is what this master knows of the slot. That owner may have been another master's worker (SIGUSR2), and later
+    ones may have ended before they wrote a board. If no master wrote down its end (plain Gunicorn's write nothing), it
+    is the owner's last sign of life, as readers have it.
     """
     view = read_slot_board(directory, number)
     if view is None or not view[Cell.PID]:
         return 0
     if not _is_of(row, view):
-        noted = read_worker_rows(directory.own_master.parent).get(number)
-        if noted is None:
-            # Masters of plain Gunicorn note nothing.
-            return 0
-        row = noted
-    if _is_of(row, view) and row.ended:
-        return row.ended
-    heard = view[Cell.HEARTBEAT]
-    return heard if 0 < heard <= monotonic_ns() else 0
+        row = read_worker_rows(directory.own_master.parent).get(number, row)
+    ended = 0
+    if _is_of(row, view):
+        ended = row.ended
+    elif row.forked > view[Cell.CLAIMED]:
+        ended = row.owner_ended
+    return ended or run_reader.last_sign_of_life(view)
 
 
 def _is_of(row: WorkerRow, view: BoardView) -> bool:

@@ -27,27 +27,31 @@ def master_slot(number: int) -> int:
 def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
     """Return a slot's board combined with what masters know of its worker; the masters' word prevails.
 
-    Without a row (plain Gunicorn's masters write none) a process that is gone was busy until its last sign of life.
+    A process that is gone was busy until its last sign of life if no master knows when it ended (plain Gunicorn's write
+    no rows). It is the time that the slot's next owner goes by (``store.ownership``), so that nothing sinks then.
     """
     if row is None:
-        is_gone = view.slot >= 0 and view[Cell.PID] > 0 and has_ended(view)
-        return view.folded(_last_sign_of_life(view)) if is_gone else view
+        return _until_its_end(view)
     if row.pid == view[Cell.PID]:
         if row.ended:
             view = view.folded(min(view.taken, row.ended))
         elif row.draining:
             view = view.having({Cell.DRAINING: 1})
-    elif row.forked > view[Cell.CLAIMED] and not row.ended:
-        # The worker was forked and has not opened its file yet.
-        view = view.folded(row.forked).having(
-            {
-                Cell.PID: row.pid,
-                Cell.PROCESS_START: row.process_start,
-                Cell.ROLE: Role.WORKER,
-                Cell.CLAIMED: row.forked,
-                Cell.HEARTBEAT: row.forked,
-            }
-        )
+    elif row.forked > view[Cell.CLAIMED]:
+        # The worker was forked and has not opened its file yet, or has ended before it did.
+        view = view.folded(min(view.taken, row.owner_ended or last_sign_of_life(view)))
+        if not row.ended:
+            view = view.having(
+                {
+                    Cell.PID: row.pid,
+                    Cell.PROCESS_START: row.process_start,
+                    Cell.ROLE: Role.WORKER,
+                    Cell.CLAIMED: row.forked,
+                    Cell.HEARTBEAT: row.forked,
+                }
+            )
+    else:
+        view = _until_its_end(view)
     return view.having(
         {
             Cell.CPU_USER_BASE: view[Cell.CPU_USER_BASE] + row.user,
@@ -67,9 +71,15 @@ def has_ended(view: BoardView) -> bool:
     return start == -1 or 0 < start != view[Cell.PROCESS_START]
 
 
-def _last_sign_of_life(view: BoardView) -> int:
-    """Return when the owner sent its last heartbeat or began its last request: a worker of type sync sends none while
-    it serves.
+def _until_its_end(view: BoardView) -> BoardView:
+    """Return the board of a process of which no master knows anything: folded if the process is gone."""
+    is_gone = view.slot >= 0 and view[Cell.PID] > 0 and has_ended(view)
+    return view.folded(last_sign_of_life(view)) if is_gone else view
+
+
+def last_sign_of_life(view: BoardView) -> int:
+    """Return when the owner sent its last heartbeat or began its last request, on the monotonic clock, 0 when it did
+    neither: a worker of type sync sends no heartbeat while it serves.
     """
     return min(view.taken, max(view[Cell.HEARTBEAT], *(request.start for request in view.running()), 0))
 

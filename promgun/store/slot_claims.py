@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from promgun.store.ownership import has_owner, owner_ended_at
 from promgun.store.run_directory import RunDirectory
 from promgun.store.slot_lock import SlotLock, claim_slot
-from promgun.store.worker_table import WorkerTable
+from promgun.store.worker_table import WorkerRow, WorkerTable
 
 
 class SlotClaims:
@@ -34,7 +34,9 @@ class SlotClaims:
     def own(self, directory: RunDirectory) -> SlotLock:
         """Return this process's own slot, taking one if need be; raises ``OSError``."""
         if self._own is None:
-            self._own = _claim(directory)
+            lock = _claim(directory)
+            lock.owner_ended_at = owner_ended_at(directory, lock.number, WorkerRow())
+            self._own = lock
         return self._own
 
     def reserve(self, directory: RunDirectory, table: WorkerTable) -> SlotLock | None:

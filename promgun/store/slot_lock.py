@@ -31,7 +31,7 @@ class SlotLock:
 
     def __init__(self, number: int, fd: int) -> None:
         self.number = number
-        #: when the slot's last owner ended, on the monotonic clock; 0 when the master does not know
+        #: when the slot's last owner ended, on the monotonic clock; 0 when it has had none
         self.owner_ended_at = 0
         self._descriptor = Descriptor(fd)
 

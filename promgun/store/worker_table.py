@@ -14,7 +14,7 @@ from struct import Struct
 
 from promgun.system.procfs import Usage
 
-_ROW = Struct("=10q")
+_ROW = Struct("=11q")
 ROW_SIZE = _ROW.size
 #: The number of slots with a row, more than any master has workers.
 MOST_SLOTS = 4096
@@ -29,8 +29,8 @@ class WorkerRow:
     """The row of one slot.
 
     ``pid`` and ``process_start`` (ticks since boot) are its worker's; ``forked``, ``draining`` and ``ended`` are
-    nanoseconds of the monotonic clock (0: not yet). The rest is what ended workers of the slot used: CPU nanoseconds
-    and context switches.
+    nanoseconds of the monotonic clock (0: not yet). ``owner_ended`` is when the owner before that worker ended (0: the
+    master does not know). The rest is what ended workers of the slot used: CPU nanoseconds and context switches.
     """
 
     pid: int = 0
@@ -44,6 +44,7 @@ class WorkerRow:
     involuntary: int = 0
     #: 1 once the slot has had a worker
     worked: int = 0
+    owner_ended: int = 0
 
     def joined(self, other: WorkerRow) -> WorkerRow:
         """Combine what two masters know of a slot: usage is added up, the rest is from the master that forked last."""
@@ -72,10 +73,10 @@ class WorkerTable:
     def __getitem__(self, slot: int) -> WorkerRow:
         return self._rows.get(slot, WorkerRow())
 
-    def forked(self, slot: int, pid: int, process_start: int, now_ns: int) -> None:
-        """Note that a worker was forked for a slot."""
+    def forked(self, slot: int, pid: int, process_start: int, now_ns: int, owner_ended_ns: int = 0) -> None:
+        """Note that a worker was forked for a slot, whose owner before ended at ``owner_ended_ns``."""
         row = replace(self[slot], pid=pid, process_start=process_start, forked=now_ns, draining=0, ended=0, worked=1)
-        self._put(slot, row)
+        self._put(slot, replace(row, owner_ended=owner_ended_ns))
 
     def draining(self, slot: int, now_ns: int) -> None:
         """Note that the slot's worker was asked to end; only the first call counts."""

@@ -140,7 +140,7 @@ def _killed_under_another_master(path: str, known: str) -> list[int]:
 
         pid = fork(work)
         os.waitpid(pid, 0)
-        view = read_board_of(Path(path), 1)
+        view = read_slot_board(open_directory(path), 1)
         assert view is not None
         other.worker_table.forked(1, view[Cell.PID], view[Cell.PROCESS_START], now - 90 * SECOND)
         if known == "ended":

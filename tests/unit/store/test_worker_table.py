@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from promgun.store.board import Cell, Role
-from promgun.store.run_reader import master_slot, read_board_of, read_views, read_worker_rows
+from promgun.store.run_reader import master_slot, read_board_of, read_slot_board, read_views, read_worker_rows
 from promgun.store.worker_table import MOST_SLOTS, ROW_SIZE, TABLE_SIZE, WorkerRow, WorkerTable, parse_worker_table
 from promgun.system.procfs import Usage, process_start
 from tests.support.boards import begin, finish
@@ -47,11 +47,11 @@ def test_a_worker_s_life_is_written_down(file: int) -> None:
     table.ended(3, 3000, usage(user=10, system=20, voluntary=3, involuntary=4))
     ended = WorkerRow(4711, 99, 1000, 2000, 3000, 10, 20, 3, 4, 1)
     assert rows(file) == {3: ended}
-    table.forked(3, 4712, 100, 4000)
-    assert rows(file) == {3: WorkerRow(4712, 100, 4000, 0, 0, 10, 20, 3, 4, 1)}
+    table.forked(3, 4712, 100, 4000, 3000)
+    assert rows(file) == {3: WorkerRow(4712, 100, 4000, 0, 0, 10, 20, 3, 4, 1, owner_ended=3000)}
     table.ended(3, 6000, usage(user=1, system=2, voluntary=3, involuntary=4))
     table.ended(3, 6000, None)
-    assert rows(file)[3] == WorkerRow(4712, 100, 4000, 0, 6000, 11, 22, 6, 8, 1)
+    assert rows(file)[3] == WorkerRow(4712, 100, 4000, 0, 6000, 11, 22, 6, 8, 1, owner_ended=3000)
 
 
 def test_the_next_master_of_the_number_adds_to_it(file: int) -> None:
@@ -187,7 +187,7 @@ def test_a_worker_that_has_not_opened_its_file_yet_is_there(tmp_path: Path) -> N
     """It takes the slot over when it has changed its user."""
     with opened(tmp_path, Role.WORKER) as former:
         former.store.own_slot()
-        begin(former.store.board, time.monotonic_ns() - 5 * SECOND)
+        begin(former.store.board, former.store.board.cells[Cell.HEARTBEAT] - 5 * SECOND)
     with opened(tmp_path, Role.MASTER) as master:
         master.store.own_slot()
         now = time.monotonic_ns()
@@ -196,11 +196,50 @@ def test_a_worker_that_has_not_opened_its_file_yet_is_there(tmp_path: Path) -> N
         assert view is not None
         assert (view[Cell.PID], view[Cell.PROCESS_START], view[Cell.ROLE]) == (4711, 5, Role.WORKER)
         assert (view[Cell.CLAIMED], view[Cell.HEARTBEAT], view.in_progress) == (now, now, 0)
-        assert 5 * SECOND <= view.busy_ns(now + 99 * SECOND) < 60 * SECOND
+        assert view.busy_ns(now + 99 * SECOND) == 5 * SECOND
         master.store.worker_table.ended(1, now + 1, None)
         gone = read_board_of(tmp_path, 1)
         assert gone is not None
         assert gone[Cell.PID] != 4711
+
+
+@pytest.mark.parametrize(("known", "busy"), [("its end", 20), ("its last heartbeat", 10)])
+def test_busy_time_neither_sinks_nor_runs_on_while_a_slot_changes_hands(tmp_path: Path, known: str, busy: int) -> None:
+    """Its worker was killed in a request; the next one did not live to open its file, and the one after it does."""
+    now = time.monotonic_ns()
+
+    def shown() -> float:
+        view = read_board_of(tmp_path, 1)
+        assert view is not None
+        return view.busy_ns(now + 99 * SECOND) / SECOND
+
+    with opened(tmp_path, Role.MASTER) as master:
+        master.store.own_slot()
+        table = master.store.worker_table
+        with opened(tmp_path, Role.WORKER) as killed:
+            killed.store.own_slot()
+            cells = killed.store.board.cells
+            cells[Cell.CLAIMED] = now - 110 * SECOND
+            begin(killed.store.board, now - 100 * SECOND)
+            cells[Cell.HEARTBEAT] = now - 90 * SECOND
+        view = read_slot_board(open_directory(tmp_path), 1)
+        assert view is not None
+        if known == "its end":
+            table.forked(1, view[Cell.PID], view[Cell.PROCESS_START], now - 105 * SECOND)
+            table.ended(1, now - 80 * SECOND, None)
+        assert shown() == busy
+        for pid in (4711, 4712):
+            lock = master.store.reserve()
+            assert lock is not None
+            table.forked(1, pid, 5, now - 50 * SECOND, lock.owner_ended_at)
+            assert shown() == busy
+            master.store.forget([lock])
+            table.ended(1, now - 40 * SECOND, None)
+            assert shown() == busy
+        with opened(tmp_path, Role.WORKER) as heir:
+            assert heir.store.own_slot() == 1
+            assert shown() == busy
+        assert shown() == busy
 
 
 # ---- reading boards
