@@ -22,9 +22,10 @@ from promgun.metrics.families.requests import (
     REQUESTS,
     RESPONSE_SIZE_BYTES,
 )
+from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.fine_durations import FINE_SCHEMA
 from promgun.metrics.recorder import Recorder, request_schema
-from promgun.store.own_series import OwnSeries, sum_by
+from promgun.store.own_series import OwnSeries, sum_by, sum_by_slot
 from promgun.store.pending import Places
 from promgun.store.process import ProcessStore
 from promgun.store.reader import families_of
@@ -163,8 +164,10 @@ def shown(schema: RowSchema, numbers: tuple[float, ...]) -> dict[object, float]:
     found: dict[object, float] = {}
     found.update(samples(build_family(name, items) for name, items in series.items()))
     for group in schema.groups:
-        for label in ("le", "") if group.bounds else ("", *schema.labels):
+        for label in ("le",) if group.bounds else schema.labels:
             found |= {(group.family, label, key): value for key, value in sum_by([total], group.family, label).items()}
+        for slot, value in sum_by_slot([total], group.family, WORKER_REQUESTS.name).items():
+            found[group.family, "", slot] = value
     return found
 
 
