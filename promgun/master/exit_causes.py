@@ -128,7 +128,8 @@ def control_group_events(named: str | None) -> Path | None:
     folders = [Path(named)] if named else _own_control_groups()
     for folder in folders:
         for name in ("memory.events", "memory.oom_control"):
-            if (folder / name).is_file():
+            # Path.is_file raises PermissionError (Python 3.10 to 3.13).
+            if os.path.isfile(folder / name):
                 return folder / name
     return None
 

@@ -79,7 +79,7 @@ def claim(run: RunDirectory) -> Standing:
     if standing is Standing.OURS:
         with contextlib.suppress(OSError):
             os.utime(client / CLAIM_FILE, follow_symlinks=False)
-    elif standing is Standing.FREE and run.slots.exists():
+    elif standing is Standing.FREE and os.path.isdir(run.slots):
         with contextlib.suppress(OSError):
             _write(client, _Claim(run.path, run.identity, _namespace()))
             standing = Standing.TAKEN

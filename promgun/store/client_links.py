@@ -89,7 +89,8 @@ def _make_link(target: Path, temporary: Path, *, symbolic: bool) -> None:
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    # Not by methods of Path, which raise PermissionError (Python 3.10 to 3.13).
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 @dataclass(slots=True)
