@@ -8,9 +8,9 @@ from pathlib import Path
 
 from promgun.collect.processes import Figures
 from promgun.metrics.label_values import WorkerState
-from promgun.store.board import BoardView, Cell, Role, is_alive
+from promgun.store.board import BoardView, Cell, Role
 from promgun.store.request_table import Phase, RunningRequest
-from promgun.store.run_reader import read_board_of, read_views
+from promgun.store.run_reader import is_alive, read_board_of, read_views
 from promgun.system.procfs import HAS_PROC, Usage, read_usage
 
 _NS = 1e9

@@ -99,6 +99,7 @@ class Cell(IntEnum):
     ERRORS_VANISHED = 47
     #: random at first: tells a file from one made anew, and from itself before a row got other values
     EDITION = 48
+    FOLDING_BUSY = 49  #: while a new owner folds the slot, its busy nanoseconds in place of all other cells; else 0
 
 
 class ExitHint(IntEnum):
@@ -149,16 +150,20 @@ class BoardView:
 
     def busy_ns(self, now_ns: int) -> int:
         """Return the slot's busy nanoseconds up to ``now_ns``, with those of earlier owners and of running requests."""
-        unlisted = self.cells[_BALANCE] + self.cells[_BEYOND_TABLE] * now_ns
+        # Below 0 is a copy in the middle of a change, or of a process killed there.
+        unlisted = max(0, self.cells[_BALANCE] + self.cells[_BEYOND_TABLE] * now_ns)
         listed = sum(busy if busy >= 0 else busy + now_ns for busy in busy_cells(self.data))
-        return self.cells[Cell.BUSY_BASE] + unlisted + listed
+        return self.cells[Cell.FOLDING_BUSY] or self.cells[Cell.BUSY_BASE] + unlisted + listed
+
+    def busy_total(self, ended_ns: int) -> int:
+        """Return the busy nanoseconds that the next owner begins with; the last one's are left out if not plausible."""
+        base, busy = self.cells[Cell.BUSY_BASE], self.busy_ns(ended_ns)
+        return busy if 0 <= base <= busy <= _HIGHEST else base if 0 <= base <= _HIGHEST else 0
 
     def folded(self, ended_ns: int) -> BoardView:
         """Return the board as its next owner will find it: nothing runs, busy time ends with the last owner."""
         cells = list(self.cells)
-        busy = self.busy_ns(ended_ns)
-        if cells[Cell.BUSY_BASE] <= busy <= _HIGHEST:
-            cells[Cell.BUSY_BASE] = busy
+        cells[Cell.BUSY_BASE], cells[Cell.FOLDING_BUSY] = self.busy_total(ended_ns), 0
         cells[Cell.PID : _FIRST_LASTING] = [0] * (_FIRST_LASTING - Cell.PID)
         return BoardView(self.slot, tuple(cells), b"", self.taken)
 
@@ -211,7 +216,8 @@ class Board:
             cells[Cell.EDITION] = int.from_bytes(os.urandom(7), "little")
         fold_owner(cells, owner_ended_ns)
         copied = list(private[:_CELLS])
-        for cell in range(Cell.PID, _FIRST_LASTING):
+        # BEYOND_TABLE after its balance, as in enter(): busy time is never told too high.
+        for cell in reversed(range(Cell.PID, _FIRST_LASTING)):
             cells[cell] = copied[cell]
         for cell in range(_FIRST_LASTING, _CELLS):
             cells[cell] += copied[cell]
@@ -265,11 +271,11 @@ def fold_owner(cells: Any, ended_ns: int) -> None:
 
     Numbers that cannot be right are reset and counted as corrupt.
     """
-    # Readers see this as a change under way; a process killed in the middle leaves a board that reads too low.
+    # Readers see a change under way, and one total, which the next owner takes over if this one is killed meanwhile.
     cells[_BEGUN] = cells[_ENDED] = 0
     cells[_BEGUN] = 1
-    base = cells[Cell.BUSY_BASE]
-    busy = BoardView(0, tuple(cells[:_CELLS]), bytes(cells)).busy_ns(ended_ns)
+    busy = BoardView(0, tuple(cells[:_CELLS]), bytes(cells)).busy_total(ended_ns)
+    cells[Cell.FOLDING_BUSY] = busy
     for region in range(FIRST, LAST, STEP):
         cells[region + BUSY] = 0
         cells[region + START] = 0
@@ -283,16 +289,10 @@ def fold_owner(cells: Any, ended_ns: int) -> None:
         if not 0 <= cells[cell] <= _HIGHEST:
             cells[cell] = 0
             corrupt = 1
-    if 0 <= base <= busy <= _HIGHEST:
-        cells[Cell.BUSY_BASE] = busy
+    cells[Cell.BUSY_BASE] = busy
+    cells[Cell.FOLDING_BUSY] = 0
     cells[Cell.ERRORS_CORRUPT] += corrupt
     cells[_BEGUN] = 0
-
-
-def is_alive(view: BoardView) -> bool:
-    """Whether the process that wrote the board still runs."""
-    pid = view[Cell.PID]
-    return pid > 0 and process_start(pid) == view[Cell.PROCESS_START]
 
 
 def monotonic_ns() -> int:

@@ -63,6 +63,12 @@ def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
     )
 
 
+def is_alive(view: BoardView) -> bool:
+    """Whether the process that wrote the board still runs."""
+    pid = view[Cell.PID]
+    return pid > 0 and process_start(pid) == view[Cell.PROCESS_START]
+
+
 def has_ended(view: BoardView) -> bool:
     """Whether the process that wrote the board has certainly ended; false where nothing is known of it."""
     if not view[Cell.PID]:

@@ -20,10 +20,11 @@ import pytest
 from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
 from promgun.metrics.recorder import Recorder
-from promgun.store.board import Role, is_alive
+from promgun.store.board import Role
 from promgun.store.format import series_key
 from promgun.store.process import ProcessStore
 from promgun.store.reader import StoreReader
+from promgun.store.run_reader import is_alive
 from promgun.store.slot_lock import SlotLock
 from tests.support.sandbox import wait_until
 from tests.support.store_fixtures import (

@@ -21,11 +21,11 @@ from promgun.store.board import (
     Cell,
     Role,
     fold_owner,
-    is_alive,
     monotonic_ns,
     parse_board,
 )
 from promgun.store.request_table import REGIONS, Phase
+from promgun.store.run_reader import is_alive
 from promgun.store.slot_file import SlotFile
 from promgun.system.procfs import process_start
 from tests.support.boards import begin, finish
@@ -168,6 +168,32 @@ def test_a_death_between_any_two_stores_never_adds_busy_time(board: Board, kind:
     assert len(seen) > 30
     board.cells = cells
     assert board.view(0).busy_ns(now) == truth
+
+
+@pytest.mark.parametrize("kind", ["listed", "unlisted"])
+def test_an_owner_killed_while_it_folds_the_slot_costs_no_busy_time(board: Board, kind: str) -> None:
+    """What it has cleared by then was the last owner's; a page that is read meanwhile shows the same."""
+    if kind == "unlisted":
+        crowd(board)
+    now = time.monotonic_ns()
+    finish(board, begin(board, now - 9 * SECOND), now - 5 * SECOND)
+    begin(board, now - SECOND)
+    truth = board.view(0).busy_ns(now)
+    assert truth >= 5 * SECOND
+    seen = 0
+
+    def die_here(view: BoardView) -> None:
+        nonlocal seen
+        seen += 1
+        assert view.busy_ns(now) == view.folded(now).busy_ns(now) == truth
+        memory = bytearray(view.data)
+        fold_owner(memoryview(memory).cast("q"), now)
+        heir = parse_board(1, bytes(memory))
+        assert heir is not None
+        assert heir.busy_ns(now) == heir[Cell.BUSY_BASE] == truth
+
+    fold_owner(Watched(board.cells, die_here), now)
+    assert seen > 30
 
 
 def test_a_copy_made_between_two_stores_of_a_listed_request_is_right(board: Board) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from promgun.store.board import Cell, Role, is_alive
+from promgun.store.board import Cell, Role
 from promgun.store.process import ProcessStore
 from promgun.store.row_format import CellGroup, RowSchema
+from promgun.store.run_reader import is_alive
 from promgun.store.values import SlotValue, value_class
 from tests.support.store_fixtures import (
     Opened,
