@@ -11,8 +11,39 @@ from pathlib import Path
 from types import MappingProxyType
 
 from promgun.config.metrics_addresses import Address, SocketAddress, check_replaceable, refusal, resolve
+from promgun.store.descriptor import identity_of
 
 BACKLOG = 512
+
+
+class Listener(socket.socket):
+    """A listening socket in a process whose application may close all descriptors and reuse the number: nothing is done
+    to the number then.
+    """
+
+    def __init__(self, family: int = -1, kind: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        super().__init__(family, kind, proto, fileno)
+        self._identity = identity_of(os.fstat(self.fileno()))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the number is open and still means this socket."""
+        try:
+            return identity_of(os.fstat(self.fileno())) == self._identity
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the socket, if it is open and ours."""
+        if not self.is_ours:
+            self.detach()
+        super().close()
+
+
+def is_lost(listener: socket.socket) -> bool:
+    """Whether somebody has closed a listener's descriptor behind its back."""
+    return isinstance(listener, Listener) and not listener.is_ours
+
 
 #: The sockets, each under the address that was asked for (port 0 included), in the order in which they were named.
 Listeners = Mapping[SocketAddress, socket.socket]
@@ -104,7 +135,7 @@ def _share_port(listeners: Iterable[socket.socket], *, share: bool) -> None:
 
 def _listen(place: SocketAddress, backlog: int, *, share: bool = False) -> socket.socket:
     with ExitStack() as undo:
-        sock = undo.enter_context(socket.socket(place.family, socket.SOCK_STREAM))
+        sock = undo.enter_context(Listener(place.family, socket.SOCK_STREAM))
         sock.settimeout(0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if place.family == socket.AF_INET6:
@@ -124,7 +155,7 @@ def _bind_path(address: Address, name: str, backlog: int, uid: int | None, gid: 
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         path.unlink(missing_ok=True)
     with ExitStack() as undo:
-        sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        sock = undo.enter_context(Listener(socket.AF_UNIX, socket.SOCK_STREAM))
         sock.settimeout(0)
         sock.bind(name)
         undo.callback(path.unlink)
@@ -159,7 +190,7 @@ def close_and_unlink(sock: socket.socket) -> None:
     Another process may hold the same listener, e.g. the other master during an upgrade; then the file stays. So end the
     metrics process, which holds it too, before you call this.
     """
-    path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+    path = sock.getsockname() if sock.family == socket.AF_UNIX and not is_lost(sock) else ""
     sock.close()
     if not path or _is_live(path):
         return

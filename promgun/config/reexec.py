@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from promgun.config.listeners import NO_LISTENERS, Listeners
+from promgun.config.listeners import NO_LISTENERS, Listener, Listeners
 from promgun.config.metrics_addresses import SocketAddress
 from promgun.store.run_directory import FORMAT
 
@@ -64,7 +64,7 @@ class Handover:
         if not text or GUNICORN_PID not in environment:
             return None
         raw = json.loads(text)
-        sockets = [socket.socket(fileno=descriptor) for descriptor in raw["listeners"]]
+        sockets = [Listener(fileno=descriptor) for descriptor in raw["listeners"]]
         for listener in sockets:
             listener.set_inheritable(False)
             listener.settimeout(0)

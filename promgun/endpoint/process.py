@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promgun.config.collectors import AppCollectors
+from promgun.config.listeners import is_lost
 from promgun.config.push_gateway import gateway_of
 from promgun.config.web_options import WebOptions
 from promgun.errors import ConfigurationError
@@ -120,6 +121,9 @@ def spawn(config: EndpointConfig, sockets: Sequence[socket.socket]) -> subproces
     signals that it ignores, and the one that stops it, are held back until it is ready for them, so none can
     kill it as it starts. Poll the result to reap it. Raises ``OSError`` if no process can be made.
     """
+    if any(map(is_lost, sockets)):
+        # Its number may mean a socket of the application's now.
+        raise OSError("a hook or the application has closed a metrics listener")
     fds = tuple(sock.fileno() for sock in sockets)
     environment = _environment()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*IGNORED_SIGNALS, STOP_SIGNAL})

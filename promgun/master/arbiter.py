@@ -112,7 +112,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self._register()
 
     def _metrics_listeners(self) -> tuple[socket.socket, ...]:
-        return tuple(self.context.listeners.values())
+        return tuple(self.context.live_listeners(self.cfg, self.log).values())
 
     def _log_metrics_addresses(self) -> None:
         for url in self._metrics_urls():
@@ -274,21 +274,20 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
 
     def reexec(self) -> None:
         """Execute a new master (SIGUSR2), which continues with our store and our metrics listeners."""
-        context = self.context
-        directory = context.directory
+        directory, listeners = self.context.directory, self._metrics_listeners()
         handover = Handover(
             store=directory.path,
             private=directory.private,
             format=FORMAT,
             identity=(directory.identity.device, directory.identity.inode),
             second_client=directory.second_client,
-            listeners=context.listeners,
-            activated=context.activated,
+            listeners=self.context.listeners,
+            activated=self.context.activated,
         )
         environment = dict(self.cfg.env_orig)
         handover.to_environment(environment)
         self.cfg.env_orig, kept = environment, self.cfg.env_orig
-        for listener in self._metrics_listeners():
+        for listener in listeners:
             listener.set_inheritable(True)
         self._executing = True
         try:
@@ -296,5 +295,5 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         finally:
             self._executing = False
             self.cfg.env_orig = kept
-            for listener in self._metrics_listeners():
+            for listener in listeners:
                 listener.set_inheritable(False)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 from promgun.config.collectors import collectors_of
-from promgun.config.listeners import NO_LISTENERS, Listeners, bind_all, close_and_unlink
+from promgun.config.listeners import NO_LISTENERS, Listeners, bind_all, close_and_unlink, is_lost
 from promgun.config.metrics_addresses import parse_address
 from promgun.config.web_options import web_options_of
 from promgun.endpoint.process import EndpointConfig, check_web
+from promgun.errors import MetricsAddressError
 from promgun.instances.registration import Registration
 from promgun.master.succession import Succession
 from promgun.store.process import ProcessStore
@@ -72,10 +74,28 @@ class RunContext:
         """
         if self._activated and cfg.metrics_server:
             return
-        before = self.listeners
+        before = _live(self.listeners)
         self.listeners = listen(cfg, before)
         kept = set(self.listeners.values())
         self.dropped = [*self.dropped, *(listener for listener in before.values() if listener not in kept)]
+
+    def live_listeners(self, cfg: Any, log: Any) -> Listeners:
+        """Return the listeners, bound again where a hook has closed their descriptors (``os.closerange``); those that
+        cannot be are left out. Never raises.
+        """
+        live = _live(self.listeners)
+        if len(live) < len(self.listeners):
+            outcome = "bound again"
+            try:
+                if self._activated:
+                    outcome = "not served again: systemd made it"
+                else:
+                    live = listen(cfg, live)
+            except MetricsAddressError as error:
+                outcome = f"not served again: {error}"
+            self.listeners = MappingProxyType(dict(live))
+            log.warning("A metrics listener was closed by a hook or the application, and is %s", outcome)
+        return self.listeners
 
     def endpoint_config(self, cfg: Any) -> EndpointConfig:
         """Return the configuration of this master's metrics process; its store is ``""`` until there is one."""
@@ -123,6 +143,10 @@ class RunContext:
         for listener in self.listeners.values():
             close_and_unlink(listener)
         self.store.close()
+
+
+def _live(listeners: Listeners) -> Listeners:
+    return {place: listener for place, listener in listeners.items() if not is_lost(listener)}
 
 
 def listen(cfg: Any, keep: Listeners = NO_LISTENERS) -> Listeners:

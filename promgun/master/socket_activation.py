@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 from collections.abc import MutableMapping
 from types import MappingProxyType
 
-from promgun.config.listeners import NO_LISTENERS, Listeners
+from promgun.config.listeners import NO_LISTENERS, Listener, Listeners
 from promgun.config.metrics_addresses import SocketAddress
 
 FIRST = 3
@@ -31,9 +30,7 @@ def take_metrics_sockets(environment: MutableMapping[str, str], pid: int) -> Lis
     count = int(environment.get("LISTEN_FDS", "0"))
     passed = list(zip(range(FIRST, FIRST + count), names, strict=False))
     ours = [
-        socket.socket(fileno=fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST + count))
-        for fd, name in passed
-        if name == NAME
+        Listener(fileno=fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST + count)) for fd, name in passed if name == NAME
     ]
     others = [(fd, name) for fd, name in passed if name != NAME]
     for place, (fd, _) in enumerate(others, FIRST):

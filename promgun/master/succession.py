@@ -58,10 +58,11 @@ class Succession:
         process.reap()
         if self._waits():
             return
-        if successor and self._is_noted(directory.fd, successor):
-            self._successor = successor
-            process.stop()
-            with contextlib.suppress(OSError):
+        # The directory may be gone.
+        with contextlib.suppress(OSError):
+            if successor and self._is_noted(directory.fd, successor):
+                self._successor = successor
+                process.stop()
                 os.unlink(_NOTE, dir_fd=directory.fd)
         if not successor or successor != self._successor:
             process.ensure()

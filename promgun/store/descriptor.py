@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
 
 #: Device and inode of a file.
 Identity = tuple[int, int]
-_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_COMMON = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Descriptor:
-    """A descriptor of one file; nothing is done to the number once another file has it (``os.closerange``, then an
-    ``open`` of the application's).
+    """A descriptor of one file or folder; nothing is done to the number once another file has it (``os.closerange``,
+    then an ``open`` of the application's).
+
+    ``lock`` is the lock (flock) that is held on it, and is taken again with it.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, lock: int = 0) -> None:
         self.fd: int | None = fd
-        self.identity = identity_of(os.fstat(fd))
+        status = os.fstat(fd)
+        self.identity = identity_of(status)
+        self._access = os.O_DIRECTORY if stat.S_ISDIR(status.st_mode) else os.O_RDWR
+        self._lock = lock
 
     @property
     def is_ours(self) -> bool:
@@ -40,12 +46,19 @@ class Descriptor:
         return self.fd
 
     def _open_again(self, path: Path) -> None:
-        fd = os.open(path, _OPEN)
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or identity_of(status) != self.identity:
+        fd = os.open(path, self._access | _COMMON)
+        try:
+            self._check(fd, path)
+        except BaseException:
             os.close(fd)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+            raise
         self.fd = fd
+
+    def _check(self, fd: int, path: Path) -> None:
+        if identity_of(os.fstat(fd)) != self.identity:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        if self._lock:
+            fcntl.flock(fd, self._lock | fcntl.LOCK_NB)
 
     def replace(self, fd: int) -> None:
         """Go on with another open file: under the same number, if that is still ours."""

@@ -106,10 +106,11 @@ class MasterHome:
         folder_fd = directory.open_master()
         try:
             self.number, fd = _claim_master(folder_fd, directory.owner)
-            self.table = WorkerTable(_open_owned(folder_fd, f"m{self.number}.workers", directory.owner))
+            table = f"m{self.number}.workers"
+            self.table = WorkerTable(_open_owned(folder_fd, table, directory.owner), directory.master / table)
         finally:
             os.close(folder_fd)
-        self._file = MasterFile(fd, MASTER_FILE_SIZE)
+        self._file = MasterFile(fd, MASTER_FILE_SIZE, directory.master / f"m{self.number}")
         self.rows = RowFile(self._file.memory, BOARD_SIZE, lambda _offset, _size: None, reserved=MASTER_FILE_SIZE)
         board.move_into(self._file.memory[:BOARD_SIZE], monotonic_ns())
         self._board = board
@@ -142,7 +143,7 @@ class MasterHome:
 
     def close(self) -> None:
         """Close the file in a child, which must not hold it."""
-        os.close(self._file.fd)
+        self._file.close()
         self.table.close()
 
 

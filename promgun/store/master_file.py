@@ -7,7 +7,11 @@ and at exit.
 
 from __future__ import annotations
 
+import fcntl
 import os
+from pathlib import Path
+
+from promgun.store.descriptor import Descriptor
 
 _PAGE = 4096
 
@@ -15,11 +19,13 @@ _PAGE = 4096
 class MasterFile:
     """Private memory with a file behind it; ``memory`` begins with the file's content, followed by zeros.
 
-    The file is read only once, when it is opened: only masters can write where it lies.
+    The file is read only once, when it is opened: only masters can write where it lies. ``fd`` is locked; it is opened
+    again by ``path`` if the application closes it.
     """
 
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
+    def __init__(self, fd: int, size: int, path: Path) -> None:
+        self._descriptor = Descriptor(fd, lock=fcntl.LOCK_EX)
+        self._path = path
         self._content = bytearray(size)
         before = os.pread(fd, size, 0)
         self._content[: len(before)] = before
@@ -28,8 +34,13 @@ class MasterFile:
 
     def flush(self, end: int) -> None:
         """Write what has changed below byte ``end``; raises ``OSError``, and the next call writes it then."""
+        fd = self._descriptor.of(self._path)
         for start in range(0, end, _PAGE):
             page = bytes(self._content[start : min(start + _PAGE, end)])
             if page != self._written[start : start + len(page)]:
-                os.pwrite(self.fd, page, start)
+                os.pwrite(fd, page, start)
                 self._written = self._written[:start] + page + self._written[start + len(page) :]
+
+    def close(self) -> None:
+        """Close the file in a child, which must not hold it."""
+        self._descriptor.close()

@@ -119,7 +119,7 @@ class ProcessStore:
         """What this master knows of its workers; only in memory while it has no file."""
         if isinstance(self._home, MasterHome):
             return self._home.table
-        return WorkerTable(-1)
+        return WorkerTable()
 
     def own_slot(self, role: Role | None = None) -> int | None:
         """Return the number of this process, taking a slot if it has none; ``None`` while that is impossible."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from promgun.store.descriptor import Descriptor
 from promgun.store.files import Owner
 from promgun.store.slot_lock import is_any_slot_held
 from promgun.system.remove_tree import empty_folder
@@ -57,12 +58,19 @@ class RunDirectory:
 
     def __init__(self, path: Path, fd: int, owner: Owner, *, private: bool, second_client: Path | None = None) -> None:
         self.path = path
-        self.fd = fd
+        self._descriptor = Descriptor(fd, lock=fcntl.LOCK_SH) if fd >= 0 else None
         self.owner = owner
         self.private = private
         self.second_client = second_client
         self.identity = DirectoryIdentity.of(fd if fd >= 0 else path)
         self._owner_pid = os.getpid() if fd >= 0 else -1
+
+    @property
+    def fd(self) -> int:
+        """The open directory's descriptor, -1 without one. It is opened and locked again if the application closed it;
+        raises ``OSError`` when that is impossible.
+        """
+        return -1 if self._descriptor is None else self._descriptor.of(self.path)
 
     @property
     def multiproc(self) -> Path:
@@ -79,8 +87,11 @@ class RunDirectory:
         """:attr:`master` as a path through the open directory, so that nobody can redirect a master's writes by
         replacing a directory above. Where there is no /proc it is :attr:`master` itself.
         """
-        descriptor = Path(f"/proc/self/fd/{self.fd}")
-        return descriptor / MASTER if descriptor.exists() else self.master
+        with contextlib.suppress(OSError):
+            descriptor = Path(f"/proc/self/fd/{self.fd}")
+            if descriptor.exists():
+                return descriptor / MASTER
+        return self.master
 
     @property
     def slots(self) -> Path:
@@ -107,9 +118,9 @@ class RunDirectory:
 
     def leave_to_masters(self) -> None:
         """Release the lock, in a worker: its slot's lock shows that it lives."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self._descriptor is not None:
+            self._descriptor.close()
+            self._descriptor = None
 
     def close_in_this_process(self) -> None:
         """Make this process the one that closes the directory: ``--daemon`` forks after the directory was made."""
@@ -182,7 +193,7 @@ class RunDirectory:
             empty_folder(self.fd)
             with contextlib.suppress(OSError):
                 self.path.rmdir()
-        os.close(self.fd)
+        self.leave_to_masters()
 
     def _may_have_workers(self, passed_over: Collection[int]) -> bool:
         try:

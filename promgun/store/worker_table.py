@@ -10,8 +10,10 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from struct import Struct
 
+from promgun.store.descriptor import Descriptor
 from promgun.system.procfs import Usage
 
 _ROW = Struct("=11q")
@@ -63,10 +65,14 @@ _FIELDS = tuple(field.name for field in fields(WorkerRow))
 
 
 class WorkerTable:
-    """The table as its one writer, a master, has it: rows in memory, each written to the file when it changes."""
+    """The table as its one writer, a master, has it: rows in memory, each written to the file when it changes.
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    The file is opened again by ``path`` if the application closes it; without ``fd`` there is none.
+    """
+
+    def __init__(self, fd: int = -1, path: Path = Path()) -> None:
+        self._descriptor = Descriptor(fd) if fd >= 0 else None
+        self._path = path
         self._rows = dict(parse_worker_table(_read(fd)))
         self._unwritten: set[int] = set()
 
@@ -105,13 +111,17 @@ class WorkerTable:
 
     def close(self) -> None:
         """Close the file in a child, which must not hold it."""
-        os.close(self._fd)
+        if self._descriptor is not None:
+            self._descriptor.close()
 
     def flush(self) -> None:
         """Write out rows that could not be written before, e.g. because the disk was full; never raises."""
-        for slot in list(self._unwritten):
-            with suppress(OSError):
-                os.pwrite(self._fd, _ROW.pack(*(getattr(self._rows[slot], name) for name in _FIELDS)), slot * ROW_SIZE)
+        if self._descriptor is None or not self._unwritten:
+            return
+        with suppress(OSError):
+            fd = self._descriptor.of(self._path)
+            for slot in list(self._unwritten):
+                os.pwrite(fd, _ROW.pack(*(getattr(self._rows[slot], name) for name in _FIELDS)), slot * ROW_SIZE)
                 self._unwritten.discard(slot)
 
 

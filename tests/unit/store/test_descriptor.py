@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from promgun.config.listeners import Listener, bind, close_and_unlink, is_lost
+from promgun.config.metrics_addresses import parse_address
 from promgun.store.descriptor import Descriptor
 from promgun.store.files import Owner, ValueFile
+from promgun.store.master_file import MasterFile
+from promgun.store.run_places import create_private
 from promgun.store.slot_lock import SlotLock, claim_slot
+from promgun.store.worker_table import TABLE_SIZE, WorkerTable, parse_worker_table
 from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import descriptors, key_of, read_values
 
@@ -142,4 +148,103 @@ def test_a_descriptor_is_opened_again_only_for_the_same_file(tmp_path: Path) -> 
     for _ in range(2):
         descriptor.close()
         assert descriptor.fd is None
+    application.close()
+
+
+def number_of(path: Path) -> int:
+    """Return the descriptor that this process has of a file or folder, the lowest if there are several."""
+    identity = os.stat(path)
+    for name in sorted(os.listdir("/proc/self/fd"), key=int):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(int(name)), identity):
+                return int(name)
+    raise AssertionError(f"{path} is not open")
+
+
+def test_a_master_s_values_and_its_table_go_on_in_their_files(tmp_path: Path) -> None:
+    before = descriptors()
+    paths = tmp_path / "m0", tmp_path / "m0.workers"
+    fds = [os.open(path, os.O_RDWR | os.O_CREAT) for path in paths]
+    fcntl.flock(fds[0], fcntl.LOCK_EX)
+    file, table = MasterFile(fds[0], 1 << 16, paths[0]), WorkerTable(fds[1], paths[1])
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    applications = [Application(folder, fd) for folder, fd in zip(folders, fds, strict=True)]
+    file.memory[:3] = b"abc"
+    file.flush(1 << 16)
+    table.forked(3, 4711, 99, 1000)
+    assert paths[0].read_bytes()[:3] == b"abc"
+    assert dict(parse_worker_table(paths[1].read_bytes()[:TABLE_SIZE]))[3].pid == 4711
+    assert is_held(paths[0]), "no other master may take the number"
+    file.close()
+    table.close()
+    for application in applications:
+        application.close()
+    assert descriptors() == before
+
+
+def test_a_master_s_values_are_not_written_to_a_file_that_another_master_has_taken(tmp_path: Path) -> None:
+    path = tmp_path / "m0"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    file = MasterFile(fd, 1 << 16, path)
+    application = Application(tmp_path, fd)
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.memory[:3] = b"abc"
+        with pytest.raises(BlockingIOError):
+            file.flush(1 << 16)
+    file.flush(1 << 16)
+    assert path.read_bytes()[:3] == b"abc"
+    file.close()
+    application.close()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_s_directory_is_left_and_removed_and_nothing_of_the_application_s(tmp_path: Path, gone: bool) -> None:  # noqa: FBT001 - pytest's
+    before = descriptors()
+    run = create_private(Owner(), [tmp_path])
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "file").touch()
+    fd = number_of(run.path)
+    os.close(fd)
+    opened = os.open(theirs, os.O_RDONLY | os.O_DIRECTORY)
+    assert opened == fd
+    if gone:
+        moved = run.path.rename(tmp_path / "moved")
+        with pytest.raises(FileNotFoundError):
+            run.open_slots()
+        assert run.own_master == run.master
+    else:
+        os.close(run.open_slots())
+        assert is_shared(run.path)
+    run.close()
+    assert (moved if gone else run.path).exists() is gone
+    assert os.listdir(opened) == ["file"]
+    os.close(opened)
+    assert descriptors() == before
+
+
+def is_shared(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "unix:{}/socket"])
+def test_a_listener_is_lost_and_its_number_left_alone(tmp_path: Path, address: str) -> None:
+    listener = bind(parse_address(address.format(tmp_path)))
+    assert isinstance(listener, Listener)
+    assert not is_lost(listener)
+    application = Application(tmp_path, listener.fileno())
+    assert is_lost(listener)
+    close_and_unlink(listener)
+    assert listener.fileno() == -1
     application.close()

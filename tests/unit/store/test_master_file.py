@@ -12,6 +12,8 @@ import pytest
 from promgun.store.master_file import MasterFile
 
 SIZE = 1 << 16
+#: Where it would be opened again.
+PATH = Path()
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def fd(tmp_path: Path) -> Iterator[int]:
 
 def test_what_it_held_last_is_there(fd: int) -> None:
     os.pwrite(fd, b"before", 10)
-    assert bytes(MasterFile(fd, SIZE).memory) == (bytes(10) + b"before").ljust(SIZE, b"\0")
+    assert bytes(MasterFile(fd, SIZE, PATH).memory) == (bytes(10) + b"before").ljust(SIZE, b"\0")
 
 
 def test_what_changed_is_written_and_nothing_behind_the_end(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +36,7 @@ def test_what_changed_is_written_and_nothing_behind_the_end(fd: int, monkeypatch
         written.append((offset, len(data)))
         return real(to, data, offset)
 
-    file = MasterFile(fd, SIZE)
+    file = MasterFile(fd, SIZE, PATH)
     monkeypatch.setattr(os, "pwrite", watch)
     file.memory[5000:5003] = b"abc"
     file.memory[9000:9003] = b"xyz"
@@ -51,7 +53,7 @@ def test_what_could_not_be_written_is_written_next_time(fd: int, monkeypatch: py
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    file = MasterFile(fd, SIZE)
+    file = MasterFile(fd, SIZE, PATH)
     file.memory[:3] = b"abc"
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
@@ -62,6 +64,6 @@ def test_what_could_not_be_written_is_written_next_time(fd: int, monkeypatch: py
 
 
 def test_what_others_write_meanwhile_is_not_believed(fd: int) -> None:
-    file = MasterFile(fd, SIZE)
+    file = MasterFile(fd, SIZE, PATH)
     os.pwrite(fd, b"forged", 0)
     assert bytes(file.memory[:6]) == bytes(6)
