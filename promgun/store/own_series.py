@@ -28,7 +28,6 @@ class Folded(NamedTuple):
 Fold = Callable[[str, Sequence[str], list[tuple[str, ...]]], Mapping[tuple[str, ...], Folded]]
 #: The most label sets whose series are kept between readings, sets that no longer exist included.
 _MOST_REMEMBERED = 100_000
-_NO_CELLS = slice(0, 0)
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -69,7 +68,7 @@ class OwnSeries:
             if shown is not None and shown.at_page:
                 self._count_folded(row)
             series = self._series_of(row.schema, row.values if shown is None else shown.values)
-            for item, value in zip(series, complete(row.schema, row.numbers), strict=True):
+            for item, value in zip(series, row.numbers, strict=True):
                 if item.seen == current:
                     item.value += value
                 else:
@@ -78,10 +77,9 @@ class OwnSeries:
                     found[id(item)] = item
 
     def _count_folded(self, row: RowTotal) -> None:
-        numbers = complete(row.schema, row.numbers)
         for group in row.schema.groups:
             first = row.schema.firsts[group.family]
-            count = sum(numbers[first : first + group.counts])
+            count = sum(row.numbers[first : first + group.counts])
             self.folded[group.family] = self.folded.get(group.family, 0.0) + count
 
     def _series_of(self, schema: RowSchema, values: tuple[str, ...]) -> list[Series]:
@@ -118,16 +116,6 @@ def _samples(group: CellGroup) -> tuple[tuple[str, tuple[tuple[str, str], ...]],
     return (*buckets, (f"{group.family}_sum", ()))
 
 
-def complete(schema: RowSchema, numbers: tuple[float, ...]) -> Sequence[float]:
-    """Return the numbers of a row as they are shown: with what else counts in some cells (``CellGroup``)."""
-    if not schema.included:
-        return numbers
-    completed = list(numbers)
-    for first, cells in schema.included.items():
-        completed[first] += sum(numbers[cells])
-    return completed
-
-
 def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, float]:
     """Return the sums of one of our own families by the values of a label.
 
@@ -141,14 +129,11 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
             continue
         if label == "le":
             bounds = next(group.bounds for group in schema.groups if group.family == family)
-            cells = slice(first, first + len(bounds) + 1)
-            _add_buckets(sums, _bucket_texts(bounds), [complete(schema, row.numbers)[cells] for row in rows])
+            _add_buckets(sums, _bucket_texts(bounds), [row.numbers[first : first + len(bounds) + 1] for row in rows])
             continue
-        others = schema.included.get(first, _NO_CELLS)
         index = schema.labels.index(label)
         for row in rows:
-            count = row.numbers[first] + sum(row.numbers[others])
-            sums[row.values[index]] = sums.get(row.values[index], 0.0) + count
+            sums[row.values[index]] = sums.get(row.values[index], 0.0) + row.numbers[first]
     return sums
 
 
@@ -161,11 +146,10 @@ def sum_by_slot(totals: Sequence[RowTotal], family: str, added: str) -> dict[str
         first = schema.first_cells().get(family)
         if first is None:
             continue
-        others = schema.included.get(first, _NO_CELLS)
         for row in rows:
             for slot, numbers in row.parts.items():
                 if slot >= 0:
-                    sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first] + sum(numbers[others])
+                    sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first]
     return sums
 
 

@@ -106,6 +106,15 @@ class RowSchema:
         """Return the first cell of each family."""
         return self.firsts
 
+    def shown(self, cells: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the numbers that are shown of a row's cells: with what others count in some of them too."""
+        if not self.included:
+            return cells
+        numbers = list(cells)
+        for first, others in self.included.items():
+            numbers[first] += sum(cells[others])
+        return tuple(numbers)
+
 
 @dataclass(frozen=True, slots=True)
 class RowHead:

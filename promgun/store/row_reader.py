@@ -26,7 +26,7 @@ MOST_SETS = 50_000
 
 @dataclass(slots=True, eq=False)
 class RowTotal:
-    """A label set over all files: its total numbers, by cell of its schema, and its earliest birth.
+    """A label set over all files: its total numbers as they are shown, by cell of its schema, and its earliest birth.
 
     A birth is in nanoseconds of the monotonic clock.
     """
@@ -160,7 +160,7 @@ class RowReader:
                 known.bad_rows.add(offset)
                 self.corrupt += 1
             numbers = tuple(number if 0.0 <= number < math.inf else 0.0 for number in numbers)
-        total.parts[order] = numbers
+        total.parts[order] = total.schema.shown(numbers)
         self._changed.add(total)
 
     def _total_of(self, row: RowHead) -> RowTotal | None:

@@ -157,8 +157,9 @@ def test_nothing_sinks_while_what_waited_in_memory_moves_in(tmp_path: Path, rece
     assert page.counts() == [2.0] * 4
 
 
-def shown(schema: RowSchema, numbers: tuple[float, ...]) -> dict[object, float]:
+def shown(schema: RowSchema, cells: tuple[float, ...]) -> dict[object, float]:
     """Return all that is shown of one row: its samples, and the sums that a status makes of it."""
+    numbers = schema.shown(cells)
     total = RowTotal(schema, ("x",) * len(schema.labels), 0, numbers, {1: numbers})
     series = families_of(OwnSeries().of([total], lambda *_: {}))
     found: dict[object, float] = {}
@@ -177,10 +178,10 @@ def shown(schema: RowSchema, numbers: tuple[float, ...]) -> dict[object, float]:
 def test_no_cell_that_rises_lowers_what_is_shown(schema: RowSchema) -> None:
     """So nothing sinks whatever the order in which a writer stores cells, a kill stops it, and a reader copies them."""
     random_ = random.Random(3)
-    numbers = tuple(float(random_.randrange(9)) for _ in range(schema.cells))
-    before = shown(schema, numbers)
+    cells = tuple(float(random_.randrange(9)) for _ in range(schema.cells))
+    before = shown(schema, cells)
     for cell in range(schema.cells):
-        after = shown(schema, (*numbers[:cell], numbers[cell] + 1.0, *numbers[cell + 1 :]))
+        after = shown(schema, (*cells[:cell], cells[cell] + 1.0, *cells[cell + 1 :]))
         sunk = {key: (value, after[key]) for key, value in before.items() if after[key] < value}
         assert not sunk, cell
         assert after != before, f"cell {cell} counts nothing"
