@@ -20,6 +20,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from promgun import __version__ as promgun_version
+from promgun.config.client_directory import warn_of_unused_directory
 from promgun.config.listeners import metrics_url
 from promgun.config.push_gateway import warn_of_visible_password
 from promgun.config.reexec import Handover
@@ -98,6 +99,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         super().start()
         self.context.succession.announce(self.log)
         warn_of_left_over_groups(self.cfg, self.log)
+        warn_of_unused_directory(self.cfg, self.log)
         if self.cfg.preload_app and self.app.worker_type in {"gevent", "eventlet"}:
             self.log.warning(
                 "--preload with %s: locks created at import are not cooperative and can deadlock workers",
@@ -284,9 +286,8 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             listeners=self.context.listeners,
             activated=self.context.activated,
         )
-        environment = dict(self.cfg.env_orig)
-        handover.to_environment(environment)
-        self.cfg.env_orig, kept = environment, self.cfg.env_orig
+        self.cfg.env_orig, kept = dict(self.cfg.env_orig), self.cfg.env_orig
+        handover.to_environment(self.cfg.env_orig)
         for listener in listeners:
             listener.set_inheritable(True)
         self._executing = True

@@ -8,6 +8,8 @@ from typing import Any
 from gunicorn import util
 from gunicorn.config import Config, Setting
 
+from promgun.store.run_directory import MULTIPROC_VARIABLE
+
 
 class InstrumentedConfig(Config):  # type: ignore[misc] # gunicorn is untyped
     """A configuration whose setting ``worker_class`` stays as it was asked for, so that logs and ``--print-config``
@@ -21,6 +23,16 @@ class InstrumentedConfig(Config):  # type: ignore[misc] # gunicorn is untyped
     def __init__(self, usage: str | None = None, prog: str | None = None) -> None:
         super().__init__(usage, prog)
         self.settings = ListedSettings(self.settings)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Return the variables of ``raw_env``, with ``--metrics-dir`` without prometheus_client's: code in the workers
+        finds the metrics in promgun's directory.
+        """
+        variables: dict[str, str] = super().env
+        if self.metrics_dir:
+            variables.pop(MULTIPROC_VARIABLE, None)
+        return variables
 
     @property
     def worker_class(self) -> Any:
