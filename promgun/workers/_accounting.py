@@ -34,6 +34,7 @@ from promgun.store.board import SIZE, Board, Cell, ExitHint
 from promgun.store.request_table import BUSY, NOWHERE, OVER, PHASE, START, Phase, describe
 from promgun.workers._queue_time import TrustedPeers, forwarded_client, proxy_wait
 from promgun.workers._request_state import ANSWERED, RequestState
+from promgun.workers._websockets import watch_handshake
 
 _SECOND = 1_000_000_000
 _HINT = int(Cell.EXIT_HINT)
@@ -100,6 +101,8 @@ class RequestAccounting:
             texts = req.method, state.route, client, get("HTTP_X_REQUEST_ID", ""), req.path
             data = "\0".join(map(str, texts)).encode("utf-8", "replace")
             describe(self.running.cells, state.region * 8, data, _APPLICATION, state.start)
+        if "HTTP_UPGRADE" in environ:
+            watch_handshake(environ, state)
         self.observe_proxy(req, environ)
 
     def route_known(self, state: RequestState, route: str) -> None:

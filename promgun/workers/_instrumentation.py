@@ -29,6 +29,7 @@ from promgun.workers._accounting import RequestAccounting
 from promgun.workers._queue_time import forwarded_client
 from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size, response_in
 from promgun.workers._responses import ResponseObserver
+from promgun.workers._websockets import watch_handshake
 
 _SERVED = int(Cell.SERVED)
 _BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
@@ -80,10 +81,14 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
         else:
             board.enter(start)
         try:
-            reader = getattr(req.body, "reader", None)
-            # The body of an HTTP/2 request has no reader.
-            if reader is not None and (reader.__class__ is not LengthReader or reader.length):
-                state.body = req.body.reader = CountingReader(reader)
+            try:
+                reader = req.body.reader
+            except AttributeError:
+                # The body of an HTTP/2 request has none.
+                pass
+            else:
+                if reader.__class__ is not LengthReader or reader.length:
+                    state.body = req.body.reader = CountingReader(reader)
             result = handle(req, second) if request_first else handle(first, req, third, fourth)
         except BaseException as error:
             if broken(req, state, error):
@@ -132,7 +137,7 @@ def follow_application(  # noqa: C901 - as for follow_requests
 
     # application_called written out, with texts joined as they are and no call without a proxy's stamp: about 620 ns a
     # request (CPython 3.11).
-    def call_application(environ: Any, start_response: Any) -> Any:  # noqa: C901 - same
+    def call_application(environ: Any, start_response: Any) -> Any:  # noqa: C901, PLR0912 - same
         try:
             response = start_response.__self__
             req = response.req
@@ -164,6 +169,8 @@ def follow_application(  # noqa: C901 - as for follow_requests
             describe(running.cells, region * 8, data, _APPLICATION, state.start)
         if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:
             observe_proxy(req, environ)
+        if "HTTP_UPGRADE" in environ:
+            watch_handshake(environ, state)
         try:
             result = application(environ, start_response)
         except BaseException as error:

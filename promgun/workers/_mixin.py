@@ -23,6 +23,7 @@ from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._config_cache import cache_settings
+from promgun.workers._gevent_exits import dropped_by, follow_inside
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._queue_time import TrustedPeers, arrival_observer
@@ -68,17 +69,19 @@ class PrometheusMixin(WorkerLifecycle):
         """Get ready to follow requests."""
         super().prepare()
         self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg))
+        # Bound once: a look-up through super() costs as much as a whole counter.
+        self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self.responses = ResponseObserver(
             self.accounting,
             self._handle_request_metrics if self._overrides("_handle_request_metrics") else self.accounting.answered,
             self._handle_request_error_metrics,
             lambda: not self.alive,
-            answers_exit=not isinstance(self, ThreadWorker),
+            unanswered_exits=(
+                (BaseException,) if isinstance(self, ThreadWorker) else dropped_by(self._next_handle_request)
+            ),
             hands_on=_hands_on(type(self)),
         )
         os.register_at_fork(after_in_child=self.accounting.forget_parent)
-        # Bound once: a look-up through super() costs as much as a whole counter.
-        self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self._follow_request = self._next_handle_request
         if self.gives_requests:
             self._follow_request = self._followed(self._next_handle_request)
@@ -94,7 +97,7 @@ class PrometheusMixin(WorkerLifecycle):
         return getattr(type(self), name) is not getattr(PrometheusMixin, name)
 
     def _followed(self, handle: Callable[..., Any]) -> Callable[..., Any]:
-        return follow_requests(handle, self, self.accounting, self.responses)
+        return follow_inside(handle, lambda handle: follow_requests(handle, self, self.accounting, self.responses))
 
     # ---- Gunicorn's methods
 

@@ -59,8 +59,9 @@ class RequestState:
     requests, ``NOWHERE`` if it is only counted there, ``OVER`` before *begin* and after *closed*; ``owns_region`` says
     that *begin* took it. ``response`` is Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*.
     ``answered_by_handler`` says that *closed* is left to ``handle_error``, which answers the request.
-    ``recorded`` says that the request was counted as answered, unanswered, lost or websocket, ``error_type`` is the
-    class name of the exception that left the application.
+    ``handshake`` says of a request for a websocket whether the application sent the status 101 on the socket itself,
+    ``None`` if that is not known. ``recorded`` says that the request was counted as answered, unanswered, lost or
+    websocket, ``error_type`` is the class name of the exception that left the application.
     """
 
     # Defaults are class attributes, so that a new request costs only two assignments.
@@ -73,6 +74,7 @@ class RequestState:
     recorded = False
     client_left = False
     error_type = ""
+    handshake: bool | None = None
     file_size = 0
     route = ""
 
@@ -169,6 +171,14 @@ def came_from_application(error: BaseException, state: RequestState) -> bool:
             return False
         traceback = traceback.tb_next
     return True
+
+
+def raised_by_gunicorn(error: BaseException) -> bool:
+    """Whether a line of Gunicorn's own raised an exception, not what it called."""
+    entry = error.__traceback__
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    return entry is not None and str(entry.tb_frame.f_globals.get("__name__")).startswith("gunicorn.")
 
 
 _WRITERS = frozenset({"gunicorn.http.wsgi", "gunicorn.http2.response", "gunicorn.http2.connection"})

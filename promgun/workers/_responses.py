@@ -21,6 +21,7 @@ from promgun.workers._request_state import (
     asks_for_websocket,
     came_from_application,
     method_read,
+    raised_by_gunicorn,
     response_has_no_body,
 )
 from promgun.workers._tracebacks import hide_own_frames
@@ -42,12 +43,12 @@ class ResponseObserver:
     """Observes how Gunicorn's responses end, and has the requests counted.
 
     ``answered`` and ``raised`` count; they are passed in because a worker class may override them. ``is_ending`` tells
-    whether the worker has stopped serving, ``answers_exit`` whether its class answers a request that raised
-    ``SystemExit`` or another exception that is not an ``Exception``, and ``hands_on`` whether what leaves its
-    ``handle_request`` is sure to reach ``handle_error``.
+    whether the worker has stopped serving, ``unanswered_exits`` are the exceptions other than ``Exception`` to which
+    its class answers nothing, and ``hands_on`` tells whether what leaves its ``handle_request`` is sure to reach
+    ``handle_error``.
     """
 
-    __slots__ = ("_accounting", "_answers_exit", "_hands_on", "_is_ending", "answered", "raised")
+    __slots__ = ("_accounting", "_hands_on", "_is_ending", "_unanswered_exits", "answered", "raised")
 
     def __init__(
         self,
@@ -56,14 +57,14 @@ class ResponseObserver:
         raised: Raised,
         is_ending: Callable[[], bool] = lambda: False,
         *,
-        answers_exit: bool = True,
+        unanswered_exits: tuple[type[BaseException], ...] = (),
         hands_on: bool = False,
     ) -> None:
         self._accounting = accounting
         self.answered = answered
         self.raised = raised
         self._is_ending = is_ending
-        self._answers_exit = answers_exit
+        self._unanswered_exits = unanswered_exits
         self._hands_on = hands_on
 
     def measure(self, response_class: Any) -> None:
@@ -112,20 +113,24 @@ class ResponseObserver:
         because ``handle_error`` is to answer it.
 
         Async workers raise StopIteration after a success (gunicorn 25.3 to 27.0); one that Gunicorn raises over a
-        failure has the failure as its context.
+        failure has the failure as its context. The body may raise it as well, when its iteration begins.
         """
         cause: BaseException | None = error
         if isinstance(error, StopIteration):
             cause = error.__context__ or (error if state.error_type else None)
+            if cause is None and not state.recorded and not raised_by_gunicorn(error):
+                cause = error
         response = state.response
         if response is None:
             return not state.recorded and self._left(req, state, error, error)
-        if cause is None or (_is_exit(cause, _GREENLET_EXIT) and self._is_ending()):
+        if cause is None or self._is_cut_off(cause):
             if not state.recorded:
                 self.unfinished(req, state)
             return False
         if not state.recorded and self._is_websocket(req, state, error):
             self._accounting.was_websocket(state)
+            if not isinstance(error, StopIteration):
+                self._describe(req, state, cause)
             return False
         tried = self._describe(req, state, cause)
         if state.recorded:
@@ -135,6 +140,12 @@ class ResponseObserver:
             self.answered(req, state, response.status_code, response.sent)
             return False
         return self._left(req, state, error, cause)
+
+    def _is_cut_off(self, cause: BaseException) -> bool:
+        """Whether the exception is the worker's own way to end the request, and the class answers nothing to it."""
+        if _is_exit(cause, _GREENLET_EXIT):
+            return self._is_ending()
+        return isinstance(cause, self._unanswered_exits) and self._accounting.aborted
 
     def _left(self, req: Any, state: RequestState, error: BaseException, cause: BaseException) -> bool:
         """Count a request that nothing answers; return whether ``handle_error`` is sure to answer it."""
@@ -185,7 +196,7 @@ class ResponseObserver:
         ``handle`` of each class, and ``_serve_http2_stream``).
         """
         if not isinstance(error, Exception):
-            return not self._answers_exit
+            return isinstance(error, self._unanswered_exits)
         if hasattr(req, "stream"):
             return type(error).__module__ == "gunicorn.http2.errors"
         if isinstance(error, ssl.SSLError):
@@ -209,9 +220,11 @@ class ResponseObserver:
 
     @staticmethod
     def _is_websocket(req: Any, state: RequestState, error: BaseException | None) -> bool:
-        """Whether the application turned the connection into a websocket: such libraries leave by StopIteration, or
-        return an object that says so.
+        """Whether the application turned the connection into a websocket. Where nothing shows what it sent: such
+        libraries leave by StopIteration, or return an object that says so.
         """
+        if state.handshake is not None:
+            return state.handshake
         silent = state.response.status is None and state.error_type in {"", "StopIteration"}
         return silent and (error is None or isinstance(error, StopIteration)) and asks_for_websocket(req)
 

@@ -37,6 +37,22 @@ class SlowClose:
             time.sleep(0.02)
 
 
+class FailingBody:
+    """An iterable that cannot be iterated."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise probe.ERRORS[self._name]("asked for")
+
+
+def body(_environ: WSGIEnvironment, start_response: StartResponse, name: str) -> Iterable[bytes]:
+    """Set a status, and raise when the body is asked for."""
+    start_response("200 OK", [])
+    return FailingBody(name)
+
+
 def close(_environ: WSGIEnvironment, start_response: StartResponse, name: str) -> Iterable[bytes]:
     """Answer whole, then work on in ``close``."""
     start_response("200 OK", [("Content-Length", "2")])
@@ -100,7 +116,7 @@ def sink(_environ: WSGIEnvironment, _start_response: StartResponse, name: str) -
 
 
 ROUTES: dict[str, Callable[..., Iterable[bytes]]] = {
-    function.__name__: function for function in (close, websocket, fork, unread, drip, dam, sink)
+    function.__name__: function for function in (body, close, websocket, fork, unread, drip, dam, sink)
 }
 
 

@@ -105,6 +105,14 @@ def system_exit(server: Server) -> None:
     server.status("/fail/SystemExit")
 
 
+def stop_iteration_in_the_body(server: Server) -> None:
+    assert server.status("/body/StopIteration") == 0
+
+
+def system_exit_in_the_body(server: Server) -> None:
+    server.status("/body/SystemExit")
+
+
 def os_error(server: Server) -> None:
     assert server.status("/fail/BrokenPipeError") == 0
 
@@ -143,6 +151,22 @@ def hijack(server: Server) -> None:
     with server.open(Request("/websocket", headers=UPGRADE)) as connection:
         assert connection.socket.recv(1024).startswith(b"HTTP/1.1 101")
         connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.socket.recv(1024) == b""
+
+
+def hijack_that_is_reset(server: Server) -> None:
+    with server.open(Request("/websocket", headers=UPGRADE)) as connection:
+        assert connection.socket.recv(1024).startswith(b"HTTP/1.1 101")
+        connection.reset()
+
+
+def stop_iteration_instead_of_a_websocket(server: Server) -> None:
+    with server.open(Request("/fail/StopIteration", headers=UPGRADE)) as connection:
+        assert connection.socket.recv(1024) == b""
+
+
+def os_error_instead_of_a_websocket(server: Server) -> None:
+    with server.open(Request("/fail/BrokenPipeError", headers=UPGRADE)) as connection:
         assert connection.socket.recv(1024) == b""
 
 
@@ -217,11 +241,16 @@ def same(*words: str) -> Expected:
     return lambda _: set(words)
 
 
+def answers_exit(kind: str) -> bool:
+    return kind in {SYNC, EVENTLET}
+
+
 #: What happens to the request is in all types the same but where Gunicorn's classes differ.
 WAYS = [
     Way(answered, same("answered 200")),
     Way(view_exception, same("answered 500", "failed ValueError")),
     Way(stop_iteration, same("unanswered stop_iteration", "failed StopIteration")),
+    Way(stop_iteration_in_the_body, same("unanswered stop_iteration", "failed StopIteration")),
     Way(os_error, same("unanswered os_error", "failed BrokenPipeError")),
     Way(os_error_behind_a_status, same("unanswered os_error", "failed BrokenPipeError")),
     Way(client_leaves_before_the_answer, same("answered 200")),
@@ -230,10 +259,17 @@ WAYS = [
     Way(client_leaves_a_chunked_upload, same("unanswered client_left", "left request")),
     Way(client_leaves_a_stream, same("answered 200", "left response")),
     Way(hijack, same("websocket accepted")),
-    Way(forked_child, same("answered 200")),
     Way(
-        system_exit,
-        lambda kind: {"failed SystemExit", "answered 500" if kind in {SYNC, EVENTLET} else "unanswered system_exit"},
+        hijack_that_is_reset,
+        # eventlet's recv() takes a reset for an end.
+        lambda kind: {"websocket accepted"} | ({"failed ConnectionResetError"} if kind != EVENTLET else set()),
+    ),
+    Way(stop_iteration_instead_of_a_websocket, same("unanswered stop_iteration", "failed StopIteration")),
+    Way(os_error_instead_of_a_websocket, same("unanswered os_error", "failed BrokenPipeError")),
+    Way(forked_child, same("answered 200")),
+    *(
+        Way(act, lambda kind: {"failed SystemExit", "answered 500" if answers_exit(kind) else "unanswered system_exit"})
+        for act in (system_exit, system_exit_in_the_body)
     ),
     Way(killed_in_the_view, same("lost killed")),
     Way(killed_in_a_stream, same("answered 200")),
