@@ -30,7 +30,7 @@ from promgun.collect.families import build_family
 from promgun.collect.page import Collector
 from promgun.exposition.formats import Page
 from promgun.store.files import Owner
-from promgun.store.own_series import Folded
+from promgun.store.own_families import Folded
 from promgun.store.process import STORE
 from promgun.store.reader import StoreReader, families_of
 from promgun.store.run_places import take_over

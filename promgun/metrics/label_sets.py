@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from promgun.metrics.catalog import FREE_LABELS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.statuses import status_class
-from promgun.store.own_series import Folded
+from promgun.store.own_families import Folded
 
 #: The values of a family's labels, in the order of their names.
 Values = tuple[str, ...]

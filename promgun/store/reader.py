@@ -20,7 +20,7 @@ from promgun.store.definitions import SCHEMA as DEFINITIONS
 from promgun.store.file_follower import FileFollower, FollowedFile
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader, ForeignReading
-from promgun.store.own_series import Fold, OwnSeries, sum_by, sum_by_slot
+from promgun.store.own_families import Fold, OwnSeries, sum_by, sum_by_slot
 from promgun.store.row_reader import RowContent, RowReader, RowTotal
 from promgun.store.run_directory import MASTER, SLOTS
 from promgun.store.run_places import open_run

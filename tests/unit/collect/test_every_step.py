@@ -25,7 +25,7 @@ from promgun.metrics.families.requests import (
 from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.fine_durations import FINE_SCHEMA
 from promgun.metrics.recorder import Recorder, request_schema
-from promgun.store.own_series import OwnSeries, sum_by, sum_by_slot
+from promgun.store.own_families import OwnSeries, sum_by, sum_by_slot
 from promgun.store.pending import Places
 from promgun.store.process import ProcessStore
 from promgun.store.reader import families_of
