@@ -138,11 +138,11 @@ def promgun_rows(reading: Reading) -> Iterator[Row]:
     errors[StoreErrorReason.CORRUPT] += reading.values.corrupt
     for reason, count in errors.items():
         yield row(promgun.STORE_ERRORS, (reason,), float(count))
-    folded = dict(reading.values.folded)
-    for series in reading.values.own:
-        if series.sample == promgun.LABEL_SETS_FOLDED.name:
-            family = dict(series.labels)["family"]
-            folded[family] = folded.get(family, 0.0) + series.value
+    own = reading.values.own
+    folded = dict(own.folded)
+    by_workers = own.rows_of(promgun.LABEL_SETS_FOLDED.name, promgun.LABEL_SETS_FOLDED.labels)
+    for (family,), (_, (times,)) in by_workers.items():
+        folded[family] = folded.get(family, 0.0) + times
     for family in (*FOLDABLE, *filter(folded.get, _FOLDABLE_LATER)):
         yield row(promgun.LABEL_SETS_FOLDED, (family,), folded.get(family, 0.0))
     yield row(promgun.STORE_BYTES, (), float(reading.values.size))

@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from prometheus_client.core import Metric
-from prometheus_client.samples import Sample
 
 from promgun.collect.families import build_family
 from promgun.collect.live_families import computed_rows, zero_sets
 from promgun.collect.page_names import PageNames, count_refused
 from promgun.collect.reading import InstanceReader, Reading
+from promgun.collect.row_family import RowFamily
 from promgun.collect.slot_owners import living_owners
 from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families.promgun import SCRAPE_DURATION_SECONDS
 from promgun.metrics.spec import MetricSpec
+from promgun.store.own_families import OwnFamilies, Rows
 from promgun.store.reader import families_of
 from promgun.store.run_places import run_in
 from promgun.store.series import Series
@@ -71,17 +72,17 @@ class Collector:
         for complaint in reading.values.complaints:
             if self._log is not None:
                 self._log(f"A file of the metrics store is damaged, and read up to the damage: {complaint}")
-        own = families_of(reading.values.own)
         stored = families_of(reading.values.series)
         rows = computed_rows(reading)
-        families = [_own_family(spec, rows.get(spec, {}), own.get(spec.family, [])) for spec in CATALOG]
-        scrape = next(family for family in families if family.name == SCRAPE_DURATION_SECONDS.family)
+        own = {spec: _own_family(spec, rows.get(spec, {}), reading.values.own) for spec in CATALOG}
+        scrape = own[SCRAPE_DURATION_SECONDS] = RowFamily(SCRAPE_DURATION_SECONDS, (), {(): ((), (0.0,))})
+        families: list[Metric] = [family for family in own.values() if family.rows]
         names = PageNames()
         for name in sorted(stored):
             families.extend(self._foreign_family(name, stored[name], names))
         count_refused(families, len(self._corrupt))
-        scrape.samples = [Sample(scrape.name, {}, time.perf_counter() - begin)]
-        return [family for family in families if family.samples]
+        scrape.rows = {(): ((), (time.perf_counter() - begin,))}
+        return families
 
     def _foreign_family(self, name: str, series: list[Series], names: PageNames) -> list[Metric]:
         """Return the application's family, or nothing when no metric can have its name or when others have it."""
@@ -106,24 +107,16 @@ class Collector:
                 self._log(f"The application's metric {name!r} is not on the page: {reason}")
 
 
-def _own_family(spec: MetricSpec, rows: Mapping[tuple[str, ...], float], stored: list[Series]) -> Metric:
-    """Return a family of the catalogue: stored or computed samples, and 0 for label sets not used yet."""
-    # Another version of promgun may have had other labels.
-    names = tuple(sorted(spec.labels))
-    series = [] if rows else [item for item in stored if item.kind == spec.kind and item.names == names]
-    if series:
-        family = build_family(spec.family, series)
-        family.documentation = spec.help
+def _own_family(spec: MetricSpec, computed: Mapping[tuple[str, ...], float], stored: OwnFamilies) -> RowFamily:
+    """Return a family of the catalogue: stored or computed numbers, and 0 for label sets not used yet."""
+    if computed:
+        names = spec.labels
+        rows: Rows = {values: ((), (value,)) for values, value in computed.items()}
     else:
-        family = Metric(spec.family, spec.help, spec.kind)
-    family.samples.extend(
-        Sample(spec.name, dict(zip(spec.labels, values, strict=True)), value) for values, value in rows.items()
-    )
+        names = tuple(sorted(spec.labels))
+        rows = stored.rows_of(spec.name, names, histogram=spec.kind == "histogram")
     if spec.kind == "counter":
-        present = {tuple(sample.labels.get(label, "") for label in spec.labels) for sample in family.samples}
-        family.samples.extend(
-            Sample(spec.name, dict(zip(spec.labels, values, strict=True)), 0.0)
-            for values in zero_sets(spec)
-            if values not in present
-        )
-    return family
+        order = [spec.labels.index(name) for name in names]
+        for values in zero_sets(spec):
+            rows.setdefault(tuple([values[index] for index in order]), ((), (0.0,)))
+    return RowFamily(spec, names, rows)

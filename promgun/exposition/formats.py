@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, get_args
 
-from promgun.exposition.openmetrics import allowed
-
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -46,6 +44,8 @@ def render(
         return metrics_table(chosen, output)
     if form == "openmetrics":
         from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415 - the one that is asked for
+
+        from promgun.exposition.openmetrics import allowed  # noqa: PLC0415 - imports prometheus_client
 
         text: str = openmetrics.generate_latest(Page(allowed(chosen))).decode()  # type: ignore[no-untyped-call] # upstream
         return text

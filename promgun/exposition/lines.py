@@ -2,7 +2,8 @@
 
 Between two pages only the values change; writing names, labels and escapes is two thirds of an encoder's work. The head
 of a line is cut from what the encoder itself wrote for that sample, so the two cannot differ; a family with a sample
-that has more than a name, labels and a value goes through the encoder each time.
+that has more than a name, labels and a value goes through the encoder each time. Our own families have no samples, only
+numbers, and lines of their own (``exposition.row_lines``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
+from promgun.collect.row_family import RowFamily
 from promgun.exposition.formats import Page
+from promgun.exposition.row_lines import RowLines
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -42,6 +45,7 @@ class _Known:
 
     top: str
     heads: dict[tuple[object, ...], str] = field(default_factory=dict)
+    rows: RowLines = field(default_factory=RowLines)
 
 
 class LineWriter:
@@ -66,6 +70,10 @@ class LineWriter:
             known = self._families.get(identity)
             if known is None:
                 known = self._families[identity] = _Known(self._encoded(_with(family, [])))
+            if isinstance(family, RowFamily) and family.rows:
+                parts.append(known.top)
+                parts += known.rows.write(family)
+                continue
             parts += self._lines(family, known) or [self._encoded(family)]
             lines += len(family.samples)
         self._most = max(self._most, lines)

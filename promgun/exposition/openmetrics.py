@@ -9,6 +9,8 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from promgun.collect.row_family import RowFamily
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.samples import Sample
@@ -23,13 +25,20 @@ def allowed(families: Iterable[Metric]) -> Iterator[Metric]:
     without a sum has no count; the count is also in its bucket of ``+Inf``.
     """
     for family in families:
-        wrong = _wrong(family) if family.type in _TYPES else ()
+        wrong = _wrong(family) if family.type in _TYPES and not _is_right(family) else ()
         if wrong:
             part = copy.copy(family)
             part.samples = [sample for sample in family.samples if (sample.name, _group(sample)) not in wrong]
             yield part
         else:
             yield family
+
+
+def _is_right(family: Metric) -> bool:
+    """Whether a family of ours has nothing to leave out: readers take no number below 0, so only a bound could be."""
+    if not isinstance(family, RowFamily) or not family.rows:
+        return False
+    return family.type != "histogram" or all(bounds[0] >= 0 for bounds, _ in family.rows.values())
 
 
 def _wrong(family: Metric) -> set[tuple[str, frozenset[tuple[str, str]]]]:

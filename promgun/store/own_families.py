@@ -1,80 +1,95 @@
-"""Makes the series of our own families from rows: one for each number of a row, buckets included."""
+"""Makes our own families from rows: the numbers of each label set, those of folded sets in the set that has them."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter
+from operator import add, attrgetter, itemgetter
 from typing import NamedTuple
 
 from promgun.store.format import go_string
-from promgun.store.row_format import CellGroup, RowSchema
-from promgun.store.row_reader import RowTotal
-from promgun.store.series import Series
+from promgun.store.row_format import RowSchema
+from promgun.store.row_reader import Numbers, RowTotal
+
+Values = tuple[str, ...]
+Bounds = tuple[float, ...]
 
 
 class Folded(NamedTuple):
     """The label set that another is counted under; ``at_page`` is false where a worker has folded it before."""
 
-    values: tuple[str, ...]
+    values: Values
     at_page: bool
 
 
 #: Given a family, its label names and its label sets in the order of their births, returns those that are counted under
 #: another set, with that set.
-Fold = Callable[[str, Sequence[str], list[tuple[str, ...]]], Mapping[tuple[str, ...], Folded]]
-#: The most label sets whose series are kept between readings, sets that no longer exist included.
-_MOST_REMEMBERED = 100_000
-_Key = tuple[str, tuple[tuple[str, str], ...]]
+Fold = Callable[[str, Sequence[str], list[Values]], Mapping[Values, Folded]]
 
 
-class OwnSeries:
-    """Makes the series of row totals, for each reading; a series is the same object each time."""
+#: One family by label set: the bounds of its buckets (none for a counter), and its numbers, which are the counter, or
+#: each bucket (not cumulative), ``+Inf`` and the sum.
+Rows = dict[Values, tuple[Bounds, Numbers]]
+
+
+#: The name of a family, its labels, sorted, and whether it is a histogram.
+FamilyKey = tuple[str, tuple[str, ...], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a row has the label values and the numbers of one of its families."""
+
+    key: FamilyKey
+    values: Callable[[Values], Values]
+    cells: slice
+    bounds: Bounds
+
+
+class OwnFamilies:
+    """Our families in one reading; another version of promgun may have had other labels, or another kind."""
 
     def __init__(self) -> None:
-        self._series: dict[_Key, Series] = {}
-        self._lists: dict[tuple[int, tuple[str, ...]], list[Series]] = {}
-        self._round = 0
+        self._found: dict[FamilyKey, Rows] = {}
         #: by family, how often something was counted in rows that are folded here
         self.folded: dict[str, float] = {}
 
-    def of(self, totals: Iterable[RowTotal], fold: Fold) -> list[Series]:
-        """Return the series of all rows; the numbers of a folded row are added to the row that it is folded into."""
-        self._round += 1
-        if len(self._lists) > _MOST_REMEMBERED:
-            self._lists.clear()
-            self._series.clear()
+    def rows_of(self, name: str, labels: Sequence[str], *, histogram: bool = False) -> Rows:
+        """Return the numbers of a family with these labels; the values of a label set are in the order of the names."""
+        return self._found.get((name, tuple(sorted(labels)), histogram), {})
+
+    def __iter__(self) -> Iterator[FamilyKey]:
+        return iter(self._found)
+
+    def add_rows(self, totals: Iterable[RowTotal], fold: Fold) -> None:
+        """Add all rows; the numbers of a folded row are added to the row that it is folded into."""
         # Another configuration's buckets make another schema of the same families, which have one cap together.
         by_family: dict[tuple[str, tuple[str, ...]], list[RowTotal]] = {}
-        for total in totals:
-            schema = total.schema
-            by_family.setdefault((schema.groups[0].family, schema.labels), []).append(total)
-        self.folded = {}
-        found: dict[int, Series] = {}
-        for rows in by_family.values():
-            self._add_rows(rows, fold, found)
-        return list(found.values())
+        for schema, rows in groupby(totals, attrgetter("schema")):
+            by_family.setdefault((schema.groups[0].family, schema.labels), []).extend(rows)
+        for together in by_family.values():
+            together.sort(key=attrgetter("birth", "values"))
+            schema = together[0].schema
+            folded = fold(schema.groups[0].family, schema.labels, [row.values for row in together])
+            for row in together:
+                shown = folded.get(row.values)
+                if shown is not None and shown.at_page:
+                    self._count_folded(row)
+                self._add_row(row, row.values if shown is None else shown.values)
 
-    def _add_rows(self, rows: list[RowTotal], fold: Fold, found: dict[int, Series]) -> None:
-        rows.sort(key=lambda row: (row.birth, row.values))
-        schema = rows[0].schema
-        folded = fold(schema.groups[0].family, schema.labels, [row.values for row in rows])
-        current = self._round
-        for row in rows:
-            shown = folded.get(row.values)
-            if shown is not None and shown.at_page:
-                self._count_folded(row)
-            series = self._series_of(row.schema, row.values if shown is None else shown.values)
-            for item, value in zip(series, row.numbers, strict=True):
-                if item.seen == current:
-                    item.value += value
-                else:
-                    item.seen = current
-                    item.value = value
-                    found[id(item)] = item
+    def _add_row(self, row: RowTotal, values: Values) -> None:
+        numbers = row.numbers
+        for place in _places(row.schema):
+            rows = self._found.get(place.key)
+            if rows is None:
+                rows = self._found[place.key] = {}
+            own = place.values(values)
+            ours = place.bounds, numbers[place.cells]
+            present = rows.get(own)
+            rows[own] = ours if present is None else _united(present, ours)
 
     def _count_folded(self, row: RowTotal) -> None:
         for group in row.schema.groups:
@@ -82,38 +97,37 @@ class OwnSeries:
             count = sum(row.numbers[first : first + group.counts])
             self.folded[group.family] = self.folded.get(group.family, 0.0) + count
 
-    def _series_of(self, schema: RowSchema, values: tuple[str, ...]) -> list[Series]:
-        key = id(schema), values
-        made = self._lists.get(key)
-        if made is None:
-            labels = dict(zip(schema.labels, values, strict=True))
-            made = self._lists[key] = []
-            for group in schema.groups:
-                self._add_group(group, labels, made)
-        return made
-
-    def _add_group(self, group: CellGroup, labels: dict[str, str], made: list[Series]) -> None:
-        names = tuple(sorted(group.labels))
-        pairs = tuple([(name, labels[name]) for name in names])
-        split = bisect_left(names, "le")
-        before, after = pairs[:split], pairs[split:]
-        kind = "histogram" if group.bounds else "counter"
-        family = group.family if group.bounds else group.family.removesuffix("_total")
-        for sample, bucket in _samples(group):
-            key = sample, (*before, *bucket, *after)
-            series = self._series.get(key)
-            if series is None:
-                series = self._series[key] = Series(family, kind, "", sample, key[1], "", names)
-            made.append(series)
-
 
 @lru_cache(maxsize=256)
-def _samples(group: CellGroup) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
-    """Return the sample name of each cell of a family, and the bucket's label where it has one."""
-    if not group.bounds:
-        return ((group.family, ()),)
-    buckets = [(f"{group.family}_bucket", (("le", text),)) for text in _bucket_texts(group.bounds)]
-    return (*buckets, (f"{group.family}_sum", ()))
+def _places(schema: RowSchema) -> tuple[_Place, ...]:
+    places = []
+    end = 0
+    for group in schema.groups:
+        # Not by name: what a damaged file has may name one family twice.
+        begin, end = end, end + group.size
+        names = tuple(sorted(group.labels))
+        values = _picker([schema.labels.index(name) for name in names])
+        key = group.family, names, bool(group.bounds)
+        places.append(_Place(key, values, slice(begin, end), group.bounds))
+    return tuple(places)
+
+
+def _picker(indexes: list[int]) -> Callable[[Values], Values]:
+    if len(indexes) > 1:
+        return itemgetter(*indexes)
+    return itemgetter(slice(indexes[0], indexes[0] + 1) if indexes else slice(0, 0))
+
+
+def _united(one: tuple[Bounds, Numbers], other: tuple[Bounds, Numbers]) -> tuple[Bounds, Numbers]:
+    """Return the sum of two; of histograms that a reload gave other buckets, with the bounds of both."""
+    if one[0] == other[0]:
+        return one[0], tuple(map(add, one[1], other[1]))
+    counts: dict[float, float] = {}
+    for bounds, numbers in (one, other):
+        for bound, number in zip((*bounds, math.inf), numbers[:-1], strict=True):
+            counts[bound] = counts.get(bound, 0.0) + number
+    bounds = tuple(sorted(counts))
+    return bounds[:-1], (*(counts[bound] for bound in bounds), one[1][-1] + other[1][-1])
 
 
 def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, float]:
@@ -129,7 +143,7 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
             continue
         if label == "le":
             bounds = next(group.bounds for group in schema.groups if group.family == family)
-            _add_buckets(sums, _bucket_texts(bounds), [row.numbers[first : first + len(bounds) + 1] for row in rows])
+            _add_buckets(sums, bucket_texts(bounds), [row.numbers[first : first + len(bounds) + 1] for row in rows])
             continue
         index = schema.labels.index(label)
         for row in rows:
@@ -146,10 +160,13 @@ def sum_by_slot(totals: Sequence[RowTotal], family: str, added: str) -> dict[str
         first = schema.first_cells().get(family)
         if first is None:
             continue
+        by_slot: dict[int, list[Numbers]] = {}
         for row in rows:
             for slot, numbers in row.parts.items():
-                if slot >= 0:
-                    sums[str(slot)] = sums.get(str(slot), 0.0) + numbers[first]
+                by_slot.setdefault(slot, []).append(numbers)
+        for slot, parts in by_slot.items():
+            if slot >= 0:
+                sums[str(slot)] = sums.get(str(slot), 0.0) + sum(map(itemgetter(first), parts))
     return sums
 
 
@@ -163,6 +180,6 @@ def _add_buckets(sums: dict[str, float], texts: Sequence[str], rows: Sequence[Se
 
 
 @lru_cache(maxsize=256)
-def _bucket_texts(bounds: tuple[float, ...]) -> tuple[str, ...]:
+def bucket_texts(bounds: tuple[float, ...]) -> tuple[str, ...]:
     """Return the values of ``le`` for ``bounds``, which do not contain the infinite one."""
     return tuple(map(go_string, (*bounds, math.inf)))

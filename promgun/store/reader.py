@@ -20,7 +20,7 @@ from promgun.store.definitions import SCHEMA as DEFINITIONS
 from promgun.store.file_follower import FileFollower, FollowedFile
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader, ForeignReading
-from promgun.store.own_families import Fold, OwnSeries, sum_by, sum_by_slot
+from promgun.store.own_families import Fold, OwnFamilies, sum_by, sum_by_slot
 from promgun.store.row_reader import RowContent, RowReader, RowTotal
 from promgun.store.run_directory import MASTER, SLOTS
 from promgun.store.run_places import open_run
@@ -35,17 +35,16 @@ Sums = dict[str, dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class StoredValues:
-    """The result of a reading: every series, the size of the files, and the damage.
+    """The result of a reading: every number, the size of the files, and the damage.
 
-    ``own`` are our series, ``series`` the application's. ``by_slot`` are the requested sums by slot, ``folded`` is the
-    number of label sets of each of our families that are counted under another. ``corrupt`` counts damage found since
-    the reader was made, each once; ``complaints`` describe what was found since the last reading.
+    ``own`` are our families, ``series`` the application's series. ``by_slot`` are the requested sums by slot.
+    ``corrupt`` counts damage found since the reader was made, each once; ``complaints`` describe what was found since
+    the last reading.
     """
 
-    own: list[Series]
+    own: OwnFamilies
     series: list[Series]
     by_slot: Sums
-    folded: dict[str, float]
     files: int
     size: int
     corrupt: int
@@ -76,7 +75,6 @@ class StoreReader:
         self._path = path
         self._files = FileFollower(path)
         self._rows = RowReader()
-        self._own = OwnSeries()
         self._app = AppReader()
         self._pids: dict[int, int] = {}
         self._alive = alive
@@ -102,7 +100,8 @@ class StoreReader:
         for content in children.contents:
             self._accumulate(self._files.follow_children(content.kind, content.data))
         files, size = files + children.files, size + children.size
-        own = self._own.of((total for total in totals if total.schema != DEFINITIONS), fold)
+        own = OwnFamilies()
+        own.add_rows((total for total in totals if total.schema != DEFINITIONS), fold)
         app_series = self._app.read(totals, lambda slot, pid: self._pids.get(slot) == pid and self._alive(slot))
         series = [*self._app.shown([item for item in self._files.interned() if item.seen == self._round]), *app_series]
         corrupt = self._files.corrupt + self._rows.corrupt + children.corrupt
@@ -111,7 +110,6 @@ class StoreReader:
             own,
             series,
             by_slot,
-            dict(self._own.folded),
             files,
             size,
             corrupt,

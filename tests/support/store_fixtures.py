@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from promgun.store import format as fmt
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.files import Owner, ValueFile
+from promgun.store.own_families import OwnFamilies, bucket_texts
 from promgun.store.process import ProcessStore
 from promgun.store.reader import StoreReader
 from promgun.store.run_directory import CLIENT, MASTER, MULTIPROC, SLOTS, VERSION, DirectoryIdentity, RunDirectory, fill
 from promgun.store.run_places import attach
 from promgun.store.run_reader import read_views
+from promgun.store.series import Series
 from promgun.store.values import value_class
 from promgun.system.safe_open import open_folder
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from promgun.store.series import Series
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -165,7 +166,21 @@ def client_of(path: str | Path) -> Path:
 def read_all(path: Path, reader: StoreReader | None = None) -> list[Series]:
     """Return every series of a run, ours and the application's, with nothing folded."""
     reading = (reader or StoreReader(path)).read(lambda *_: {})
-    return [*reading.own, *reading.series]
+    return [*own_series(reading.own), *reading.series]
+
+
+def own_series(own: OwnFamilies) -> Iterator[Series]:
+    """Yield each number of our own families as a series, buckets not cumulative."""
+    for name, names, is_histogram in own:
+        for values, (bounds, numbers) in own.rows_of(name, names, histogram=is_histogram).items():
+            labels = tuple(zip(names, values, strict=True))
+            if not is_histogram:
+                yield Series(name.removesuffix("_total"), "counter", "", name, labels, "", names, numbers[0])
+                continue
+            for text, number in zip(bucket_texts(bounds), numbers[:-1], strict=True):
+                bucket = tuple(sorted((*labels, ("le", text))))
+                yield Series(name, "histogram", "", f"{name}_bucket", bucket, "", names, number)
+            yield Series(name, "histogram", "", f"{name}_sum", labels, "", names, numbers[-1])
 
 
 def totals(path: Path, reader: StoreReader | None = None) -> dict[str, float]:

@@ -25,13 +25,13 @@ from promgun.metrics.families.requests import (
 from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.fine_durations import FINE_SCHEMA
 from promgun.metrics.recorder import Recorder, request_schema
-from promgun.store.own_families import OwnSeries, sum_by, sum_by_slot
+from promgun.store.own_families import OwnFamilies, sum_by, sum_by_slot
 from promgun.store.pending import Places
 from promgun.store.process import ProcessStore
 from promgun.store.reader import families_of
 from promgun.store.row_format import RowSchema
 from promgun.store.row_reader import RowTotal
-from tests.support.store_fixtures import samples, sum_of, worker
+from tests.support.store_fixtures import own_series, samples, sum_of, worker
 
 #: Bodies: none, one that the first bucket has, one that another has.
 SIZES = tuple(itertools.product((0, 5, 300), (0, 5, 300)))
@@ -161,7 +161,9 @@ def shown(schema: RowSchema, cells: tuple[float, ...]) -> dict[object, float]:
     """Return all that is shown of one row: its samples, and the sums that a status makes of it."""
     numbers = schema.shown(cells)
     total = RowTotal(schema, ("x",) * len(schema.labels), 0, numbers, {1: numbers})
-    series = families_of(OwnSeries().of([total], lambda *_: {}))
+    own = OwnFamilies()
+    own.add_rows([total], lambda *_: {})
+    series = families_of(own_series(own))
     found: dict[object, float] = {}
     found.update(samples(build_family(name, items) for name, items in series.items()))
     for group in schema.groups:

@@ -1,0 +1,89 @@
+"""Writes the lines of our own families from their numbers, as prometheus_client's encoders would write their samples.
+
+Between two pages only the numbers change, so the rest of the lines of a label set is one template, which is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from prometheus_client.utils import floatToGoString
+
+from promgun.store.own_families import bucket_texts
+
+if TYPE_CHECKING:
+    from promgun.collect.row_family import RowFamily
+
+_format_value: Callable[[float], str] = floatToGoString
+#: Counts repeat, in most buckets of a histogram: their texts are kept, this many of them.
+_MOST_TEXTS = 10_000
+
+
+class _Texts(dict[float, str]):
+    """The text of each number."""
+
+    def __missing__(self, number: float) -> str:
+        text = _format_value(number)
+        # NaN equals nothing: it would be kept each time.
+        if number.is_integer() and len(self) < _MOST_TEXTS:
+            self[number] = text
+        return text
+
+
+class _Template(NamedTuple):
+    bounds: tuple[float, ...]
+    lines: str
+
+
+class RowLines:
+    """Writes the lines of one family; use one for many pages, from one thread at a time."""
+
+    __slots__ = ("_templates", "_text")
+
+    def __init__(self) -> None:
+        self._templates: dict[tuple[str, ...], _Template] = {}
+        # -0.0 equals 0.0, and is written as 0.0 here.
+        self._text = _Texts({0.0: _format_value(0.0)}).__getitem__
+
+    def write(self, family: RowFamily) -> list[str]:
+        """Return the lines of each label set."""
+        text, templates = self._text, self._templates
+        if len(templates) > 2 * len(family.rows) + _SPARE:
+            templates.clear()
+        lines = []
+        for values, (bounds, numbers) in family.rows.items():
+            template = templates.get(values)
+            if template is None or template.bounds != bounds:
+                template = templates[values] = _Template(bounds, _template(family, values, bounds))
+            if bounds:
+                counts = list(map(text, accumulate(numbers[:-1])))
+                lines.append(template.lines % (*counts, counts[-1], text(numbers[-1])))
+            else:
+                lines.append(template.lines % text(numbers[0]))
+        return lines
+
+
+#: How many templates are kept beyond twice those of the last page: some are of label sets that are gone.
+_SPARE = 100
+
+
+def _template(family: RowFamily, values: tuple[str, ...], bounds: tuple[float, ...]) -> str:
+    """Return the lines of a label set with ``%s`` for each number."""
+    labels = dict(zip(family.names, values, strict=True))
+    if not bounds:
+        return _line(family.sample, labels)
+    buckets = [_line(f"{family.name}_bucket", {**labels, "le": text}) for text in bucket_texts(bounds)]
+    return "".join([*buckets, _line(f"{family.name}_count", labels), _line(f"{family.name}_sum", labels)])
+
+
+def _line(name: str, labels: dict[str, str]) -> str:
+    # Both formats sort labels and escape these three characters in a value (prometheus_client 0.21 to 0.26).
+    pairs = ",".join([f'{label}="{_escaped(value)}"' for label, value in sorted(labels.items())])
+    head = f"{name}{{{pairs}}}" if pairs else name
+    return f"{head.replace('%', '%%')} %s\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
