@@ -117,7 +117,7 @@ class Access:
         if not name or name == "localhost" or name.endswith(".localhost") or name in self._allowed_hosts:
             return True
         try:
-            ipaddress.ip_address(name.strip("[]").partition("%")[0])
+            ipaddress.ip_address(name.strip("[]"))
         except ValueError:
             return False
         return True

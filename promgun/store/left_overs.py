@@ -18,30 +18,37 @@ from promgun.system.safe_open import open_folder
 PREFIX = "promgun-"
 UNFINISHED = ".promgun-"
 _UNFINISHED_AGE = 3600.0
+#: Seconds after which a sweep begins to remove nothing more: anybody may have made a million folders of such names.
+_SECONDS = 1.0
 
 
 def sweep(place: Path, owner: Owner) -> list[Path]:
     """Remove the private directories in ``place`` that no process holds; return their paths.
 
-    Only those of this user are removed; root removes its own and those of ``owner``. Never waits and never fails.
+    Only those of this user are removed; root removes its own and those of ``owner``. Never waits and never fails, and
+    leaves what it has no time for to a later run.
     """
     swept = []
+    until = time.monotonic() + _SECONDS
     ours: frozenset[int | None] = frozenset({os.geteuid(), owner.uid if os.geteuid() == 0 else None})
-    try:
-        names = os.listdir(place)
-    except OSError:
-        return []
-    for name in names:
-        if name.startswith((PREFIX, UNFINISHED)):
-            with contextlib.suppress(OSError):
-                if _remove_left_over(place / name, ours):
-                    swept.append(place / name)
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if time.monotonic() > until:
+                break
+            if entry.name.startswith((PREFIX, UNFINISHED)):
+                with contextlib.suppress(OSError):
+                    if _is_folder_of(entry, ours) and _remove_left_over(place / entry.name, ours):
+                        swept.append(place / entry.name)
     return swept
 
 
+def _is_folder_of(entry: os.DirEntry[str], users: frozenset[int | None]) -> bool:
+    """Tell, without opening it; whoever opens it must look again."""
+    status = entry.stat(follow_symlinks=False)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid in users
+
+
 def _remove_left_over(path: Path, ours: frozenset[int | None]) -> bool:
-    if not stat.S_ISDIR(path.lstat().st_mode):
-        return False
     fd = open_folder(path)
     try:
         status = os.fstat(fd)

@@ -52,7 +52,10 @@ def test_foreign_names_and_ours() -> None:
         *("127.0.0.1", "127.0.0.1:9164", "localhost", "LOCALHOST:1", "localhost.", "app.localhost", "[::1]:9164"),
         *("[::1]", "10.0.0.7:80", "metrics.example", "Metrics.Example.:9164", ""),
     )
-    foreign = ("evil.example", "evil.example:9164", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost")
+    foreign = (
+        *("evil.example", "evil.example:9164", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost"),
+        "127.0.0.1%evil.example",
+    )
     with Endpoint(web=WebOptions(allowed_hosts=("metrics.example",))) as server:
         found = {name: asked(server.address, name) for name in (*ours, *foreign)}
     assert found == {**dict.fromkeys(ours, 200), **dict.fromkeys(foreign, 421)}

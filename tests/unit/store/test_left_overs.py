@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from promgun.store import left_overs
 from promgun.store.files import Owner
 from promgun.store.left_overs import sweep
 from promgun.store.process import ProcessStore
@@ -239,6 +240,25 @@ def test_what_is_left_of_a_sweep_is_known_again(tmp_path: Path, monkeypatch: pyt
         assert sweep(tmp_path, Owner()) == []
     assert VERSION in names(path)
     assert sweep(tmp_path, Owner()) == [path]
+
+
+def test_a_sweep_ends_in_time_and_the_next_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {left_over(tmp_path, f"promgun-{number}") for number in range(3)}
+    with monkeypatch.context() as patched:
+        patched.setattr(left_overs, "_SECONDS", -1.0)
+        assert sweep(tmp_path, Owner()) == []
+    assert {*sweep(tmp_path, Owner())} == paths
+
+
+@needs_root
+def test_folders_of_others_are_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can make a hundred thousand of them."""
+    path = left_over(tmp_path)
+    os.chown(path, NOBODY, NOBODY)
+    opened: list[object] = []
+    monkeypatch.setattr(left_overs, "open_folder", lambda *arguments: opened.append(arguments))
+    assert sweep(tmp_path, Owner()) == []
+    assert opened == []
 
 
 def test_a_start_sweeps(tmp_path: Path) -> None:
