@@ -13,12 +13,12 @@ from promgun.errors import ExitCode
 from promgun.master.exit_causes import End, OomWatch, classify
 from promgun.metrics.catalog import OVERFLOW
 from promgun.metrics.families.master import WORKER_EXITS
-from promgun.metrics.families.requests import REQUESTS_LOST
+from promgun.metrics.families.requests import REQUESTS_LOST, WEBSOCKET_CONNECTIONS, WEBSOCKET_DURATION_SECONDS
 from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.instruments import Instruments
-from promgun.metrics.label_values import ExitCause
+from promgun.metrics.label_values import ExitCause, WebsocketResult
 from promgun.store.board import BoardView, Cell, ExitHint, monotonic_ns
-from promgun.store.request_table import read_uncounted
+from promgun.store.request_table import SWITCHING_PROTOCOLS, read_uncounted
 from promgun.store.slot_lock import SlotLock
 from promgun.store.worker_table import WorkerTable
 from promgun.system.procfs import process_start, read_usage
@@ -88,6 +88,7 @@ class WorkerEnds:
     ) -> None:
         self._counters = instruments.counters
         self._record = instruments.recorder.record
+        self._observe = instruments.histograms.observe
         self._oom = oom
         self._log = log
         self._table = table
@@ -186,14 +187,17 @@ class WorkerEnds:
             self._release(slot)
 
     def _count_requests_left(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
-        """Count the requests that the worker had not counted, as answered when their head was sent, else as lost; a
-        worker asked to end leaves them at the graceful timeout.
+        """Count the requests that the worker had not counted: as answered when their head was sent, as websockets when
+        they were open, else as lost; a worker asked to end leaves them at the graceful timeout.
         """
         if not cause.unclean:
             cause = ExitCause.GRACEFUL_TIMEOUT
         now = monotonic_ns()
         for request in sorted(read_uncounted(view.data), key=lambda request: request.start):
-            if request.status:
+            if request.status == SWITCHING_PROTOCOLS:
+                self._counters.inc(WEBSOCKET_CONNECTIONS, (request.route, WebsocketResult.ACCEPTED))
+                self._observe(WEBSOCKET_DURATION_SECONDS, (request.route,), request.age(now))
+            elif request.status:
                 # Its client has the status line: it was answered. How many bytes went each way is not known.
                 self._record(request.method, request.route, request.status, request.age(now), 0, 0)
                 self._counters.inc(WORKER_REQUESTS, (str(view.slot),))

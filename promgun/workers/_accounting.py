@@ -31,7 +31,18 @@ from promgun.metrics.families.requests import (
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
 from promgun.store.board import SIZE, Board, Cell, ExitHint
-from promgun.store.request_table import BUSY, NOWHERE, OVER, PHASE, START, Phase, describe
+from promgun.store.request_table import (
+    BUSY,
+    FIRST,
+    NOWHERE,
+    OVER,
+    PHASE,
+    START,
+    STEP,
+    Phase,
+    describe,
+    read_running,
+)
 from promgun.workers._queue_time import TrustedPeers, forwarded_client, proxy_wait
 from promgun.workers._request_state import ANSWERED, RequestState
 from promgun.workers._websockets import watch_handshake
@@ -102,7 +113,7 @@ class RequestAccounting:
             data = "\0".join(map(str, texts)).encode("utf-8", "replace")
             describe(self.running.cells, state.region * 8, data, _APPLICATION, state.start)
         if "HTTP_UPGRADE" in environ:
-            watch_handshake(environ, state)
+            watch_handshake(environ, state, self.running)
         self.observe_proxy(req, environ)
 
     def route_known(self, state: RequestState, route: str) -> None:
@@ -148,6 +159,14 @@ class RequestAccounting:
             self.board.leave(now)
             if state.recorded:
                 self.board.cells[_BEYOND_TABLE_ANSWERED] -= 1
+
+    def described(self, state: RequestState) -> str:
+        """Return what the scoreboard says of a running request, and for how long it has been running."""
+        age = (self.clock() - state.start) / _SECOND
+        for request in read_running(self.board.view(0).data):
+            if FIRST + request.region * STEP == state.region:
+                return f"{request}, {age:.1f} s, {request.phase.name.lower()}"
+        return f"a request, {age:.1f} s"
 
     def forget_parent(self) -> None:
         """Stop counting, in a child forked by the application during a request: request and board are the parent's."""

@@ -170,7 +170,7 @@ def follow_application(  # noqa: C901 - as for follow_requests
         if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:
             observe_proxy(req, environ)
         if "HTTP_UPGRADE" in environ:
-            watch_handshake(environ, state)
+            watch_handshake(environ, state, running)
         try:
             result = application(environ, start_response)
         except BaseException as error:

@@ -76,6 +76,7 @@ class PrometheusMixin(WorkerLifecycle):
             self._handle_request_metrics if self._overrides("_handle_request_metrics") else self.accounting.answered,
             self._handle_request_error_metrics,
             lambda: not self.alive,
+            self._log_cut,
             unanswered_exits=(
                 (BaseException,) if isinstance(self, ThreadWorker) else dropped_by(self._next_handle_request)
             ),
@@ -98,6 +99,11 @@ class PrometheusMixin(WorkerLifecycle):
 
     def _followed(self, handle: Callable[..., Any]) -> Callable[..., Any]:
         return follow_inside(handle, lambda handle: follow_requests(handle, self, self.accounting, self.responses))
+
+    def _log_cut(self, state: RequestState) -> None:
+        """Say which request is cut off, as the master says it of a worker that does not live to see it."""
+        request = self.accounting.described(state)
+        self.log.warning("Worker (pid:%s) was still serving after --graceful-timeout: %s", os.getpid(), request)
 
     # ---- Gunicorn's methods
 

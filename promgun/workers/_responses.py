@@ -43,12 +43,12 @@ class ResponseObserver:
     """Observes how Gunicorn's responses end, and has the requests counted.
 
     ``answered`` and ``raised`` count; they are passed in because a worker class may override them. ``is_ending`` tells
-    whether the worker has stopped serving, ``unanswered_exits`` are the exceptions other than ``Exception`` to which
-    its class answers nothing, and ``hands_on`` tells whether what leaves its ``handle_request`` is sure to reach
-    ``handle_error``.
+    whether the worker has stopped serving, ``cut`` is called with each request that such a worker cuts off,
+    ``unanswered_exits`` are the exceptions other than ``Exception`` to which its class answers nothing, and
+    ``hands_on`` tells whether what leaves its ``handle_request`` is sure to reach ``handle_error``.
     """
 
-    __slots__ = ("_accounting", "_hands_on", "_is_ending", "_unanswered_exits", "answered", "raised")
+    __slots__ = ("_accounting", "_cut", "_hands_on", "_is_ending", "_unanswered_exits", "answered", "raised")
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class ResponseObserver:
         answered: Answered,
         raised: Raised,
         is_ending: Callable[[], bool] = lambda: False,
+        cut: Callable[[RequestState], None] = lambda _: None,
         *,
         unanswered_exits: tuple[type[BaseException], ...] = (),
         hands_on: bool = False,
@@ -64,6 +65,7 @@ class ResponseObserver:
         self.answered = answered
         self.raised = raised
         self._is_ending = is_ending
+        self._cut = cut
         self._unanswered_exits = unanswered_exits
         self._hands_on = hands_on
 
@@ -125,7 +127,7 @@ class ResponseObserver:
             return not state.recorded and self._left(req, state, error, error)
         if cause is None or self._is_cut_off(cause):
             if not state.recorded:
-                self.unfinished(req, state)
+                self._count_cut(req, state, cause)
             return False
         if not state.recorded and self._is_websocket(req, state, error):
             self._accounting.was_websocket(state)
@@ -140,6 +142,11 @@ class ResponseObserver:
             self.answered(req, state, response.status_code, response.sent)
             return False
         return self._left(req, state, error, cause)
+
+    def _count_cut(self, req: Any, state: RequestState, cause: BaseException | None) -> None:
+        if cause is not None and not self._accounting.aborted:
+            self._cut(state)
+        self.unfinished(req, state)
 
     def _is_cut_off(self, cause: BaseException) -> bool:
         """Whether the exception is the worker's own way to end the request, and the class answers nothing to it."""

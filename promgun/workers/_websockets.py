@@ -9,13 +9,16 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from promgun.store.request_table import PHASE, STATUS_SHIFT, SWITCHING_PROTOCOLS, Phase, RunningRequests
 from promgun.workers._request_state import RequestState
 
 _SWITCHED = b"HTTP/1.1 101"
+_OPEN = Phase.APPLICATION | SWITCHING_PROTOCOLS << STATUS_SHIFT
 
 
-def watch_handshake(environ: Any, state: RequestState) -> None:
-    """Note in ``state.handshake`` whether the first thing sent on the socket of a request for a websocket is a 101.
+def watch_handshake(environ: Any, state: RequestState, running: RunningRequests) -> None:
+    """Note in ``state.handshake`` whether the first thing sent on the socket of a request for a websocket is a 101, and
+    write that status to the request's region: if the worker is killed, the master knows.
 
     The socket gets a class of its own until then, derived from its class; no object stands in front of it, because
     libraries select it, duplicate it, or ask for its type. A library that writes to the descriptor is not seen.
@@ -29,6 +32,8 @@ def watch_handshake(environ: Any, state: RequestState) -> None:
         sender.__class__ = sock.__class__ = kind
         with suppress(TypeError):
             state.handshake = bytes(memoryview(data)[: len(_SWITCHED)]) == _SWITCHED
+        if state.handshake and state.region >= 0:
+            running.cells[state.region + PHASE] = _OPEN
 
     class Watched(kind):  # type: ignore[misc, valid-type] # any class of sockets
         """A socket that tells what is sent on it first."""

@@ -33,6 +33,7 @@ WORDS = {
     "left": ("phase", "gunicorn_client_disconnects_total"),
 }
 UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Key", "x"))
+CUT = "was still serving after --graceful-timeout: GET"
 TIMEOUT = 4
 GRACEFUL = 1
 
@@ -185,6 +186,12 @@ def killed_in_a_stream(server: Server) -> None:
         server.kill()
 
 
+def killed_in_a_websocket(server: Server) -> None:
+    with server.open(Request("/websocket", headers=UPGRADE)) as connection:
+        assert connection.socket.recv(1024).startswith(b"HTTP/1.1 101")
+        server.kill()
+
+
 def killed_before_a_stream(server: Server) -> None:
     with server.held("/dam/dam"):
         server.kill()
@@ -273,6 +280,7 @@ WAYS = [
     ),
     Way(killed_in_the_view, same("lost killed")),
     Way(killed_in_a_stream, same("answered 200")),
+    Way(killed_in_a_websocket, same("websocket accepted")),
     Way(killed_before_a_stream, same("lost killed")),
     Way(killed_in_close, same("answered 200")),
     Way(
@@ -299,10 +307,13 @@ def test_each_request_ends_in_one_book(worker_type: str) -> None:
             for way in WAYS:
                 name = way.act.__name__
                 before = read(process.fresh(), BOOKS), read(process.scrape(), WORDS)
+                cut = process.log.count(CUT)
                 way.act(server)
                 books, words = settled(server, name)
                 found = set(books - before[0]) | set(words - before[1]) - MAYBE.get(name, set())
                 assert found == way.expected(worker_type), f"{name}: {found}\n{process.log[-3000:]}"
+                if name.startswith("reloaded") and worker_type in GREEN:
+                    assert process.log.count(CUT) == cut + 1, f"{name}: {process.log[-3000:]}"
             exits = process.fresh().by("cause", "gunicorn_worker_exits_total")
             assert "parent_lost" not in exits, exits
             with server.held("/gate/last"):
