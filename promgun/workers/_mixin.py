@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic_ns
 from typing import Any
 
@@ -129,7 +130,10 @@ class PrometheusMixin(WorkerLifecycle):
         return self._generic_handle_request(self._next_handle_request, *args)
 
     def handle_http2_request(self, *args: Any) -> Any:
-        """Serve a request of HTTP/2; the caller answers a failure with 500 and does not call ``handle_error``."""
+        """Serve a request of HTTP/2; the caller answers a failure with 500 and does not call ``handle_error``.
+
+        An async worker's gets there what is no ``Exception``, without the request (gunicorn 25.3 to 27.0).
+        """
         req, following = args[self.request_at], super().handle_http2_request  # type: ignore[misc] # same
         *most, connection = args
         try:
@@ -138,6 +142,10 @@ class PrometheusMixin(WorkerLifecycle):
             if not req.promgun.recorded:
                 self.responses.answered(req, req.promgun, 500, 0)
             hide_own_frames(error)
+            raise
+        except BaseException as error:
+            with suppress(AttributeError):
+                error.req = req  # type: ignore[attr-defined] # as Gunicorn's errors have it
             raise
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:

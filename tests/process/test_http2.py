@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
+from h2.exceptions import ProtocolError
 
 from tests.support.harness import PromgunProcess
 from tests.support.http_client import Address
@@ -58,5 +60,15 @@ def test_requests_of_http2_are_counted(worker_type: str) -> None:
         assert page.by("status", "gunicorn_requests_total") == {"200": 4, "500": 2, "404": 2}
         assert page.by("error_type", "gunicorn_failed_requests_total") == {"ValueError": 2}
         assert page.sum("gunicorn_request_duration_seconds_count") == 8
+        if worker_type != "gthread":
+            # Gunicorn writes a 500 of HTTP/1 into the connection. A thread's SystemExit ends the worker.
+            with suppress(AssertionError, ProtocolError, ConnectionError):
+                get(server.address, "/fail/SystemExit")
+            server.expect("gunicorn_failed_requests_total", 1, error_type="SystemExit")
+            server.expect("gunicorn_worker_requests_in_progress", 0)
+            page = server.fresh()
+            unanswered = page.sum("gunicorn_requests_unanswered_total")
+            assert page.sum("gunicorn_requests_total") + unanswered == 9, page.text
+            assert page.sum("gunicorn_invalid_requests_total") == 0
         assert page.sum("gunicorn_response_size_bytes_sum") >= 2004
         assert page.sum("gunicorn_worker_requests_in_progress") == 0
