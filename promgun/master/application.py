@@ -29,6 +29,7 @@ from promgun.master.load_errors import ApplicationRefusedError, failure_of, refu
 from promgun.master.tracebacks import is_own_exit
 from promgun.master.worker_class import choose_worker_class, last_line
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
+from promgun.system.secrets import mask_passwords
 
 
 class ArbiterSeam(BaseApplication):  # type: ignore[misc] # gunicorn is untyped
@@ -162,7 +163,8 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             self.cfg.set(name.lower(), value)
         except (ConfigError, ValueError, TypeError, AttributeError, OSError) as error:
             shown = "" if name.lower() in SECRET_SETTINGS else f": {value!r}"
-            raise ConfigurationError(f"Invalid value for {name} in {source}{shown}: {error}") from error
+            text = mask_passwords(f"Invalid value for {name} in {source}{shown}: {error}")
+            raise ConfigurationError(text) from error
         self._given.add(name.lower())
 
     def load_config_from_module_name_or_filename(self, location: str) -> Any:

@@ -12,6 +12,7 @@ from gunicorn import util
 
 from promgun.errors import ConfigurationError
 from promgun.master.tracebacks import own_traceback
+from promgun.system.secrets import mask_passwords
 
 _MODULE = "__config__"
 
@@ -39,6 +40,8 @@ def execute(filename: str) -> dict[str, Any]:
     try:
         exec(loader.source_to_code(source, filename), vars(module))  # noqa: S102 - a program of the user's own
     except Exception as error:
-        print(own_traceback(error), file=sys.stderr, flush=True)  # noqa: T201 - on standard error, as Gunicorn does
+        # Its lines are source code, such as the one that sets push_gateway.
+        lines = map(mask_passwords, own_traceback(error).splitlines())
+        print(*lines, sep="\n", file=sys.stderr, flush=True)  # noqa: T201 - on standard error, as Gunicorn does
         raise ConfigurationError(f"Configuration file {filename} failed", "Its own error is above") from error
     return vars(module)

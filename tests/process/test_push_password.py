@@ -201,10 +201,17 @@ def test_reload_without_the_file_is_refused_and_another_password_is_pushed(sandb
         way = Way(gate.url, sandbox)
         by_file(way)
         way.path.write_text("old\n")
-        with PromgunProcess(*way.args, sandbox=sandbox, workers=1) as server:
+        with PromgunProcess(*way.args, sandbox=sandbox, workers=1, config="timeout = 30\n") as server:
+            for number, bad in enumerate((f"metrics_bind = {BAD!r}", f"push_gateway = {BAD!r}; 1 / 0"), 1):
+                sandbox.write("gunicorn.conf.py", bad)
+                server.send_signal(signal.SIGHUP)
+                wait_until(lambda: server.log.count("Reload refused") == number)  # noqa: B023 - called at once
+            assert "ZeroDivisionError" in server.log
+            assert SECRET not in server.log
+            sandbox.write("gunicorn.conf.py", "")
             moved = way.path.rename(sandbox.directory / "moved")
             server.send_signal(signal.SIGHUP)
-            wait_until(lambda: "Reload refused" in server.log)
+            wait_until(lambda: server.log.count("Reload refused") == 3)
             assert "cannot be read: No such file" in server.log
             moved.rename(way.path)
             way.path.write_text(PASSWORD)
