@@ -146,6 +146,10 @@ class RunContext:
 
 
 def _live(listeners: Listeners) -> Listeners:
+    """Return those that are open and ours. The others let go of their numbers, which Python would close with them."""
+    for listener in listeners.values():
+        if is_lost(listener):
+            listener.close()
     return {place: listener for place, listener in listeners.items() if not is_lost(listener)}
 
 
