@@ -12,6 +12,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import KNOWN_SETTINGS, Config, Setting
 from gunicorn.glogging import Logger
+from gunicorn.http import wsgi
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.wsgi import FileWrapper, Response
 from gunicorn.workers.base import Worker
@@ -153,6 +154,23 @@ def test_workers_close_the_response_and_give_start_response_away_bound(worker: A
     assert "self.wsgi(environ, resp.start_response)" in source
     assert "resp.close()" in source
     assert "self.nr += 1" in source
+
+
+def test_the_gevent_worker_drops_two_exceptions() -> None:
+    ggevent = pytest.importorskip("gunicorn.workers.ggevent")
+    lines = [line.strip() for line in inspect.getsource(ggevent.GeventWorker.handle_request).splitlines()]
+    assert lines[1:] == [
+        "try:",
+        "super().handle_request(listener_name, req, sock, addr)",
+        "except gevent.GreenletExit:",
+        "pass",
+        "except SystemExit:",
+        "pass",
+    ]
+
+
+def test_an_application_finds_the_client_s_socket() -> None:
+    assert '"gunicorn.socket": sock,' in inspect.getsource(wsgi.default_environ)
 
 
 def test_bodies_are_read_through_a_reader() -> None:
