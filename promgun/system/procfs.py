@@ -16,6 +16,8 @@ _MOST_BYTES = 1 << 14
 _VOLUNTARY = b"\nvoluntary_ctxt_switches:"
 _INVOLUNTARY = b"\nnonvoluntary_ctxt_switches:"
 HAS_PROC = os.path.exists("/proc/self/stat")
+#: Since Linux 4.14.
+HAS_SMAPS_ROLLUP = os.path.exists("/proc/self/smaps_rollup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,15 @@ def _number_after(name: bytes, lines: bytes) -> int:
     """Return the number on the line that begins with ``name``; 0 when there is no such line. Raises ``ValueError``."""
     at = lines.find(name)
     return int(lines[at + len(name) : lines.find(b"\n", at + 1)]) if at >= 0 else 0
+
+
+def unique_memory(pid: int | str = "self") -> int:
+    """Return the bytes that a process shares with no other (USS), from /proc/PID/smaps_rollup; raises ``OSError``.
+
+    The kernel walks through all pages of the process for it, and holds the process up meanwhile.
+    """
+    with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:
+        return 1024 * sum(int(line.split()[1]) for line in rollup if line.startswith(b"Private_"))
 
 
 def cpu_wait_ns() -> int | None:

@@ -18,7 +18,7 @@ from promgun.store.board import Board, Cell, ExitHint, Role
 from promgun.store.healing import load_ahead
 from promgun.store.process import STORE
 from promgun.store.slot_lock import SlotLock
-from promgun.system.procfs import cpu_wait_ns
+from promgun.system.procfs import cpu_wait_ns, unique_memory
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 from promgun.workers._gc_stats import count_collections
 from promgun.workers._pre_fork import guard_pre_fork
@@ -218,9 +218,6 @@ class WorkerLifecycle:
         cells = self._board.cells
         try:
             cells[Cell.OPEN_FDS] = len(os.listdir("/proc/self/fd"))
-            with open("/proc/self/smaps_rollup", "rb") as rollup:
-                cells[Cell.UNIQUE_MEMORY] = 1024 * sum(
-                    int(line.split()[1]) for line in rollup if line.startswith((b"Private_Clean", b"Private_Dirty"))
-                )
+            cells[Cell.UNIQUE_MEMORY] = unique_memory()
         except OSError:
             return

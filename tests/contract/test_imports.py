@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from promgun.system.procfs import HAS_SMAPS_ROLLUP
+
 pytestmark = pytest.mark.unmeasured("it looks at which modules an interpreter has loaded")
 
 PACKAGE = Path(__file__).parents[2] / "promgun"
@@ -54,6 +56,11 @@ def test_the_master_holds_nothing_of_the_endpoint_but_what_starts_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {"promgun.endpoint.process", "promgun.endpoint.supervisor"}
+
+
+@pytest.mark.skipif(not HAS_SMAPS_ROLLUP, reason="psutil is needed where there is no /proc")
+def test_the_metrics_process_imports_no_psutil() -> None:
+    assert "psutil" not in modules_after("import promgun.endpoint.main, promgun.collect.page")
 
 
 def test_help_needs_no_gunicorn() -> None:

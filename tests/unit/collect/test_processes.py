@@ -15,10 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from promgun.collect import processes
 from promgun.collect.processes import COUNTERS, Figures, ProcessFigures, SlotCounters
 from promgun.collect.slot_owners import owners_of
 from promgun.store.board import Cell, Role
-from promgun.system.procfs import read_usage
+from promgun.system.procfs import read_usage, unique_memory
 from tests.support.offenders import offenders
 from tests.support.store_fixtures import opened
 
@@ -49,13 +50,23 @@ def busy() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+def use_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have figures read as on a system without /proc, where psutil is imported."""
+    monkeypatch.setattr(processes, "HAS_SMAPS_ROLLUP", False)
+    monkeypatch.setattr(processes, "psutil", psutil, raising=False)
+
+
 def figures_of(pid: int, read: ProcessFigures | None = None) -> Figures | None:
     """Return the figures of a process as a page shows them."""
     return (read or ProcessFigures()).read(pid, read_usage(pid))
 
 
 @pytest.mark.parametrize("by_proc", [True, False], ids=["proc", "psutil"])
-def test_figures_are_those_of_the_process(busy: subprocess.Popen[str], *, by_proc: bool) -> None:
+def test_figures_are_those_of_the_process(
+    busy: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, *, by_proc: bool
+) -> None:
+    if not by_proc:
+        use_psutil(monkeypatch)
     figures = ProcessFigures().read(busy.pid, read_usage(busy.pid) if by_proc else None)
     assert figures is not None
     mib = 1 << 20
@@ -77,7 +88,12 @@ def test_a_process_that_waits_to_be_reaped_shows_only_what_it_used(busy: subproc
     assert (figures.resident, figures.unique, figures.fds) == (0, None, None)
 
 
-def test_a_process_that_is_gone_has_none(busy: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("by_proc", [True, False], ids=["proc", "psutil"])
+def test_a_process_that_is_gone_has_none(
+    busy: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, *, by_proc: bool
+) -> None:
+    if not by_proc:
+        use_psutil(monkeypatch)
     read = ProcessFigures()
     assert figures_of(busy.pid, read) is not None
     busy.kill()
@@ -93,13 +109,12 @@ class Counted:
         self.reads = 0
         self.now = 1000.0
         self.figures = ProcessFigures(lambda: self.now)
-        real = psutil.Process.memory_full_info
 
-        def counted(process: psutil.Process) -> object:
+        def counted(pid: int) -> int:
             self.reads += 1
-            return real(process)
+            return unique_memory(pid)
 
-        monkeypatch.setattr(psutil.Process, "memory_full_info", counted)
+        monkeypatch.setattr(processes, "unique_memory", counted)
 
 
 def test_memory_maps_are_gone_through_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,14 +157,23 @@ def test_what_the_kernel_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) 
     def forbidden(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
     with monkeypatch.context() as patched:
         patched.setattr(os, "listdir", forbidden)
+        patched.setattr(processes, "unique_memory", forbidden)
         figures = figures_of(os.getpid())
     assert figures is not None
     assert (figures.unique, figures.fds) == (None, None)
+    use_psutil(monkeypatch)
+    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
+    figures = figures_of(os.getpid())
+    assert figures is not None
+    assert figures.unique is None
     monkeypatch.setattr(psutil.Process, "num_ctx_switches", denied)
     assert ProcessFigures().read(os.getpid(), None) is None
+
+
+def test_both_ways_find_the_same_unique_memory(busy: subprocess.Popen[str]) -> None:
+    assert unique_memory(busy.pid) == pytest.approx(psutil.Process(busy.pid).memory_full_info().uss, rel=0.01)
 
 
 def test_cpu_time_grows() -> None:
@@ -168,6 +192,8 @@ def test_boards_come_with_the_figures_of_living_owners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_proc: bool
 ) -> None:
     monkeypatch.setattr("promgun.collect.slot_owners.HAS_PROC", has_proc)
+    if not has_proc:
+        use_psutil(monkeypatch)
     with ExitStack() as stack:
         ours, nobodys, reused = (stack.enter_context(opened(tmp_path, Role.WORKER)).store for _ in range(3))
         for store in (ours, nobodys, reused):
