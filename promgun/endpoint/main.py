@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -222,6 +223,9 @@ async def _serve(
 def _load(path: str) -> Callable[[Path, Callable[[str], None] | None], Source]:
     module, _, name = path.partition(":")
     source: Callable[[Path, Callable[[str], None] | None], Source] = getattr(import_module(module), name)
+    # All is imported. A full collection would visit these objects with each large page: they live as long as we do.
+    gc.freeze()
+    gc.enable()
     return source
 
 

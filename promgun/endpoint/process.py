@@ -50,8 +50,11 @@ PACKAGE_FOLDER = str(Path(__file__).parents[2])
 # Python puts '' in front of the path for -c. A module in the user's working directory must not stand in for
 # one of the standard library's or h11; promgun itself may well be there, so its folder comes back as the
 # last.
+#
+# No garbage is collected while modules are imported, and what they made is never visited again: see main._load.
 _CODE = f"""\
-import os, sys
+import gc, os, sys
+gc.disable()
 try:
     try:
         here = os.getcwd()
