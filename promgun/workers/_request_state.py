@@ -111,6 +111,20 @@ def response_in(environ: Any) -> Any:
     return None
 
 
+def response_behind(error: BaseException, req: Any) -> Any:
+    """Return the response of a request whose ``handle_request`` an exception has left, ``None`` if there is none yet.
+
+    It is the variable ``resp`` of the method (gunicorn 25.3 to 27.0).
+    """
+    entry = error.__traceback__
+    while entry is not None:
+        response = entry.tb_frame.f_locals.get("resp")
+        if getattr(response, "req", None) is req:
+            return response
+        entry = entry.tb_next
+    return None
+
+
 def asks_for_websocket(req: Any) -> bool:
     """Whether a request of Gunicorn's asks for a websocket (RFC 6455, section 4.1)."""
     return any(name == "UPGRADE" and value.lower() == "websocket" for name, value in getattr(req, "headers", ()))

@@ -22,6 +22,7 @@ from promgun.workers._request_state import (
     came_from_application,
     method_read,
     raised_by_gunicorn,
+    response_behind,
     response_has_no_body,
 )
 from promgun.workers._tracebacks import hide_own_frames
@@ -110,7 +111,9 @@ class ResponseObserver:
         measured.by_promgun = True  # type: ignore[attr-defined] # recognised in a subclass that inherits it
         response_class.close = measured
 
-    def broken(self, req: Any, state: RequestState, error: BaseException) -> bool:
+    def broken(  # noqa: C901 - one question after the other; a call more would cost each answer of an async worker
+        self, req: Any, state: RequestState, error: BaseException
+    ) -> bool:
         """Decide how to count an exception that left ``handle_request``; return whether the request is not over yet,
         because ``handle_error`` is to answer it.
 
@@ -122,6 +125,10 @@ class ResponseObserver:
             cause = error.__context__ or (error if state.error_type else None)
             if cause is None and not state.recorded and not raised_by_gunicorn(error):
                 cause = error
+        if state.response is None:
+            # The application was called past the accounting: by a thread that outlives the worker's service, or through
+            # a middleware that left nothing of the request in environ.
+            state.response = response_behind(error, req)
         response = state.response
         if response is None:
             return not state.recorded and self._left(req, state, error, error)

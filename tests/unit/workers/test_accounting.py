@@ -249,3 +249,33 @@ def test_an_answer_to_a_request_that_has_left_touches_no_other(*, is_full: bool)
     assert fixture.cells() == before
     assert [answer[2] for answer in fixture.recorded] == [500]
     accounting.closed(other)
+
+
+def test_a_response_that_the_accounting_was_not_told_of_is_found() -> None:
+    """A thread may serve on after its worker has given the application back to the hooks."""
+    fixture = Fixture()
+    accounting, req = fixture.accounting, request()
+    responses = ResponseObserver(accounting, accounting.answered, accounting.raised)
+    shape = SimpleNamespace(request_at=0, only_region=None, region_of_connection=False, max_requests=2**63 - 1)
+
+    class Sent:
+        status, status_code, headers_sent, sent = "200 OK", 200, True, 5
+
+        def __init__(self) -> None:
+            self.req = req
+
+        def close(self) -> None:
+            """Never called."""
+
+    def handle(_req: Any, _conn: Any) -> None:
+        resp = Sent()
+        try:
+            raise ValueError  # noqa: TRY301 - what an application does
+        except ValueError:
+            # As Gunicorn ends a connection over a failure behind the head.
+            assert resp.headers_sent
+            raise StopIteration from None
+
+    with pytest.raises(StopIteration):
+        follow_requests(handle, shape, accounting, responses)(req, SimpleNamespace())
+    assert [answer[2] for answer in fixture.recorded] == [200]
