@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 LOWEST = ROOT / ".venv-lowest"
 CONSTRAINTS = ROOT / "tests" / "lowest.txt"
 #: More at a time than there are processors: the tests wait for processes more than they compute.
-PYTEST = ("-m", "pytest", "-q", "-n", "6")
+PYTEST = ("-m", "pytest", "-q", "-n", "4")
 #: What a master, a store and a page do differs by the version of a library, not by the worker's type.
 OF_ONE_TYPE = "test_exits or test_lifecycle or test_app_metrics or test_upgrade"
 SEAMS = ("-m", "seam", "-k", f"not (({OF_ONE_TYPE}) and (gthread or eventlet or gevent))")

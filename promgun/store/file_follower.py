@@ -51,6 +51,13 @@ class FollowedFile:
     damage: str = ""
     size: int | None = None
 
+    def begin_again(self) -> None:
+        """Have all entries looked at in the next reading, also those that found no room."""
+        self.end = self.parsed = fmt.HEADER_SIZE
+        self.series.clear()
+        self.offsets.clear()
+        self.pick = None
+
     @property
     def cells(self) -> memoryview[float]:
         """The content as float64: the value of ``series[i]`` stands at ``offsets[i]``, its time stamp behind it."""
@@ -99,7 +106,7 @@ class FileFollower:
         """
         present = set()
         self._held = sum(len(file.data) for file in self._known.values())
-        self._series.make_room(series for file in self._known.values() for series in file.series)
+        self._make_room()
         with ExitStack() as opened:
             files = []
             for folder, pattern, slot_of in _FOLDERS:
@@ -127,6 +134,12 @@ class FileFollower:
                 self._known[gone].size = None
                 yield self._known[gone]
         self._parsed.clear()
+
+    def _make_room(self) -> None:
+        if self._series.make_room(series for file in self._known.values() for series in file.series):
+            for file in self._known.values():
+                if file.damage == TOO_MANY:
+                    file.begin_again()
 
     def follow_children(self, kind: str, data: bytes) -> FollowedFile:
         """Return the counts of one kind by child processes that are no forks; ``data`` is in the format of a value

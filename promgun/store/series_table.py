@@ -43,13 +43,19 @@ class SeriesTable:
         """Whether the family of a series is shown, because all of it found room."""
         return (series.kind, series.family) not in self._cut
 
-    def make_room(self, held: Iterable[Series]) -> None:
-        """When the table is full, forget series that no file has any more."""
-        if self.is_full:
-            kept = {id(series) for series in held}
-            self._series = {key: series for key, series in self._series.items() if id(series) in kept}
-            self._families = {(series.kind, series.family) for series in self._series.values()}
+    def make_room(self, held: Iterable[Series]) -> bool:
+        """When the table is full, forget series that no file has any more; return whether there is room now."""
+        if not self.is_full:
+            return False
+        kept = {id(series) for series in held}
+        self._series = {key: series for key, series in self._series.items() if id(series) in kept}
+        self._families = {(series.kind, series.family) for series in self._series.values()}
+        if len(self._series) >= MOST_SERIES:
             self._cut &= self._families
+            return False
+        # What did not fit is looked at again.
+        self._cut.clear()
+        return True
 
     def find(self, kind: str, key: str, parsed: SeriesKey | None, owner: str) -> Series | None:
         """Return the series of a key; ``None`` when the key is invalid for this kind, or when there is no room.

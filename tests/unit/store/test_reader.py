@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promgun.store import format as fmt
+from promgun.store import series_table
 from promgun.store.files import MAX_SIZE, Owner, ValueFile
 from promgun.store.reader import StoreReader
 from tests.support.store_fixtures import (
@@ -193,6 +194,26 @@ def test_a_key_that_many_slots_have_is_parsed_once(tmp_path: Path, monkeypatch: 
     assert totals(tmp_path, reader) == {name: 5 * value for name, value in THREE_TOTALS.items()}
     assert sorted(parsed) == sorted(THREE)
     assert not reader._files._parsed, "kept for one reading"
+
+
+def test_what_found_no_room_is_shown_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family of too many series goes, and in the same moment others come, while the reader still holds all of it."""
+    monkeypatch.setattr(series_table, "MOST_SERIES", 10)
+    make(tmp_path)
+    slots = slots_of(tmp_path)
+    reader = StoreReader(tmp_path)
+    few = {key_of(n, "few"): 1.0 for n in range(6)}
+    shown = {f"few_total{{n={n}}}": 2.0 for n in range(6)}
+    write_file(slots / "1.counter", {key_of(n, "many"): 1.0 for n in range(20)})
+    assert totals(tmp_path, reader) == {}
+    (slots / "1.counter").unlink()
+    for slot in (2, 3):
+        write_file(slots / f"{slot}.counter", few)
+    totals(tmp_path, reader)
+    assert totals(tmp_path, reader) == shown
+    damages = reader._files.corrupt
+    assert totals(tmp_path, reader) == shown
+    assert reader._files.corrupt == damages
 
 
 def test_a_recreated_file_is_another_one_even_with_the_same_inode(tmp_path: Path) -> None:
