@@ -167,6 +167,8 @@ def test_no_file_of_a_worker_ends_the_master_or_another_worker(sandbox: Sandbox,
         sent = server.serve(20)
         server.expect(REQUESTS, sent)
         slots = server.run_directory / "slots"
+        # Which of the two accepts a connection is chance.
+        wait_until(lambda: server.serve(5) and (slots / "1.counter").exists())
         owner = {pid: slot_of(slots, pid) for pid in server.workers()}
         (other,) = [pid for pid, slot in owner.items() if slot == 2]
         code = "import os, sys\nfor path in sys.argv[1:]:\n    " + DAMAGE[damage]
