@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 
-import psutil
 import pytest
 
 from tests.support.harness import GUNICORN, PROMGUN, PromgunProcess, Sandbox, wait_until
+from tests.support.sandbox import is_alive
 
 pytestmark = [pytest.mark.seam, pytest.mark.unmeasured("signals come while an interpreter starts")]
 
@@ -20,7 +20,7 @@ def test_processes_of_hooks_can_be_stopped(sandbox: Sandbox) -> None:
         assert len(started) == 2
         for process in started:
             process.terminate()
-        wait_until(lambda: not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+        wait_until(lambda: not [one for one in started if is_alive(one.pid)])
 
 
 @pytest.mark.parametrize("launcher", ["promgun", "gunicorn"])
