@@ -171,9 +171,9 @@ class PromgunProcess:
     def _children(self, master: int | None) -> list[psutil.Process]:
         try:
             children = psutil.Process(master or self.master_pid).children()
-            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
         except psutil.NoSuchProcess:
             return []
+        return [child for child in children if is_alive(child.pid)]
 
     def scrape(self, query: str = "") -> Page:
         """Return the page of the metrics endpoint; raises ``OSError`` where it does not answer with one."""
