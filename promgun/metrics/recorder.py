@@ -58,7 +58,7 @@ class Recorder:
         self._duration_bounds = tuple(duration_bounds)
         self._size_bounds = tuple(size_bounds)
         self._schema = request_schema(self._duration_bounds, self._size_bounds)
-        self._firsts = tuple(self._schema.first_cells().values())
+        self._firsts = tuple(self._schema.firsts.values())
         self._rows: dict[tuple[str, str, int], Row] = {}
         self._by_labels: dict[tuple[str, ...], Row] = {}
         self._fine: tuple[Any, int] | None = None

@@ -138,7 +138,7 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
     sums: dict[str, float] = {}
     # Rows of a schema are consecutive, so what depends on the schema alone is looked up once.
     for schema, rows in groupby(totals, attrgetter("schema")):
-        first = schema.first_cells().get(family)
+        first = schema.firsts.get(family)
         if first is None:
             continue
         if label == "le":
@@ -157,7 +157,7 @@ def sum_by_slot(totals: Sequence[RowTotal], family: str, added: str) -> dict[str
     """
     sums = sum_by(totals, added, "worker_id")
     for schema, rows in groupby(totals, attrgetter("schema")):
-        first = schema.first_cells().get(family)
+        first = schema.firsts.get(family)
         if first is None:
             continue
         by_slot: dict[int, list[Numbers]] = {}

@@ -102,10 +102,6 @@ class RowSchema:
     def __hash__(self) -> int:
         return self._hash
 
-    def first_cells(self) -> dict[str, int]:
-        """Return the first cell of each family."""
-        return self.firsts
-
     def shown(self, cells: tuple[float, ...]) -> tuple[float, ...]:
         """Return the numbers that are shown of a row's cells: with what others count in some of them too."""
         if not self.included:

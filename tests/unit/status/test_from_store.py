@@ -43,7 +43,7 @@ def take(store: Path) -> Snapshot:
 
 def answer(store: ProcessStore, answered: Mapping[tuple[str, str], float], schema: RowSchema = SCHEMA) -> None:
     """Count so many requests by route and status, each of which took longer than the last bound."""
-    first = schema.first_cells()
+    first = schema.firsts
     for (route, status), count in answered.items():
         with store.lock:
             cells, indexes = store.allocate_row(schema, ("GET", route, status), lambda *_: None)

@@ -53,7 +53,7 @@ def totals(reader: RowReader, *contents: bytes) -> dict[tuple[str, ...], tuple[f
 
 def test_a_row_has_the_cells_that_its_schema_says() -> None:
     assert REQUESTS.cells == 1 + 4 + 3
-    assert REQUESTS.first_cells() == {
+    assert REQUESTS.firsts == {
         "gunicorn_requests_total": 0,
         "gunicorn_request_duration_seconds": 1,
         "gunicorn_request_size_bytes": 5,
