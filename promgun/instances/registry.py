@@ -32,7 +32,7 @@ from promgun.instances.runtime_directory import (
     writable_directory,
 )
 from promgun.system.atomic_file import write_atomically
-from promgun.system.procfs import HAS_PROC, process_start
+from promgun.system.procfs import HAS_PROC, boot_id, process_start
 
 
 class Entry(NamedTuple):
@@ -172,8 +172,7 @@ def _identity_elsewhere(pid: int) -> str:
 
 def _machine() -> str:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+        return f"{boot_id()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return "local"
 

@@ -23,6 +23,7 @@ from promgun.store.run_directory import CLIENT, MASTER, MULTIPROC, DirectoryIden
 from promgun.store.run_places import INNER
 from promgun.store.run_reader import read_views
 from promgun.store.slot_lock import is_held
+from promgun.system.procfs import boot_id
 from promgun.system.safe_open import open_regular, opened_folder
 
 #: The file in a client directory that names the run which has it. Not a link: people empty such a directory with code
@@ -196,9 +197,7 @@ def _is_locked(run: Path) -> bool:
 def _namespace() -> str:
     """Return what tells this boot of this host, and this mount namespace, from others."""
     with contextlib.suppress(OSError):
-        # As bytes: a worker may have no right to import the module of another encoding, in an interpreter below /root.
-        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/mnt')}"
+        return f"{boot_id()} {os.readlink('/proc/self/ns/mnt')}"
     return ""
 
 

@@ -129,3 +129,10 @@ def cpu_wait_ns() -> int | None:
     except (OSError, IndexError, ValueError):
         return None
     return total
+
+
+def boot_id() -> str:
+    """Return what tells this boot of this host from others; raises ``OSError``."""
+    # As bytes: a worker may have no right to import the module of another encoding, in an interpreter below /root.
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return file.read().decode().strip()
