@@ -17,7 +17,7 @@ from promgun.collect.slot_owners import living_owners
 from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families.promgun import SCRAPE_DURATION_SECONDS
 from promgun.metrics.spec import MetricSpec
-from promgun.store.own_families import OwnFamilies, Rows
+from promgun.store.own_families import Rows
 from promgun.store.reader import families_of
 from promgun.store.run_places import run_in
 from promgun.store.series import Series
@@ -74,8 +74,9 @@ class Collector:
                 self._log(f"A file of the metrics store is damaged, and read up to the damage: {complaint}")
         stored = families_of(reading.values.series)
         rows = computed_rows(reading)
-        own = {spec: _own_family(spec, rows.get(spec, {}), reading.values.own) for spec in CATALOG}
-        scrape = own[SCRAPE_DURATION_SECONDS] = RowFamily(SCRAPE_DURATION_SECONDS, (), {(): ((), (0.0,))})
+        own = {spec: _own_family(spec, rows.get(spec, {}), reading) for spec in CATALOG}
+        scrape = own[SCRAPE_DURATION_SECONDS]
+        scrape.rows = {(): ((), (0.0,))}
         families: list[Metric] = [family for family in own.values() if family.rows]
         names = PageNames()
         for name in sorted(stored):
@@ -107,16 +108,16 @@ class Collector:
                 self._log(f"The application's metric {name!r} is not on the page: {reason}")
 
 
-def _own_family(spec: MetricSpec, computed: Mapping[tuple[str, ...], float], stored: OwnFamilies) -> RowFamily:
+def _own_family(spec: MetricSpec, computed: Mapping[tuple[str, ...], float], reading: Reading) -> RowFamily:
     """Return a family of the catalogue: stored or computed numbers, and 0 for label sets not used yet."""
     if computed:
         names = spec.labels
         rows: Rows = {values: ((), (value,)) for values, value in computed.items()}
     else:
         names = tuple(sorted(spec.labels))
-        rows = stored.rows_of(spec.name, names, histogram=spec.kind == "histogram")
+        rows = reading.values.own.rows_of(spec.name, names, histogram=spec.kind == "histogram")
     if spec.kind == "counter":
         order = [spec.labels.index(name) for name in names]
         for values in zero_sets(spec):
             rows.setdefault(tuple([values[index] for index in order]), ((), (0.0,)))
-    return RowFamily(spec, names, rows)
+    return RowFamily(spec, names, rows, reading.shown.labels)

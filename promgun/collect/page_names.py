@@ -57,10 +57,12 @@ def _names(name: str, kind: str) -> set[str]:
 
 def count_refused(families: Sequence[Metric], refused: int) -> None:
     """Add families that cannot be shown to the page's count of what could not be read."""
-    labels = {STORE_ERRORS.labels[0]: str(StoreErrorReason.CORRUPT)}
+    label = STORE_ERRORS.labels[0]
     for family in families if refused else ():
         if family.name == STORE_ERRORS.family:
             family.samples = [
-                sample._replace(value=sample.value + refused) if sample.labels == labels else sample
+                sample._replace(value=sample.value + refused)
+                if sample.labels[label] == StoreErrorReason.CORRUPT
+                else sample
                 for sample in family.samples
             ]

@@ -9,18 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from promgun.collect.accept_queues import AcceptQueues, Queue
 from promgun.collect.processes import ProcessFigures, SlotCounters
+from promgun.collect.shown_sets import Shown, ShownSets
 from promgun.collect.slot_owners import SlotOwner, owners_of
 from promgun.metrics.defaults import MAX_LABEL_SETS
 from promgun.metrics.families.master import WORKER_EXITS
 from promgun.metrics.families.requests import REQUESTS
 from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.fine_durations import FINE_DURATIONS
-from promgun.metrics.label_sets import PageCaps
 from promgun.store.board import BoardView, Cell
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import StoredValues, StoreReader, SumBy, Sums
@@ -83,6 +83,7 @@ class Reading:
     #: nanoseconds of CPU that all masters of the store have used, by user and system
     master_cpu: tuple[int, int]
     max_label_sets: int
+    shown: Shown
     _read_values: Callable[[], StoredValues]
     _read_sums: Callable[[], Sums]
     _read_queues: Callable[[Iterable[str]], list[Queue]]
@@ -130,7 +131,7 @@ class InstanceReader:
         self.store = store
         self._living: frozenset[int] = frozenset()
         self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED)
-        self._caps = PageCaps()
+        self._shown_sets = ShownSets()
         self._figures = ProcessFigures()
         self._counters = SlotCounters()
         self._queues = AcceptQueues()
@@ -149,15 +150,18 @@ class InstanceReader:
         self._figures.keep(owner.board[Cell.PID] for owner in owners if owner.alive)
         facts = list(read_facts(self.store))
         max_label_sets = max((fact.max_label_sets for fact in facts), default=0) or MAX_LABEL_SETS
+        masters = newest_first(_masters(owners, facts))
+        shown = Shown.of(_newest_facts(masters, facts))
         return Reading(
             taken_ns=taken_ns,
             at=at,
             owners=owners,
-            masters=newest_first(_masters(owners, facts)),
+            masters=masters,
             totals={owner.slot: self._totals_of(owner) for owner in owners if owner.board[Cell.WORKED]},
             master_cpu=self._master_cpu(owners),
             max_label_sets=max_label_sets,
-            _read_values=lambda: self._reader.read(partial(self._caps.folded, max_label_sets)),
+            shown=shown,
+            _read_values=lambda: self._reader.read(self._shown_sets.fold(max_label_sets, shown.grouping)),
             _read_sums=self._reader.read_sums,
             _read_queues=self._queues.read,
         )
@@ -193,3 +197,10 @@ class InstanceReader:
 def _masters(owners: Sequence[SlotOwner], facts: Sequence[MasterFacts]) -> Iterator[Master]:
     known = {(master_slot(fact.slot), fact.pid): fact for fact in facts}
     return (Master(owner, known.get((owner.slot, owner.board[Cell.PID]))) for owner in owners if owner.is_master)
+
+
+def _newest_facts(masters: Sequence[Master], facts: Sequence[MasterFacts]) -> MasterFacts | None:
+    """Return the facts of the newest living master, or of the last one that lived: its page goes on."""
+    if masters and masters[0].facts is not None:
+        return masters[0].facts
+    return max(facts, key=lambda fact: fact.started, default=None)

@@ -6,28 +6,31 @@ from the numbers (``exposition.row_lines``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from promgun.metrics.spec import MetricSpec
-from promgun.store.own_families import Rows, bucket_texts
+from promgun.store.own_families import Rows, Values, bucket_texts
 
 
 class RowFamily(Metric):
     """A family of the catalogue.
 
     ``names`` are the labels, in the order of a set's values. ``rows`` has the numbers of each label set; it is empty
-    once a caller has put other samples in their place.
+    once a caller has put other samples in their place. ``constant`` are labels that every sample has as well.
     """
 
-    def __init__(self, spec: MetricSpec, names: tuple[str, ...], rows: Rows) -> None:
+    def __init__(
+        self, spec: MetricSpec, names: tuple[str, ...], rows: Rows, constant: Sequence[tuple[str, str]] = ()
+    ) -> None:
         # before the base class, which sets samples
         self.rows: Rows = {}
         super().__init__(spec.family, spec.help, spec.kind)
         self.names = names
+        self.constant = dict(constant)
         #: the name of a counter's or gauge's samples
         self.sample = spec.name
         self.rows = rows
@@ -42,9 +45,13 @@ class RowFamily(Metric):
         self.rows = {}
         self._samples = samples
 
+    def labels_of(self, values: Values) -> dict[str, str]:
+        """Return all labels of the samples of one label set, but for ``le``."""
+        return dict(zip(self.names, values, strict=True)) | self.constant
+
     def _made(self) -> Iterator[Sample]:
         for values, (bounds, numbers) in self.rows.items():
-            labels = dict(zip(self.names, values, strict=True))
+            labels = self.labels_of(values)
             if not bounds:
                 yield Sample(self.sample, labels, numbers[0])
                 continue
@@ -53,3 +60,8 @@ class RowFamily(Metric):
                 yield Sample(f"{self.name}_bucket", {**labels, "le": text}, total)
             yield Sample(f"{self.name}_count", labels, total)
             yield Sample(f"{self.name}_sum", labels, numbers[-1])
+
+
+def constant_labels(page: Iterable[Metric]) -> dict[str, str]:
+    """Return the labels that every series of ours on a page has."""
+    return next((family.constant for family in page if isinstance(family, RowFamily)), {})

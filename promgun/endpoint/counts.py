@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
+from promgun.collect.row_family import constant_labels
 from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families.endpoint import ENDPOINT_REFUSED, WEB_CONFIG_RELOADS
 
@@ -34,19 +35,20 @@ class EndpointCounts:
         """Count a reading of changed files."""
         self._reloads[result] += 1
 
-    def families(self) -> list[Metric]:
-        """Return both families, with every label value that there is."""
-        return [_family(ENDPOINT_REFUSED, self._refused), _family(WEB_CONFIG_RELOADS, self._reloads)]
+    def families(self, constant: Mapping[str, str]) -> list[Metric]:
+        """Return both families, with every label value that there is, and with the labels ``constant``."""
+        pairs = ((ENDPOINT_REFUSED, self._refused), (WEB_CONFIG_RELOADS, self._reloads))
+        return [_family(spec, counts, constant) for spec, counts in pairs]
 
     def join(self, page: Sequence[Metric]) -> list[Metric]:
         """Return a page with both families behind those of the catalogue and before the application's."""
         ours = sum(family.name in _OURS for family in page)
-        return [*page[:ours], *self.families(), *page[ours:]]
+        return [*page[:ours], *self.families(constant_labels(page)), *page[ours:]]
 
 
-def _family(spec: MetricSpec, counts: Mapping[str, int]) -> Metric:
+def _family(spec: MetricSpec, counts: Mapping[str, int], constant: Mapping[str, str]) -> Metric:
     family = Metric(spec.family, spec.help, spec.kind)
     ((label, values),) = spec.closed.items()
     for value in values:
-        family.add_sample(spec.name, {label: str(value)}, float(counts.get(value, 0)))
+        family.add_sample(spec.name, {label: str(value), **constant}, float(counts.get(value, 0)))
     return family

@@ -40,18 +40,20 @@ class _Template(NamedTuple):
 class RowLines:
     """Writes the lines of one family; use one for many pages, from one thread at a time."""
 
-    __slots__ = ("_templates", "_text")
+    __slots__ = ("_constant", "_templates", "_text")
 
     def __init__(self) -> None:
         self._templates: dict[tuple[str, ...], _Template] = {}
+        self._constant: dict[str, str] = {}
         # -0.0 equals 0.0, and is written as 0.0 here.
         self._text = _Texts({0.0: _format_value(0.0)}).__getitem__
 
     def write(self, family: RowFamily) -> list[str]:
         """Return the lines of each label set."""
         text, templates = self._text, self._templates
-        if len(templates) > 2 * len(family.rows) + _SPARE:
+        if len(templates) > 2 * len(family.rows) + _SPARE or family.constant != self._constant:
             templates.clear()
+            self._constant = family.constant
         lines = []
         for values, (bounds, numbers) in family.rows.items():
             template = templates.get(values)
@@ -71,7 +73,7 @@ _SPARE = 100
 
 def _template(family: RowFamily, values: tuple[str, ...], bounds: tuple[float, ...]) -> str:
     """Return the lines of a label set with ``%s`` for each number."""
-    labels = dict(zip(family.names, values, strict=True))
+    labels = family.labels_of(values)
     if not bounds:
         return _line(family.sample, labels)
     buckets = [_line(f"{family.name}_bucket", {**labels, "le": text}) for text in bucket_texts(bounds)]

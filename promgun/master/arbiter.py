@@ -13,13 +13,11 @@ import sys
 import time
 from typing import Any
 
-from gunicorn import __version__ as gunicorn_version
 from gunicorn import arbiter as arbiter_module
 from gunicorn import systemd, version_info
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from promgun import __version__ as promgun_version
 from promgun.config.client_directory import warn_of_unused_directory
 from promgun.config.listeners import metrics_url
 from promgun.config.push_gateway import warn_of_visible_password
@@ -31,6 +29,7 @@ from promgun.errors import PromgunError
 from promgun.instances.registration import Registration
 from promgun.master.context import RunContext
 from promgun.master.exit_causes import OomWatch, control_group_events
+from promgun.master.facts import facts_of
 from promgun.master.password_masking import mask_in_worker
 from promgun.master.reaper import WaitRecorder, WorkerEnds
 from promgun.master.signal_counts import CountsSignals
@@ -41,7 +40,6 @@ from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause, QueueSource, ReloadResult
 from promgun.metrics.log_counter import count_log
 from promgun.store.board import Cell, Role
-from promgun.store.master_info import MasterFacts
 from promgun.store.run_directory import FORMAT
 from promgun.store.run_reader import read_slot_board
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
@@ -125,33 +123,12 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
 
     def _register(self) -> None:
         """Write the master's facts into the store and the list of instances, for the page and ``promgun ps``."""
-        slot = self.store.own_slot()
-        facts = MasterFacts(
-            slot=slot if slot is not None else 0,
-            pid=os.getpid(),
-            started=self._started,
-            name=self.cfg.settings["proc_name"].get() or str(self.app.app_uri),
-            application=str(self.app.app_uri),
-            worker_type=self.app.worker_type,
-            gunicorn=gunicorn_version,
-            promgun=promgun_version,
-            addresses=self._addresses(),
-            metrics_addresses=self._metrics_urls(),
-            max_label_sets=self.cfg.metrics_max_label_sets,
+        facts = facts_of(
+            self, slot=self.store.own_slot(), started=self._started, metrics_addresses=self._metrics_urls()
         )
         if self.context.registration is None:
             self.context.registration = Registration(self.context.directory)
         self.context.registration.announce(facts, self.log)
-
-    def _addresses(self) -> tuple[str, ...]:
-        if self.LISTENERS:
-            return tuple(str(listener) for listener in self.LISTENERS)
-        # with --reuse-port every worker binds for itself
-        scheme = "https" if self.cfg.is_ssl else "http"
-        return tuple(
-            f"{scheme}://{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
-            for address in self.cfg.address
-        )
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
         """Stop the workers, then, last of all, the metrics process: scrapes answer while workers drain."""

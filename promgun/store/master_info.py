@@ -15,7 +15,7 @@ from promgun.store.run_directory import MASTER, RunDirectory
 from promgun.system.atomic_file import replace_in_folder
 from promgun.system.safe_open import opened_folder, read_regular
 
-_LIMIT = 1 << 16
+_LIMIT = 1 << 18
 _MODE = 0o640
 
 
@@ -24,7 +24,8 @@ class MasterFacts:
     """The facts of one master.
 
     ``slot`` is its number among masters, ``started`` is Unix seconds, addresses are as Gunicorn and promgun print them.
-    ``max_label_sets`` is 0 where the file does not say it.
+    ``max_label_sets`` is 0 where the file does not say it. ``exclude_routes`` (globs), ``group_status`` and ``labels``
+    (``NAME=VALUE``) say how our series are shown.
     """
 
     slot: int
@@ -39,6 +40,9 @@ class MasterFacts:
     metrics_addresses: tuple[str, ...] = ()
     python: str = platform.python_version()
     max_label_sets: int = 0
+    exclude_routes: tuple[str, ...] = ()
+    group_status: bool = False
+    labels: tuple[str, ...] = ()
 
 
 def write_facts(run: RunDirectory, facts: MasterFacts) -> Path:
@@ -90,6 +94,7 @@ def _are_texts(value: object) -> bool:
 #: By annotation: a check of each value, because the page shows them and a number in place of a text would break it.
 _KINDS: dict[str, Callable[[object], bool]] = {
     "int": lambda value: isinstance(value, int),
+    "bool": lambda value: isinstance(value, bool),
     "float": lambda value: isinstance(value, (int, float)),
     "str": _is_text,
     "tuple[str, ...]": _are_texts,

@@ -14,6 +14,7 @@ from gunicorn import __version__ as gunicorn_version
 from promgun import __version__ as promgun_version
 from promgun.config.collectors import collectors_from
 from promgun.config.listeners import close_and_unlink, metrics_url
+from promgun.config.series_options import series_options_from
 from promgun.config.web_options import WebOptions
 from promgun.config.workers_user import warn_of_left_over_groups
 from promgun.endpoint.process import EndpointConfig
@@ -108,6 +109,7 @@ class StandaloneRun:
                 if self._process is not None
                 else ()
             ),
+            **series_options_from(os.environ, log.warning),
         )
         self._registration.announce(facts, log)
 

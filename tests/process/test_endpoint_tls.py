@@ -73,13 +73,13 @@ def ask(address: Address, context: ssl.SSLContext, path: str = "/metrics") -> Re
 
 def counted(server: Endpoint, reason: str) -> float:
     """Return how many requests or connections were refused for that reason."""
-    samples = server.endpoint.counts.families()[0].samples
+    samples = server.endpoint.counts.families({})[0].samples
     return next(sample.value for sample in samples if sample.labels["reason"] == reason)
 
 
 def reloads(server: Endpoint) -> dict[str, float]:
     """Return how often the web configuration was read again, by result."""
-    return {sample.labels["result"]: sample.value for sample in server.endpoint.counts.families()[1].samples}
+    return {sample.labels["result"]: sample.value for sample in server.endpoint.counts.families({})[1].samples}
 
 
 def test_answers_over_tls_are_whole(place: Place) -> None:

@@ -235,6 +235,7 @@ def test_bad_variables(sandbox: Sandbox) -> None:
         ("workers = 'many'\n", ("workers", "many")),
         ("metrics_bind = 17\n", ("metrics_bind", "17")),
         ("metrics_duration_buckets = [3, 2]\n", ("metrics_duration_buckets", "rise")),
+        ("metrics_label = ['route=/x']\n", ("metrics_label", "'route' is a label of promgun's own")),
         ("chdir = '/no/such/folder'\n", ("chdir", "/no/such/folder")),
     ],
 )

@@ -37,6 +37,7 @@ VALUED = [name for name in SETTINGS if name not in FLAGS]
 VALUES = {
     "metrics_bind": "127.0.0.1:7",
     "metrics_collector": "shop.metrics:Stock",
+    "metrics_label": "zone=eu",
     "chdir": "/",
     "forwarded_allow_ips": "10.0.0.0/8",
     "group": str(os.getegid()),
@@ -240,6 +241,14 @@ def test_bad_variable_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> 
         (["--reload-extra-file", "/no/such/file"], "File /no/such/file does not exist"),
         (["--metrics-duration-buckets", "2,1"], "Invalid value for '--metrics-duration-buckets': buckets must rise"),
         (["--metrics-max-label-sets", "0"], "must be at least 1"),
+        (["--metrics-label", "route=x"], "'--metrics-label': 'route' is a label of promgun's own metrics"),
+        (["--metrics-label", "zone=eu", "--metrics-label", "le=1"], "'le' is a label of promgun's own"),
+        (["--metrics-label", "zone"], "'zone' is not NAME=VALUE, e.g. environment=staging"),
+        (["--metrics-label", "a-b=c"], "'a-b' is no name of a label"),
+        (["--metrics-label", "__a=c"], "'__a' is no name of a label"),
+        (["--metrics-label", "zone="], "the label 'zone' has no value"),
+        (["--metrics-exclude-route", ""], "a glob of routes cannot be empty"),
+        (["--metrics-exclude-route", "x" * 10_001], "more than 10,000 characters"),
         (
             ["-k", "gevnt"],
             "no worker type is called 'gevnt'. Did you mean 'gevent'? Choose sync, gthread, gevent, eventlet,",
