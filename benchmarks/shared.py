@@ -186,7 +186,7 @@ class Report:
 
     def table(self, title: str, rows: Sequence[dict[str, Value]]) -> None:
         """Print and keep a table; the columns are the keys of its rows, in the order in which they appear."""
-        self._content[title] = list(rows)
+        self.keep(title, rows)
         columns = list(dict.fromkeys(key for row in rows for key in row))
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in columns:
@@ -195,6 +195,10 @@ class Report:
         for row in rows:
             table.add_row(*(_spell(row.get(column)) for column in columns))
         self._console.print(table)
+
+    def keep(self, title: str, rows: Sequence[dict[str, Value]]) -> None:
+        """Keep a table for the JSON without printing it."""
+        self._content[title] = list(rows)
 
     def say(self, line: str) -> None:
         """Print a line that stands between the tables."""
@@ -237,3 +241,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--quick", action="store_true", help="less of everything: under 30 s")
     return parser
+
+
+def is_met(around: Spread, limit: float) -> bool:
+    """Whether a figure keeps to its limit: its median less half the distance of the quartiles does."""
+    return around.median - around.iqr / 2 <= limit

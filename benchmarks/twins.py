@@ -8,9 +8,11 @@ what is timed is the worker's own code, without waiting and without a client bes
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import socket
+import sys
 import tempfile
 import time
 import traceback
@@ -249,3 +251,14 @@ def _answers(client: Any) -> int:
     while data := client.recv(1 << 16):
         received += data
     return received.count(b"HTTP/1.1 200 ")
+
+
+def main() -> None:
+    """Drive one case in a fresh interpreter, of whatever Python: TYPE yes|no VARIANT,… BATCHES SIZE; print JSON."""
+    worker_type, keep_alive, variants, batches, size = sys.argv[1:]
+    case = Case(worker_type, keep_alive == "yes")
+    print(json.dumps(drive(case, tuple(variants.split(",")), int(batches), int(size))))
+
+
+if __name__ == "__main__":
+    main()
