@@ -5,7 +5,8 @@
 
 It listens where ``PROMGUN_METRICS_BIND`` says (addresses with spaces between them), by default on 127.0.0.1:9164, and
 is protected as ``PROMGUN_METRICS_WEB_CONFIG`` and the other variables of :mod:`promgun.config.web_options` say;
-``PROMGUN_METRICS_COLLECTOR`` names collectors of the application's own (:mod:`promgun.config.collectors`). Plain
+``PROMGUN_METRICS_COLLECTOR`` names collectors of the application's own (:mod:`promgun.config.collectors`), and
+``PROMGUN_METRICS_UNIQUE_MEMORY`` is how often, in seconds, each worker's unique memory is read (0 for never). Plain
 Gunicorn has no place from which a metrics process that was killed could be started again: ``promgun run`` does that.
 """
 

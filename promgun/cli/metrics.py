@@ -15,7 +15,7 @@ from promgun.cli.types import InstanceType, MetricsAddressType
 from promgun.config.metrics_addresses import Address
 from promgun.errors import MetricsAddressError
 from promgun.exposition import contract, formats
-from promgun.metrics.defaults import METRICS_ADDRESS
+from promgun.metrics.defaults import METRICS_ADDRESS, UNIQUE_MEMORY_SECONDS
 from promgun.terminal.output import Output
 
 if TYPE_CHECKING:
@@ -147,7 +147,15 @@ def list_contract(form: str) -> None:
     metavar="NAME",
     help="A host name that requests to loopback addresses may have. May be repeated.",
 )
-def serve(directory: Path, addresses: tuple[Address, ...], **protection: Any) -> None:
+@click.option(
+    "--unique-memory",
+    type=click.IntRange(min=0),
+    default=UNIQUE_MEMORY_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="Read how much memory each worker shares with nobody once in SECONDS; 0 for never.",
+)
+def serve(directory: Path, addresses: tuple[Address, ...], unique_memory: int, **protection: Any) -> None:
     """Serve the metrics of a store, as a sidecar does, until it is stopped.
 
     The store need not exist yet: until it does, the page says gunicorn_up 0.
@@ -168,4 +176,4 @@ def serve(directory: Path, addresses: tuple[Address, ...], **protection: Any) ->
         for listener in sockets:
             undo.callback(close_and_unlink, listener)
             say(f"serving the metrics of {directory} on {describe(listener)}")
-        serve_store(directory, sockets, web=web)
+        serve_store(directory, sockets, web=web, unique_memory=unique_memory)

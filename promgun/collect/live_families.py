@@ -53,7 +53,7 @@ def worker_rows(reading: Reading) -> Iterator[Row]:
         if owner.slot in reading.totals:
             yield from _slot(owner, reading.totals[owner.slot], requests)
     for worker in reading.workers:
-        yield from _worker(worker, reading.taken_ns)
+        yield from _worker(worker, reading)
 
 
 def _slot(owner: SlotOwner, totals: SlotTotals, requests: Mapping[str, float]) -> Iterator[Row]:
@@ -72,8 +72,8 @@ def _slot(owner: SlotOwner, totals: SlotTotals, requests: Mapping[str, float]) -
     yield row(workers.WORKER_GC_PAUSE_SECONDS, (worker_id,), board[Cell.GC_PAUSE] / _NS)
 
 
-def _worker(worker: SlotOwner, now_ns: int) -> Iterator[Row]:
-    board, figures = worker.board, worker.figures
+def _worker(worker: SlotOwner, reading: Reading) -> Iterator[Row]:
+    board, figures, now_ns = worker.board, worker.figures, reading.taken_ns
     labels = (str(worker.slot),)
     yield row(workers.WORKER_REQUESTS_IN_PROGRESS, labels, float(board.in_progress))
     yield row(workers.WORKER_CAPACITY, labels, float(board[Cell.CAPACITY]))
@@ -90,7 +90,7 @@ def _worker(worker: SlotOwner, now_ns: int) -> Iterator[Row]:
     yield row(workers.WORKER_RESIDENT_MEMORY_BYTES, labels, float(figures.resident))
     yield row(workers.WORKER_THREADS, labels, float(figures.threads))
     # The kernel hides both of a process that changed user, even from its user (proc(5)): the worker writes them.
-    unique = figures.unique if figures.unique is not None else board[Cell.UNIQUE_MEMORY]
+    unique = reading.unique_memory.get(board[Cell.PID]) or board[Cell.UNIQUE_MEMORY]
     if unique:
         yield row(workers.WORKER_UNIQUE_MEMORY_BYTES, labels, float(unique))
     fds = figures.fds if figures.fds is not None else board[Cell.OPEN_FDS]

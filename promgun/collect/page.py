@@ -14,6 +14,7 @@ from promgun.collect.page_names import PageNames, count_refused
 from promgun.collect.reading import InstanceReader, Reading
 from promgun.collect.row_family import RowFamily
 from promgun.collect.slot_owners import living_owners
+from promgun.collect.unique_memory import UniqueMemory
 from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families.promgun import SCRAPE_DURATION_SECONDS
 from promgun.metrics.spec import MetricSpec
@@ -32,14 +33,18 @@ class Collector:
     Keep one for all pages: it caches parsed files, and keeps counters of slots from falling.
 
     ``log`` gets a line for each damaged file and each family that cannot be shown, once: two metrics of one name are
-    no damage, so nothing else tells of them. Used from one thread at a time; ``master_alive`` and ``worker_booted`` may
-    be called from another.
+    no damage, so nothing else tells of them. ``unique_memory_seconds`` is how often each worker's unique memory is
+    read, after the first page; 0 leaves it out. Used from one thread at a time; ``master_alive`` and ``worker_booted``
+    may be called from another.
     """
 
-    def __init__(self, store: Path, log: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, store: Path, log: Callable[[str], None] | None = None, unique_memory_seconds: float = 0.0
+    ) -> None:
         self._named = store
         self._log = log
-        self._reader = InstanceReader(store)
+        self._unique_memory = UniqueMemory(unique_memory_seconds)
+        self._reader = InstanceReader(store, self._unique_memory)
         self._left_out: set[str] = set()
         self._corrupt: set[str] = set()
 
@@ -62,7 +67,7 @@ class Collector:
         # A sidecar may start before the run is there.
         run = self._run()
         if run != self._reader.store:
-            self._reader = InstanceReader(run)
+            self._reader = InstanceReader(run, self._unique_memory)
         return self._reader
 
     def collect(self) -> list[Metric]:
@@ -82,6 +87,7 @@ class Collector:
         for name in sorted(stored):
             families.extend(self._foreign_family(name, stored[name], names))
         count_refused(families, len(self._corrupt))
+        self._unique_memory.follow()
         scrape.rows = {(): ((), (time.perf_counter() - begin,))}
         return families
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from promgun.system.procfs import HAS_SMAPS_ROLLUP, Usage, unique_memory
+from promgun.system.procfs import HAS_PROC, Usage
 
-if TYPE_CHECKING or not HAS_SMAPS_ROLLUP:
+if TYPE_CHECKING or not HAS_PROC:
     # Elsewhere than on Linux: to import it takes 12 ms. Not later, because the user that the process changes to may not
     # be able to read it.
     import psutil
@@ -26,7 +24,6 @@ class Figures:
     """A process at one moment: bytes, nanoseconds, counts. ``None`` is what the kernel would not tell."""
 
     resident: int
-    unique: int | None
     user: int
     system: int
     fds: int | None
@@ -35,90 +32,41 @@ class Figures:
     involuntary: int
 
 
-class ProcessFigures:
-    """Reads figures by pid, and keeps unique memory, which takes long to read, for ``unique_age`` seconds.
+def process_figures(pid: int, usage: Usage | None, *, whole: bool = True) -> Figures | None:
+    """Return the figures of a process, ``None`` when it is gone; ``usage`` is read from /proc, if there is one.
 
-    For unique memory (USS) the kernel walks through all pages of a process, and holds it up meanwhile.
+    A zombie still has its CPU times. Without ``whole`` descriptors are ``None``: to count them costs as much as all
+    else.
     """
-
-    unique_age = 10.0
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._unique: dict[int, _Unique] = {}
-
-    def read(self, pid: int, usage: Usage | None, *, whole: bool = True) -> Figures | None:
-        """Return the figures of a process, ``None`` when it is gone; ``usage`` is read from /proc, if there is one.
-
-        A zombie still has its CPU times. Without ``whole`` unique memory and descriptors are ``None``: with /proc they
-        cost more than all the rest.
-        """
-        if usage is None:
-            return None if HAS_SMAPS_ROLLUP else self._ask(pid)
-        whole = whole and not usage.ended
-        return Figures(
-            resident=usage.resident,
-            unique=self._unique_of(pid, usage.start) if whole else None,
-            user=usage.user,
-            system=usage.system,
-            fds=_fds(pid) if whole else None,
-            threads=usage.threads,
-            voluntary=usage.voluntary,
-            involuntary=usage.involuntary,
-        )
-
-    def _ask(self, pid: int) -> Figures | None:
-        """Return the figures where only psutil knows them: on systems without /proc."""
-        try:
-            process = psutil.Process(pid)
-            with process.oneshot():
-                times = process.cpu_times()
-                switches = process.num_ctx_switches()
-                return Figures(
-                    resident=process.memory_info().rss,
-                    unique=self._unique_of(pid, process.create_time()),
-                    user=round(times.user * _NS),
-                    system=round(times.system * _NS),
-                    fds=process.num_fds(),
-                    threads=process.num_threads(),
-                    voluntary=switches.voluntary,
-                    involuntary=switches.involuntary,
-                )
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return None
-
-    def _unique_of(self, pid: int, start: float) -> int | None:
-        known = self._unique.get(pid)
-        now = self._clock()
-        if known is None or known.start != start or now - known.read_at >= self.unique_age:
-            known = self._unique[pid] = _Unique(start, now, _unique(pid))
-        return known.size
-
-    def keep(self, pids: Iterable[int]) -> None:
-        """Forget every process but these."""
-        wanted = set(pids)
-        for pid in self._unique.keys() - wanted:
-            del self._unique[pid]
+    if usage is None:
+        return None if HAS_PROC else _ask(pid)
+    return Figures(
+        resident=usage.resident,
+        user=usage.user,
+        system=usage.system,
+        fds=_fds(pid) if whole and not usage.ended else None,
+        threads=usage.threads,
+        voluntary=usage.voluntary,
+        involuntary=usage.involuntary,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Unique:
-    """The memory that a process shared with nobody at one moment; ``start`` tells it from another of the same pid."""
-
-    start: float
-    read_at: float
-    size: int | None
-
-
-def _unique(pid: int) -> int | None:
-    # A process that changed user is not dumpable, and its maps are closed to others of that user (proc(5)).
-    if HAS_SMAPS_ROLLUP:
-        try:
-            return unique_memory(pid)
-        except OSError:
-            return None
+def _ask(pid: int) -> Figures | None:
+    """Return the figures where only psutil knows them: on systems without /proc."""
     try:
-        return int(psutil.Process(pid).memory_full_info().uss)
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            switches = process.num_ctx_switches()
+            return Figures(
+                resident=process.memory_info().rss,
+                user=round(times.user * _NS),
+                system=round(times.system * _NS),
+                fds=process.num_fds(),
+                threads=process.num_threads(),
+                voluntary=switches.voluntary,
+                involuntary=switches.involuntary,
+            )
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
 

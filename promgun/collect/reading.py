@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from promgun.collect.accept_queues import AcceptQueues, Queue
-from promgun.collect.processes import ProcessFigures, SlotCounters
+from promgun.collect.processes import SlotCounters, process_figures
 from promgun.collect.shown_sets import Shown, ShownSets
 from promgun.collect.slot_owners import SlotOwner, owners_of
+from promgun.collect.unique_memory import UniqueMemory
 from promgun.metrics.defaults import MAX_LABEL_SETS
 from promgun.metrics.families.master import WORKER_EXITS
 from promgun.metrics.families.requests import REQUESTS
@@ -84,6 +85,8 @@ class Reading:
     master_cpu: tuple[int, int]
     max_label_sets: int
     shown: Shown
+    #: bytes that workers share with no other process, by pid, of those that have been read
+    unique_memory: dict[int, int]
     _read_values: Callable[[], StoredValues]
     _read_sums: Callable[[], Sums]
     _read_queues: Callable[[Iterable[str]], list[Queue]]
@@ -127,12 +130,12 @@ class Reading:
 class InstanceReader:
     """Reads one store again and again, from one thread at a time; remembers what does not change between readings."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, unique_memory: UniqueMemory | None = None) -> None:
         self.store = store
         self._living: frozenset[int] = frozenset()
         self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED)
         self._shown_sets = ShownSets()
-        self._figures = ProcessFigures()
+        self._unique_memory = unique_memory or UniqueMemory(0)
         self._counters = SlotCounters()
         self._queues = AcceptQueues()
         self._last_boards: dict[int, BoardView] = {}
@@ -140,14 +143,13 @@ class InstanceReader:
     def read(self, *, whole: bool) -> Reading:
         """Read the owners of all slots; never raises for what the store contains.
 
-        ``whole`` also reads the two figures of a process that cost most: unique memory and open descriptors.
+        ``whole`` also counts the open descriptors of each process, and takes the unique memory of workers, which was
+        read elsewhere.
         """
-        owners = owners_of(
-            self.store, lambda pid, usage: self._figures.read(pid, usage, whole=whole), self._last_boards
-        )
+        owners = owners_of(self.store, partial(process_figures, whole=whole), self._last_boards)
         taken_ns, at = time.monotonic_ns(), time.time()
         self._living = frozenset(owner.slot for owner in owners if owner.alive)
-        self._figures.keep(owner.board[Cell.PID] for owner in owners if owner.alive)
+        starts = {owner.board[Cell.PID]: owner.board[Cell.PROCESS_START] for owner in owners if owner.is_worker}
         facts = list(read_facts(self.store))
         max_label_sets = max((fact.max_label_sets for fact in facts), default=0) or MAX_LABEL_SETS
         masters = newest_first(_masters(owners, facts))
@@ -161,6 +163,7 @@ class InstanceReader:
             master_cpu=self._master_cpu(owners),
             max_label_sets=max_label_sets,
             shown=shown,
+            unique_memory=self._unique_memory.sizes(starts) if whole else {},
             _read_values=lambda: self._reader.read(self._shown_sets.fold(max_label_sets, shown.grouping)),
             _read_sums=self._reader.read_sums,
             _read_queues=self._queues.read,

@@ -13,7 +13,7 @@ import socket
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from promgun.collect.page_names import count_refused
 from promgun.config.push_gateway import Gateway
@@ -36,6 +36,7 @@ from promgun.endpoint.push import Lines, load_ahead, push
 from promgun.endpoint.security import load_security
 from promgun.endpoint.server import MetricsEndpoint
 from promgun.errors import PromgunError
+from promgun.metrics.defaults import UNIQUE_MEMORY_SECONDS
 from promgun.status.from_store import snapshot_of
 from promgun.store.readers_rights import rights_to_read
 from promgun.system.fewer_rights import become
@@ -70,6 +71,10 @@ class Source(Protocol):
 
     def worker_booted(self) -> bool:
         """Whether any worker is ready."""
+
+
+#: Makes a source of a store, what takes lines for the log, and the seconds between two readings of unique memory.
+MakeSource: TypeAlias = "Callable[[Path, Callable[[str], None] | None, int], Source]"
 
 
 class ReadAsOwner:
@@ -134,7 +139,7 @@ def main(config: EndpointConfig) -> int:
     for sock in sockets:
         sock.settimeout(0)
     store = Path(config.store)
-    source = make_source(store, logger.warning)
+    source = make_source(store, logger.warning, config.unique_memory)
     status = StatusFeed(lambda: snapshot_of(source.read()), paths=config.show_paths)
     own = CollectorProcess(config.app_collectors, PACKAGE_FOLDER)
     try:
@@ -165,7 +170,7 @@ def push_page(argument: str) -> NoReturn:
     load_ahead()
     _become(config)
     lines = Lines()
-    families = [*make_source(Path(config.store), None).collect()]
+    families = [*make_source(Path(config.store), None, 0).collect()]
     own = CollectorProcess(config.app_collectors, PACKAGE_FOLDER)
     families += without_shown(families, own.families(), own.refuse)
     count_refused(families, own.refused)
@@ -180,13 +185,14 @@ def serve_store(
     sockets: Sequence[socket.socket],
     collector: str = COLLECTOR,
     web: WebOptions = WebOptions(),  # noqa: B008 - frozen
+    unique_memory: int = UNIQUE_MEMORY_SECONDS,
 ) -> None:
     """Serve a store on listening, non-blocking sockets, in the foreground, until SIGINT or SIGTERM comes.
 
-    ``web`` must have been found good by ``load_security``.
+    ``web`` must have been found good by ``load_security``; ``unique_memory`` is as in :class:`EndpointConfig`.
     """
     raise_open_files(Limits())
-    source = ReadAsOwner(_load(collector)(store, logger.warning), store)
+    source = ReadAsOwner(_load(collector)(store, logger.warning, unique_memory), store)
     status = StatusFeed(lambda: snapshot_of(source.read()))
     asyncio.run(_serve(source, status, sockets, (signal.SIGINT, signal.SIGTERM), None, web))
 
@@ -220,9 +226,9 @@ async def _serve(
     await endpoint.serve(sockets, stop)
 
 
-def _load(path: str) -> Callable[[Path, Callable[[str], None] | None], Source]:
+def _load(path: str) -> MakeSource:
     module, _, name = path.partition(":")
-    source: Callable[[Path, Callable[[str], None] | None], Source] = getattr(import_module(module), name)
+    source: MakeSource = getattr(import_module(module), name)
     # All is imported. A full collection would visit these objects with each large page: they live as long as we do.
     gc.freeze()
     gc.enable()

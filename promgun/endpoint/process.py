@@ -16,6 +16,7 @@ from promgun.config.listeners import is_lost
 from promgun.config.push_gateway import gateway_of
 from promgun.config.web_options import WebOptions
 from promgun.errors import ConfigurationError
+from promgun.metrics.defaults import UNIQUE_MEMORY_SECONDS
 
 if TYPE_CHECKING:
     import socket
@@ -86,9 +87,11 @@ class EndpointConfig:
 
     ``fds`` are its listening sockets; :func:`spawn` fills them in. ``uid`` and ``gid`` are the workers',
     ``None`` to stay who the master is; ``initgroups`` takes the user's other groups too. ``collector`` names
-    a class made with the store's path, with ``collect()``, ``master_alive()`` and ``worker_booted()``.
+    a class made with the store's path, a log and ``unique_memory``, with ``collect()``, ``master_alive()`` and
+    ``worker_booted()``.
     ``label`` is for readers of ``ps``. ``show_paths`` tells the status page those of running requests. ``web`` names
     what protects the endpoint; the metrics process opens it. ``app_collectors`` are the application's own.
+    ``unique_memory`` is how often, in seconds, it reads that of each worker; 0 for never.
     """
 
     store: str
@@ -102,6 +105,7 @@ class EndpointConfig:
     show_paths: bool = False
     web: WebOptions = field(default_factory=WebOptions)
     app_collectors: AppCollectors = field(default_factory=AppCollectors)
+    unique_memory: int = UNIQUE_MEMORY_SECONDS
 
     def to_json(self) -> str:
         """Return it as one line."""

@@ -109,6 +109,7 @@ class RunContext:
             show_paths=cfg.metrics_show_paths,
             web=web_options_of(cfg),
             app_collectors=collectors_of(cfg),
+            unique_memory=cfg.metrics_unique_memory,
         )
 
     def check_web(self, cfg: Any) -> bool:

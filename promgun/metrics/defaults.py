@@ -8,3 +8,5 @@ METRICS_PORT = 9164
 METRICS_ADDRESS = f"127.0.0.1:{METRICS_PORT}"
 #: ``--metrics-max-label-sets``: the most label sets of a family before routes and error types are folded.
 MAX_LABEL_SETS = 1000
+#: ``--metrics-unique-memory``: each worker's unique memory is read once in this many seconds.
+UNIQUE_MEMORY_SECONDS = 60

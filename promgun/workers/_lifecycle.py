@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.gthread import ThreadWorker
 
+from promgun.config.unique_memory import unique_memory_of
 from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause
@@ -109,6 +110,7 @@ class WorkerLifecycle:
         self.instruments = Instruments(STORE, self.cfg)
         self._update_at = 0
         self._reported = 0
+        self._unique_memory_due = 0
         self._waited = 0
         count_log(self.instruments.counters, self.log)
         self._board: Board = STORE.board
@@ -218,6 +220,9 @@ class WorkerLifecycle:
         cells = self._board.cells
         try:
             cells[Cell.OPEN_FDS] = len(os.listdir("/proc/self/fd"))
-            cells[Cell.UNIQUE_MEMORY] = unique_memory()
+            seconds = unique_memory_of(self.cfg, os.environ)
+            if seconds and self._reported >= self._unique_memory_due:
+                self._unique_memory_due = self._reported + seconds * _SECOND
+                cells[Cell.UNIQUE_MEMORY] = unique_memory()
         except OSError:
             return

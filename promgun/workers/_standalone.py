@@ -15,6 +15,7 @@ from promgun import __version__ as promgun_version
 from promgun.config.collectors import collectors_from
 from promgun.config.listeners import close_and_unlink, metrics_url
 from promgun.config.series_options import series_options_from
+from promgun.config.unique_memory import unique_memory_from
 from promgun.config.web_options import WebOptions
 from promgun.config.workers_user import warn_of_left_over_groups
 from promgun.endpoint.process import EndpointConfig
@@ -66,6 +67,7 @@ class StandaloneRun:
             initgroups=cfg.initgroups,
             web=web,
             app_collectors=collectors_from(os.environ, cfg),
+            unique_memory=unique_memory_from(os.environ),
         )
 
     def serve(self, process: MetricsProcess, *, tls: bool) -> None:

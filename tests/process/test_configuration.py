@@ -51,10 +51,11 @@ def test_our_own_options_come_from_everywhere_too(sandbox: Sandbox) -> None:
 
 def test_precedence_holds_in_a_server_and_across_hup() -> None:
     env = {"GUNICORN_CMD_ARGS": "--threads 3 --workers 3", "PROMGUN_WORKERS": "2"}
-    config = "workers = 5\nthreads = 5\nmax_requests = {}\n"
+    config = "workers = 5\nthreads = 5\nmax_requests = {}\nmetrics_unique_memory = {}\n"
+    unique = "gunicorn_worker_unique_memory_bytes"
     with (
         Sandbox() as sandbox,
-        PromgunProcess("-k", "gthread", sandbox=sandbox, env=env, config=config.format(50)) as server,
+        PromgunProcess("-k", "gthread", sandbox=sandbox, env=env, config=config.format(50, 0)) as server,
     ):
         before = server.workers()
         for left in (50, 60):
@@ -62,11 +63,13 @@ def test_precedence_holds_in_a_server_and_across_hup() -> None:
             assert page.value("gunicorn_workers", state="target") == 2
             assert set(page.by("worker_id", "gunicorn_worker_capacity").values()) == {3}
             assert set(page.by("worker_id", "gunicorn_worker_requests_left").values()) == {left}
-            sandbox.write("gunicorn.conf.py", config.format(60))
+            assert not page.select(unique)
+            sandbox.write("gunicorn.conf.py", config.format(60, 0 if left == 50 else 1))
             server.send_signal(signal.SIGHUP)
             wait_until(lambda: not any(map(is_alive, before)))
             wait_until(lambda: server.scrape().value("gunicorn_workers", state="booted") == 2)
             wait_until(lambda: server.scrape().value("gunicorn_workers", state="alive") == 2)
+        wait_until(lambda: len(server.scrape().select(unique)) == 2)
 
 
 def test_a_configuration_file_is_read_as_it_is_now(sandbox: Sandbox) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from tests.support.harness import GUNICORN, PromgunProcess, Sandbox, is_alive, wait_until
@@ -108,7 +109,11 @@ def test_one_line_adds_the_metrics_process() -> None:
             app="probe:app",
             command=GUNICORN,
             metrics=None,
-            env={"PROMGUN_METRICS_BIND": f"unix:{path}", "PROMGUN_METRICS_COLLECTOR": "collecting:Stock"},
+            env={
+                "PROMGUN_METRICS_BIND": f"unix:{path}",
+                "PROMGUN_METRICS_COLLECTOR": "collecting:Stock",
+                "PROMGUN_METRICS_UNIQUE_MEMORY": "7",
+            },
             sandbox=sandbox,
             config=config,
         ) as server:
@@ -118,6 +123,9 @@ def test_one_line_adds_the_metrics_process() -> None:
             wait_until(lambda: f"{REQUESTS}{{method=" in send(str(path), path="/metrics").text)
             page = send(str(path), path="/metrics").text
             assert 'gunicorn_requests_total{method="GET",route="",status="200"} 10.0' in page
+            wait_until(lambda: "gunicorn_worker_unique_memory_bytes{" in send(str(path), path="/metrics").text)
+            told = [" ".join(child.cmdline()) for child in psutil.Process(server.master_pid).children()]
+            assert any('"unique_memory": 7' in words for words in told)
         assert not path.exists()
 
 

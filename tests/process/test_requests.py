@@ -274,9 +274,10 @@ def test_capacity_is_what_a_worker_serves_at_once(worker_type: str, args: tuple[
 
 
 def test_figures_of_each_worker(worker_type: str) -> None:
-    with probe(worker_type, "--max-requests", "100", workers=2) as server:
+    with probe(worker_type, "--max-requests", "100", "--metrics-unique-memory", "1", workers=2) as server:
         load(server.address, 8, path="/ok")
         server.expect("gunicorn_worker_requests_total", 8)
+        wait_until(lambda: len(server.scrape().select("gunicorn_worker_unique_memory_bytes")) == 2)
         page = server.fresh()
         per_worker = (
             "gunicorn_worker_uptime_seconds",
@@ -292,6 +293,8 @@ def test_figures_of_each_worker(worker_type: str) -> None:
         assert sum(page.by("worker_id", "gunicorn_worker_requests_left").values()) == 200 - 8
         memory = page.by("worker_id", "gunicorn_worker_resident_memory_bytes")
         assert all(5e6 < size < 5e8 for size in memory.values())
+        unique = page.by("worker_id", "gunicorn_worker_unique_memory_bytes")
+        assert all(1e5 < unique[number] <= size for number, size in memory.items())
         assert page.value("gunicorn_info", worker_type=worker_type) == 1
         assert page.value("gunicorn_up") == 1
 

@@ -165,6 +165,9 @@ def test_a_sidecar_of_roots_gives_up_its_rights(server: RootServer) -> None:
             wait_until(address.exists)
             assert send(str(address), path="/metrics").status == 200
             assert b"gunicorn_up 1.0\n" in send(str(address), path="/metrics").body
+            # By the worker itself: it changed its user, so the kernel hides it from others of that user.
+            shown = b"gunicorn_worker_unique_memory_bytes{"
+            wait_until(lambda: shown in send(str(address), path="/metrics").body)
             assert psutil.Process(sidecar.pid).uids().real == owner.pw_uid
         finally:
             sidecar.terminate()

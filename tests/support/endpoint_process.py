@@ -21,7 +21,7 @@ import time
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 class Collector:
-    def __init__(self, store, log):
+    def __init__(self, store, log, unique_memory):
         self.store = store
     def collect(self):
         time.sleep(float(os.environ.get("TEST_COLLECT_SECONDS", "0")))

@@ -73,7 +73,7 @@ WORKER_UNIQUE_MEMORY_BYTES = GaugeFamily[tuple[str]](
     name="gunicorn_worker_unique_memory_bytes",
     labels=("worker_id",),
     group="workers",
-    help="Memory that no other process shares (unique set size), at most 10 seconds old.",
+    help="Memory that no other process shares (USS), read every --metrics-unique-memory seconds; absent before.",
 )
 WORKER_CPU_SECONDS = CounterFamily[tuple[str, CpuMode]](
     name="gunicorn_worker_cpu_seconds_total",

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from promgun.collect import processes
-from promgun.collect.processes import COUNTERS, Figures, ProcessFigures, SlotCounters
+from promgun.collect.processes import COUNTERS, Figures, SlotCounters, process_figures
 from promgun.collect.slot_owners import owners_of
 from promgun.store.board import Cell, Role
-from promgun.system.procfs import read_usage, unique_memory
+from promgun.system.procfs import read_usage
 from tests.support.offenders import offenders
 from tests.support.store_fixtures import opened
 
@@ -35,7 +35,7 @@ while time.process_time() < end:
 print("ready", flush=True)
 sys.stdin.read()
 """
-FIGURES = Figures(resident=1, unique=1, user=0, system=0, fds=1, threads=1, voluntary=0, involuntary=0)
+FIGURES = Figures(resident=1, user=0, system=0, fds=1, threads=1, voluntary=0, involuntary=0)
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def busy() -> Iterator[subprocess.Popen[str]]:
 
 def use_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have figures read as on a system without /proc, where psutil is imported."""
-    monkeypatch.setattr(processes, "HAS_SMAPS_ROLLUP", False)
+    monkeypatch.setattr(processes, "HAS_PROC", False)
     monkeypatch.setattr(processes, "psutil", psutil, raising=False)
 
 
-def figures_of(pid: int, read: ProcessFigures | None = None) -> Figures | None:
+def figures_of(pid: int) -> Figures | None:
     """Return the figures of a process as a page shows them."""
-    return (read or ProcessFigures()).read(pid, read_usage(pid))
+    return process_figures(pid, read_usage(pid))
 
 
 @pytest.mark.parametrize("by_proc", [True, False], ids=["proc", "psutil"])
@@ -67,12 +67,10 @@ def test_figures_are_those_of_the_process(
 ) -> None:
     if not by_proc:
         use_psutil(monkeypatch)
-    figures = ProcessFigures().read(busy.pid, read_usage(busy.pid) if by_proc else None)
+    figures = process_figures(busy.pid, read_usage(busy.pid) if by_proc else None)
     assert figures is not None
     mib = 1 << 20
     assert 24 * mib < figures.resident < 150 * mib
-    assert figures.unique is not None
-    assert 24 * mib < figures.unique <= figures.resident
     assert figures.user + figures.system >= 150_000_000
     assert figures.threads == 4
     assert figures.fds == len(os.listdir(f"/proc/{busy.pid}/fd")) >= 23
@@ -85,7 +83,7 @@ def test_a_process_that_waits_to_be_reaped_shows_only_what_it_used(busy: subproc
     figures = figures_of(busy.pid)
     assert figures is not None
     assert figures.user + figures.system >= 150_000_000
-    assert (figures.resident, figures.unique, figures.fds) == (0, None, None)
+    assert (figures.resident, figures.fds) == (0, None)
 
 
 @pytest.mark.parametrize("by_proc", [True, False], ids=["proc", "psutil"])
@@ -94,60 +92,11 @@ def test_a_process_that_is_gone_has_none(
 ) -> None:
     if not by_proc:
         use_psutil(monkeypatch)
-    read = ProcessFigures()
-    assert figures_of(busy.pid, read) is not None
+    assert figures_of(busy.pid) is not None
     busy.kill()
     busy.wait()
     assert read_usage(busy.pid) is None
-    assert read.read(busy.pid, None) is None
-
-
-class Counted:
-    """Counts how often the memory maps of a process are gone through; time is what the test says."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.reads = 0
-        self.now = 1000.0
-        self.figures = ProcessFigures(lambda: self.now)
-
-        def counted(pid: int) -> int:
-            self.reads += 1
-            return unique_memory(pid)
-
-        monkeypatch.setattr(processes, "unique_memory", counted)
-
-
-def test_memory_maps_are_gone_through_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = Counted(monkeypatch)
-    sizes = []
-    for later in (0.0, 5.0, 4.9, 0.1, 9.9):
-        counted.now += later
-        figures = figures_of(os.getpid(), counted.figures)
-        assert figures is not None
-        sizes.append(figures.unique)
-    assert counted.reads == 2
-    assert sizes[0] == sizes[1] == sizes[2]
-    assert sizes[3] == sizes[4]
-    assert all(sizes)
-
-
-def test_a_number_taken_by_another_process_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = Counted(monkeypatch)
-    usage = read_usage(os.getpid())
-    assert usage is not None
-    counted.figures.read(os.getpid(), usage)
-    counted.figures.read(os.getpid(), replace(usage, start=usage.start + 1))
-    assert counted.reads == 2
-
-
-def test_only_the_living_are_remembered(busy: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = Counted(monkeypatch)
-    for pid in (busy.pid, os.getpid()):
-        figures_of(pid, counted.figures)
-    counted.figures.keep([busy.pid])
-    for pid in (busy.pid, os.getpid()):
-        figures_of(pid, counted.figures)
-    assert counted.reads == 3
+    assert process_figures(busy.pid, None) is None
 
 
 def test_what_the_kernel_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,21 +108,13 @@ def test_what_the_kernel_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "listdir", forbidden)
-        patched.setattr(processes, "unique_memory", forbidden)
         figures = figures_of(os.getpid())
     assert figures is not None
-    assert (figures.unique, figures.fds) == (None, None)
+    assert figures.fds is None
     use_psutil(monkeypatch)
-    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
-    figures = figures_of(os.getpid())
-    assert figures is not None
-    assert figures.unique is None
+    assert process_figures(os.getpid(), None) is not None
     monkeypatch.setattr(psutil.Process, "num_ctx_switches", denied)
-    assert ProcessFigures().read(os.getpid(), None) is None
-
-
-def test_both_ways_find_the_same_unique_memory(busy: subprocess.Popen[str]) -> None:
-    assert unique_memory(busy.pid) == pytest.approx(psutil.Process(busy.pid).memory_full_info().uss, rel=0.01)
+    assert process_figures(os.getpid(), None) is None
 
 
 def test_cpu_time_grows() -> None:
@@ -200,7 +141,7 @@ def test_boards_come_with_the_figures_of_living_owners(
             store.own_slot()
         nobodys.board.cells[Cell.PID] = 0
         reused.board.cells[Cell.PROCESS_START] += 1
-        found = owners_of(tmp_path, ProcessFigures().read)
+        found = owners_of(tmp_path, process_figures)
     assert [(owner.slot, owner.alive) for owner in found] == [(1, True), (2, False), (3, False)]
     figures, none, _ = (owner.figures for owner in found)
     assert figures is not None
