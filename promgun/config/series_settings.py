@@ -11,6 +11,7 @@ from gunicorn import config
 
 from promgun.config.endpoint_settings import SECTION
 from promgun.config.series_options import check_globs, check_labels
+from promgun.routes.patterns import read_patterns
 
 
 def validate_globs(value: Any) -> list[str]:
@@ -21,6 +22,25 @@ def validate_globs(value: Any) -> list[str]:
 def validate_labels(value: Any) -> list[str]:
     """Return a list of ``NAME=VALUE``, from a list or from one; raises ``ValueError`` for a name that is taken."""
     return check_labels(config.validate_list_string(value))
+
+
+class MetricsRoute(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Routes that promgun matches itself."""
+
+    name = "metrics_route"
+    section = SECTION
+    cli = ("--metrics-route",)
+    meta = "PATTERN"
+    action = "append"
+    validator = read_patterns
+    default = ()
+    desc = """\
+        A route to count requests under that no framework names one for, e.g. ``/users/{id}`` or ``/files/{path:path}``.
+
+        May be given more than once; the first that matches a path whole is its route. ``{id}`` is text without a slash,
+        ``{id:int}``, ``{id:float}`` and ``{id:uuid}`` are what they say, ``{path:path}`` is anything. ``@FILE`` stands
+        for a file with one pattern a line.
+        """
 
 
 class MetricsExcludeRoute(config.Setting):  # type: ignore[misc] # gunicorn is untyped

@@ -28,7 +28,7 @@ from promgun.store.request_table import (
 )
 from promgun.system.procfs import process_start
 
-VERSION = 6
+VERSION = 7
 #: Bytes of a board: its cells, then the regions of running requests.
 SIZE = -(-request_table.END // mmap.PAGESIZE) * mmap.PAGESIZE
 _CELL = 8

@@ -1,9 +1,12 @@
 """Running requests on the scoreboard: up to 64 a slot, each in a region of fixed size behind the board's cells.
 
-A region is 256 bytes: text (method, route, client, request id and path in UTF-8, separated by NUL, cut to fit), then
-three int64: phase, start (nanoseconds of ``CLOCK_MONOTONIC``, 0 when free) and busy. The phase is written after the
-text and says whether there is any, so a reader, or a master after SIGKILL, never finds half a text. The cell of the
-phase has the phase in its lowest 8 bits and above them the status whose head was sent, 0 while that is not known.
+A region is 256 bytes: text (method, client, request id and path in UTF-8, separated by NUL, cut to fit), then three
+int64: phase, start (nanoseconds of ``CLOCK_MONOTONIC``, 0 when free) and busy. The phase is written after the text and
+says whether there is any, so a reader, or a master after SIGKILL, never finds half a text. The cell of the phase has
+the phase in its lowest 8 bits and above them the status whose head was sent, 0 while that is not known.
+
+The route becomes known while the request runs. It is written over the end of the text, and then the byte 0xFF in front
+of it, which UTF-8 does not have: nothing that a client sends can pass for a route.
 
 Busy is the total time of this region's requests; while one is running, the current clock has to be added to it. One
 store to memory begins a request and one ends it, so a copy of the cell is right at any instant. It is negative exactly
@@ -12,7 +15,7 @@ while a request is running.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
@@ -36,6 +39,11 @@ STATUS_SHIFT = 8
 SWITCHING_PROTOCOLS = 101
 _PHASE_BITS = (1 << STATUS_SHIFT) - 1
 _HIGHEST_STATUS = 999
+_ROUTE_MARK = 0xFF
+#: A longer route, in bytes, is not shown while the request runs: the texts in front of it need room.
+_LONGEST_ROUTE = 180
+#: Routes that are remembered as they are written.
+_REMEMBERED_ROUTES = 10_000
 #: In place of a region, when all are taken.
 NOWHERE = -1
 #: The region of a request that has left its own: somebody else may have that by now.
@@ -43,6 +51,7 @@ OVER = -2
 
 #: ``describe(cells, 8 * region, text, phase, start)`` writes a request's description, the text before the phase.
 describe = Struct(f"={TEXT_SIZE}sqq").pack_into
+_mark = Struct("B").pack_into
 
 
 class Phase(IntEnum):
@@ -95,6 +104,8 @@ class RunningRequests:
         self.cells = memoryview(memory).cast("B").cast("q")
         #: free regions, the lowest last: pop and append are atomic, so threads need no lock
         self.free = list(_ALL)
+        #: how each route is written: the function, where it begins in a region, and its bytes
+        self._routes: dict[str, tuple[Callable[..., None], int, bytes]] = {}
 
     def clear(self) -> None:
         """Free every region."""
@@ -133,6 +144,26 @@ class RunningRequests:
         cells[region + START] = start
         return region
 
+    def name_route(self, region: int, route: str) -> None:
+        """Write the route of a request, which is in its region, after its description."""
+        known = self._routes.get(route)
+        if known is None:
+            known = self._place_route(route)
+        write, start, data = known
+        start += region * 8
+        cells = self.cells
+        write(cells, start, data)
+        _mark(cells, start - 1, _ROUTE_MARK)
+
+    def _place_route(self, route: str) -> tuple[Callable[..., None], int, bytes]:
+        data = route.encode("utf-8", "replace")
+        if len(data) > _LONGEST_ROUTE:
+            data = b""
+        if len(self._routes) >= _REMEMBERED_ROUTES:
+            self._routes.clear()
+        known = self._routes[route] = Struct(f"{len(data)}s").pack_into, TEXT_SIZE - len(data), data
+        return known
+
     def leave(self, region: int) -> None:
         """Free a region."""
         if region >= 0:
@@ -160,8 +191,11 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
             # nothing is known of it yet: the text is the last request's
             yield RunningRequest(start, Phase(phase), region=number)
             continue
-        text = bytes(whole[region * 8 : region * 8 + TEXT_SIZE]).rstrip(b"\0").decode("utf-8", "replace")
-        method, route, client, request_id, path = map(harmless, (*text.split("\0", 4), "", "", "", "", "")[:5])
+        written = bytes(whole[region * 8 : region * 8 + TEXT_SIZE])
+        # A route may have replaced a longer one that was known earlier.
+        route = harmless(written.rpartition(b"\xff")[2].decode("utf-8", "replace")) if b"\xff" in written else ""
+        text = written.partition(b"\xff")[0].rstrip(b"\0").decode("utf-8", "replace")
+        method, client, request_id, path = map(harmless, (*text.split("\0", 3), "", "", "", "")[:4])
         yield RunningRequest(start, Phase(phase), method, route, client, request_id, path, status, number)
 
 

@@ -15,6 +15,7 @@ The WSGI worker classes avoid these calls on the path of every request: ``_instr
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import monotonic_ns
 from typing import Any
 
@@ -30,6 +31,8 @@ from promgun.metrics.families.requests import (
 )
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
+from promgun.routes.reporting import REPORT, ROUTE
+from promgun.routes.sources import RouteSources
 from promgun.store.board import SIZE, Board, Cell, ExitHint
 from promgun.store.request_table import (
     BUSY,
@@ -54,6 +57,11 @@ _CLOSING = int(Phase.CLOSING)
 _BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
 
 
+def _text(path: str) -> str:
+    """Return a path of WSGI's as text: its characters are bytes (PEP 3333)."""
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
 def _count_nothing(*_: Any) -> None:
     """Replaces the counting functions in a child that must not count."""
 
@@ -65,10 +73,15 @@ class RequestAccounting:
     ``clock`` returns nanoseconds of the monotonic clock.
     """
 
-    __slots__ = ("_trusted", "board", "clock", "inc", "known_method", "observe", "record", "running")
+    __slots__ = ("_trusted", "board", "clock", "inc", "known_method", "observe", "record", "routes", "running")
 
     def __init__(
-        self, board: Board, instruments: Instruments, trusted: TrustedPeers, clock: Callable[[], int] = monotonic_ns
+        self,
+        board: Board,
+        instruments: Instruments,
+        trusted: TrustedPeers,
+        clock: Callable[[], int] = monotonic_ns,
+        routes: RouteSources | None = None,
     ) -> None:
         self.board = board
         self.running = board.requests
@@ -78,6 +91,7 @@ class RequestAccounting:
         self.observe: Callable[..., None] = instruments.histograms.observe
         self.known_method = instruments.recorder.known_method
         self._trusted = trusted
+        self.routes = RouteSources() if routes is None else routes
 
     # ---- the five calls
 
@@ -109,20 +123,50 @@ class RequestAccounting:
         if state.region >= 0:
             get = environ.get
             client = get("REMOTE_ADDR", "") or forwarded_client(environ)
-            texts = req.method, state.route, client, get("HTTP_X_REQUEST_ID", ""), req.path
+            texts = req.method, client, get("HTTP_X_REQUEST_ID", ""), req.path
             data = "\0".join(map(str, texts)).encode("utf-8", "replace")
             describe(self.running.cells, state.region * 8, data, _APPLICATION, state.start)
+        if self.routes.active:
+            self.follow_route(environ, state)
         if "HTTP_UPGRADE" in environ:
             watch_handshake(environ, state, self.running)
         self.observe_proxy(req, environ)
+        state.carrier = environ
+
+    def follow_route(self, environ: Any, state: RequestState) -> None:
+        """Have the hooks of frameworks report the request's route; until then it is that of a pattern."""
+        environ[REPORT] = partial(self.route_known, state)
+        patterns = self.routes.patterns
+        if patterns is not None:
+            path = environ.get("PATH_INFO", "")
+            state.pattern_route = patterns.match(path if path.isascii() else _text(path))
+            self.route_known(state, "")
 
     def route_known(self, state: RequestState, route: str) -> None:
         """Count the request under ``route``, as the framework writes it (``/users/<int:id>``), from now on."""
-        state.route = route
+        if state.recorded:
+            # Reported by a thread or greenlet that outlives the request, whose region is another's by now.
+            return
+        route = route or state.pattern_route
+        if route != state.route:
+            state.route = route
+            if state.region >= 0:
+                self.running.name_route(state.region, route)
+
+    def named_route(self, state: RequestState) -> str:
+        """Return the route to count a request under, for the last time: the application may have named another."""
+        carrier, state.carrier = state.carrier, None
+        if carrier is not None:
+            named = carrier.get(ROUTE)
+            if isinstance(named, str):
+                self.route_known(state, named)
+        return state.route
 
     def answered(self, req: Any, state: RequestState, status: int, sent: int) -> None:
         """Count a request that was answered with ``status`` and ``sent`` bytes of body."""
         seconds = (self.clock() - state.start) / _SECOND
+        if state.carrier is not None:
+            self.named_route(state)
         state.recorded = True
         # If the worker is killed from here on, the master must not count a lost request: the answer is out or on its
         # way.
@@ -178,20 +222,23 @@ class RequestAccounting:
 
     def left_unanswered(self, state: RequestState, reason: UnansweredReason) -> None:
         """Count a request that ends without a status line although the worker continues."""
+        route = self.named_route(state)
         self._entered(state)
-        self.inc(REQUESTS_UNANSWERED, (state.route, reason))
+        self.inc(REQUESTS_UNANSWERED, (route, reason))
 
     def cut_off(self, state: RequestState, cause: ExitCause) -> None:
         """Count a request as lost because the worker, which has to end, cuts it off without an answer."""
+        route = self.named_route(state)
         self._entered(state)
-        self.inc(REQUESTS_LOST, (cause, state.route))
+        self.inc(REQUESTS_LOST, (cause, route))
 
     def was_websocket(self, state: RequestState) -> None:
         """Count a websocket, when it has ended."""
+        route = self.named_route(state)
         self._entered(state)
-        self.inc(WEBSOCKET_CONNECTIONS, (state.route, WebsocketResult.ACCEPTED))
+        self.inc(WEBSOCKET_CONNECTIONS, (route, WebsocketResult.ACCEPTED))
         seconds = (self.clock() - state.start) / _SECOND
-        self.observe(WEBSOCKET_DURATION_SECONDS, (state.route,), seconds)
+        self.observe(WEBSOCKET_DURATION_SECONDS, (route,), seconds)
 
     def _entered(self, state: RequestState) -> None:
         state.recorded = True
@@ -211,7 +258,7 @@ class RequestAccounting:
 
     def raised(self, req: Any, state: RequestState, error_type: str) -> None:
         """Count an exception that left the application."""
-        self.inc(FAILED_REQUESTS, (self.known_method(req.method), state.route, error_type))
+        self.inc(FAILED_REQUESTS, (self.known_method(req.method), self.named_route(state), error_type))
 
     def refused(self, error: BaseException) -> None:
         """Count a request that never reached the application, by what was wrong with it."""

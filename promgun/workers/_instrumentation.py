@@ -13,6 +13,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.wsgi import FileWrapper
 
+from promgun.routes.reporting import ROUTE
 from promgun.store.board import Cell
 from promgun.store.request_table import (
     BUSY,
@@ -124,7 +125,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
     return follow_request
 
 
-def follow_application(  # noqa: C901 - as for follow_requests
+def follow_application(  # noqa: C901, PLR0915 - as for follow_requests
     application: Callable[..., Any], accounting: RequestAccounting
 ) -> Callable[..., Any]:
     """Return ``application``, a WSGI callable, with ``application_called`` in front of it.
@@ -134,6 +135,7 @@ def follow_application(  # noqa: C901 - as for follow_requests
     call is passed on, and the request is counted around ``handle_request`` only.
     """
     running, joined, observe_proxy, whole = accounting.running, "\0".join, accounting.observe_proxy, list
+    routes, follow_route, route_known = accounting.routes, accounting.follow_route, accounting.route_known
 
     # application_called written out, with texts joined as they are and no call without a proxy's stamp: about 620 ns a
     # request (CPython 3.11).
@@ -156,17 +158,17 @@ def follow_application(  # noqa: C901 - as for follow_requests
         if region >= 0:
             try:
                 client = environ["REMOTE_ADDR"] or forwarded_client(environ)
-                data = joined(
-                    (req.method, state.route, client, environ.get("HTTP_X_REQUEST_ID", ""), req.path)
-                ).encode()
+                data = joined((req.method, client, environ.get("HTTP_X_REQUEST_ID", ""), req.path)).encode()
             except (KeyError, TypeError, UnicodeEncodeError):
                 # The environ of a middleware or of another request class may lack the address, or hold non-text values
                 # or text that cannot be encoded.
                 get = environ.get
                 client = get("REMOTE_ADDR", "") or forwarded_client(environ)
-                texts = req.method, state.route, client, get("HTTP_X_REQUEST_ID", ""), req.path
+                texts = req.method, client, get("HTTP_X_REQUEST_ID", ""), req.path
                 data = joined(map(str, texts)).encode("utf-8", "replace")
             describe(running.cells, region * 8, data, _APPLICATION, state.start)
+        if routes.active:
+            follow_route(environ, state)
         if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:
             observe_proxy(req, environ)
         if "HTTP_UPGRADE" in environ:
@@ -174,16 +176,21 @@ def follow_application(  # noqa: C901 - as for follow_requests
         try:
             result = application(environ, start_response)
         except BaseException as error:
+            state.carrier = environ
             state.error_type = type(error).__name__
             raise
         if region >= 0:
             running.cells[region + PHASE] = _WRITING
+        if ROUTE in environ and environ[ROUTE].__class__ is str:
+            route_known(state, environ[ROUTE])
         length = response.response_length
         if result.__class__ is whole:
             # A list without Content-Length is taken for a short one: adding up its pieces would cost every request.
             if length is not None and length > _SHORT and region >= 0:
                 note_head(running, state, response)
         else:
+            # The body may name the route while it is sent.
+            state.carrier = environ
             if result.__class__ is FileWrapper:
                 state.file_size = file_size(result)
                 length = None

@@ -15,6 +15,7 @@ from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause
 from promgun.metrics.log_counter import count_log
+from promgun.routes.sources import load_ahead as load_hooks_ahead
 from promgun.store.board import Board, Cell, ExitHint, Role
 from promgun.store.healing import load_ahead
 from promgun.store.process import STORE
@@ -23,6 +24,7 @@ from promgun.system.procfs import cpu_wait_ns, unique_memory
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 from promgun.workers._gc_stats import count_collections
 from promgun.workers._pre_fork import guard_pre_fork
+from promgun.workers._routes import route_sources
 from promgun.workers._stack_dump import StackDump
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class WorkerLifecycle:
         self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
         if self._changes_user:
             load_ahead()
+            load_hooks_ahead()
         self.slot: SlotLock | None = STORE.reserve()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
         DEFERRED_SIGNALS.expect_fork(self)
@@ -115,6 +118,7 @@ class WorkerLifecycle:
         count_log(self.instruments.counters, self.log)
         self._board: Board = STORE.board
         self._next_notify: Callable[[], None] = super().notify  # type: ignore[misc] # the next class in the MRO
+        self.routes = route_sources(self.cfg, self._warn_of_routes)
         self.prepare()
         cells = self._board.cells
         cells[Cell.AGE] = self.age
@@ -152,6 +156,12 @@ class WorkerLifecycle:
         boot = (now - cells[Cell.CLAIMED]) / _SECOND
         self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), boot)
         STORE.app.tick()
+        self.routes.install()
+
+    def _warn_of_routes(self, *message: Any) -> None:
+        # Its first worker says for the server what all of them would.
+        if self.age <= 1:
+            self.log.warning(*message)
 
     def note_exit(self) -> None:
         """Write to the board why the worker ends by itself; the master combines this with the wait status."""
@@ -211,6 +221,7 @@ class WorkerLifecycle:
             cells[Cell.CPU_WAIT] += waited - self._waited
             self._waited = waited
         self.instruments.retry()
+        self.routes.install()
         if self._changes_user and now - self._reported > _SELF_REPORT:
             self._reported = now
             self._report_hidden_figures()

@@ -69,7 +69,7 @@ class PrometheusMixin(WorkerLifecycle):
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
-        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg))
+        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         # Bound once: a look-up through super() costs as much as a whole counter.
         self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self.responses = ResponseObserver(

@@ -60,8 +60,10 @@ class RequestState:
     that *begin* took it. ``response`` is Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*.
     ``answered_by_handler`` says that *closed* is left to ``handle_error``, which answers the request.
     ``handshake`` says of a request for a websocket whether the application sent the status 101 on the socket itself,
-    ``None`` if that is not known. ``recorded`` says that the request was counted as answered, unanswered, lost or
-    websocket, ``error_type`` is the class name of the exception that left the application.
+    ``None`` if that is not known. ``route`` is the route by which the request is counted, ``pattern_route`` what it is
+    while the framework names none, ``carrier`` the ``environ`` in which the application may name another, until it is
+    counted. ``recorded`` says that the request was counted as answered, unanswered, lost or websocket, ``error_type``
+    is the class name of the exception that left the application.
     """
 
     # Defaults are class attributes, so that a new request costs only two assignments.
@@ -77,6 +79,8 @@ class RequestState:
     handshake: bool | None = None
     file_size = 0
     route = ""
+    pattern_route = ""
+    carrier: Any = None
 
 
 def file_size(result: Any) -> int:

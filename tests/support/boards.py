@@ -7,8 +7,14 @@ from promgun.store.request_table import BUSY, PHASE, Phase, RunningRequests, des
 
 
 def tell(requests: RunningRequests, region: int, start: int, text: str) -> None:
-    """Write down what a request is."""
-    describe(requests.cells, region * 8, text.encode("utf-8", "replace"), Phase.APPLICATION, start)
+    """Write down what a request is: method, route, client, request id and path, separated by NUL."""
+    method, _, rest = text.partition("\0")
+    route, separator, rest = rest.partition("\0")
+    describe(
+        requests.cells, region * 8, f"{method}{separator}{rest}".encode("utf-8", "replace"), Phase.APPLICATION, start
+    )
+    if route:
+        requests.name_route(region, route)
 
 
 def enter_phase(requests: RunningRequests, region: int, phase: Phase) -> None:

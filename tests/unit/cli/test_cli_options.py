@@ -38,6 +38,7 @@ VALUES = {
     "metrics_bind": "127.0.0.1:7",
     "metrics_collector": "shop.metrics:Stock",
     "metrics_label": "zone=eu",
+    "metrics_route": "/users/{id}",
     "chdir": "/",
     "forwarded_allow_ips": "10.0.0.0/8",
     "group": str(os.getegid()),
@@ -247,6 +248,12 @@ def test_bad_variable_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> 
         (["--metrics-label", "a-b=c"], "'a-b' is no name of a label"),
         (["--metrics-label", "__a=c"], "'__a' is no name of a label"),
         (["--metrics-label", "zone="], "the label 'zone' has no value"),
+        (["--metrics-route", "users"], "'--metrics-route': the route 'users' does not begin with a slash"),
+        (
+            ["--metrics-route", "/a", "--metrics-route", "/{id:hex}"],
+            "has a type other than str, int, float, uuid, path",
+        ),
+        (["--metrics-route", "@/no/such/file"], "cannot read routes from /no/such/file: [Errno 2]"),
         (["--metrics-exclude-route", ""], "a glob of routes cannot be empty"),
         (["--metrics-exclude-route", "x" * 10_001], "more than 10,000 characters"),
         (

@@ -1,0 +1,27 @@
+"""How each framework names the route of a request: one file a framework, and ``sources``, the table of them.
+
+A framework's file hooks the class of the framework that matches URLs, in this process. The hook reports the template of
+what was matched (``reporting.report``), the empty string where nothing was; ``reporting.enter_mount`` reports a mount.
+
+A hook finds the request that is being counted by three keys of the WSGI ``environ`` or the ASGI ``scope``:
+
+``promgun.report_route`` (``REPORT``)
+    A callable that takes the template. The worker puts it there before it calls the application. An ``environ`` or
+    ``scope`` without it belongs to no request of the server, such as one of a test client inside a request.
+``promgun.mounts`` (``MOUNTS``)
+    The templates of the mounts that were entered so far, as one string. Only the hooks write it.
+``promgun.route`` (``ROUTE``)
+    The application's own name of the route, which overrides what was reported. It is read when the answer is counted.
+
+What a worker has to do (``workers/_accounting.py`` does it for WSGI)::
+
+    sources = RouteSources(patterns, log.warning)     # before the application is loaded
+    sources.install()                                 # once it is loaded, and once a second: a look at sys.modules
+    if sources.active:                                # a request, before the application is called
+        scope[REPORT] = partial(accounting.route_known, state)
+    route = scope.get(ROUTE)                          # when the answer is counted, else what was reported
+
+The callable may be called any number of times and from any thread, until the answer is counted: the last call is right.
+Frameworks keep the same ``scope`` object from the server to the view, or copy it; a value that the application sets in
+a copy is not seen.
+"""

@@ -1,0 +1,38 @@
+"""Django (4.2 to 5.2), under WSGI and ASGI: ``BaseHandler.resolve_request``, through which Django REST framework's
+requests go as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from promgun.routes.reporting import hook, report, seam, with_slash
+
+
+def install(module: Any) -> None:
+    """Hook ``django.core.handlers.base``."""
+    hook(seam(module, "BaseHandler"), "resolve_request", _report_match)
+
+
+def _report_match(resolve_request: Callable[..., Any]) -> Callable[..., Any]:
+    def resolve_and_report(handler: Any, request: Any) -> Any:
+        try:
+            result = resolve_request(handler, request)
+        except BaseException:
+            _report(request, "")
+            raise
+        match = getattr(request, "resolver_match", None)
+        route = getattr(match, "route", None)
+        _report(request, with_slash(route) if route is not None else "")
+        return result
+
+    return resolve_and_report
+
+
+def _report(request: Any, template: str) -> None:
+    try:
+        carrier = request.scope if hasattr(request, "scope") else request.environ
+        report(carrier, template)
+    except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
+        pass
