@@ -48,7 +48,7 @@ class LabelCap:
 
     def __init__(self, names: Sequence[str], cap: int) -> None:
         self._names = tuple(names)
-        self._free = has_free_labels(names)
+        self._free = [position for position, name in enumerate(names) if name in FREE_LABELS]
         self.cap = cap
         self._shown: dict[Values, Values] = {}
         self._folded: set[Values] = set()
@@ -67,15 +67,16 @@ class LabelCap:
         return shown
 
     def _decide(self, values: Values) -> Values:
-        folded = fold(self._names, values)
-        if folded != values and self._held < self.cap:
-            self._held += 1
-            return values
+        if self._held < self.cap:
+            for position in self._free:
+                if values[position] != OVERFLOW:
+                    self._held += 1
+                    return values
         return self.folded(values)
 
     def is_full_for(self, values: Values) -> bool:
         """Whether ``values`` would be folded."""
-        return self._free and values not in self._shown and self._held >= self.cap
+        return self._held >= self.cap and bool(self._free) and values not in self._shown
 
     def folded(self, values: Values) -> Values:
         """Return what ``values`` is folded into, without remembering it: a client may ask for any number of sets."""

@@ -58,7 +58,7 @@ class Recorder:
         self._duration_bounds = tuple(duration_bounds)
         self._size_bounds = tuple(size_bounds)
         self._schema = request_schema(self._duration_bounds, self._size_bounds)
-        self._firsts = tuple(self._schema.firsts.values())
+        self._offsets = self._offsets_in_row()
         self._rows: dict[tuple[str, str, int], Row] = {}
         self._by_labels: dict[tuple[str, ...], Row] = {}
         self._fine: tuple[Any, int] | None = None
@@ -138,15 +138,31 @@ class Recorder:
         row = self._by_labels[labels] = self._row_at(cells, indexes[0])
         return row
 
-    def _row_at(self, cells: Any, start: int) -> Row:
-        small, durations, sizes_in, sizes_out = (start + first for first in self._firsts)
+    def _offsets_in_row(self) -> tuple[int, int, int, int, int, int, int]:
+        """Return where the numbers of :data:`Row` are in a row of the slot."""
+        families = REQUESTS, REQUEST_DURATION_SECONDS, REQUEST_SIZE_BYTES, RESPONSE_SIZE_BYTES
+        small, durations, sizes_in, sizes_out = (self._schema.firsts[family.name] for family in families)
         seconds_sum = durations + len(self._duration_bounds) + 1
         sizes = len(self._size_bounds) + 1
-        sums = sizes_in + sizes, sizes_out + sizes
-        fine_cells, fine = self._fine_place()
-        return cells, small, durations, seconds_sum, sizes_in, sums[0], sizes_out, sums[1], fine_cells, fine
+        return small, durations, seconds_sum, sizes_in, sizes_in + sizes, sizes_out, sizes_out + sizes
 
-    def _fine_place(self) -> tuple[Any, int]:
+    def _row_at(self, cells: Any, start: int) -> Row:
+        small, durations, seconds_sum, sizes_in, in_sum, sizes_out, out_sum = self._offsets
+        fine_cells, fine = self._fine or self._find_fine()
+        return (
+            cells,
+            start + small,
+            start + durations,
+            start + seconds_sum,
+            start + sizes_in,
+            start + in_sum,
+            start + sizes_out,
+            start + out_sum,
+            fine_cells,
+            fine,
+        )
+
+    def _find_fine(self) -> tuple[Any, int]:
         """Return the place of the slot's fine histogram."""
 
         def placed(cells: Any, indexes: Sequence[int]) -> None:
@@ -156,9 +172,8 @@ class Recorder:
             for asked, row in self._rows.items():
                 self._rows[asked] = (*row[:-2], cells, indexes[0])
 
-        if self._fine is None:
-            found, indexes = self._store.allocate_row(FINE_SCHEMA, (), placed)
-            self._fine = found, indexes[0]
+        found, indexes = self._store.allocate_row(FINE_SCHEMA, (), placed)
+        self._fine = found, indexes[0]
         return self._fine
 
 

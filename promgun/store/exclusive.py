@@ -9,21 +9,29 @@ from threading import RLock
 
 
 class ExclusiveChange:
-    """A reentrant lock that refuses to begin a change inside another change of the same thread."""
+    """A reentrant lock that refuses to begin a change inside another change of the same thread.
+
+    Code that has to be fast does what :meth:`begin` does itself: it takes :attr:`lock`, raises :meth:`refusal` while
+    :attr:`inside` is true, and sets it around its change.
+    """
 
     def __init__(self) -> None:
         self.lock = RLock()
-        self._inside = False
+        self.inside = False
+
+    @staticmethod
+    def refusal() -> OSError:
+        """Return the error for a signal handler or a GC callback that interrupted a change: it has to try again."""
+        return OSError(errno.EAGAIN, "the store is being changed by the interrupted code")
 
     @contextmanager
     def begin(self) -> Iterator[None]:
         """Change files in this block; raises ``OSError`` (EAGAIN) when this thread is already inside such a block."""
         with self.lock:
-            if self._inside:
-                # A signal handler or a GC callback interrupted a change of this thread: it has to try again later.
-                raise OSError(errno.EAGAIN, "the store is being changed by the interrupted code")
-            self._inside = True
+            if self.inside:
+                raise self.refusal()
+            self.inside = True
             try:
                 yield
             finally:
-                self._inside = False
+                self.inside = False

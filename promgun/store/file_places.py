@@ -37,15 +37,27 @@ class FilePlaces:
 
         With ``instead_of`` that row, which must be as long, gets these values, and all its numbers are 0.
         """
+        if instead_of is not None:
+            return self._reuse_row(schema, values, instead_of)
+        change = self._owner.change
+        # As change.begin(), which takes as long as all the rest: a request waits for its label set's row.
+        with change.lock:
+            if change.inside:
+                raise change.refusal()
+            change.inside = True
+            try:
+                cells, index = self._owner.find_home().rows.table(schema).place(values)
+            finally:
+                change.inside = False
+        return cells, range(index, index + schema.cells)
+
+    def _reuse_row(self, schema: RowSchema, values: tuple[str, ...], instead_of: tuple[str, ...]) -> Places:
         with self._owner.change.begin():
             table = self._owner.find_home().rows.table(schema)
-            if instead_of is None:
-                cells, index = table.place(values)
-            else:
-                # Readers know the values of rows that they have read, until the edition changes.
-                renew(self._owner.board.cells)
-                cells, index = table.reuse(instead_of, values)
-                renew(self._owner.board.cells)
+            # Readers know the values of rows that they have read, until the edition changes.
+            renew(self._owner.board.cells)
+            cells, index = table.reuse(instead_of, values)
+            renew(self._owner.board.cells)
             return cells, range(index, index + schema.cells)
 
     def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:

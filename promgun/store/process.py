@@ -173,7 +173,10 @@ class ProcessStore:
         (:meth:`retry`). Hold :attr:`lock` until the returned place is stored where ``placed`` would store it.
         """
         find = partial(self.in_files.row, schema, values)
-        return self._find_or_wait(PendingValues(_ROWS, find, placed, schema.cells))
+        try:
+            return find()
+        except OSError as error:
+            return self._wait(PendingValues(_ROWS, find, placed, schema.cells), error)
 
     def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:
         """Return the label values of all rows of a schema in this slot; raises ``OSError`` while there is none."""
@@ -192,16 +195,17 @@ class ProcessStore:
         """
         find = partial(self.in_files.keys, prefix, keys)
         replaces = prefix.startswith("gauge")
-        return self._find_or_wait(PendingValues(prefix, find, placed, len(keys), stamped=True, replaces=replaces))
-
-    def _find_or_wait(self, values: PendingValues) -> Places:
         try:
-            return values.find()
+            return find()
         except OSError as error:
-            self.count_error(error)
-            if error.errno != errno.EMSGSIZE:
-                self._pending.add(values)
-            return values.cells, values.indexes
+            values = PendingValues(prefix, find, placed, len(keys), stamped=True, replaces=replaces)
+            return self._wait(values, error)
+
+    def _wait(self, values: PendingValues, error: OSError) -> Places:
+        self.count_error(error)
+        if error.errno != errno.EMSGSIZE:
+            self._pending.add(values)
+        return values.cells, values.indexes
 
     # ---- errors, what waits
 

@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from struct import Struct
 from typing import Any
@@ -145,9 +146,19 @@ def encode_schema(schema: RowSchema, identity: int) -> bytes:
 
 def encode_row(cells: int, identity: int, values: tuple[str, ...], birth: int) -> bytes:
     """Return the record of a row; its last bytes are its ``cells`` numbers, all 0."""
-    texts = [value.encode("utf-8", "replace")[:LONGEST_VALUE] for value in values]
-    body = _BIRTH.pack(birth) + b"".join([len(text).to_bytes(2, "little") for text in texts]) + b"".join(texts)
-    return _record(ROW_MAGIC, identity, body, cells)
+    joined = "".join(values)
+    if joined.isascii() and len(joined) <= LONGEST_VALUE:
+        lengths, text = map(len, values), joined.encode("ascii")
+    else:
+        texts = [value.encode("utf-8", "replace")[:LONGEST_VALUE] for value in values]
+        lengths, text = map(len, texts), b"".join(texts)
+    return _record(ROW_MAGIC, identity, _row_start(len(values)).pack(birth, *lengths) + text, cells)
+
+
+@lru_cache(maxsize=MOST_LABELS + 1)
+def _row_start(labels: int) -> Struct:
+    """Return the form of a row's birth and lengths."""
+    return Struct(f"=q{labels}H")
 
 
 def blank_values(labels: int, described: int) -> tuple[str, ...]:
@@ -158,7 +169,7 @@ def blank_values(labels: int, described: int) -> tuple[str, ...]:
 def _record(magic: int, identity: int, body: bytes, cells: int) -> bytes:
     described = body + bytes(-len(body) % 8)
     length = HEADER_SIZE + len(described) + 8 * cells
-    return _HEADER.pack(magic, length, crc32(described, identity), identity, 0) + described + bytes(8 * cells)
+    return (_HEADER.pack(magic, length, crc32(described, identity), identity, 0) + described).ljust(length, b"\0")
 
 
 def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int, RowSchema] | None = None) -> RowScan:
