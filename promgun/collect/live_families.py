@@ -191,7 +191,11 @@ def zero_sets(spec: MetricSpec) -> list[tuple[str, ...]]:
     return sets
 
 
-#: Counters whose label sets may be folded; histograms of answered requests have the sets of their counter.
-FOLDABLE = tuple(spec.name for spec in CATALOG if spec.kind == "counter" and has_free_labels(spec.labels))
+#: Counters whose label sets may be folded; all else of answered requests has the sets of their counter.
+FOLDABLE = tuple(
+    spec.name
+    for spec in CATALOG
+    if spec.kind == "counter" and has_free_labels(spec.labels) and spec is not requests.REQUEST_CPU_SECONDS
+)
 #: Shown once some was folded: few servers have websockets.
 _FOLDABLE_LATER = (requests.WEBSOCKET_DURATION_SECONDS.name,)

@@ -90,6 +90,14 @@ def series_options_from(environment: Mapping[str, str], complain: Callable[[str]
     )
 
 
+def wants_request_cpu(environment: Mapping[str, str]) -> bool:
+    """Whether the CPU time of requests is counted, by the variable; one that is neither true nor false is not used."""
+    try:
+        return not parse_flag(environment.get("PROMGUN_NO_METRICS_REQUEST_CPU", ""))
+    except ValueError:
+        return True
+
+
 def parse_flag(text: str) -> bool:
     """Return what a variable says for a flag, in the words that Click 8 takes; raises ``ValueError`` for others."""
     word = text.strip().lower()

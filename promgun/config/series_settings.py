@@ -91,3 +91,20 @@ class MetricsLabel(config.Setting):  # type: ignore[misc] # gunicorn is untyped
         May be given more than once; of two with one name the last counts. The application's own metrics do not get it.
         A name that promgun's metrics use, such as ``route``, is refused.
         """
+
+
+class MetricsRequestCpu(config.Setting):  # type: ignore[misc] # gunicorn is untyped
+    """Whether the CPU time of requests is counted."""
+
+    name = "metrics_request_cpu"
+    section = SECTION
+    cli = ("--no-metrics-request-cpu",)
+    validator = config.validate_bool
+    action = "store_const"
+    const = False
+    default = True
+    desc = """\
+        Do not count the CPU time of requests (``gunicorn_request_cpu_seconds_total``), on sync and gthread.
+
+        It takes two system calls a request.
+        """

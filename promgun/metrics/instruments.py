@@ -16,6 +16,7 @@ _DEFAULTS = {
     "metrics_duration_buckets": DURATION_BUCKETS,
     "metrics_size_buckets": SIZE_BUCKETS,
     "metrics_max_label_sets": MAX_LABEL_SETS,
+    "metrics_request_cpu": True,
 }
 
 
@@ -26,9 +27,9 @@ def option(cfg: Any, name: str) -> Any:
 
 
 class Instruments:
-    """Counters and recorder of a process."""
+    """Counters and recorder of a process; ``cpu`` says whether a thread serves one request at a time in it."""
 
-    def __init__(self, store: ProcessStore, cfg: Any) -> None:
+    def __init__(self, store: ProcessStore, cfg: Any, *, cpu: bool = False) -> None:
         self.store = store
         self.counters = Counters(store, option(cfg, "metrics_max_label_sets"))
         self.histograms = Histograms(store, self.counters, option(cfg, "metrics_duration_buckets"))
@@ -37,6 +38,7 @@ class Instruments:
             self.counters,
             option(cfg, "metrics_duration_buckets"),
             option(cfg, "metrics_size_buckets"),
+            cpu=cpu and option(cfg, "metrics_request_cpu"),
         )
 
     def retry(self) -> None:

@@ -15,9 +15,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from promgun.metrics.catalog import METHODS, OTHER_METHOD
+from promgun.metrics.catalog import METHODS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.counters import Counters
 from promgun.metrics.families.requests import (
+    REQUEST_CPU_SECONDS,
     REQUEST_DURATION_SECONDS,
     REQUEST_SIZE_BYTES,
     REQUESTS,
@@ -43,7 +44,8 @@ Record = Callable[[str, str, int, float, int, int], None]
 class Recorder:
     """Counts answered requests in the slot of this process.
 
-    ``duration_bounds`` are seconds, ``size_bounds`` bytes, both rising, without ``+Inf``.
+    ``duration_bounds`` are seconds, ``size_bounds`` bytes, both rising, without ``+Inf``. With ``cpu`` the rows have a
+    cell for CPU time, which :attr:`count_cpu` counts in.
     """
 
     def __init__(
@@ -52,16 +54,23 @@ class Recorder:
         counters: Counters,
         duration_bounds: Sequence[float],
         size_bounds: Sequence[float],
+        *,
+        cpu: bool = False,
     ) -> None:
         self._store = store
         self._counters = counters
         self._duration_bounds = tuple(duration_bounds)
         self._size_bounds = tuple(size_bounds)
-        self._schema = request_schema(self._duration_bounds, self._size_bounds)
+        self._schema = request_schema(self._duration_bounds, self._size_bounds, cpu=cpu)
         self._offsets = self._offsets_in_row()
+        self._cpu_cell = self._schema.firsts.get(REQUEST_CPU_SECONDS.name)
         self._rows: dict[tuple[str, str, int], Row] = {}
         self._by_labels: dict[tuple[str, ...], Row] = {}
         self._fine: tuple[Any, int] | None = None
+        #: By route, the CPU cell of one of its rows: readers add up all rows of a route.
+        self._cpu: dict[str, tuple[Any, int]] = {}
+        #: ``count_cpu(route, seconds)`` adds the CPU time of a request that was just recorded.
+        self.count_cpu = self._cpu_counter()
         #: ``record(method, route, status, seconds, received, sent)`` counts one answered request: seconds from head to
         #: last byte, body bytes received and sent.
         self.record = self._recorder() if has_gil() else self._locked_recorder(store, self._recorder())
@@ -70,7 +79,29 @@ class Recorder:
     def _detach(self) -> None:
         self._rows.clear()
         self._by_labels.clear()
+        self._cpu.clear()
         self._fine = None
+
+    @property
+    def counts_cpu(self) -> bool:
+        """Whether there is a place for CPU time."""
+        return self._cpu_cell is not None
+
+    def _cpu_counter(self) -> Callable[[str, float], None]:
+        places, lock = self._cpu, None if has_gil() else self._store.lock
+
+        def count_cpu(route: str, seconds: float) -> None:
+            place = places.get(route) or places.get(OVERFLOW)
+            if place is None:
+                return
+            cells, index = place
+            if lock is None:
+                cells[index] += seconds
+                return
+            with lock:
+                cells[index] += seconds
+
+        return count_cpu
 
     def _recorder(self) -> Record:
         """Return the function that counts; everything it needs is in its closure."""
@@ -130,12 +161,12 @@ class Recorder:
 
     def _make_row(self, labels: tuple[str, ...], asked: tuple[str, str, int] | None) -> Row:
         def placed(cells: Any, indexes: Sequence[int]) -> None:
-            row = self._by_labels[labels] = self._row_at(cells, indexes[0])
+            row = self._by_labels[labels] = self._row_at(labels, cells, indexes[0])
             if asked is not None:
                 self._rows[asked] = row
 
         cells, indexes = self._store.allocate_row(self._schema, labels, placed)
-        row = self._by_labels[labels] = self._row_at(cells, indexes[0])
+        row = self._by_labels[labels] = self._row_at(labels, cells, indexes[0])
         return row
 
     def _offsets_in_row(self) -> tuple[int, int, int, int, int, int, int]:
@@ -146,7 +177,9 @@ class Recorder:
         sizes = len(self._size_bounds) + 1
         return small, durations, seconds_sum, sizes_in, sizes_in + sizes, sizes_out, sizes_out + sizes
 
-    def _row_at(self, cells: Any, start: int) -> Row:
+    def _row_at(self, labels: tuple[str, ...], cells: Any, start: int) -> Row:
+        if self._cpu_cell is not None:
+            self._cpu[labels[1]] = cells, start + self._cpu_cell
         small, durations, seconds_sum, sizes_in, in_sum, sizes_out, out_sum = self._offsets
         fine_cells, fine = self._fine or self._find_fine()
         return (
@@ -177,11 +210,11 @@ class Recorder:
         return self._fine
 
 
-def request_schema(duration_bounds: Sequence[float], size_bounds: Sequence[float]) -> RowSchema:
+def request_schema(duration_bounds: Sequence[float], size_bounds: Sequence[float], *, cpu: bool = False) -> RowSchema:
     """Return the schema of requests: a row has everything that is counted for a method, route and status.
 
     The counter's own cell has only requests whose two sizes are in the first bucket; the buckets of the sizes sent have
-    all others.
+    all others. With ``cpu`` there is a cell for CPU time as well.
     """
     exchange = REQUEST_SIZE_BYTES.labels
     small, sent = REQUESTS.name, RESPONSE_SIZE_BYTES.name
@@ -192,5 +225,6 @@ def request_schema(duration_bounds: Sequence[float], size_bounds: Sequence[float
             CellGroup(REQUEST_DURATION_SECONDS.name, REQUESTS.labels, tuple(duration_bounds)),
             CellGroup(REQUEST_SIZE_BYTES.name, exchange, tuple(size_bounds), small),
             CellGroup(sent, exchange, tuple(size_bounds), small),
+            *((CellGroup(REQUEST_CPU_SECONDS.name, REQUEST_CPU_SECONDS.labels),) if cpu else ()),
         ),
     )

@@ -73,6 +73,9 @@ class RequestAccounting:
     ``clock`` returns nanoseconds of the monotonic clock.
     """
 
+    #: Makes the state of a request that begins.
+    new_state: Callable[[], RequestState] = RequestState
+
     __slots__ = ("_trusted", "board", "clock", "inc", "known_method", "observe", "record", "routes", "running")
 
     def __init__(
@@ -101,7 +104,7 @@ class RequestAccounting:
         ``region`` is its place in the table of running requests: one that it has already, ``NOWHERE`` to count the
         request without describing it, or ``None`` to occupy a free region until :meth:`closed`.
         """
-        state: RequestState = RequestState()
+        state = self.new_state()
         req.promgun = state
         state.start = start = self.clock()
         if region is None:

@@ -47,7 +47,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
 
     ``worker`` tells the shape: ``request_at``, ``only_region``, ``region_of_connection``, ``max_requests``.
     """
-    board, running, clock = accounting.board, accounting.running, accounting.clock
+    board, running, clock, new_state = accounting.board, accounting.running, accounting.clock, accounting.new_state
     request_first, only_region, region_of_connection = (
         worker.request_at == 0,
         worker.only_region,
@@ -74,7 +74,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                 region = take()
             except IndexError:
                 region = NOWHERE
-        state = req.promgun = RequestState()
+        state = req.promgun = new_state()
         state.start = start
         state.region = region
         if region >= 0:

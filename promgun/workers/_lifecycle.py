@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
 
+from promgun.config.series_options import wants_request_cpu
 from promgun.config.unique_memory import unique_memory_of
 from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
 from promgun.metrics.instruments import Instruments
@@ -97,6 +99,11 @@ class WorkerLifecycle:
             return int(self.cfg.worker_connections)
         return int(self.cfg.threads) if isinstance(self, ThreadWorker) else 1
 
+    def _times_requests(self) -> bool:
+        """Whether the CPU time of requests can be told, because a thread serves one at a time, and is wanted."""
+        wanted = self.standalone is None or wants_request_cpu(os.environ)
+        return wanted and isinstance(self, SyncWorker | ThreadWorker)
+
     def hung_after(self) -> float:
         """Return the seconds without a heartbeat after which the worker is shown as hung, 0 for never."""
         return float(self.cfg.timeout) / 2
@@ -110,7 +117,7 @@ class WorkerLifecycle:
         number = STORE.own_slot(Role.WORKER)
         if number is not None:
             self.worker_id = str(number)
-        self.instruments = Instruments(STORE, self.cfg)
+        self.instruments = Instruments(STORE, self.cfg, cpu=self._times_requests())
         self._update_at = 0
         self._reported = 0
         self._unique_memory_due = 0

@@ -28,6 +28,7 @@ from promgun.workers._gevent_exits import dropped_by, follow_inside
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._queue_time import TrustedPeers, arrival_observer
+from promgun.workers._request_cpu import CpuAccounting
 from promgun.workers._request_state import RequestState
 from promgun.workers._responses import ResponseObserver
 from promgun.workers._tracebacks import hide_own_frames
@@ -69,7 +70,8 @@ class PrometheusMixin(WorkerLifecycle):
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
-        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
+        accounting = CpuAccounting if self.instruments.recorder.counts_cpu else RequestAccounting
+        self.accounting = accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         # Bound once: a look-up through super() costs as much as a whole counter.
         self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self.responses = ResponseObserver(

@@ -106,6 +106,14 @@ def sleep(environ: WSGIEnvironment, start_response: StartResponse, seconds: str)
     return ok(environ, start_response)
 
 
+def burn(environ: WSGIEnvironment, start_response: StartResponse, seconds: str) -> Iterable[bytes]:
+    """Answer after that much time of the CPU."""
+    end = time.thread_time() + float(seconds)
+    while time.thread_time() < end:
+        pass
+    return ok(environ, start_response)
+
+
 def timed(_environ: WSGIEnvironment, start_response: StartResponse, seconds: str) -> Iterable[bytes]:
     """Answer after that time with when the call began and ended, on the monotonic clock that all processes share."""
     begin = time.monotonic()
@@ -171,6 +179,7 @@ ROUTES: dict[str, Callable[..., Iterable[bytes]]] = {
         whole,
         fail,
         failing_stream,
+        burn,
         sleep,
         timed,
         gate,

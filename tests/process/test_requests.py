@@ -115,7 +115,7 @@ def test_sizes_of_bodies(worker_type: str) -> None:
         server.expect("gunicorn_request_size_bytes_sum", 0, method="GET")
 
 
-def test_durations_are_what_the_client_waits(worker_type: str) -> None:
+def test_durations_are_what_the_client_waits_and_waiting_takes_no_cpu_time(worker_type: str) -> None:
     with probe(worker_type) as server:
         send(server.address, path="/sleep/0.3")
         server.expect("gunicorn_request_duration_seconds_count", 1)
@@ -123,6 +123,15 @@ def test_durations_are_what_the_client_waits(worker_type: str) -> None:
         assert 0.3 <= page.sum("gunicorn_request_duration_seconds_sum") < 2
         assert page.value("gunicorn_request_duration_seconds_bucket", le="0.25") == 0
         assert page.value("gunicorn_request_duration_seconds_bucket", le="+Inf") == 1
+        send(server.address, path="/burn/0.1")
+        server.expect("gunicorn_request_duration_seconds_count", 2)
+        spent = server.scrape().value("gunicorn_request_cpu_seconds_total", route="")
+        if worker_type in {"sync", "gthread"}:
+            assert spent is not None
+            assert 0.1 <= spent < 0.3
+        else:
+            # There a thread serves several requests at once.
+            assert spent is None
 
 
 def test_failures_are_counted_by_class(worker_type: str) -> None:

@@ -8,9 +8,11 @@ from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import send
 
 REQUESTS = "gunicorn_requests_total"
+CPU = "gunicorn_request_cpu_seconds_total"
 CONFIG = """
 metrics_group_status = True
 metrics_label = ["zone=eu", "team=shop"]
+metrics_request_cpu = False
 """
 
 
@@ -31,4 +33,8 @@ def test_a_reload_changes_at_once_how_all_is_shown() -> None:
         wait_until(lambda: server.scrape().by("zone", REQUESTS) == {"us": 4})
         page = server.scrape()
         assert page.by("status", REQUESTS) == {"200": 1, "404": 2, "410": 1}
+        assert not page.select(CPU)
+        send(server.address, path="/ok")
+        server.expect(REQUESTS, 5)
+        assert server.scrape().sum(CPU, route="") > 0
         assert all("team" not in sample.labels for sample in page.samples)

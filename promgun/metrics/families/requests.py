@@ -46,6 +46,15 @@ RESPONSE_SIZE_BYTES = HistogramFamily[tuple[str, str]](
     buckets="size",
     help="Size of the response body, as sent.",
 )
+REQUEST_CPU_SECONDS = CounterFamily[tuple[str]](
+    name="gunicorn_request_cpu_seconds_total",
+    labels=("route",),
+    group="requests",
+    help=(
+        "CPU time that the serving thread spent on answered requests; absent where a thread serves several requests "
+        "at once (gevent, eventlet), and with --no-metrics-request-cpu."
+    ),
+)
 FAILED_REQUESTS = CounterFamily[tuple[str, str, str]](
     name="gunicorn_failed_requests_total",
     labels=(
@@ -126,6 +135,7 @@ FAMILIES: tuple[MetricSpec, ...] = (
     REQUEST_DURATION_SECONDS,
     REQUEST_SIZE_BYTES,
     RESPONSE_SIZE_BYTES,
+    REQUEST_CPU_SECONDS,
     FAILED_REQUESTS,
     INVALID_REQUESTS,
     CLIENT_DISCONNECTS,

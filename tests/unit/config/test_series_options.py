@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promgun.config.series_options import check_globs, check_labels, parse_flag, series_options_from
+from promgun.config.series_options import check_globs, check_labels, parse_flag, series_options_from, wants_request_cpu
 from promgun.metrics.catalog import CATALOG
 
 
@@ -47,3 +47,9 @@ def test_variables_of_plain_gunicorn() -> None:
 )
 def test_flags(text: str, expected: bool) -> None:  # noqa: FBT001 - a column
     assert parse_flag(text) is expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, True), ("0", True), ("1", False), ("maybe", True)])
+def test_cpu_under_plain_gunicorn(value: str | None, expected: bool) -> None:  # noqa: FBT001 - a column
+    environment = {} if value is None else {"PROMGUN_NO_METRICS_REQUEST_CPU": value}
+    assert wants_request_cpu(environment) is expected

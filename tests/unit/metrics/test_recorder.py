@@ -41,11 +41,12 @@ REQUESTS = "gunicorn_requests_total"
 DURATION = "gunicorn_request_duration_seconds"
 RECEIVED = "gunicorn_request_size_bytes"
 SENT = "gunicorn_response_size_bytes"
+CPU = "gunicorn_request_cpu_seconds_total"
 
 
-def make(opened_: Opened, cap: int = 1000) -> Recorder:
+def make(opened_: Opened, cap: int = 1000, *, cpu: bool = False) -> Recorder:
     counters = Counters(opened_.store, cap)
-    return Recorder(opened_.store, counters, DURATION_BUCKETS, SIZE_BUCKETS)
+    return Recorder(opened_.store, counters, DURATION_BUCKETS, SIZE_BUCKETS, cpu=cpu)
 
 
 def requests_of_slots(path: Path) -> dict[str, float]:
@@ -262,6 +263,51 @@ def test_a_row_is_made_once_and_nothing_grows(place: Opened) -> None:
     assert grown < 1024
     assert recorder._rows == rows
     assert all(recorder._rows[identity] is row for identity, row in rows.items())
+
+
+# ---- CPU time
+
+
+def cpu_by_route(path: Path) -> dict[str, float]:
+    name = f"{CPU}{{route="
+    return {key[len(name) : -1]: value for key, value in page_totals(path).items() if key.startswith(name)}
+
+
+def test_cpu_time_is_counted_by_route(place: Opened, tmp_path: Path) -> None:
+    recorder = make(place, cap=4, cpu=True)
+    for number, (route, status) in enumerate(
+        (("/a", 200), ("/b", 200), ("/a", 500), ("", 404), ("/c", 200), ("/d", 1))
+    ):
+        recorder.record("GET", route, status, 0.5, 1, 2)
+        recorder.count_cpu(route, 2.0**number)
+    assert cpu_by_route(tmp_path) == {"/a": 5.0, "/b": 2.0, "": 8.0, OVERFLOW: 48.0}
+    assert sum_of(page_totals(tmp_path), REQUESTS) == 6
+
+
+def test_without_cpu_time_there_is_no_family(place: Opened, tmp_path: Path) -> None:
+    recorder = make(place)
+    assert not recorder.counts_cpu
+    recorder.record("GET", "/a", 200, 0.5, 1, 2)
+    recorder.count_cpu("/a", 1.0)
+    assert cpu_by_route(tmp_path) == {}
+    # The next owner of the slot counts it: the rows of both are added up.
+    second = make(place, cpu=True)
+    second.record("GET", "/a", 200, 0.5, 1, 2)
+    second.count_cpu("/a", 1.0)
+    assert cpu_by_route(tmp_path) == {"/a": 1.0}
+    assert sum_of(page_totals(tmp_path), REQUESTS) == 2
+
+
+def test_cpu_time_moves_with_its_row(place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = make(place, cpu=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("promgun.store.slot_claims.claim_slot", full)
+        for status in (200, 404):
+            recorder.record("GET", "/a", status, 0.5, 1, 2)
+            recorder.count_cpu("/a", 1.0)
+    place.retry()
+    recorder.count_cpu("/a", 1.0)
+    assert cpu_by_route(tmp_path) == {"/a": 3.0}
 
 
 # ---- no space
