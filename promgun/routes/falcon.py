@@ -21,7 +21,7 @@ def _report_match(get_responder: Callable[..., Any]) -> Callable[..., Any]:
         try:
             template = found[3]
             if template is None:
-                template = _prefix(app, found[0])
+                template = _prefix(app, found[0], req.path)
             carrier = req.env if hasattr(req, "env") else req.scope
             report(carrier, template)
         except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
@@ -31,10 +31,12 @@ def _report_match(get_responder: Callable[..., Any]) -> Callable[..., Any]:
     return get_and_report
 
 
-def _prefix(app: Any, responder: Any) -> str:
-    """Return the prefix of the sink or static route that is ``responder``, empty if it is neither."""
+def _prefix(app: Any, responder: Any, path: str) -> str:
+    """Return the prefix of the sink or static route that is ``responder``, empty if it is neither; one function may be
+    the sink of several prefixes.
+    """
     for matcher, responds, is_sink in app._sink_and_static_routes:  # noqa: SLF001 - Falcon shows them nowhere else
-        if responds is responder:
+        if responds is responder and matcher.match(path):
             text: str = matcher.pattern if is_sink else matcher._prefix  # noqa: SLF001 - same
             return text
     return ""

@@ -55,9 +55,16 @@ class _Response:
 
 
 class RoutedWSGI:
-    """A WSGI application behind what a worker puts in front of it; ``seen`` are routes on the board in each call."""
+    """A WSGI application behind what a worker puts in front of it; ``look`` gets the route that other processes see as
+    the answer is counted.
+    """
 
-    def __init__(self, application: Callable[..., Any], patterns: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        patterns: Iterable[str] = (),
+        look: Callable[[str], None] = lambda _: None,
+    ) -> None:
         patterns = tuple(patterns)
         self.warnings: list[str] = []
         sources = RouteSources(
@@ -74,7 +81,12 @@ class RoutedWSGI:
         self.failed: list[tuple[str, ...]] = []
         self.accounting.inc = lambda _family, labels: self.failed.append(labels)
         self._called = follow_application(application, self.accounting)
-        responses = ResponseObserver(self.accounting, self.accounting.answered, self.accounting.raised)
+
+        def answered(*request: Any) -> None:
+            look(self.running_route())
+            self.accounting.answered(*request)
+
+        responses = ResponseObserver(self.accounting, answered, self.accounting.raised)
         self._response_class = type("Response", (_Response,), {})
         responses.measure(self._response_class)
         shape = SimpleNamespace(request_at=0, only_region=None, region_of_connection=False, max_requests=2**63 - 1)
@@ -176,6 +188,9 @@ class RoutedASGI:
             elif not message.get("more_body"):
                 done.set()
 
-        await self._application(scope, receive, send)
+        try:
+            await self._application(scope, receive, send)
+        except Exception:  # noqa: BLE001 - servers answer it, unless the application has
+            statuses.append(500)
         named = scope.get(ROUTE)
         return Answer(statuses[0], named if isinstance(named, str) else self.route)

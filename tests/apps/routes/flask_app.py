@@ -41,7 +41,7 @@ def fails() -> str:
 
 @app.route("/inside/<int:user>")
 def inside(user: int) -> str:
-    return app.test_client().get(f"/users/{user}").get_data(as_text=True)
+    return str(app.test_client().get(f"/users/{user}").get_data(as_text=True))
 
 
 @app.route("/stream")
@@ -83,4 +83,35 @@ def foreign(_environ: Any, start_response: Any) -> list[bytes]:
     return []
 
 
-mounted = DispatcherMiddleware(app, {"/m": DispatcherMiddleware(app, {"/inner": app}), "/foreign": foreign})
+mounted_app = DispatcherMiddleware(app, {"/m": DispatcherMiddleware(app, {"/inner": app}), "/foreign": foreign})
+
+REQUESTS = {
+    "GET /": (200, "/"),
+    "GET /users/5": (200, "/users/<int:user>"),
+    "HEAD /users/5": (200, "/users/<int:user>"),
+    "OPTIONS /users/5": (200, "/users/<int:user>"),
+    "DELETE /users/5": (405, ""),
+    "GET /users/x": (404, ""),
+    "GET /moved": (302, "/moved"),
+    "GET /slash": (308, ""),
+    "GET /slash/": (200, "/slash/"),
+    "GET /fails": (500, "/fails"),
+    "GET /inside/5": (200, "/inside/<int:user>"),
+    "GET /acme/shop/items/a": (200, "/<tenant>/shop/items/<name>"),
+    "GET /again/items/b": (200, "/again/items/<name>"),
+    "GET /assets/flask_app.py": (200, "/assets/<path:filename>"),
+    "GET /assets/none": (404, "/assets/<path:filename>"),
+    "GET /none": (404, ""),
+    "GET /named": (200, "/by/hand"),
+    "GET /named-fails": (500, "/by/hand"),
+    "GET /stream": (200, "/stream/{late}"),
+}
+MOUNTED = {
+    "GET /users/5": (200, "/users/<int:user>"),
+    "GET /m/users/5": (200, "/m/users/<int:user>"),
+    "GET /m/": (200, "/m/"),
+    "GET /m/none": (404, ""),
+    "GET /m/inner/users/5": (200, "/m/inner/users/<int:user>"),
+    "GET /foreign": (404, "/foreign"),
+    "GET /foreign/x/y": (404, "/foreign"),
+}

@@ -1,58 +1,28 @@
-"""Flask: each request is counted under the rule that matched, mounts of Werkzeug's dispatcher included."""
+"""What the accounting does with routes, seen through Flask: on the board, in failures, by patterns and by hand."""
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
 import pytest
 
-from tests.apps.routes.flask_app import app, mounted
+from promgun.routes.sources import FRAMEWORKS, RouteSources
+from tests.apps.routes.flask_app import app
 from tests.support.routed import RoutedWSGI
 
-REQUESTS = {
-    "GET /": (200, "/"),
-    "GET /users/5": (200, "/users/<int:user>"),
-    "HEAD /users/5": (200, "/users/<int:user>"),
-    "OPTIONS /users/5": (200, "/users/<int:user>"),
-    "DELETE /users/5": (405, ""),
-    "GET /users/x": (404, ""),
-    "GET /moved": (302, "/moved"),
-    "GET /slash": (308, ""),
-    "GET /slash/": (200, "/slash/"),
-    "GET /fails": (500, "/fails"),
-    "GET /inside/5": (200, "/inside/<int:user>"),
-    "GET /acme/shop/items/a": (200, "/<tenant>/shop/items/<name>"),
-    "GET /again/items/b": (200, "/again/items/<name>"),
-    "GET /assets/flask_app.py": (200, "/assets/<path:filename>"),
-    "GET /assets/none": (404, "/assets/<path:filename>"),
-    "GET /none": (404, ""),
-    "GET /named": (200, "/by/hand"),
-    "GET /named-fails": (500, "/by/hand"),
-    "GET /stream": (200, "/stream/{late}"),
-}
-MOUNTED = {
-    "GET /users/5": (200, "/users/<int:user>"),
-    "GET /m/users/5": (200, "/m/users/<int:user>"),
-    "GET /m/": (200, "/m/"),
-    "GET /m/none": (404, ""),
-    "GET /m/inner/users/5": (200, "/m/inner/users/<int:user>"),
-    "GET /foreign": (404, "/foreign"),
-    "GET /foreign/x/y": (404, "/foreign"),
-}
+pytestmark = pytest.mark.seam
 
 
-def test_each_request_has_the_rule_that_matched() -> None:
+def test_the_rules_are_those_of_flasks_own_table() -> None:
     routed = RoutedWSGI(app)
-    assert {line: routed.ask(*line.split()) for line in REQUESTS} == REQUESTS
     known = {rule.rule for rule in app.url_map.iter_rules()}
-    assert {route for _, route in REQUESTS.values()} - known == {"", "/by/hand", "/stream/{late}"}
+    for path in ("/", "/users/5", "/again/items/b", "/acme/shop/items/a"):
+        assert routed.ask("GET", path).route in known
 
 
-def test_mounts_are_the_applications_text_whatever_script_name_says() -> None:
-    routed = RoutedWSGI(mounted)
-    got = {line: routed.ask(*line.split(), SCRIPT_NAME="/from/a/proxy") for line in MOUNTED}
-    assert got == MOUNTED
-
-
-def test_route_is_known_while_the_request_runs_and_failures_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_has_the_route_and_so_has_the_board(monkeypatch: pytest.MonkeyPatch) -> None:
     routed = RoutedWSGI(app)
     seen = []
 
@@ -65,3 +35,61 @@ def test_route_is_known_while_the_request_runs_and_failures_have_it(monkeypatch:
     assert routed.ask("GET", "/users/5") == (500, "/users/<int:user>")
     assert seen == ["/users/<int:user>"]
     assert routed.failed == [("GET", "/users/<int:user>", "SystemError")]
+
+
+def test_patterns_name_what_the_framework_does_not() -> None:
+    routed = RoutedWSGI(app, ["/users/{any}", "/größe/{x}"])
+    assert routed.ask("GET", "/users/5").route == "/users/<int:user>"
+    assert routed.ask("GET", "/users/x") == (404, "/users/{any}")
+    assert routed.ask("GET", "/größe/7").route == "/größe/{x}"
+    assert routed.ask("GET", "/named").route == "/by/hand"
+    assert routed.ask("GET", "/none").route == ""
+
+
+def test_a_pattern_is_on_the_board_before_the_application_runs() -> None:
+    seen = []
+
+    def plain(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(routed.running_route())
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/a/2":
+            environ["promgun.route"] = "/mine"
+        elif environ["PATH_INFO"] == "/a/3":
+            environ["promgun.route"] = 3
+        return []
+
+    routed = RoutedWSGI(plain, ["/a/{x:int}"])
+    assert [routed.ask("GET", f"/a/{number}").route for number in (1, 2, 3)] == ["/a/{x:int}", "/mine", "/a/{x:int}"]
+    assert seen == ["/a/{x:int}"] * 3
+
+
+def test_a_version_without_the_hooked_method_gives_one_warning_and_no_route() -> None:
+    warnings: list[str] = []
+    for name in FRAMEWORKS:
+        sources = RouteSources(None, lambda text, *given: warnings.append(text % given))
+        sources.install({name: ModuleType(name)})
+        sources.install({name: ModuleType(name), "another": sys})
+        assert not sources.active
+    assert len(warnings) == len(FRAMEWORKS)
+    assert all("--metrics-route" in warning for warning in warnings), warnings
+
+
+def test_a_request_that_lacks_what_a_hook_reads_goes_on_without_a_route() -> None:
+    context = type("RequestContext", (), {"match_request": lambda _: "matched"})
+    flask: Any = ModuleType("flask.ctx")
+    flask.RequestContext = context
+    RouteSources(None, pytest.fail).install({"flask.ctx": flask})
+    assert context().match_request() == "matched"
+
+
+def test_what_another_thread_is_importing_is_hooked_later() -> None:
+    module = ModuleType("bottle")
+    spec: Any = type("Spec", (), {"_initializing": True})()
+    module.__spec__ = spec
+    sources = RouteSources(None, pytest.fail)
+    sources.install({"bottle": module})
+    assert not sources.active
+    spec._initializing = False
+    module.__dict__["Router"] = type("Router", (), {"match": lambda *_: None})
+    sources.install({"bottle": module})
+    assert sources.active

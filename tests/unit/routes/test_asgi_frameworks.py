@@ -1,0 +1,69 @@
+"""Each framework under ASGI: the hooks report the template of the framework's own table of routes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.routed import RoutedASGI
+
+#: The name of the module, of the application in it, and of the table of requests.
+APPLICATIONS = [
+    ("starlette", "app", "REQUESTS"),
+    ("fastapi", "app", "REQUESTS"),
+    ("litestar", "app", "REQUESTS"),
+    ("quart", "app", "REQUESTS"),
+    ("django", "asgi", "ASGI_REQUESTS"),
+    ("falcon", "asgi", "ASGI_REQUESTS"),
+]
+pytestmark = [
+    pytest.mark.seam,
+    # Litestar 2.25 prefers parameters that 2.0 does not know.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Leave the tracebacks of views that fail on purpose out of the log."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def module_of(framework: str) -> Any:
+    """Return the application's module."""
+    return importlib.import_module(f"tests.apps.routes.{framework}_app")
+
+
+@pytest.mark.parametrize(("framework", "name", "table"), APPLICATIONS)
+def test_each_request_has_the_template_that_matched(framework: str, name: str, table: str) -> None:
+    module = module_of(framework)
+    routed = RoutedASGI(getattr(module, name))
+    requests = getattr(module, table)
+    assert {line: routed.ask(*line.split()) for line in requests} == requests
+
+
+def test_what_middleware_answers_before_routing_has_no_route() -> None:
+    routed = RoutedASGI(module_of("fastapi").app)
+    preflight = [(b"origin", b"http://a"), (b"access-control-request-method", b"GET")]
+    assert routed.ask("OPTIONS", "/plain", headers=preflight) == (200, "")
+    assert routed.ask("OPTIONS", "/t/acme/deeper/items/1", headers=preflight) == (200, "")
+
+
+@pytest.mark.parametrize("framework", ["starlette", "fastapi"])
+def test_root_path_is_no_part_of_a_route(framework: str) -> None:
+    path, route = {"starlette": ("/a/one/x", "/a/one/{name}"), "fastapi": ("/t/x/items/1", "/t/{org}/items/{item}")}[
+        framework
+    ]
+    routed = RoutedASGI(module_of(framework).app)
+    assert routed.ask("GET", f"/from/a/proxy{path}", root_path="/from/a/proxy") == (200, route)
+
+
+def test_the_host_of_a_route_is_no_part_of_it() -> None:
+    routed = RoutedASGI(module_of("starlette").app)
+    assert routed.ask("GET", "/hosted", headers=[(b"host", b"api.localhost")]) == (200, "/hosted")

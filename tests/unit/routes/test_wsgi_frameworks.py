@@ -1,0 +1,101 @@
+"""Each framework under WSGI: every request is counted under the template of the framework's own table of routes."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.routed import RoutedWSGI
+
+FRAMEWORKS = ["flask", "django", "falcon", "pyramid", "bottle"]
+#: A path of each application, and its route.
+EXAMPLES = {
+    "flask": ("/users/5", "/users/<int:user>"),
+    "django": ("/users/5/", "/users/<int:user>/"),
+    "falcon": ("/users/5", "/users/{user:int}"),
+    "pyramid": ("/users/5", r"/users/{user:\d+}"),
+    "bottle": ("/users/5", "/users/<user:int>"),
+}
+pytestmark = [
+    pytest.mark.seam,
+    # WebOb imports cgi, and Bottle calls a way to mount deprecated that is still in use.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Leave the tracebacks of views that fail on purpose out of the log."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def module_of(framework: str) -> Any:
+    """Return the application's module."""
+    return importlib.import_module(f"tests.apps.routes.{framework}_app")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_each_request_has_the_template_that_matched(framework: str) -> None:
+    module = module_of(framework)
+    routed = RoutedWSGI(module.app)
+    assert routed.warnings == []
+    assert {line: routed.ask(*line.split()) for line in module.REQUESTS} == module.REQUESTS
+
+
+@pytest.mark.parametrize("framework", ["flask", "django"])
+def test_a_mounts_own_text_is_in_front_whatever_script_name_says(framework: str) -> None:
+    module = module_of(framework)
+    routed = RoutedWSGI(getattr(module, "mounted_app", module.app))
+    got = {line: routed.ask(*line.split(), SCRIPT_NAME="/from/a/proxy") for line in module.MOUNTED}
+    assert got == module.MOUNTED
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_paths_that_a_client_makes_up_add_no_route(framework: str) -> None:
+    module = module_of(framework)
+    routed = RoutedWSGI(module.app)
+    known = {route for _, route in [*module.REQUESTS.values(), *getattr(module, "MOUNTED", {}).values()]}
+    dice = random.Random(framework)
+    heads = ["", "/users", "/m/s", "/static", "/files", "/foreign", "/shop/a/items", "/%00", "/ä"]
+    for _ in range(250):
+        routed.ask("GET", f"{dice.choice(heads)}/{dice.randrange(1 << 60):x}")
+    assert {route for _, route in routed.counted} <= known | {"/s/<name>"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_requests_leave_nothing_for_the_collector_of_garbage(framework: str) -> None:
+    """The hooks add no cycle to what a framework leaves behind by itself."""
+    path, route = EXAMPLES[framework]
+    module = module_of(framework)
+    left = {}
+    for has_hooks in (False, True):
+        routed = RoutedWSGI(module.app)
+        routed.accounting.routes.active = has_hooks
+        for _ in range(20):
+            routed.ask("GET", path)
+        assert routed.counted[-1].route == (route if has_hooks else "")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(200):
+                routed.ask("GET", path)
+            left[has_hooks] = gc.collect()
+        finally:
+            gc.enable()
+    assert left[True] <= left[False]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_route_is_known_to_other_processes_while_the_request_runs(framework: str) -> None:
+    path, route = EXAMPLES[framework]
+    seen: list[str] = []
+    RoutedWSGI(module_of(framework).app, look=seen.append).ask("GET", path)
+    assert seen == [route]
