@@ -194,11 +194,10 @@ class ProcessStore:
         ``prefix`` is the type as it stands in file names: ``counter``, ``histogram``, ``gauge_livesum`` …
         """
         find = partial(self.in_files.keys, prefix, keys)
-        replaces = prefix.startswith("gauge")
         try:
             return find()
         except OSError as error:
-            values = PendingValues(prefix, find, placed, len(keys), stamped=True, replaces=replaces)
+            values = PendingValues(prefix, find, placed, len(keys), stamped=True, replaces=prefix.startswith("gauge"))
             return self._wait(values, error)
 
     def _wait(self, values: PendingValues, error: OSError) -> Places:
@@ -254,10 +253,7 @@ class ProcessStore:
                 self.board.occupy(self.role, monotonic_ns())
                 for listener in self._listeners:
                     listener()
-        self._upkeep.tend()
-        for warning in self._upkeep.warnings():
-            if self.warn is not None:
-                self.warn(warning)
+        self._upkeep.tend(self.warn)
 
     def flush(self) -> None:
         """Write out a master's values: after each pass of its loop, before a fork, at exit. Never raises."""

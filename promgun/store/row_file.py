@@ -17,8 +17,8 @@ from promgun.store.row_format import (
     blank_values,
     encode_row,
     encode_schema,
-    scan_rows,
 )
+from promgun.store.row_scan import scan_rows
 
 _HEAD = Struct("=Q")
 _LENGTH_AND_IDENTITY = Struct("=4xI4xH")

@@ -24,13 +24,12 @@ from struct import Struct
 from typing import Any
 from zlib import crc32
 
-_HEADER = Struct("=IIIHH")
-_BIRTH = Struct("=q")
-HEADER_SIZE = _HEADER.size
+HEADER = Struct("=IIIHH")
+BIRTH = Struct("=q")
+HEADER_SIZE = HEADER.size
 SCHEMA_MAGIC = 0x31534750  # b"PGS1"
 ROW_MAGIC = 0x31524750  # b"PGR1"
 CHANGING_MAGIC = 0x31434750  # b"PGC1"
-_MAGICS = tuple(magic.to_bytes(4, "little") for magic in (SCHEMA_MAGIC, ROW_MAGIC, CHANGING_MAGIC))
 #: No record of ours is longer: 64 KiB of label text and a few hundred numbers.
 LONGEST_RECORD = 1 << 18
 #: The most bytes of a label value; longer ones are cut.
@@ -113,30 +112,6 @@ class RowSchema:
         return tuple(numbers)
 
 
-@dataclass(frozen=True, slots=True)
-class RowHead:
-    """The description of a row in a file: its numbers are ``schema.cells`` float64 from byte ``numbers`` on."""
-
-    schema: RowSchema
-    values: tuple[str, ...]
-    birth: int
-    numbers: int
-
-
-@dataclass(frozen=True, slots=True)
-class RowScan:
-    """The result of a walk over records: schemas by id, rows, the end of the records, the number of damaged ones.
-
-    ``changing`` are the offsets of rows that are being given other label values.
-    """
-
-    schemas: dict[int, RowSchema]
-    rows: list[RowHead]
-    end: int
-    damaged: int
-    changing: tuple[int, ...] = ()
-
-
 def encode_schema(schema: RowSchema, identity: int) -> bytes:
     """Return the record of a schema."""
     groups = [[group.family, list(group.labels), list(group.bounds), group.first_includes] for group in schema.groups]
@@ -163,81 +138,13 @@ def _row_start(labels: int) -> Struct:
 
 def blank_values(labels: int, described: int) -> tuple[str, ...]:
     """Return label values, all blank, that make a row whose body without the numbers is ``described`` bytes long."""
-    return (" " * (described - _BIRTH.size - 2 * labels), *[""] * (labels - 1))[:labels]
+    return (" " * (described - BIRTH.size - 2 * labels), *[""] * (labels - 1))[:labels]
 
 
 def _record(magic: int, identity: int, body: bytes, cells: int) -> bytes:
     described = body + bytes(-len(body) % 8)
     length = HEADER_SIZE + len(described) + 8 * cells
-    return (_HEADER.pack(magic, length, crc32(described, identity), identity, 0) + described).ljust(length, b"\0")
-
-
-def scan_rows(data: bytes | memoryview, start: int, end: int, schemas: dict[int, RowSchema] | None = None) -> RowScan:
-    """Walk the records in ``data`` from ``start`` to ``end``; ``schemas`` are those found before. Never raises.
-
-    A header of zeros ends the walk before ``end``, and so does a record that is not whole.
-    """
-    known = dict(schemas or {})
-    rows: list[RowHead] = []
-    changing: list[int] = []
-    view = memoryview(data)
-    position, damaged = start, 0
-    limit = min(end, len(view))
-    while position + HEADER_SIZE <= limit:
-        magic, length, check, identity, _ = _HEADER.unpack_from(view, position)
-        if magic == 0 and length == 0:
-            break
-        if _is_cut(view, position, limit, length):
-            break
-        if magic == CHANGING_MAGIC and identity in known and _fits(length, position, limit):
-            changing.append(position)
-            position += length
-            continue
-        found = _read_record(view, position, limit, (magic, length, check, identity), known)
-        if found is None:
-            damaged += 1
-            position = _next_record(view, position + 8, limit)
-            continue
-        if isinstance(found, RowSchema):
-            known[identity] = found
-        else:
-            rows.append(found)
-        position += length
-    return RowScan(known, rows, position, damaged, tuple(changing))
-
-
-def _is_cut(view: memoryview, position: int, limit: int, length: int) -> bool:
-    """Whether a record goes on behind ``limit``: a copy may have been made of fewer bytes than its writer had written.
-
-    One whose length is damaged has other records behind it, or will have.
-    """
-    if length % 8 or length > LONGEST_RECORD or position + length <= limit:
-        return False
-    rest = bytes(view[position + 8 : limit])
-    return not any(magic in rest for magic in _MAGICS)
-
-
-def _fits(length: int, position: int, limit: int) -> bool:
-    return not length % 8 and HEADER_SIZE < length <= LONGEST_RECORD and position + length <= limit
-
-
-def _read_record(
-    view: memoryview, position: int, limit: int, header: tuple[int, int, int, int], known: dict[int, RowSchema]
-) -> RowSchema | RowHead | None:
-    magic, length, check, identity = header
-    end = position + length
-    if not _fits(length, position, limit):
-        return None
-    schema = known.get(identity) if magic == ROW_MAGIC else None
-    numbers = end if schema is None else end - 8 * schema.cells
-    if numbers <= position + HEADER_SIZE:
-        return None
-    body = bytes(view[position + HEADER_SIZE : numbers])
-    if crc32(body, identity) != check:
-        return None
-    if schema is not None:
-        return _parse_row(schema, body, numbers)
-    return parse_schema(body) if magic == SCHEMA_MAGIC else None
+    return (HEADER.pack(magic, length, crc32(described, identity), identity, 0) + described).ljust(length, b"\0")
 
 
 def parse_schema(body: bytes) -> RowSchema | None:
@@ -276,32 +183,3 @@ def _bounds(values: Any) -> tuple[float, ...]:
     if not all(map(math.isfinite, bounds)) or any(low >= high for low, high in pairwise(bounds)):
         raise ValueError(values)
     return bounds
-
-
-def _parse_row(schema: RowSchema, body: bytes, numbers: int) -> RowHead | None:
-    count = len(schema.labels)
-    position = _BIRTH.size + 2 * count
-    if len(body) < position:
-        return None
-    values = []
-    for index in range(count):
-        at = _BIRTH.size + 2 * index
-        size = int.from_bytes(body[at : at + 2], "little")
-        if position + size > len(body):
-            return None
-        values.append(body[position : position + size].decode("utf-8", "replace"))
-        position += size
-    return RowHead(schema, tuple(values), max(0, _BIRTH.unpack_from(body)[0]), numbers)
-
-
-def _next_record(view: memoryview, position: int, limit: int) -> int:
-    """Return where the next record may begin, from ``position`` on, or where nothing but zeros follows."""
-    data = bytes(view[position:limit])
-    best = -(-len(data.rstrip(b"\0")) // 8) * 8
-    for magic in _MAGICS:
-        at = data.find(magic)
-        while at >= 0 and (position + at) % 8:
-            at = data.find(magic, at + 1)
-        if at >= 0:
-            best = min(best, at)
-    return position + best

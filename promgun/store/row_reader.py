@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from operator import add
 from struct import Struct
 
-from promgun.store.row_format import RowHead, RowSchema, scan_rows
+from promgun.store.row_format import RowSchema
+from promgun.store.row_scan import RowHead, scan_rows
 
 Numbers = tuple[float, ...]
 Unpack = Callable[[bytes, int], Numbers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from promgun.store.client_links import ClientLinks
@@ -48,8 +48,10 @@ class SlotUpkeep:
         self._warn_once("files", guarded.warning)
         return Kept(len(guarded.healed), guarded.lost_rows)
 
-    def tend(self) -> None:
-        """Make links again, fold what ended processes left, and look at the settings of prometheus_client."""
+    def tend(self, warn: Callable[[str], None] | None) -> None:
+        """Make links again, fold what ended processes left, and look at the settings of prometheus_client; ``warn`` is
+        called with each warning since the last call.
+        """
         self._calls += 1
         if self._calls % _FOLD_EVERY == 0:
             fold_dead(self._run)
@@ -58,11 +60,10 @@ class SlotUpkeep:
         self._warn_once_a_run("shared", tended.warning_of_another)
         for kind, warning in changed_settings(self._run).items():
             self._warn_once_a_run(kind, warning)
-
-    def warnings(self) -> tuple[str, ...]:
-        """Return the warnings since the last call, for the log."""
-        new, self._new = tuple(self._new), []
-        return new
+        new, self._new = self._new, []
+        if warn is not None:
+            for warning in new:
+                warn(warning)
 
     def _warn_once(self, kind: str, warning: str) -> None:
         if warning and kind not in self._warned:

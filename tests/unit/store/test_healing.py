@@ -17,7 +17,8 @@ from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.file_guard import Guarded, heal_files
 from promgun.store.files import INITIAL_SIZE, Owner, ValueFile
 from promgun.store.healing import Harm, find_harm
-from promgun.store.row_format import CellGroup, RowSchema, scan_rows
+from promgun.store.row_format import CellGroup, RowSchema
+from promgun.store.row_scan import scan_rows
 from promgun.store.slot_file import FILE_SIZE, SlotFile
 from tests.support.runs import PLACES, as_user, key, kill_at_call, values_in
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promgun.store.row_file import RowFile
-from promgun.store.row_format import CellGroup, RowSchema, encode_row, encode_schema, parse_schema, scan_rows
+from promgun.store.row_format import CellGroup, RowSchema, encode_row, encode_schema, parse_schema
 from promgun.store.row_reader import RowContent, RowReader
+from promgun.store.row_scan import scan_rows
 
 START = 64
 SIZE = 1 << 16
