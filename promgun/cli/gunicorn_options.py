@@ -7,6 +7,7 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Container, Sequence
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from promgun.cli.types import Items, ParamType, WorkerClassType, starting_with
 
 PREFIX = "PROMGUN_"
 WORKER_FLAGS = ("--worker-type", "-k", "--worker-class")
+_WITHOUT_VALUE = frozenset({"store_true", "store_const"})
 _GIVEN = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT})
 
 
@@ -78,7 +80,7 @@ class SettingOption(click.Option):
         shape: dict[str, Any] = {"type": SettingType(setting), "metavar": placeholder(setting)}
         if setting.name == "worker_class":
             shape["type"] = WorkerClassType()
-        if setting.action in {"store_true", "store_const"}:
+        if setting.action in _WITHOUT_VALUE:
             shape = {"is_flag": True}
         elif setting.action == "append":
             shape["multiple"] = True
@@ -105,15 +107,47 @@ class SettingOption(click.Option):
 
 def gunicorn_options() -> list[SettingOption]:
     """One option a setting, section by section: ours, then Gunicorn's in its own order."""
+    return [SettingOption(setting()) for setting in _settings_with_flags()]
+
+
+def options_for(args: Sequence[str], variables: Container[str]) -> list[SettingOption] | None:
+    """Those of :func:`gunicorn_options` that a command line or a variable names, in the same order.
+
+    To make all takes longer than to import Click. ``None`` when all are needed: for help, for an unknown flag, for
+    several flags in one word.
+    """
+    settings = _settings_with_flags()
+    by_flag = {flag: setting for setting in settings for flag in spellings(setting)}
+    named = set()
+    for arg in args:
+        if arg in {"-", "--"} or not arg.startswith("-"):
+            continue
+        setting = by_flag.get(arg.partition("=")[0])
+        if setting is None and not arg.startswith("--"):
+            # a value stands in the same word, as in -w4
+            setting = by_flag.get(arg[:2])
+            if setting is not None and setting.action in _WITHOUT_VALUE:
+                return None
+        if setting is None:
+            return None
+        named.add(setting)
+    return [
+        SettingOption(setting())
+        for setting in settings
+        if setting in named or variable(spellings(setting)) in variables
+    ]
+
+
+def _settings_with_flags() -> list[Any]:
+    """Return the classes of the settings that have flags, section by section: ours, then Gunicorn's."""
     _check_web_concurrency(os.environ.get("WEB_CONCURRENCY", "1"))
-    from gunicorn.config import make_settings  # noqa: PLC0415 - 60 ms that only ``run`` needs
+    from gunicorn.config import KNOWN_SETTINGS  # noqa: PLC0415 - 60 ms that only ``run`` needs
 
     from promgun.config.gunicorn_settings import SECTION  # noqa: PLC0415 - same; importing it adds our settings to Gunicorn's
 
-    settings = [setting for setting in make_settings().values() if setting.cli]
+    settings = [setting for setting in KNOWN_SETTINGS if setting.cli]
     sections = list(dict.fromkeys([SECTION, *(setting.section for setting in settings)]))
-    settings.sort(key=lambda setting: (sections.index(setting.section), setting.order))
-    return [SettingOption(setting) for setting in settings]
+    return sorted(settings, key=lambda setting: (sections.index(setting.section), setting.order))
 
 
 def _check_web_concurrency(value: str) -> None:

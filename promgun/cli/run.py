@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,9 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from promgun.cli.types import AppType
+from promgun.master.interrupts import interrupts_wait
 
 if TYPE_CHECKING:
     from promgun.cli.gunicorn_options import SettingOption
+
+#: The key of the options that a command line names in ``Context.meta``; absent or ``None`` for all.
+_OPTIONS = "promgun.cli.run.options"
 
 
 class RunCommand(click.Command):
@@ -19,22 +24,27 @@ class RunCommand(click.Command):
 
     @cached_property
     def _setting_options(self) -> list[SettingOption]:
-        from promgun.master.interrupts import interrupts_wait  # noqa: PLC0415 - for this command only
-
         with interrupts_wait():
             from promgun.cli.gunicorn_options import gunicorn_options  # noqa: PLC0415 - imports gunicorn.config
 
             return gunicorn_options()
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Give the generated options, then the declared parameters."""
-        return [*self._setting_options, *super().get_params(ctx)]
+        """Give the generated options, then the declared parameters; while a command line is read, only those in it."""
+        options = ctx.meta.get(_OPTIONS)
+        return [*(self._setting_options if options is None else options), *super().get_params(ctx)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take ``-w=4`` as ``-w 4``, as Gunicorn's argparse does (Click would read the value ``=4``)."""
         split = (re.fullmatch(r"(-[a-zA-Z])=(.*)", arg, re.DOTALL) for arg in args)
         pairs = [[*parts.groups()] if parts else [arg] for parts, arg in zip(split, args, strict=True)]
-        return super().parse_args(ctx, [word for pair in pairs for word in pair])
+        words = [word for pair in pairs for word in pair]
+        if not ctx.resilient_parsing:
+            with interrupts_wait():
+                from promgun.cli.gunicorn_options import options_for  # noqa: PLC0415 - imports gunicorn.config
+
+                ctx.meta[_OPTIONS] = options_for(words, os.environ)
+        return super().parse_args(ctx, words)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their sections' names, promgun's own first."""

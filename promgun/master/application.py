@@ -127,13 +127,17 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
             self.cfg.set("control_socket", path)
 
     def _environment_arguments(self) -> dict[str, Any]:
+        words = self.cfg.get_cmd_args_from_env()
+        if not words:
+            # a parser of all settings takes 10 ms to build
+            return {}
         parser: argparse.ArgumentParser = self.cfg.parser()
 
         def refuse(message: str) -> NoReturn:
             raise ConfigurationError(f"GUNICORN_CMD_ARGS: {message}", "Correct or unset the variable")
 
         parser.error = refuse  # type: ignore[method-assign] # argparse would end the process
-        given = vars(parser.parse_args(self.cfg.get_cmd_args_from_env()))
+        given = vars(parser.parse_args(words))
         return {name: value for name, value in given.items() if value is not None and name != "args"}
 
     def _begin(self, overrides: Any, from_environment: dict[str, Any]) -> str | None:

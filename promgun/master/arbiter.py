@@ -30,6 +30,7 @@ from promgun.instances.registration import Registration
 from promgun.master.context import RunContext
 from promgun.master.exit_causes import OomWatch, control_group_events
 from promgun.master.facts import facts_of
+from promgun.master.first_start import FirstStart
 from promgun.master.password_masking import mask_in_worker
 from promgun.master.reaper import WaitRecorder, WorkerEnds
 from promgun.master.signal_counts import CountsSignals
@@ -60,6 +61,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self.instruments = Instruments(self.store, app.cfg)
         count_log(self.instruments.counters)
         self.metrics_process: MetricsProcess | None = None
+        self._first_start = FirstStart()
         self._stopping = self._executing = False
         self._intent = ExitCause.SCALE_IN
         os.register_at_fork(after_in_child=self._after_fork_in_child)
@@ -93,7 +95,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
     # ---- start, stop
 
     def start(self) -> None:
-        """Start as Gunicorn does, then log where the metrics are and start serving them."""
+        """Start as Gunicorn does, then log where the metrics are; they are served once a worker has booted."""
         super().start()
         self.context.succession.announce(self.log)
         warn_of_left_over_groups(self.cfg, self.log)
@@ -107,7 +109,6 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             config, listeners = self.context.endpoint_config(self.cfg), self._metrics_listeners()
             self.metrics_process = MetricsProcess(config, listeners, self.log)
             self._log_metrics_addresses()
-            self.context.succession.serve(self.metrics_process, self.context.directory, self.reexec_pid)
         warn_of_visible_password(self.cfg, sys.argv, self.log)
         self._register()
 
@@ -161,6 +162,10 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             # A second worker failed to boot while the first failure was being handled.
             self.halt(reason=halt.reason, exit_status=halt.exit_status)
 
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Wait as Gunicorn does, but not for long while the first metrics process waits for a worker."""
+        return super().wait_for_signals(self._first_start.pause(timeout))
+
     # ---- workers
 
     def spawn_worker(self) -> Any:
@@ -212,7 +217,9 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self._account_for_ended()
         self.instruments.retry()
         self.store.flush()
-        if self.metrics_process is not None and not self._stopping:
+        if self.metrics_process is None or self._stopping:
+            return
+        if self._first_start.is_due(self.context.directory, self.WORKERS.values()):
             self.context.succession.serve(self.metrics_process, self.context.directory, self.reexec_pid)
 
     # ---- reload, upgrade

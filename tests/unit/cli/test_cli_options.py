@@ -17,6 +17,7 @@ from promgun.cli.gunicorn_options import (
     default_text,
     gunicorn_options,
     help_text,
+    options_for,
     overrides,
     plain,
     spellings,
@@ -426,3 +427,35 @@ def test_option_knows_its_setting() -> None:
     assert isinstance(option, SettingOption)
     assert option.envvar == "PROMGUN_WORKERS"
     assert option.setting.section == "Worker Processes"
+
+
+# -- only the options that are named -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "variables", "names"),
+    [
+        ("shop:app", (), set()),
+        ("shop:app -w 4 --bind=127.0.0.1:7", (), {"workers", "bind"}),
+        ("-w4 -b127.0.0.1:7", (), {"workers", "bind"}),
+        ("--preload", ("PROMGUN_WORKER_TYPE", "PROMGUN_TYPO"), {"preload_app", "worker_class"}),
+        ("-t -5", (), None),
+        ("--no-such", (), None),
+        ("-RD", (), None),
+        ("-z", (), None),
+        ("--help", (), None),
+    ],
+)
+def test_options_that_a_command_line_names(line: str, variables: tuple[str, ...], names: set[str] | None) -> None:
+    options = options_for(line.split(), variables)
+    assert (None if options is None else {option.name for option in options}) == names
+
+
+def test_named_options_are_read_as_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMGUN_WORKERS", "3")
+    words = [word for name in FLAGS for word in SETTINGS[name].cli]
+    words += [word for name in VALUED for word in (SETTINGS[name].cli[0], value_for(name))]
+    named = given(*words, "shop:app")
+    with monkeypatch.context() as patch:
+        patch.setattr("promgun.cli.gunicorn_options.options_for", lambda *_: None)
+        assert given(*words, "shop:app") == named
