@@ -37,7 +37,7 @@ CLASSES = {
         "promgun.workers.eventlet:PrometheusEventletWorker",
     ),
 }
-#: ``measuring`` is promgun without its cache of settings: the configuration stays as Gunicorn has it.
+#: ``measuring`` is promgun with ``--no-config-cache``: Gunicorn's own functions stay as they are.
 VARIANTS = ("plain", "promgun", "measuring", "naive")
 OURS = frozenset({"promgun", "measuring"})
 
@@ -125,6 +125,7 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     from promgun.store.process import STORE  # noqa: PLC0415 - same
     from promgun.store.run_places import create_private  # noqa: PLC0415 - same
     from promgun.workers._config_cache import cache_settings  # noqa: PLC0415 - same
+    from promgun.workers._gunicorn_shortcuts import take_shortcuts  # noqa: PLC0415 - same
 
     application: Application = plain
     if variant in OURS:
@@ -157,6 +158,7 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     worker.init_process()
     if variant == "promgun":
         cache_settings(cfg)
+        take_shortcuts()
     return worker
 
 

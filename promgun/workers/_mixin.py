@@ -25,6 +25,7 @@ from promgun.metrics.label_values import QueueSource
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._config_cache import cache_settings
 from promgun.workers._gevent_exits import dropped_by, follow_inside
+from promgun.workers._gunicorn_shortcuts import take_shortcuts
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._queue_time import TrustedPeers, arrival_observer
@@ -115,12 +116,13 @@ class PrometheusMixin(WorkerLifecycle):
         return follow_application(application, self.accounting)
 
     def enter_service(self) -> None:
-        """Note that the worker serves, put the accounting in front of the application, and cache the settings."""
+        """Note that the worker serves, put the accounting in front of the application, and save Gunicorn work."""
         super().enter_service()
         self._worker_wsgi = WorkerWsgi(self, self.follow_application)
         wanted = self.cfg.settings.get("config_cache")
         if wanted is None or wanted.get():
             cache_settings(self.cfg)
+            take_shortcuts()
 
     def note_exit(self) -> None:
         """Write to the board why the worker ends; from now on hooks see the bare application."""

@@ -23,8 +23,29 @@ from gunicorn.workers.sync import SyncWorker
 from promgun.master.application import ArbiterSeam, PromgunApplication
 from promgun.master.arbiter import PrometheusArbiter
 from promgun.metrics.label_values import MasterSignal
+from promgun.workers._gunicorn_shortcuts import SHORTCUTS
 
 pytestmark = pytest.mark.seam
+
+#: Lines of the functions that workers/_gunicorn_shortcuts.py replaces.
+SHORTENED = {
+    "http_date": (
+        "timestamp = time.time()",
+        "email.utils.formatdate(timestamp, localtime=False, usegmt=True)",
+    ),
+    "unquote_to_wsgi_str": ("return urllib.parse.unquote_to_bytes(string).decode('latin-1')",),
+    "__init__": (
+        'errorlog = logging.getLogger("gunicorn.error")',
+        'if cfg.errorlog == "-":\n            self.streams.append(sys.stderr)\n            handlers = handlers[1:]',
+        'if hasattr(h, "stream"):\n                self.streams.append(h.stream)',
+    ),
+    "wait_for_data": (
+        "if self.data_ready:\n            return True",
+        "sel.register(self.sock, selectors.EVENT_READ)",
+        "events = sel.select(timeout=timeout)",
+        "except (OSError, ValueError):",
+    ),
+}
 
 
 def parameters(function: Any) -> list[str]:
@@ -122,6 +143,16 @@ def test_a_setting_is_looked_up_anew_each_time_unless_the_worker_caches_it() -> 
     cfg = Config()
     assert "timeout" not in vars(cfg)
     assert "timeout" in cfg.settings
+
+
+@pytest.mark.parametrize("name", [shortcut.name for shortcut in SHORTCUTS])
+def test_a_shortcut_is_for_this_function_of_gunicorn(name: str) -> None:
+    # What workers/_gunicorn_shortcuts.py stands on: compare the two functions, then mend the shortcut or let it go.
+    shortcut = next(shortcut for shortcut in SHORTCUTS if shortcut.name == name)
+    assert shortcut.applies
+    source = inspect.getsource(getattr(shortcut.owner, name))
+    for line in SHORTENED[name]:
+        assert line in source
 
 
 def test_the_arbiter_asks_the_configuration_for_the_class_and_lists_its_settings() -> None:
