@@ -71,9 +71,10 @@ def top(
     once: bool,
     credentials: Credentials,
 ) -> None:
-    """Watch a running instance: requests, errors, latencies, saturation, workers and what they do, exits.
+    """Watch a running instance: requests, errors, latencies, saturation, workers and what they do, routes, exits.
 
-    Keys: q quits, p pauses, s sorts by the next column, + and - change the interval, ? explains. Where standard
+    Keys: q quits, p pauses, s and r sort workers and routes by the next column, t chooses the tables, + and - change
+    the interval, ? explains. Where standard
     output is no terminal, one frame is printed, as with --once. When the instance goes away, the view waits for it.
     """
     from promgun.status.source import snapshots_of  # noqa: PLC0415 - imports prometheus_client

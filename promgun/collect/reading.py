@@ -14,6 +14,7 @@ from pathlib import Path
 
 from promgun.collect.accept_queues import AcceptQueues, Queue
 from promgun.collect.processes import SlotCounters, process_figures
+from promgun.collect.route_sums import RouteSums, RouteTotals
 from promgun.collect.shown_sets import Shown, ShownSets
 from promgun.collect.slot_owners import SlotOwner, owners_of
 from promgun.collect.unique_memory import UniqueMemory
@@ -25,6 +26,7 @@ from promgun.metrics.fine_durations import FINE_DURATIONS
 from promgun.store.board import BoardView, Cell
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import StoredValues, StoreReader, SumBy, Sums
+from promgun.store.row_reader import RowTotal
 from promgun.store.run_reader import master_slot
 
 #: The sums that a status shows. A worker's requests are those of its slot.
@@ -88,7 +90,8 @@ class Reading:
     #: bytes that workers share with no other process, by pid, of those that have been read
     unique_memory: dict[int, int]
     _read_values: Callable[[], StoredValues]
-    _read_sums: Callable[[], Sums]
+    _read_totals: Callable[[], tuple[Sums, list[RowTotal]]]
+    _read_routes: Callable[[list[RowTotal]], dict[str, RouteTotals]]
     _read_queues: Callable[[Iterable[str]], list[Queue]]
 
     @cached_property
@@ -119,7 +122,16 @@ class Reading:
     @cached_property
     def sums(self) -> Sums:
         """Sums by sample name and value of a label, see :data:`SUMMED`; buckets are not cumulative."""
-        return self._read_sums()
+        return self._totals[0]
+
+    @cached_property
+    def routes(self) -> dict[str, RouteTotals]:
+        """What was counted by route, under the labels of the page."""
+        return self._read_routes(self._totals[1])
+
+    @cached_property
+    def _totals(self) -> tuple[Sums, list[RowTotal]]:
+        return self._read_totals()
 
     @cached_property
     def queues(self) -> tuple[Queue, ...]:
@@ -135,6 +147,7 @@ class InstanceReader:
         self._living: frozenset[int] = frozenset()
         self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED)
         self._shown_sets = ShownSets()
+        self._routes = RouteSums()
         self._unique_memory = unique_memory or UniqueMemory(0)
         self._counters = SlotCounters()
         self._queues = AcceptQueues()
@@ -154,6 +167,7 @@ class InstanceReader:
         max_label_sets = max((fact.max_label_sets for fact in facts), default=0) or MAX_LABEL_SETS
         masters = newest_first(_masters(owners, facts))
         shown = Shown.of(_newest_facts(masters, facts))
+        fold = self._shown_sets.fold(max_label_sets, shown.grouping)
         return Reading(
             taken_ns=taken_ns,
             at=at,
@@ -164,8 +178,9 @@ class InstanceReader:
             max_label_sets=max_label_sets,
             shown=shown,
             unique_memory=self._unique_memory.sizes(starts) if whole else {},
-            _read_values=lambda: self._reader.read(self._shown_sets.fold(max_label_sets, shown.grouping)),
-            _read_sums=self._reader.read_sums,
+            _read_values=lambda: self._reader.read(fold),
+            _read_totals=self._reader.read_totals,
+            _read_routes=lambda totals: self._routes.read(totals, fold, (max_label_sets, shown.grouping)),
             _read_queues=self._queues.read,
         )
 

@@ -39,9 +39,7 @@ def render(
     if form == "json":
         return to_json(chosen)
     if form == "table":
-        from promgun.terminal.tables import metrics_table  # noqa: PLC0415 - rich is for tables only
-
-        return metrics_table(chosen, output)
+        return _tables(chosen, output)
     if form == "openmetrics":
         from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415 - the one that is asked for
 
@@ -52,6 +50,18 @@ def render(
     from prometheus_client.exposition import generate_latest  # noqa: PLC0415 - imports an HTTP server
 
     return generate_latest(Page(chosen)).decode()
+
+
+def _tables(families: Sequence[Metric], output: Output | None) -> str:
+    """Return the samples, then the routes: they end on the screen where one looks first."""
+    from promgun.status.from_page import routes_of  # noqa: PLC0415 - rich is for tables only
+    from promgun.status.routes import routes_between  # noqa: PLC0415 - same
+    from promgun.terminal.tables import metrics_table, routes_table  # noqa: PLC0415 - same
+
+    # All that was counted is an interval that began with nothing. It is taken to be a second long: a CPU share is then
+    # the seconds of CPU.
+    routes = routes_between({}, routes_of(families), 1.0)
+    return "\n".join(filter(None, (metrics_table(families, output), routes_table(routes, output))))
 
 
 def select(families: Iterable[Metric], match: Sequence[str]) -> list[Metric]:

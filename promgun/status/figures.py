@@ -5,18 +5,17 @@ Both views show what stands here, so neither formats a number or knows a thresho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 
-from promgun.metrics.fine_durations import FINE_BOUNDS, WIDEST
 from promgun.metrics.label_values import WorkerState
 from promgun.status import texts
 from promgun.status.history import Point
-from promgun.status.interval import Interval, WorkerInterval, quantile_bounds
+from promgun.status.interval import Interval, WorkerInterval
+from promgun.status.quantiles import quantile_text
 from promgun.status.snapshot import OpenRequest, Snapshot, Worker
 from promgun.store.request_table import Phase
 
@@ -97,15 +96,7 @@ def _in_use(snapshot: Snapshot, _interval: Interval | None) -> str:
 
 
 def _quantile(_snapshot: Snapshot, interval: Interval | None, *, name: str) -> str:
-    value: float | None = None if interval is None else getattr(interval, name)
-    if interval is None or value is None:
-        return texts.NOTHING
-    low, high = quantile_bounds(_QUANTILES[name], interval.buckets)
-    if math.isinf(high):
-        return f"> {texts.latency(value)}"
-    # Another host's page has only the contract's buckets, so their bounds are shown instead of an estimated number.
-    coarse = high > low * WIDEST and high > FINE_BOUNDS[0]
-    return texts.between(low, high) if coarse else texts.latency(value)
+    return texts.NOTHING if interval is None else quantile_text(_QUANTILES[name], interval.buckets)
 
 
 #: The share of requests that took no longer, by figure.

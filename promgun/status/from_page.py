@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from promgun.collect.route_sums import RouteTotals
 from promgun.metrics.families import listeners, master, requests, workers
 from promgun.metrics.label_values import WorkerCount
 from promgun.metrics.spec import HistogramFamily, MetricSpec
@@ -26,6 +28,7 @@ _READ: tuple[MetricSpec, ...] = (
     master.WORKERS,
     master.WORKER_EXITS,
     requests.REQUESTS,
+    requests.REQUEST_CPU_SECONDS,
     requests.REQUEST_DURATION_SECONDS,
     workers.WORKER_BUSY_SECONDS,
     workers.WORKER_CAPACITY,
@@ -66,6 +69,7 @@ def snapshot_of(families: Iterable[Metric], *, taken: float, at: float, details:
         queues=_queues(page),
         exits={cause: int(count) for cause, count in page.by(master.WORKER_EXITS, "cause").items()},
         details=details,
+        routes=_routes(page),
     )
 
 
@@ -94,6 +98,15 @@ class _Page:
         for sample in self._of(family):
             value = sample.labels.get(label, "")
             sums[value] = sums.get(value, 0.0) + sample.value
+        return sums
+
+    def by_route(self, name: str, label: str) -> dict[str, dict[str, float]]:
+        """Return the sums of the samples of this name by route, then by the value of ``label`` (``""`` for none)."""
+        sums: dict[str, dict[str, float]] = {}
+        for sample in self._samples.get(name, ()):
+            of_route = sums.setdefault(sample.labels.get("route", ""), {})
+            value = sample.labels.get(label, "")
+            of_route[value] = of_route.get(value, 0.0) + sample.value
         return sums
 
     def by_slot(self, family: MetricSpec) -> dict[int, float]:
@@ -170,3 +183,31 @@ def _queues(page: _Page) -> tuple[Queue, ...]:
     limits = page.by(listeners.LISTENER_QUEUE_LIMIT, "listener")
     waiting = page.by(listeners.LISTENER_QUEUE_CONNECTIONS, "listener")
     return tuple(Queue(name, int(count), int(limits.get(name, 0))) for name, count in sorted(waiting.items()))
+
+
+def routes_of(families: Iterable[Metric]) -> dict[str, RouteTotals]:
+    """Return what a page has counted by route."""
+    return _routes(_Page(families))
+
+
+def _routes(page: _Page) -> dict[str, RouteTotals]:
+    counted = page.by_route(requests.REQUESTS.name, "status")
+    buckets = page.by_route(requests.REQUEST_DURATION_SECONDS.bucket, "le")
+    busy = page.by_route(f"{requests.REQUEST_DURATION_SECONDS.name}_sum", "")
+    cpu = page.by_route(requests.REQUEST_CPU_SECONDS.name, "")
+    return {
+        route: RouteTotals(
+            sum(statuses.values()),
+            sum(count for status, count in statuses.items() if status.startswith("5")),
+            sum(busy.get(route, {}).values()),
+            sum(cpu[route].values()) if route in cpu else None,
+            *_histogram(buckets.get(route, {})),
+        )
+        for route, statuses in counted.items()
+    }
+
+
+def _histogram(buckets: Mapping[str, float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    counts = {float(text): count for text, count in buckets.items() if _BOUND.fullmatch(text)}
+    bounds = tuple(sorted({*counts, math.inf}))
+    return bounds, tuple(accumulate((counts.get(bound, 0.0) for bound in bounds), max))

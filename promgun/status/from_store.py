@@ -48,6 +48,7 @@ def snapshot_of(reading: Reading) -> Snapshot:
             pids={slot: worker.pid for slot, worker in workers.items() if worker.pid is not None},
             running={slot: worker.running for slot, worker in workers.items()},
         ),
+        routes=reading.routes,
     )
 
 

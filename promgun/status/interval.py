@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from operator import sub
 
+from promgun.status.quantiles import estimate, in_order, longest_of
+from promgun.status.routes import RouteInterval, routes_between
 from promgun.status.snapshot import SlotTotals, Snapshot
 
 #: Seconds; two snapshots closer than this make no interval, their differences mean nothing.
@@ -31,7 +31,7 @@ class Interval:
     Quantiles are estimated as PromQL's ``histogram_quantile`` does, linear inside a bucket; one that equals
     ``longest_bound``, the last finite bound, may in truth be longer. ``longest`` is the upper bound of the longest
     request's bucket. From the fine histogram of a store each is right to 5 %. ``buckets`` are the ones they come from,
-    so that the bounds of coarse ones can be shown instead (:func:`quantile_bounds`). ``error_share`` is the share of
+    so that the bounds of coarse ones can be shown instead (``status.quantiles``). ``error_share`` is the share of
     5xx answers.
     """
 
@@ -48,6 +48,7 @@ class Interval:
     utilisation: float | None
     workers: Mapping[int, WorkerInterval]
     exits: Mapping[str, int]
+    routes: tuple[RouteInterval, ...] = ()
 
     @classmethod
     def between(cls, earlier: Snapshot, later: Snapshot) -> Interval | None:
@@ -61,7 +62,7 @@ class Interval:
         requests = _increases(earlier.requests, later.requests)
         total = sum(requests.values())
         durations = _bucket_increases(earlier.durations, later.durations)
-        in_order = _in_order(durations)
+        ordered = in_order(durations)
         errors = sum(count for status, count in requests.items() if status.startswith("5"))
         room = _capacity_seconds(earlier, later, seconds)
         slots = {slot: _increase_of(earlier.slots.get(slot), now) for slot, now in later.slots.items()}
@@ -73,63 +74,17 @@ class Interval:
             requests=total,
             requests_per_second=total / seconds,
             error_share=errors / total if total else None,
-            p50=_estimate(0.5, *in_order),
-            p95=_estimate(0.95, *in_order),
-            p99=_estimate(0.99, *in_order),
-            longest=_longest(*in_order),
+            p50=estimate(0.5, *ordered),
+            p95=estimate(0.95, *ordered),
+            p99=estimate(0.99, *ordered),
+            longest=longest_of(*ordered),
             longest_bound=max(filter(math.isfinite, durations), default=0.0),
             buckets=durations,
             utilisation=_ratio(busy, sum(room.values())),
             workers={slot: _worker_interval(slots[slot], room.get(slot, 0.0), seconds) for slot in slots},
             exits={cause: int(count) for cause, count in exits.items() if count},
+            routes=routes_between(earlier.routes, later.routes, seconds),
         )
-
-
-def quantile(q: float, buckets: Mapping[float, float]) -> float | None:
-    """Return the value that a share ``q`` does not exceed, from cumulative buckets; ``None`` without an observation.
-
-    Linear inside a bucket, and the last finite bound for what lies beyond it: PromQL's ``histogram_quantile``.
-    """
-    return _estimate(q, *_in_order(buckets))
-
-
-def _estimate(q: float, bounds: list[float], counts: list[float]) -> float | None:
-    count = counts[-1] if counts else 0.0
-    if count <= 0:
-        return None
-    at = _bucket_of(q * count, counts)
-    start, below = (bounds[at - 1], counts[at - 1]) if at else (0.0, 0.0)
-    if math.isinf(bounds[at]):
-        return start
-    return start + (bounds[at] - start) * (q * count - below) / (counts[at] - below)
-
-
-def quantile_bounds(q: float, buckets: Mapping[float, float]) -> tuple[float, float]:
-    """Return the bounds of the bucket that :func:`quantile` looks into; 0 and 0 without an observation."""
-    return _bounds_of(q, *_in_order(buckets))
-
-
-def _bounds_of(q: float, bounds: list[float], counts: list[float]) -> tuple[float, float]:
-    if not counts or counts[-1] <= 0:
-        return 0.0, 0.0
-    at = _bucket_of(q * counts[-1], counts)
-    return bounds[at - 1] if at else 0.0, bounds[at]
-
-
-def _in_order(buckets: Mapping[float, float]) -> tuple[list[float], list[float]]:
-    """Return the bounds, rising, and the counts, which rise too: they are cumulative."""
-    bounds = sorted(buckets)
-    return bounds, list(accumulate(map(buckets.__getitem__, bounds), max))
-
-
-def _bucket_of(rank: float, counts: list[float]) -> int:
-    """Return the index of the bucket with that observation; an empty bucket has none."""
-    return bisect_left(counts, rank) if rank > 0 else bisect_right(counts, 0.0)
-
-
-def _longest(bounds: list[float], counts: list[float]) -> float | None:
-    low, high = _bounds_of(1.0, bounds, counts)
-    return (high if math.isfinite(high) else low) or None
 
 
 def _elapsed(earlier: Snapshot, later: Snapshot) -> float:

@@ -10,9 +10,12 @@ from promgun.status import texts
 from promgun.status.figures import FIGURES, worker_texts
 from promgun.status.history import DIGITS, History, Point
 from promgun.status.interval import Interval, WorkerInterval
+from promgun.status.routes import RouteInterval, first_of_each, route_texts, summed, worth_a_table
 from promgun.status.snapshot import OpenRequest, Snapshot, Worker
 
 SCHEMA = 1
+#: The most routes that are told one by one.
+MOST_ROUTES = 50
 
 
 def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str:
@@ -47,11 +50,19 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
         workers[].texts               {request, age, rate, in_use, cpu, memory}
         workers[].running             [{phase, method, route, age_seconds}] oldest first, at most 64; with ``paths``
                                       also path, which never has a query string. The client's address is left out.
+        routes                        [{route, requests_per_second, error_share, p50_seconds, p95_seconds, busy_seconds,
+                                      busy_share, cpu_share, texts}], the busiest first: 50 at most, among them the
+                                      first ones by each of rate, errors, p95, busy and cpu; empty where no route is
+                                      known. busy_share is the share of the seconds that all requests took
+        routes[].texts                {route, rate, errors, p50, p95, busy, cpu}
+        routes_left_out               {routes, requests_per_second, error_share, busy_seconds, busy_share, cpu_share,
+                                      texts}: all other routes together, null if there are none
         exits                         {total: {cause: n}, since_watch: {cause: n}, watched_since_unix_seconds,
                                       last: [{at_unix_seconds, cause, count}]}, the last one first
 
     Quantiles, and the longest request, are right to 5 % from 1 ms to 1,000 s; one that equals ``longest_bound_seconds``
-    may in truth be longer. ``cpu_share`` is in CPUs: 1 is one CPU in full.
+    may in truth be longer. By route they are estimates in the contract's buckets, whose bounds the texts show.
+    ``cpu_share`` is in CPUs: 1 is one CPU in full.
     """
     texts_by_key = {key: _encode(value) for key, value in _without_points(snapshot, history, paths=paths).items()}
     points = ", ".join(map(_point_text, history.points))
@@ -95,6 +106,7 @@ def _without_points(snapshot: Snapshot, history: History, *, paths: bool) -> dic
             _worker(worker, interval.workers.get(slot) if interval is not None else None, paths=paths)
             for slot, worker in snapshot.workers.items()
         ],
+        **_routes(interval),
         "exits": {
             "total": dict(snapshot.exits),
             "since_watch": dict(history.exits),
@@ -213,6 +225,38 @@ def _worker(worker: Worker, interval: WorkerInterval | None, *, paths: bool) -> 
         "oldest_request_seconds": _rounded(worker.oldest_request),
         "running": [_request(request, paths=paths) for request in worker.running],
         "texts": worker_texts(worker, interval, paths=paths),
+    }
+
+
+def _routes(interval: Interval | None) -> dict[str, Any]:
+    routes = () if interval is None else interval.routes
+    if not worth_a_table(routes):
+        return {"routes": [], "routes_left_out": None}
+    shown = first_of_each(routes, MOST_ROUTES)
+    names = {route.route for route in shown}
+    rest = [route for route in routes if route.route not in names]
+    return {
+        "routes": [
+            {
+                "route": route.route,
+                "p50_seconds": _rounded(route.quantile(0.5)),
+                "p95_seconds": _rounded(route.quantile(0.95)),
+                **_route(route),
+            }
+            for route in shown
+        ],
+        "routes_left_out": {"routes": len(rest), **_route(summed(rest))} if rest else None,
+    }
+
+
+def _route(route: RouteInterval) -> dict[str, Any]:
+    return {
+        "requests_per_second": _rounded(route.requests_per_second),
+        "error_share": _rounded(route.error_share),
+        "busy_seconds": _rounded(route.busy),
+        "busy_share": _rounded(route.busy_share),
+        "cpu_share": _rounded(route.cpu_share),
+        "texts": route_texts(route),
     }
 
 

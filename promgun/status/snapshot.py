@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from promgun.collect.route_sums import RouteTotals
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRequest:
@@ -77,7 +79,8 @@ class Snapshot:
     """An instance at one moment.
 
     ``taken`` is the observer's monotonic clock and ``at`` Unix time; ``uptime`` is the master's in seconds, by the
-    server's own clock. ``requests`` are counted by status, ``durations`` are cumulative by upper bound in seconds.
+    server's own clock. ``requests`` are counted by status, ``durations`` are cumulative by upper bound in seconds,
+    ``routes`` are what was counted by route since the start.
     """
 
     taken: float
@@ -93,6 +96,7 @@ class Snapshot:
     queues: tuple[Queue, ...]
     exits: Mapping[str, int]
     details: Details
+    routes: Mapping[str, RouteTotals] = field(default_factory=dict)
 
     @property
     def states(self) -> dict[str, int]:

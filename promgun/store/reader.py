@@ -175,8 +175,12 @@ class StoreReader:
 
     def read_sums(self) -> Sums:
         """Return only the sums; never raises because of the store's content."""
+        return self.read_totals()[0]
+
+    def read_totals(self) -> tuple[Sums, list[RowTotal]]:
+        """Return the sums, and the rows that they are made of; never raises because of the store's content."""
         totals = self._read_rows()
-        return {wanted.name: _sum(totals, wanted) for wanted in self._sums}
+        return {wanted.name: _sum(totals, wanted) for wanted in self._sums}, totals
 
 
 def _sum(totals: Sequence[RowTotal], wanted: SumBy) -> dict[str, float]:

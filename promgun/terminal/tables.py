@@ -12,6 +12,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from promgun.status.routes import RouteInterval, ranked, route_texts, summed, worth_a_table
+from promgun.status.texts import NOTHING, latency
 from promgun.terminal.histograms import has_all_parts, summaries
 from promgun.terminal.output import Output, printable
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 #: Headings of columns of numbers, which are aligned to the right.
-_NUMBERS = frozenset({"PID", "VALUE"})
+_NUMBERS = frozenset({"PID", "VALUE", "REQUESTS", "ERRORS", "P50", "P95", "BUSY", "CPU"})
+#: The most routes that a table shows one by one.
+_MOST_ROUTES = 50
 #: Columns between two cells of a table on a terminal.
 _GAP = 3
 
@@ -83,6 +87,26 @@ def metrics_table(families: Iterable[Metric], output: Output | None = None) -> s
         else:
             rows += [(sample.name, labels_text(sample.labels), f"{sample.value:.10g}") for sample in family.samples]
     return draw(("METRIC", "LABELS", "VALUE"), rows, output)
+
+
+def routes_table(routes: Iterable[RouteInterval], output: Output | None = None) -> str:
+    """Return one row for each route, the one whose requests took longest together first, and one for those beyond 50;
+    empty if none has a name. The figures are those since the start of the instance.
+    """
+    found = list(routes)
+    if not worth_a_table(found):
+        return ""
+    shown = ranked(found, "busy", _MOST_ROUTES)
+    names = {route.route for route in shown}
+    rest = [route for route in found if route.route not in names]
+    rows = [_route_cells(route) for route in (*shown, *([summed(rest)] if rest else []))]
+    return draw(("ROUTE", "REQUESTS", "ERRORS", "P50", "P95", "BUSY", "CPU"), rows, output)
+
+
+def _route_cells(route: RouteInterval) -> tuple[str, ...]:
+    texts = route_texts(route)
+    cpu = NOTHING if route.cpu_share is None else latency(route.cpu_share)
+    return (texts["route"], f"{route.requests:.10g}", texts["errors"], texts["p50"], texts["p95"], texts["busy"], cpu)
 
 
 def labels_text(labels: Mapping[str, str]) -> str:

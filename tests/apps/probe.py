@@ -114,6 +114,12 @@ def burn(environ: WSGIEnvironment, start_response: StartResponse, seconds: str) 
     return ok(environ, start_response)
 
 
+def named(environ: WSGIEnvironment, start_response: StartResponse, name: str) -> Iterable[bytes]:
+    """Answer after having named the route, the first part of which is ``name``."""
+    environ["promgun.route"] = f"/{name}/{{id}}"
+    return ok(environ, start_response)
+
+
 def timed(_environ: WSGIEnvironment, start_response: StartResponse, seconds: str) -> Iterable[bytes]:
     """Answer after that time with when the call began and ended, on the monotonic clock that all processes share."""
     begin = time.monotonic()
@@ -180,6 +186,7 @@ ROUTES: dict[str, Callable[..., Iterable[bytes]]] = {
         fail,
         failing_stream,
         burn,
+        named,
         sleep,
         timed,
         gate,

@@ -133,6 +133,9 @@ def test_a_server_that_hangs_is_missed_from_its_last_answer_on(browser: Browser)
         wait_until(lambda: browser.text("#banner") == "")
 
 
+ROUTE_TEXTS = ("route", "rate", "errors", "p50", "p95", "busy", "cpu")
+
+
 def worker(slot: int) -> dict[str, Any]:
     """A worker with long names and numbers."""
     running = [{"phase": HOSTILE, "method": "PROPPATCH", "route": HOSTILE * 9, "age_seconds": 86399.0}] * 3
@@ -176,6 +179,14 @@ def crowd() -> str:
             "now": now,
             "history": {"seconds": 60, "points": [now | {"at_unix_seconds": 1e9, "interval_seconds": 1.0}]},
             "workers": [worker(slot) for slot in range(100)],
+            "routes": [
+                {
+                    "route": HOSTILE,
+                    "texts": dict.fromkeys(("route", "rate", "errors", "p50", "p95", "busy", "cpu"), HOSTILE),
+                }
+            ]
+            * 50,
+            "routes_left_out": None,
             "exits": {
                 "total": {HOSTILE: 10**6, "graceful_timeout": 10**6},
                 "since_watch": {HOSTILE: 5},
@@ -209,7 +220,7 @@ def test_no_text_becomes_markup_and_none_breaks_the_layout(browser: Browser) -> 
 @needs_browser
 def test_page_shows_the_texts_of_the_server_and_makes_none(browser: Browser) -> None:
     """The terminal is tested to show the same ones."""
-    text = to_json(*watched(4, 70, requests_left=77), paths=True)
+    text = to_json(*watched(4, 70, requests_left=77, routes=60), paths=True)
     told = json.loads(text)
     with Endpoint(status=lambda: text) as endpoint:
         browser.open(url(endpoint.address))
@@ -224,6 +235,16 @@ def test_page_shows_the_texts_of_the_server_and_makes_none(browser: Browser) -> 
             ".map(row => [...row.cells].slice(3, 9).map(cell => cell.textContent))"
         )
         assert rows == [list(worker["texts"].values()) for worker in told["workers"]]
+        by_route = (
+            "return [...document.querySelectorAll('#routes tbody tr')]"
+            ".map(row => [...row.cells].map(cell => cell.textContent))"
+        )
+        others = list(told["routes_left_out"]["texts"].values())
+        assert browser.run(by_route) == [*(list(route["texts"].values()) for route in told["routes"]), others]
+        browser.run("document.querySelector('th.errors button').click()")
+        by_errors = sorted(told["routes"], key=lambda route: -(route["error_share"] or 0))
+        assert browser.run(by_route) == [*(list(route["texts"].values()) for route in by_errors), others]
+        assert browser.run("return document.querySelector('th.errors').getAttribute('aria-sort')") == "descending"
 
 
 @needs_browser

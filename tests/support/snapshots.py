@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from promgun.collect.route_sums import RouteTotals
 from promgun.status.history import History
 from promgun.status.snapshot import Details, OpenRequest, Queue, SlotTotals, Snapshot, Worker
 
@@ -27,7 +28,27 @@ def worker(slot: int, **changes: object) -> Worker:
     return replace(base, **changes)  # type: ignore[arg-type] # the fields of a worker
 
 
-def snapshot(workers: dict[int, Worker], second: float, killed: int = 0) -> Snapshot:
+def route(number: int, second: float) -> RouteTotals:
+    """Return what a route has counted: those of higher numbers are busier; every third is idle but for the start."""
+    if number % 3 == 2:
+        second = min(second, 5.0)
+    answered = second * (number + 1)
+    return RouteTotals(
+        requests=answered,
+        errors=answered / 10 if number % 5 == 0 else 0.0,
+        busy=answered / 5,
+        cpu=answered / 50,
+        bounds=(0.1, 1.0, math.inf),
+        counts=(answered / 2, answered, answered),
+    )
+
+
+def routed(count: int, second: float) -> dict[str, RouteTotals]:
+    """Return so many routes; the first has no name, as of requests that matched none."""
+    return {f"/route/{number}/<id>" if number else "": route(number, second) for number in range(count)}
+
+
+def snapshot(workers: dict[int, Worker], second: float, killed: int = 0, routes: int = 0) -> Snapshot:
     return Snapshot(
         taken=second,
         at=1_700_000_000 + second,
@@ -42,16 +63,17 @@ def snapshot(workers: dict[int, Worker], second: float, killed: int = 0) -> Snap
         queues=(Queue("http://127.0.0.1:80", 3, 2048),),
         exits={"killed": killed, "timeout": 1, "oom": 0},
         details=Details(name="shop", application="shop.wsgi:app"),
+        routes=routed(routes, second),
     )
 
 
-def watched(count: int = 4, seconds: int = 70, **changes: object) -> tuple[Snapshot, History]:
+def watched(count: int = 4, seconds: int = 70, *, routes: int = 0, **changes: object) -> tuple[Snapshot, History]:
     """Return the last snapshot, and the history, of so many workers watched for so long; one is killed every 10 s."""
     workers = {slot: worker(slot, **changes) for slot in range(1, count + 1)}
     history = History()
-    last = snapshot(workers, 0)
+    last = snapshot(workers, 0, routes=routes)
     history.add(last)
     for second in range(1, seconds + 1):
-        last = snapshot(workers, second, second // 10)
+        last = snapshot(workers, second, second // 10, routes)
         history.add(last)
     return last, history

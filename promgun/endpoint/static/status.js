@@ -128,6 +128,66 @@
     body.insertRow().append(cell);
   }
 
+  // The routes: the server says which and how they read; a click on a heading sorts them.
+  const routeColumns = [
+    ["route", "route", null],
+    ["req/s", "rate", "requests_per_second"],
+    ["errors", "errors", "error_share"],
+    ["p50", "p50", "p50_seconds"],
+    ["p95", "p95", "p95_seconds"],
+    ["busy", "busy", "busy_share"],
+    ["CPU", "cpu", "cpu_share"],
+  ];
+  const routeBody = byId("routes").tBodies[0];
+  let sortedBy = "busy_share";
+  let drawn = null;
+  for (const [label, name, key] of routeColumns) {
+    const heading = element("th", name);
+    if (key) {
+      const button = element("button", "", label);
+      button.type = "button";
+      button.addEventListener("click", () => {
+        sortedBy = key;
+        drawRoutes(drawn);
+      });
+      heading.append(button);
+      heading.dataset.key = key;
+    } else {
+      heading.textContent = label;
+    }
+    byId("routes").tHead.rows[0].append(heading);
+  }
+
+  function routeRow(index) {
+    if (routeBody.rows[index]) return routeBody.rows[index];
+    const row = routeBody.insertRow();
+    for (const [label, name] of routeColumns) {
+      const cell = element("td", name);
+      cell.dataset.label = label;
+      row.append(cell);
+    }
+    return row;
+  }
+
+  function drawRoutes(data) {
+    drawn = data;
+    const found = data.routes || [];
+    byId("by-route").hidden = !found.length;
+    for (const heading of byId("routes").tHead.rows[0].cells) {
+      if (heading.dataset.key) heading.setAttribute("aria-sort", heading.dataset.key === sortedBy ? "descending" : "none");
+    }
+    // Array.sort is stable: routes that are equal stay in the server's order, by busy time.
+    const sorted = [...found].sort((one, other) => (other[sortedBy] || 0) - (one[sortedBy] || 0));
+    if (data.routes_left_out) sorted.push(data.routes_left_out);
+    sorted.forEach((route, index) => {
+      const row = routeRow(index);
+      routeColumns.forEach(([, name], column) => setText(row.cells[column], route.texts[name]));
+      row.cells[0].title = route.texts.route;
+      row.classList.toggle("quiet", !known(route.route));
+    });
+    while (routeBody.rows.length > sorted.length) routeBody.deleteRow(-1);
+  }
+
   function drawExits(data) {
     const { total, since_watch: seen, last } = data.exits;
     const causes = Object.keys(total).filter((cause) => total[cause] > 0).sort((one, other) => total[other] - total[one]);
@@ -155,6 +215,7 @@
     setText(byId("clock"), `${clock(data.taken_unix_seconds)} · every second`);
     for (const figure of data.figures) drawFigure(data, figure);
     drawWorkers(data);
+    drawRoutes(data);
     drawExits(data);
     say(data.up ? "" : "The server is not running.", name);
   }

@@ -10,11 +10,16 @@ from rich.cells import cell_len
 from promgun.status.texts import duration
 from promgun.terminal.top.charts import Glyphs
 from promgun.terminal.top.head import LABEL, head_lines
-from promgun.terminal.top.table import Line, fit, table
+from promgun.terminal.top.layout import Line, fit
+from promgun.terminal.top.routes import routes_table
+from promgun.terminal.top.table import table
 from promgun.terminal.top.view import Controls, View
 
-#: Lines that exits get, heading included, even if workers are left out for them: (lines for both, lines for exits).
-_EXIT_LINES = ((12, 4), (8, 1))
+#: Lines that exits get, heading included, even if rows of the tables are left out for them: (lines for all, lines for
+#: exits); the second row where there are routes.
+_EXIT_LINES = (((12, 4), (8, 1)), ((20, 4), (8, 1)))
+#: Lines for both tables from which both are shown.
+_BOTH_TABLES = 7
 _PROGRAM = "promgun top  "
 #: Columns of the head in a pipe.
 _PIPE = 100
@@ -25,15 +30,33 @@ def frame(view: View, controls: Controls, width: int, height: int, glyphs: Glyph
     top = [*_banner(view, controls, width, glyphs), *head_lines(view, width, glyphs)]
     rows = view.rows(controls.order)
     left = height - len(top) - 1
-    spare = left - len(rows) - 3
-    granted = next((lines for least, lines in _EXIT_LINES if left >= least), 0)
+    needed = len(rows) + (len(view.routes) + 2 if view.routes else 0)
+    spare = left - needed - 3
+    granted = next((lines for least, lines in _EXIT_LINES[bool(view.routes)] if left >= least), 0)
     exits = list(_exits(view, width, glyphs))[: max(spare, granted, 0)]
     room = left - 1 - (len(exits) + 1 if exits else 0)
-    lines: list[Line] = [*top, [], *table(rows, width, room, glyphs)]
+    lines: list[Line] = [*top, [], *_tables(view, controls, width, room, glyphs)]
     if exits:
         lines += [[], *exits]
     lines += [[] for _ in range(height - 1 - len(lines))]
-    return [*lines[: height - 1], _keys(controls, width, glyphs)]
+    return [*lines[: height - 1], _keys(view, controls, width, glyphs)]
+
+
+def _tables(view: View, controls: Controls, width: int, room: int, glyphs: Glyphs) -> list[Line]:
+    """Return the tables of workers and of routes in at most ``room`` lines: each gets what it needs, or half of it."""
+    rows, routes = view.rows(controls.order), view.routes
+    if not routes or controls.tables == "workers":
+        return list(table(rows, width, room, glyphs))
+    if controls.tables == "routes":
+        return list(routes_table(routes, controls.route_order, width, room, glyphs))
+    if room < _BOTH_TABLES:
+        return list(table(rows, width, room, glyphs))
+    for_routes = min(len(routes) + 1, max(room // 2, room - len(rows) - 2))
+    return [
+        *table(rows, width, room - for_routes - 1, glyphs),
+        [],
+        *routes_table(routes, controls.route_order, width, for_routes, glyphs),
+    ]
 
 
 def page(view: View, controls: Controls, width: int | None, glyphs: Glyphs) -> list[Line]:
@@ -44,8 +67,15 @@ def page(view: View, controls: Controls, width: int | None, glyphs: Glyphs) -> l
         [],
         *table(view.rows(controls.order), width, None, glyphs),
         [],
+        *_routes(view, controls, width, glyphs),
         *_exits(view, width or _PIPE, glyphs),
     ]
+
+
+def _routes(view: View, controls: Controls, width: int | None, glyphs: Glyphs) -> Iterator[Line]:
+    if view.routes:
+        yield from routes_table(view.routes, controls.route_order, width, None, glyphs)
+        yield []
 
 
 def _banner(view: View, controls: Controls, width: int, glyphs: Glyphs) -> Iterator[Line]:
@@ -86,9 +116,14 @@ def _exits(view: View, width: int, glyphs: Glyphs) -> Iterator[Line]:
         yield [(fit(f"{'':{LABEL}}{at}  {event.cause}{times}", width, glyphs), "plain")]
 
 
-def _keys(controls: Controls, width: int, glyphs: Glyphs) -> Line:
+def _keys(view: View, controls: Controls, width: int, glyphs: Glyphs) -> Line:
     pause = "go on" if controls.paused else "pause"
     text = f"q quit  p {pause}  s sort: {controls.order}  +/- every {controls.every:.3g} s  ? help"
+    if view.routes:
+        text = (
+            f"q quit  p {pause}  s sort: {controls.order}  r routes: {controls.route_order}  t tables  "
+            f"+/- {controls.every:.3g} s  ? help"
+        )
     return [(fit(text, width, glyphs), "keys")]
 
 
@@ -97,7 +132,8 @@ HELP = (
     ("", "plain"),
     ("q        quit                          p   pause the display, and go on", "plain"),
     ("s        sort by the next column       ?   this help; another key leaves it", "plain"),
-    ("+  -     longer, shorter interval", "plain"),
+    ("+  -     longer, shorter interval       r   sort routes by the next column", "plain"),
+    ("t        both tables, routes, workers", "plain"),
     ("", "plain"),
     ("requests answers a second             errors   share of 5xx among them", "plain"),
     ("utilised share of capacity in use     queue    connections no worker took yet", "plain"),
@@ -106,6 +142,7 @@ HELP = (
     ("longest  the longest of them          in use   running requests / capacity", "plain"),
     ("Charts show the last minute; a bar is the largest value of its time.", "plain"),
     ("", "plain"),
+    ("BUSY     share of the seconds that all requests of the interval took", "plain"),
     ("REQUEST  the oldest running one; +2: two more are running", "plain"),
     ("AGE      how long it has been running LEFT  requests until --max-requests", "plain"),
     ("CPU      100% is one whole CPU        MEM   resident memory", "plain"),

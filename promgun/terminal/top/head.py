@@ -7,7 +7,7 @@ from itertools import zip_longest
 from promgun.status.figures import FIGURES, FINE, Figure
 from promgun.status.texts import NOTHING
 from promgun.terminal.top.charts import Glyphs, bars, pieces
-from promgun.terminal.top.table import Line, fit
+from promgun.terminal.top.layout import Line, fit
 from promgun.terminal.top.view import View
 
 #: Widths in terminal cells: a figure's name, its value.

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from promgun.errors import PromgunError
 from promgun.status.history import History
+from promgun.status.routes import ORDERS as ROUTE_ORDERS
 from promgun.terminal.input import CLOSED, RESIZED
 from promgun.terminal.output import Output
 from promgun.terminal.top.charts import Glyphs
 from promgun.terminal.top.frame import frame, help_frame, page
 from promgun.terminal.top.screen import Screen, print_lines
-from promgun.terminal.top.view import ORDERS, Controls, View
+from promgun.terminal.top.view import ORDERS, TABLES, Controls, View
 
 if TYPE_CHECKING:
     from promgun.status.source import SnapshotSource
@@ -32,6 +33,10 @@ _SHORTER = frozenset("-_−")  # noqa: RUF001 - some keyboards have a real minus
 #: Seconds between two attempts to find an instance that is gone.
 _RETRY = 1.0
 _ORDERS = tuple(ORDERS)
+
+
+def _after(choice: str, choices: tuple[str, ...]) -> str:
+    return choices[(choices.index(choice) + 1) % len(choices)]
 
 
 def can_draw() -> bool:
@@ -131,7 +136,11 @@ class Watch:
             self._frozen = self._view
             self._controls = replace(controls, paused=not controls.paused)
         elif key == "s":
-            self._controls = replace(controls, order=_ORDERS[(_ORDERS.index(controls.order) + 1) % len(_ORDERS)])
+            self._controls = replace(controls, order=_after(controls.order, _ORDERS))
+        elif key == "r":
+            self._controls = replace(controls, route_order=_after(controls.route_order, tuple(ROUTE_ORDERS)))
+        elif key == "t":
+            self._controls = replace(controls, tables=_after(controls.tables, TABLES))
         elif key in _LONGER:
             longer = (step for step in INTERVALS if step > controls.every)
             self._controls = replace(controls, every=next(longer, controls.every))

@@ -16,7 +16,7 @@ from rich.style import Style
 
 from promgun.terminal.input import SUSPENDED, TerminalInput, ignore_signals, suspend
 from promgun.terminal.output import printable
-from promgun.terminal.top.table import Line
+from promgun.terminal.top.layout import Line
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-from rich.cells import cell_len, set_cell_size
 
 from promgun.metrics.label_values import WorkerState
 from promgun.status import texts
 from promgun.status.figures import request_text
 from promgun.terminal.output import printable
 from promgun.terminal.top.charts import Glyphs
+from promgun.terminal.top.layout import Column, Laid, Line, join, lay, rest_line
 from promgun.terminal.top.view import Row
 
-#: A piece of a line and its role, which decides its colour.
-Span = tuple[str, str]
-Line = list[Span]
 STATE_ROLES: Mapping[str, str] = {
     WorkerState.IDLE: "quiet",
     WorkerState.BUSY: "good",
@@ -24,33 +19,7 @@ STATE_ROLES: Mapping[str, str] = {
     WorkerState.DRAINING: "warn",
     WorkerState.HUNG: "bad",
 }
-_REQUEST = "REQUEST"
 _LEAST_REQUEST = 12
-
-
-def fit(text: str, width: int, glyphs: Glyphs, *, right: bool = False) -> str:
-    """Return ``text``, made printable, in exactly ``width`` cells: padded, or cut with ``…``."""
-    text = printable(text)
-    length = cell_len(text)
-    if length > width:
-        return set_cell_size(text, width - 1) + glyphs.cut if width > 0 else ""
-    padding = " " * (width - length)
-    return padding + text if right else text + padding
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column: ``cell`` gives the text of a row, ``total`` that of several rows together.
-
-    On a narrow screen columns of the highest ``rank`` are left out first; those of rank 0 always stay.
-    """
-
-    heading: str
-    width: int
-    rank: int
-    cell: Callable[[Row], str]
-    total: Callable[[Sequence[Row]], str] = lambda _rows: ""
-    right: bool = True
 
 
 def _sum(read: Callable[[Row], float | None], rows: Sequence[Row]) -> float | None:
@@ -85,11 +54,11 @@ def _states(rows: Sequence[Row]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
-COLUMNS = (
+COLUMNS: tuple[Column[Row], ...] = (
     Column("SLOT", 4, 0, lambda row: str(row.worker.worker_id)),
     Column("PID", 7, 4, lambda row: texts.count(row.worker.pid)),
     Column("STATE", 8, 0, lambda row: row.worker.state, right=False),
-    Column(_REQUEST, _LEAST_REQUEST, 0, lambda row: request_text(row.worker), _states, right=False),
+    Column("REQUEST", _LEAST_REQUEST, 0, lambda row: request_text(row.worker), _states, right=False, flexible=True),
     Column("AGE", 6, 2, lambda row: texts.age(row.age), lambda rows: texts.age(_most(row.age for row in rows))),
     Column("REQ/S", 6, 1, lambda row: texts.rate(_requests(row)), lambda rows: texts.rate(_sum(_requests, rows))),
     Column("IN USE", 7, 3, lambda row: _in_use([row]), _in_use),
@@ -112,42 +81,12 @@ def table(rows: Sequence[Row], width: int | None, height: int | None, glyphs: Gl
     cells = [[printable(column.cell(row)) for column in columns] for row in shown]
     if rest:
         cells.append([column.total(rest) for column in columns])
-    laid = _lay(columns, cells, width)
-    yield [(_join([column.heading for column in columns], laid, glyphs), "heading")]
+    laid = lay(columns, cells, width)
+    yield [(join([column.heading for column in columns], laid, glyphs), "heading")]
     for row, row_cells in zip(shown, cells, strict=False):
         yield _worker_line(row, row_cells, laid, glyphs)
     if rest:
-        line = _join(cells[-1], laid, glyphs)
-        label = f"{glyphs.cut} {len(rest)} more"
-        yield [(label + line[len(label) :], "label")]
-
-
-#: The columns that are shown: position among a row's cells, column, width.
-Laid = Sequence[tuple[int, Column, int]]
-
-
-def _lay(columns: Sequence[Column], texts: Sequence[Sequence[str]], width: int | None) -> Laid:
-    """Choose the columns that fit, and their widths: the request's column gets what the others leave."""
-    laid = [
-        (index, column, max([column.width, *(cell_len(cells[index]) for cells in texts)]))
-        for index, column in enumerate(columns)
-    ]
-    if width is None:
-        return laid
-    laid = [(index, column, column.width if column.heading == _REQUEST else wide) for index, column, wide in laid]
-    while _width(laid) > width and any(column.rank for _, column, _ in laid):
-        least = max(column.rank for _, column, _ in laid)
-        laid = [entry for entry in laid if entry[1].rank != least]
-    extra = max(0, width - _width(laid))
-    return [(index, column, wide + extra * (column.heading == _REQUEST)) for index, column, wide in laid]
-
-
-def _width(laid: Laid) -> int:
-    return sum(wide + 1 for _, _, wide in laid) - 1
-
-
-def _join(cells: Sequence[str], laid: Laid, glyphs: Glyphs) -> str:
-    return " ".join(fit(cells[index], wide, glyphs, right=column.right) for index, column, wide in laid)
+        yield rest_line(f"{glyphs.cut} {len(rest)} more", cells[-1], laid, glyphs)
 
 
 def _worker_line(row: Row, cells: Sequence[str], laid: Laid, glyphs: Glyphs) -> Line:
@@ -155,9 +94,9 @@ def _worker_line(row: Row, cells: Sequence[str], laid: Laid, glyphs: Glyphs) -> 
     at = next(place for place, (_, column, _) in enumerate(laid) if column.heading == "STATE")
     role = STATE_ROLES.get(row.worker.state, "plain")
     return [
-        (_join(cells, laid[:at], glyphs) + " ", "plain"),
-        (_join(cells, laid[at : at + 1], glyphs), role),
-        (" " + _join(cells, laid[at + 1 :], glyphs), "quiet" if role == "quiet" else "plain"),
+        (join(cells, laid[:at], glyphs) + " ", "plain"),
+        (join(cells, laid[at : at + 1], glyphs), role),
+        (" " + join(cells, laid[at + 1 :], glyphs), "quiet" if role == "quiet" else "plain"),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from promgun.status.figures import shown_age
 from promgun.status.history import ExitEvent, History, Point
 from promgun.status.interval import Interval, WorkerInterval
+from promgun.status.routes import RouteInterval, worth_a_table
 from promgun.status.snapshot import Snapshot, Worker
 
 
@@ -37,6 +38,12 @@ class View:
             events=history.events,
         )
 
+    @property
+    def routes(self) -> tuple[RouteInterval, ...]:
+        """What the routes did in the last interval; empty where none is known by name."""
+        routes = self.interval.routes if self.interval is not None else ()
+        return routes if worth_a_table(routes) else ()
+
     def rows(self, order: str) -> list[Row]:
         """Return the living workers, sorted by the key that ``order`` names in ``ORDERS``, the largest first."""
         found = self.interval.workers if self.interval is not None else {}
@@ -48,11 +55,13 @@ class View:
 class Controls:
     """What the user chose by keys, and ``away``: why there is no new snapshot, empty while there is.
 
-    ``every`` is the interval in seconds.
+    ``every`` is the interval in seconds, ``order`` that of the workers, ``tables`` which tables are shown.
     """
 
     every: float
     order: str = "slot"
+    route_order: str = "busy"
+    tables: str = "both"
     paused: bool = False
     help: bool = False
     away: str = ""
@@ -78,3 +87,6 @@ ORDERS: Mapping[str, Callable[[Row], float]] = {
     "cpu": lambda row: row.interval.cpu_share if row.interval else 0.0,
     "memory": lambda row: row.worker.memory or 0,
 }
+
+#: What the key ``t`` changes between; routes are shown only where there are any.
+TABLES = ("both", "routes", "workers")

@@ -119,6 +119,27 @@ def test_table_shows_the_samples_of_a_histogram_that_is_not_whole(page: list[Met
     assert [line.split()[0] for line in lines[1:]] == ["shop_seconds_bucket"] * 4
 
 
+def test_table_ends_with_the_routes() -> None:
+    registry = CollectorRegistry()
+    requests = Counter("gunicorn_requests", "", ["method", "route", "status"], registry=registry)
+    seconds = Histogram("gunicorn_request_duration_seconds", "", ["route"], buckets=(0.1, 1), registry=registry)
+    cpu = Counter("gunicorn_request_cpu_seconds", "", ["route"], registry=registry)
+    for number in range(60):
+        requests.labels("GET", f"/r{number}", "200").inc(number)
+        requests.labels("GET", f"/r{number}", "503").inc(number)
+        seconds.labels(f"/r{number}").observe(number / 100)
+    cpu.labels("/r59").inc(0.25)
+    lines = render(registry.collect(), "table").splitlines()
+    begin = lines.index("") + 1
+    assert lines[begin].split() == ["ROUTE", "REQUESTS", "ERRORS", "P50", "P95", "BUSY", "CPU"]
+    busiest = "/r59 118 50.0 % 0.1–1 s 0.1–1 s 3.33 % 250 ms"  # noqa: RUF001 - a dash
+    assert lines[begin + 1].split() == busiest.split()
+    assert lines[-1].split()[:4] == ["10", "more", "90", "50.0"]
+    assert len(lines) == begin + 52
+    # Without a route that has a name, or without the family, there is nothing to tell.
+    assert "ROUTE" not in render(registry.collect(), "table", ["gunicorn_request_cpu*"])
+
+
 def test_table_in_a_pipe_is_plain_and_never_folds() -> None:
     text = draw(("A", "B"), [("x" * 300, "[bold]y[/bold]")])
     assert text.splitlines()[1] == "x" * 300 + "  [bold]y[/bold]"

@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from promgun.metrics.catalog import CATALOG
 from promgun.status.from_page import FAMILIES, snapshot_of
 from promgun.status.history import History
-from promgun.status.interval import Interval, quantile
+from promgun.status.interval import Interval
 from promgun.status.json import SCHEMA, to_json, to_object
+from promgun.status.quantiles import quantile
 from promgun.status.snapshot import Details, OpenRequest, Queue, Snapshot
 
 BOUNDS = ("0.1", "1.0", "+Inf")

@@ -12,13 +12,14 @@ from rich.cells import cell_len
 
 from promgun.status import texts
 from promgun.status.history import Point
+from promgun.status.interval import Interval
 from promgun.status.json import to_object
 from promgun.terminal.top.charts import Glyphs, bars, pieces
 from promgun.terminal.top.frame import frame, help_frame, page
-from promgun.terminal.top.table import Line
+from promgun.terminal.top.layout import Line
 from promgun.terminal.top.view import ORDERS, Controls, View
 from tests.support.offenders import offenders
-from tests.support.snapshots import request, watched
+from tests.support.snapshots import request, snapshot, watched
 
 SIZES = [(80, 24), (200, 50), (79, 24), (60, 16), (59, 16), (40, 12), (20, 5), (9, 9), (3, 2), (1, 1), (300, 8)]
 GLYPHS = Glyphs()
@@ -27,7 +28,7 @@ NOTHING = GLYPHS.nothing
 
 def view(count: int = 4, seconds: int = 70, **changes: object) -> View:
     """An instance of so many workers that was watched for so long; every tenth second a worker was killed."""
-    last, history = watched(count, seconds, **changes)
+    last, history = watched(count, seconds, **changes)  # type: ignore[arg-type] # the fields of a worker
     return View.of("shop", last, history)
 
 
@@ -254,14 +255,74 @@ def test_frame_is_cheap() -> None:
     assert (time.process_time() - begin) / 20 < 0.02, "seconds of CPU; it takes one tenth of that"
 
 
+def routes_in(lines: list[str]) -> list[str]:
+    """Return the routes of the table, the last line of it included."""
+    heading = next((index for index, line in enumerate(lines) if line.startswith("ROUTE")), len(lines))
+    shown = []
+    for line in lines[heading + 1 :]:
+        if not line.strip() or line.startswith(("exits", "q quit")):
+            break
+        shown.append(line.split("  ")[0])
+    return shown
+
+
+def test_busiest_routes_stand_first_and_the_others_in_one_line() -> None:
+    last, history = watched(4, 70, routes=1000)
+    shown = View.of("shop", last, history)
+    lines = drawn(shown)
+    assert len(lines) == 24
+    found = routes_in(lines)
+    assert found[:2] == ["/route/999/<id>", "/route/997/<id>"], "998 does nothing now"
+    assert found[-1] == f"… {1000 - len(found) + 1} more"
+    assert any(line.split()[:2] == ["4", "4004"] for line in lines), "the workers are there as well"
+    heading, first = (next(line for line in lines if line.startswith(start)) for start in ("ROUTE", "/route/999"))
+    assert heading.split() == ["ROUTE", "REQ/S", "ERRORS", "P50", "P95", "BUSY", "CPU"]
+    assert first.split() == ["/route/999/<id>", "1000", "0", "%", "0–0.1", "s", "0.1–1", "s", "0.30", "%", "2000%"]  # noqa: RUF001 - a dash
+
+
+def test_routes_can_have_all_the_room_or_none() -> None:
+    last, history = watched(4, 70, routes=5)
+    shown = View.of("shop", last, history)
+    only = drawn(shown, tables="routes", route_order="errors")
+    assert routes_in(only)[0] == "(no route)"
+    assert not any(line.startswith("SLOT") for line in only)
+    assert routes_in(drawn(shown, tables="workers")) == []
+    assert routes_in(drawn(shown)) == ["/route/4/<id>", "/route/3/<id>", "/route/1/<id>", "(no route)", "/route/2/<id>"]
+    paper = line_texts(page(shown, Controls(every=1.0), None, GLYPHS))
+    assert len(routes_in(paper)) == 5
+    assert "r routes: errors" in drawn(shown, route_order="errors")[-1]
+
+
+def test_an_application_without_routes_has_no_table_of_them() -> None:
+    last, history = watched(4, 70, routes=1)
+    lines = drawn(View.of("shop", last, history))
+    assert not any(line.startswith("ROUTE") for line in lines)
+    assert "r routes" not in lines[-1]
+
+
+@pytest.mark.unmeasured("it counts processor time")
+def test_a_thousand_routes_are_cheap() -> None:
+    before, history = watched(16, 2, routes=1000)
+    after = snapshot(dict(before.workers), 3, routes=1000)
+    begin = time.process_time()
+    for _ in range(10):
+        interval = Interval.between(before, after)
+        drawn(replace(View.of("shop", after, history), interval=interval))
+    assert (time.process_time() - begin) / 10 < 0.05, "seconds of CPU; it takes a fifth of that, with every route busy"
+
+
 def test_terminal_and_status_page_are_given_the_same_texts() -> None:
     """Neither formats a number of its own: what /status.json carries for the browser stands in the frame."""
-    last, history = watched(4, 70, requests_left=77)
+    last, history = watched(4, 70, requests_left=77, routes=7)
     told = to_object(last, history, paths=True)
     lines = line_texts(frame(View.of("shop", last, history), Controls(every=1), 300, 40, GLYPHS))
     missing = [figure["text"] for figure in told["figures"] if not any(figure["text"] in line for line in lines)]
     for worker in told["workers"]:
         (row,) = (line for line in lines if f" {worker['pid']} " in line)
         missing += [text for text in worker["texts"].values() if text not in row]
+    for route in told["routes"]:
+        (row,) = (line for line in lines if line.startswith(route["texts"]["route"]))
+        missing += [text for text in route["texts"].values() if text not in row]
+    assert len(told["routes"]) == 7
     assert missing == []
     assert any(f"up {told['instance']['uptime_text']}" in line for line in lines)
