@@ -14,7 +14,8 @@ CPU = "gunicorn_request_cpu_seconds_total"
 
 def routes_of_status(server: PromgunProcess) -> list[str]:
     """Return the routes of the status page; there are none in its first answer."""
-    return sorted(route["route"] for route in json.loads(send(server.metrics_address, path="/status.json").text)["routes"])
+    told = json.loads(send(server.metrics_address, path="/status.json").text)
+    return sorted(route["route"] for route in told["routes"])
 
 
 CONFIG = """
