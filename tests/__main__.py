@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,17 +15,23 @@ import venv
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.metadata import requires
 from pathlib import Path
 
-from tests.support.measuring import place_for_data, summary
+from tests.support.measuring import MEASURED_SERVERS, place_for_data, summary
 
 ROOT = Path(__file__).parent.parent
 LOWEST = ROOT / ".venv-lowest"
 CONSTRAINTS = ROOT / "tests" / "lowest.txt"
-#: More at a time than there are processors: the tests wait for processes more than they compute.
-PYTEST = ("-m", "pytest", "-q", "-n", "4")
+#: What is installed for the style and the figures, and what no test of a seam imports.
+TOOLS = re.compile(r"(build|coverage|mkdocs|mypy|ruff|types-\w+)\b")
+#: More at a time than there are processors: these tests wait for processes more than they compute.
+WAITING = ("-m", "pytest", "-q", "-n", "5")
+COMPUTING = ("-m", "pytest", "-q", "-n", "3")
 #: What a master, a store and a page do differs by the version of a library, not by the worker's type.
-OF_ONE_TYPE = "test_exits or test_lifecycle or test_app_metrics or test_upgrade"
+OF_ONE_TYPE = (
+    "test_exits or test_lifecycle or test_app_metrics or test_upgrade or test_configuration or test_metrics_bind_reload"
+)
 SEAMS = ("-m", "seam", "-k", f"not (({OF_ONE_TYPE}) and (gthread or eventlet or gevent))")
 
 
@@ -35,6 +42,7 @@ class Step:
     name: str
     command: tuple[str, ...]
     measured: bool = False
+    writes_bytecode: bool = False
 
 
 def steps(arguments: argparse.Namespace) -> list[Step]:
@@ -44,32 +52,50 @@ def steps(arguments: argparse.Namespace) -> list[Step]:
         Step("ruff check", (python, "-m", "ruff", "check", ".")),
         Step("ruff format", (python, "-m", "ruff", "format", "--check", ".")),
         Step("mypy", (python, "-m", "mypy")),
-        # The tests start hundreds of interpreters, which would compile it all each time with PYTHONDONTWRITEBYTECODE.
+        # The tests start hundreds of interpreters, which would compile it all each time with PYTHONDONTWRITEBYTECODE;
+        # so would each of pytest's processes, which writes its own, with asserts that explain themselves.
         Step("compile", (python, "-m", "compileall", "-q", "promgun", "tests")),
+        Step("collect", (python, "-m", "pytest", "--collect-only", "-qqq", "--no-summary"), writes_bytecode=True),
     ]
     if arguments.coverage:
-        measured = (python, "-m", "coverage", "run", *PYTEST, "-m", "not unmeasured")
+        measured = (python, "-m", "coverage", "run", *COMPUTING, "-m", "not unmeasured")
+        servers = (f"tests/process/{name}.py" for name in sorted(MEASURED_SERVERS))
+        beside = ("tests/process", "tests/support", *naming("unmeasured", "tests/unit", "tests/contract"))
         plan += [
-            Step("tests, measured", measured, measured=True),
-            Step("tests that are not measured", (python, *PYTEST, "-m", "unmeasured")),
+            Step("tests, measured", (*measured, "tests/unit", "tests/contract", *servers), measured=True),
+            Step("tests that are not measured", (python, *WAITING, "-m", "unmeasured", *beside)),
         ]
     else:
-        plan.append(Step("tests", (python, *PYTEST)))
+        plan.append(Step("tests", (python, *WAITING)))
     if arguments.lowest:
         lowest = str(LOWEST / "bin" / "python")
-        install = ("-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), "-e", f"{ROOT}[test]")
+        install = ("pip", "--python", lowest, "install", "-q", "-c", str(CONSTRAINTS), "-e", f"{ROOT}[all]")
         plan += [
-            Step("install the lowest versions", (lowest, *install)),
-            Step("tests of the seams on the lowest versions", (lowest, *PYTEST, *SEAMS)),
+            Step("install the lowest versions", (python, "-m", *install, *libraries_of_tests())),
+            Step("tests of the seams on the lowest versions", (lowest, *WAITING, *SEAMS, *naming("seam", "tests"))),
         ]
     return plan
+
+
+def naming(marker: str, *folders: str) -> tuple[str, ...]:
+    """Return the files that may hold tests with a marker: pytest imports all that it is given, in each process."""
+    files = (path for folder in folders for path in sorted((ROOT / folder).rglob("test_*.py")))
+    return tuple(str(path.relative_to(ROOT)) for path in files if f"mark.{marker}" in path.read_text())
+
+
+def libraries_of_tests() -> list[str]:
+    """Return what the tests themselves import, as pip's requirements: the extra ``test`` without promgun and tools."""
+    named = [text.partition(";") for text in requires("promgun") or []]
+    return [name.strip() for name, _, when in named if re.search("extra == .test", when) and not TOOLS.match(name)]
 
 
 def run(step: Step, measuring: Mapping[str, str]) -> tuple[int, float]:
     """Run a step with its output shown; return exit code and seconds."""
     print(f"\n=== {step.name}", flush=True)
     start = time.monotonic()
-    environment = measuring if step.measured else os.environ
+    environment = dict(measuring if step.measured else os.environ)
+    if step.writes_bytecode:
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
     code = subprocess.run(step.command, cwd=ROOT, env=environment, check=False).returncode
     return code, time.monotonic() - start
 
@@ -81,7 +107,7 @@ def main() -> int:
     parser.add_argument("--coverage", action="store_true", help="measure what the tests run, in every process")
     arguments = parser.parse_args()
     if arguments.lowest:
-        venv.create(LOWEST, with_pip=True)
+        venv.create(LOWEST)
     with place_for_data() if arguments.coverage else nullcontext(dict(os.environ)) as measuring:
         results = [(step, *run(step, measuring)) for step in steps(arguments)]
         if arguments.coverage:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.measuring import MEASURED_SERVERS
 from tests.support.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -25,18 +26,20 @@ TIME_LIMIT = 300
 GRACE = 60
 
 
-#: Tests of whole servers that are measured where coverage is shown: forked workers of every type are in them, and
-#: measuring doubles what each interpreter costs, so the others, which start hundreds, run beside.
-MEASURED_SERVERS = frozenset({"test_overridden_methods", "test_plain_gunicorn"})
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark the tests of servers, and of what tests use, that are not measured, before pytest selects by markers.
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of servers, and of what tests use, that are not measured, before pytest selects by markers."""
+    What takes long begins first, so that no processor waits for it at the end.
+    """
     for item in items:
         folder = item.path.parent.name
         if folder == "support" or (folder == "process" and item.path.stem not in MEASURED_SERVERS):
             item.add_marker(pytest.mark.unmeasured("measured servers are in tests of their own: it would only repeat"))
+    try:
+        return (yield)
+    finally:
+        items.sort(key=lambda item: item.get_closest_marker("time_limit") is None)
 
 
 def pytest_configure() -> None:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: Tests of whole servers that are measured where coverage is shown: forked workers of every type are in them, and
+#: measuring doubles what each interpreter costs, so the others, which start hundreds, run beside.
+MEASURED_SERVERS = frozenset({"test_overridden_methods", "test_plain_gunicorn"})
 #: How many of the least covered modules are shown.
 SHOWN = 10
 
