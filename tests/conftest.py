@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import shutil
 import signal
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
         return (yield)
     finally:
         items.sort(key=lambda item: item.get_closest_marker("time_limit") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests themselves out of each garbage collection: some tests ask for one after another."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure() -> None:

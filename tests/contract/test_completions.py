@@ -46,6 +46,8 @@ CASES = {
     "instance": ("promgun metrics dump --instance sho", "promgun metrics dump --instance shop-7 "),
     "shell": ("promgun completion z", "promgun completion zsh "),
 }
+EXPECTED = {name: completed for name, (_, completed) in CASES.items()}
+INTERPRETERS = pytest.mark.unmeasured("each TAB starts an interpreter, and measuring doubles what it costs")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -126,18 +128,26 @@ def wait_for(path: Path, fd: int) -> str:
     raise AssertionError(f"{path.name} did not appear; the terminal showed {seen!r}")
 
 
-def press_tab(command: list[str], env: dict[str, str], cwd: Path, typed: str) -> str:
-    """Type, press TAB, then the keys that our start-up files bind to writing the line down."""
+def completed_lines(command: list[str], env: dict[str, str], cwd: Path) -> dict[str, str]:
+    """Type each line in one shell, press TAB, then the keys that our start-up files bind to writing the line down.
+
+    Ctrl-U empties the line for the next one, in both shells.
+    """
     line = Path(env["OUT"])
+    found = {}
     with terminal(command, env, cwd) as fd:
         wait_for(line.with_name("ready"), fd)
-        os.write(fd, f"{typed}\t\x18w".encode())
-        return wait_for(line, fd)
+        for name, (typed, _) in CASES.items():
+            os.write(fd, f"{typed}\t\x18w".encode())
+            found[name] = wait_for(line, fd)
+            line.unlink()
+            os.write(fd, b"\x15")
+    return found
 
 
+@INTERPRETERS
 @pytest.mark.needs("bash")
-@pytest.mark.parametrize(("typed", "completed"), CASES.values(), ids=CASES)
-def test_bash(typed: str, completed: str, tmp_path: Path, workspace: Path) -> None:
+def test_bash(tmp_path: Path, workspace: Path) -> None:
     folder = tmp_path / ".local/share/bash-completion/completions"
     folder.mkdir(parents=True)
     if BASH_COMPLETION.exists():
@@ -154,12 +164,12 @@ def test_bash(typed: str, completed: str, tmp_path: Path, workspace: Path) -> No
         "PROMPT_COMMAND='touch \"${OUT%/*}/ready\"'\n"
     )
     command = ["bash", "--noprofile", "--rcfile", str(start), "-i"]
-    assert press_tab(command, environment(tmp_path), workspace, typed) == completed
+    assert completed_lines(command, environment(tmp_path), workspace) == EXPECTED
 
 
+@INTERPRETERS
 @pytest.mark.needs("zsh")
-@pytest.mark.parametrize(("typed", "completed"), CASES.values(), ids=CASES)
-def test_zsh(typed: str, completed: str, tmp_path: Path, workspace: Path) -> None:
+def test_zsh(tmp_path: Path, workspace: Path) -> None:
     (tmp_path / ".zshrc").write_text(
         f"fpath=({ROOT / 'completions'} $fpath)\n"
         "autoload -Uz compinit; compinit -u -D\n"
@@ -169,23 +179,28 @@ def test_zsh(typed: str, completed: str, tmp_path: Path, workspace: Path) -> Non
     )
     env = environment(tmp_path, ZDOTDIR=str(tmp_path))
     # A path that ends in "/" stands without a space in zsh too, but it may keep the slash as a removable suffix.
-    assert press_tab(["zsh", "-o", "NO_GLOBAL_RCS", "-i"], env, workspace, typed) == completed
+    assert completed_lines(["zsh", "-o", "NO_GLOBAL_RCS", "-i"], env, workspace) == EXPECTED
 
 
+@INTERPRETERS
 @pytest.mark.needs("fish")
-@pytest.mark.parametrize(("typed", "completed"), CASES.values(), ids=CASES)
-def test_fish(typed: str, completed: str, tmp_path: Path, workspace: Path) -> None:
+def test_fish(tmp_path: Path, workspace: Path) -> None:
     folder = tmp_path / ".config/fish/completions"
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "completions/promgun.fish", folder)
+    asked = "\n".join(f"complete -C {typed!r}; echo =" for typed, _ in CASES.values())
     done = subprocess.run(
-        ["fish", "-c", f"complete -C {typed!r}"],
+        ["fish", "-c", asked],
         env=environment(tmp_path),
         cwd=workspace,
         capture_output=True,
         text=True,
         check=True,
-        timeout=DEADLINE,
+        timeout=2 * DEADLINE,
     )
-    offered = [line.partition("\t")[0] for line in done.stdout.splitlines()]
-    assert offered == [completed.rsplit(maxsplit=1)[-1].rstrip()]
+    offered = [
+        [line.partition("\t")[0] for line in answer.splitlines() if line] for answer in done.stdout.split("=\n")[:-1]
+    ]
+    assert dict(zip(CASES, offered, strict=True)) == {
+        name: [line.rsplit(maxsplit=1)[-1].rstrip()] for name, line in EXPECTED.items()
+    }

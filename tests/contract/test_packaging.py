@@ -8,6 +8,7 @@ import zipfile
 from importlib.metadata import requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -16,6 +17,7 @@ import promgun
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.unmeasured("it starts many interpreters, and measuring doubles what each costs")
 def test_the_wheel(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)

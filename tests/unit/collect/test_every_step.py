@@ -115,6 +115,7 @@ def killed_at(count: int, before: Callable[[], None]) -> Iterator[None]:
     raise Killed
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @pytest.mark.parametrize(("received", "sent"), SIZES)
 def test_nothing_sinks_wherever_a_worker_is_killed(tmp_path: Path, received: int, sent: int) -> None:
     """A page may be read after any store of its writer, who may be killed there; the next owner of the slot goes on."""

@@ -67,6 +67,7 @@ def test_no_bad_file_costs_the_page(place: Opened, recorder: Recorder, tmp_path:
     assert place.store.number == 1
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 def test_no_wrong_bit_costs_the_page(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
     recorder.record("GET", "/a", 200, 0.5, 1, 1)
     assert place.store._home is not None

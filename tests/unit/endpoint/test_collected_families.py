@@ -230,6 +230,7 @@ def families(draw: st.DrawFn) -> list[Any]:
     ]
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @settings(max_examples=300, deadline=None)
 @given(st.lists(families(), max_size=4))
 def test_whatever_collectors_give_the_page_can_be_parsed(raw: list[Any]) -> None:

@@ -91,6 +91,7 @@ def end(child: MetricsProcess, *, kill: bool) -> None:
     wait_until(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG))
 
 
+@pytest.mark.unmeasured("it starts many interpreters, and measuring doubles what each costs")
 def test_one_that_dies_at_birth_is_tried_less_and_less(listener: socket.socket, tmp_path: Path) -> None:
     clock = Clock()
     child = process(listener, clock, tmp_path, collector="no_such_module:Collector")

@@ -60,6 +60,7 @@ def outcome(write: Callable[[], bytes]) -> object:
         return type(error)
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @pytest.mark.parametrize("encode", ENCODERS, ids=["text", "openmetrics"])
 @given(pages=st.lists(families(), min_size=1, max_size=4))
 def test_pages_are_those_of_the_encoder(encode: Any, pages: list[list[Metric]]) -> None:

@@ -38,6 +38,7 @@ def families(draw: st.DrawFn) -> RowFamily:
     return RowFamily(spec, names, rows)
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @ENCODERS
 @given(pages=st.lists(st.lists(families(), max_size=3), min_size=1, max_size=4))
 def test_lines_are_those_of_the_encoder(encode: Any, pages: list[list[RowFamily]]) -> None:

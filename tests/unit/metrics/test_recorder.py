@@ -231,6 +231,7 @@ def held_by_promgun() -> int:
     return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([ours]).traces)
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 def test_a_row_is_made_once_and_nothing_grows(place: Opened) -> None:
     recorder = make(place, cap=20)
     calls = [
@@ -432,6 +433,7 @@ def _record_in_handlers(path: str) -> list[int]:
     return [rounds, handled]
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 def test_a_signal_handler_that_records_neither_hangs_nor_loses(tmp_path: Path) -> None:
     rounds, handled = in_fresh_interpreter(_record_in_handlers, tmp_path)
     page = page_totals(tmp_path)

@@ -183,6 +183,7 @@ def test_a_total_never_sinks_by_a_rounding_error(run: RunDirectory) -> None:
         assert now == shown
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 def test_killed_between_any_two_calls(run: RunDirectory) -> None:
     """Nothing is lost and nothing is counted twice, for readers that were there before and for new ones."""
     old = ForeignReader(run)

@@ -45,6 +45,7 @@ def values(data: bytes, found: fmt.Scan) -> list[tuple[str, float]]:
     return [(key, struct.unpack_from("d", data, at)[0]) for key, at in found.entries]
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @EXAMPLES
 @given(ENTRIES)
 def test_what_is_written_is_read(entries: list[tuple[str, float]]) -> None:
@@ -56,6 +57,7 @@ def test_what_is_written_is_read(entries: list[tuple[str, float]]) -> None:
     assert read_edition(data) == 0xDEADBEEF
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @EXAMPLES
 @given(ENTRIES)
 def test_prometheus_client_reads_what_we_write(entries: list[tuple[str, float]]) -> None:
@@ -82,6 +84,7 @@ def test_we_read_what_prometheus_client_writes(entries: dict[str, float]) -> Non
         assert read_edition(data) == 0
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @EXAMPLES
 @given(ENTRIES, st.data())
 def test_a_prefix_holds_a_prefix_of_the_entries(entries: list[tuple[str, float]], data: st.DataObject) -> None:
@@ -105,6 +108,7 @@ def test_nothing_raises(data: bytes, used: int, start: int) -> None:
     assert salvage(salvage(data)) == b"" or salvage(encode_header(0) + salvage(data)) == salvage(data)
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @EXAMPLES
 @given(ENTRIES.filter(bool), st.binary(min_size=8, max_size=200), st.data())
 def test_damage_costs_only_the_entry_that_it_is_in(

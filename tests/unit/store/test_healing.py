@@ -156,6 +156,7 @@ def test_threads_that_count_meanwhile_lose_nothing(folder: Path) -> None:
     file.close()
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 def test_killed_between_any_two_calls(folder: Path) -> None:
     """The file is there whole, or not there: never in between."""
     path = folder / "1"

@@ -164,6 +164,7 @@ def _sweep(place: str) -> list[str]:
     return [str(path) for path in sweep(Path(place), Owner(NOBODY, NOBODY))]
 
 
+@pytest.mark.unmeasured("it starts many interpreters, and measuring doubles what each costs")
 @pytest.mark.parametrize("kind", OBSTACLES)
 @pytest.mark.parametrize("name", ["promgun-planted", ".promgun-planted"])
 def test_what_is_planted_in_a_public_place_holds_nobody_up(tmp_path: Path, kind: str, name: str) -> None:
@@ -181,6 +182,7 @@ def test_what_is_planted_in_a_public_place_holds_nobody_up(tmp_path: Path, kind:
     assert names(victim) == [VERSION]
 
 
+@pytest.mark.unmeasured("it starts many interpreters, and measuring doubles what each costs")
 @pytest.mark.parametrize("kind", OBSTACLES)
 @pytest.mark.parametrize("name", [VERSION, "slots", "slots/1.lock", "client", "client/multiproc/x", "slots/1"])
 def test_whatever_stands_in_a_left_over_it_goes_and_nothing_behind_a_link_does(

@@ -421,6 +421,7 @@ def test_a_kill_at_any_byte_of_an_append_costs_nothing(store: Path, victim: Path
     assert known.read(unfolded).corrupt == 0
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

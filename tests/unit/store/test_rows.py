@@ -230,6 +230,7 @@ def damage_and_scan(content: bytes, damage: Callable[[bytearray], None]) -> None
     assert totals(RowReader(), content_of(file))["killed", "new"] == (1.0,)
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_whatever_is_scribbled_into_a_file_costs_only_what_it_hits(data: st.DataObject) -> None:

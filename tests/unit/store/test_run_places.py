@@ -429,6 +429,7 @@ def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
     assert path.read_text() == "text"
 
 
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 def test_every_error_on_the_way_is_a_refusal_and_nothing_stays_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

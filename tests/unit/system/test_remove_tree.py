@@ -44,6 +44,7 @@ def test_what_lies_however_deep_goes(tmp_path: Path, depth: int) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.unmeasured("it starts many interpreters, and measuring doubles what each costs")
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_links_are_removed_and_not_followed(tmp_path: Path, kind: str) -> None:
     folder, victim = tmp_path / "folder", tmp_path / "victim"
