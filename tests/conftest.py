@@ -19,6 +19,9 @@ from tests.support.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+    from typing import Any
+
+    from tests.support.scheduling import ByServer
 
 WORKER_TYPES = ("sync", "gthread", "gevent", "eventlet")
 #: Seconds that one test may take, set-up and tear-down included: a limit for what hangs, not for what is slow.
@@ -41,6 +44,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
         return (yield)
     finally:
         items.sort(key=lambda item: item.get_closest_marker("time_limit") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer | None:
+    """Keep tests that share a server together, unless another way is asked for."""
+    from tests.support.scheduling import ByServer  # noqa: PLC0415 - tests run without xdist as well
+
+    return ByServer(config, log) if config.getvalue("dist") == "load" else None
 
 
 def pytest_collection_finish() -> None:
@@ -94,7 +105,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-@pytest.fixture(params=WORKER_TYPES)
+@pytest.fixture(scope="module", params=WORKER_TYPES)
 def worker_type(request: pytest.FixtureRequest) -> str:
     """Each worker type of ``promgun run`` in turn."""
     return str(request.param)

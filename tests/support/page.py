@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +21,16 @@ class Page:
         self.text = text
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
         self.samples = [sample for family in self.families.values() for sample in family.samples]
+
+    def since(self, before: Page) -> Page:
+        """Return a page of the differences from an earlier one; what was not there then counts as 0."""
+        then = {(sample.name, *sorted(sample.labels.items())): sample.value for sample in before.samples}
+        page = copy(self)
+        page.samples = [
+            sample._replace(value=sample.value - then.get((sample.name, *sorted(sample.labels.items())), 0.0))
+            for sample in self.samples
+        ]
+        return page
 
     def select(self, name: str, **labels: str | int) -> list[Sample]:
         """Return the samples of this name that carry at least these labels."""

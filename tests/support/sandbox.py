@@ -42,18 +42,19 @@ def wait_until(
 ) -> T:
     """Poll until the predicate is true, and return what it said; an ``OSError`` in it means "not yet".
 
-    Raises ``AssertionError`` with the message after ``deadline`` seconds.
+    The longer it takes the rarer it asks, since to ask may cost more than what is waited for. Raises
+    ``AssertionError`` with the message after ``deadline`` seconds.
     """
-    end = time.monotonic() + deadline
+    start = time.monotonic()
     said: object = None
-    while time.monotonic() < end:
+    while (waited := time.monotonic() - start) < deadline:
         try:
             if answer := predicate():
                 return answer
             said = answer
         except OSError as error:
             said = error
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, waited / 10), 0.25))
     text = message() if callable(message) else message
     raise AssertionError(f"not within {deadline:g} s: {text or 'the condition'} (last: {said!r})")
 
