@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
+from tests.support.counted import Counted
 from tests.support.harness import PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import Connection, Request, load, send
 
@@ -53,6 +54,20 @@ def expect_exits(server: PromgunProcess, **causes: int) -> None:
     assert server.fresh().by("cause", EXITS) == causes
 
 
+@pytest.fixture(scope="module")
+def shared_server(worker_type: str) -> Iterator[PromgunProcess]:
+    """One worker of each type, without an option that ends it."""
+    with Sandbox() as sandbox, probe(worker_type, workers=1, sandbox=sandbox) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: PromgunProcess) -> Counted:
+    """The shared server, as if none of its workers had ended before."""
+    settled(shared_server, 1)
+    return Counted(shared_server)
+
+
 Hold: TypeAlias = "Callable[..., Connection]"
 
 
@@ -70,7 +85,7 @@ def hold() -> Iterator[Hold]:
         yield send_and_wait
 
 
-def test_each_signal_that_ends_a_worker_has_a_cause_and_last_words(hold: Hold, worker_type: str) -> None:
+def test_each_signal_that_ends_a_worker_has_a_cause_and_last_words(hold: Hold, server: Counted) -> None:
     """Ended by somebody else with SIGTERM, a worker was not reloaded, and finishes what it serves."""
     signals = (
         (signal.SIGKILL, "killed"),
@@ -80,48 +95,44 @@ def test_each_signal_that_ends_a_worker_has_a_cause_and_last_words(hold: Hold, w
         (NAMELESS, "other_signal"),
     )
     ends: Counter[str] = Counter()
-    with Sandbox() as sandbox, probe(worker_type, workers=1, sandbox=sandbox) as server:
-        for number, cause in signals:
-            gate = f"/gate/{number:d}"
-            hold(server, sandbox, gate)
-            (worker,) = server.workers()
-            server.send_signal(number, worker)
-            ends[cause] += 1
-            expect_exits(server, **ends)
-            settled(server, 1)
-            assert server.scrape().by("cause", LOST) == ends
-            line = next(line for line in server.log.splitlines() if f"GET {gate} from 127.0.0.1" in line)
-            assert f"(pid:{worker}) ended ({cause}) while serving" in line
-            assert "application" in line
-        lost = dict(ends)
-        server.send_signal(signal.SIGTERM, server.workers()[0])
-        ends["other_signal"] += 1
+    for number, cause in signals:
+        gate = f"/gate/signal-{number:d}"
+        hold(server, server.sandbox, gate)
+        (worker,) = server.workers()
+        server.send_signal(number, worker)
+        ends[cause] += 1
         expect_exits(server, **ends)
         settled(server, 1)
-        assert server.scrape().by("cause", LOST) == lost
+        assert server.scrape().by("cause", LOST) == ends
+        line = next(line for line in server.log.splitlines() if f"GET {gate} from 127.0.0.1" in line)
+        assert f"(pid:{worker}) ended ({cause}) while serving" in line
+        assert "application" in line
+    lost = dict(ends)
+    server.send_signal(signal.SIGTERM, server.workers()[0])
+    ends["other_signal"] += 1
+    expect_exits(server, **ends)
+    settled(server, 1)
+    assert server.scrape().by("cause", LOST) == lost
 
 
-def test_recycling(worker_type: str) -> None:
-    with probe(worker_type, "--max-requests", "5", workers=1) as server:
-        for expected in (1, 2):
-            load(server.address, [Request("/ok")] * 5, concurrency=1, keepalive=False)
-            expect_exits(server, max_requests=expected)
-            settled(server, 1)
-        assert not server.scrape().by("cause", LOST)
+def test_reload_and_scaling(server: Counted) -> None:
+    for count in (2, 3):
+        server.send_signal(signal.SIGTTIN)
+        settled(server, count)
+    server.send_signal(signal.SIGTTOU)
+    expect_exits(server, scale_in=1)
+    settled(server, 2)
+    server.send_signal(signal.SIGHUP)
+    expect_exits(server, scale_in=1, reload=2)
+    # It is configured for one.
+    settled(server, 1)
+    page = server.fresh()
+    assert page.by("result", "gunicorn_reloads_total") == {"ok": 1}
+    assert page.sum("gunicorn_last_reload_timestamp_seconds") > 1e9
+    assert not page.by("cause", LOST)
 
 
-def test_reload_and_scaling(worker_type: str) -> None:
-    with probe(worker_type) as server:
-        server.send_signal(signal.SIGHUP)
-        expect_exits(server, reload=2)
-        settled(server)
-        server.send_signal(signal.SIGTTOU)
-        expect_exits(server, reload=2, scale_in=1)
-        settled(server, 1)
-        assert server.scrape().by("result", "gunicorn_reloads_total") == {"ok": 1}
-        assert server.scrape().sum("gunicorn_last_reload_timestamp_seconds") > 1e9
-
-
+@MASTERS_AFFAIR
 def test_a_timeout_is_one_whatever_the_wait_status(worker_type: str) -> None:
     with probe(worker_type, "--timeout", "2", workers=1) as server:
         (worker,) = server.workers()
@@ -157,7 +168,7 @@ def test_a_stuck_worker_shows_its_stacks_once_and_what_it_served(hold: Hold, wor
             assert server.scrape().by("cause", LOST) == {"timeout": 3}
 
 
-def test_last_words_do_not_run_out(hold: Hold, worker_type: str) -> None:
+def test_last_words_do_not_run_out(hold: Hold, server: Counted) -> None:
     """The scoreboard has room for 64 requests at once, however many there were before, served or failed."""
     requests = [
         Request("/ok"),
@@ -165,17 +176,16 @@ def test_last_words_do_not_run_out(hold: Hold, worker_type: str) -> None:
         Request("/stream/2/10"),
         Request("/echo", "POST", body=b"x"),
     ]
-    with Sandbox() as sandbox, probe(worker_type, workers=1, sandbox=sandbox) as server:
-        for count, keepalive in enumerate((True, False), 1):
-            answers = load(server.address, requests * 40, concurrency=8, keepalive=keepalive)
-            assert answers == {200: 120, 500: 40}
-            hold(server, sandbox, f"/gate/{count}")
-            (worker,) = server.workers()
-            server.send_signal(signal.SIGKILL, worker)
-            expect_exits(server, killed=count)
-            assert f"(pid:{worker}) ended (killed) while serving: GET /gate/{count} from 127" in server.log
-            assert server.scrape().by("cause", LOST) == {"killed": count}
-            settled(server, 1)
+    for count, keepalive in enumerate((True, False), 1):
+        answers = load(server.address, requests * 40, concurrency=8, keepalive=keepalive)
+        assert answers == {200: 120, 500: 40}
+        hold(server, server.sandbox, f"/gate/last-{count}")
+        (worker,) = server.workers()
+        server.send_signal(signal.SIGKILL, worker)
+        expect_exits(server, killed=count)
+        assert f"(pid:{worker}) ended (killed) while serving: GET /gate/last-{count} from 127" in server.log
+        assert server.scrape().by("cause", LOST) == {"killed": count}
+        settled(server, 1)
 
 
 def test_a_request_that_times_out_is_lost_once(hold: Hold, worker_type: str) -> None:
@@ -219,16 +229,18 @@ def test_stack_dumps_can_be_turned_off(hold: Hold) -> None:
         assert "stacks follow" not in server.log
 
 
-def test_a_worker_that_the_application_ends(worker_type: str) -> None:
+def test_a_worker_that_the_application_ends(server: Counted) -> None:
     """Also with the statuses that Gunicorn takes for a worker that cannot boot."""
-    with probe(worker_type, workers=1) as server:
-        for count, status in enumerate((7, 3, 4), 1):
-            with pytest.raises(ConnectionError):
-                send(server.address, "GET", f"/leave/{status}")
-            expect_exits(server, app_exit=count)
-            settled(server, 1)
-            assert server.scrape().by("cause", LOST) == {"app_exit": count}
-            assert f"exited with code {status}." in server.log
+    for count, status in enumerate((7, 3, 4), 1):
+        with pytest.raises(ConnectionError):
+            send(server.address, "GET", f"/leave/{status}")
+        expect_exits(server, app_exit=count)
+        settled(server, 1)
+        assert server.scrape().by("cause", LOST) == {"app_exit": count}
+        assert f"exited with code {status}." in server.log
+    assert send(server.address, path="/ok").status == 200
+    server.expect("gunicorn_requests_total", 1)
+    server.expect("gunicorn_worker_requests_in_progress", 0)
 
 
 def test_shutdown_and_a_worker_that_does_not_finish_in_time(hold: Hold, worker_type: str) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Counted(PromgunProcess):
-    """A view of a running server, whose pages show the difference from the first one; it is not ended with the view."""
+    """A view of a running server, whose pages tell what was counted since the first; it is not ended with the view."""
 
     def __init__(self, server: PromgunProcess) -> None:
         vars(self).update(vars(server))
@@ -20,5 +20,5 @@ class Counted(PromgunProcess):
         self._before = server.fresh()
 
     def scrape(self, query: str = "") -> Page:
-        """Return the page of the metrics endpoint, less what was there in the beginning."""
+        """Return the page of the metrics endpoint, less what was counted in the beginning."""
         return super().scrape(query).since(self._before)

@@ -23,11 +23,16 @@ class Page:
         self.samples = [sample for family in self.families.values() for sample in family.samples]
 
     def since(self, before: Page) -> Page:
-        """Return a page of the differences from an earlier one; what was not there then counts as 0."""
+        """Return a page of what was counted since an earlier one; gauges are as they are."""
         then = {(sample.name, *sorted(sample.labels.items())): sample.value for sample in before.samples}
+        gauges = {
+            sample.name for family in self.families.values() if family.type == "gauge" for sample in family.samples
+        }
         page = copy(self)
         page.samples = [
-            sample._replace(value=sample.value - then.get((sample.name, *sorted(sample.labels.items())), 0.0))
+            sample
+            if sample.name in gauges
+            else sample._replace(value=sample.value - then.get((sample.name, *sorted(sample.labels.items())), 0.0))
             for sample in self.samples
         ]
         return page

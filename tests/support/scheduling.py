@@ -5,7 +5,9 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 #: Modules with a fixture of a whole server for several tests.
-SHARING = frozenset({"test_app_metrics", "test_forged_store", "test_requests", "test_root_commands", "test_top"})
+SHARING = frozenset(
+    {"test_app_metrics", "test_exits", "test_forged_store", "test_requests", "test_root_commands", "test_top"}
+)
 TYPES = ("sync", "gthread", "gevent", "eventlet")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -272,10 +273,10 @@ def run_pytest(
     limit: int = 60,
     **env: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run one test under this suite's conftest, in a process of its own that a shell starts; ``limit``: its seconds."""
+    """Run tests under this suite's conftest, in a process of its own that a shell starts; ``limit``: its seconds."""
     (tmp_path / "test_one.py").write_text(text)
     (tmp_path / "conftest.py").write_text(f"from tests import conftest\nconftest.TIME_LIMIT = {limit}\n")
-    arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-rs", "-W", "ignore", str(tmp_path)]
+    arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-rfs", "-W", "ignore", str(tmp_path)]
     return subprocess.run(
         ["sh", "-c", command, "sh", sys.executable, *program, *arguments],
         env={**os.environ, **env},
@@ -286,38 +287,46 @@ def run_pytest(
     )
 
 
-def test_test_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    ended = run_pytest(tmp_path, "import time\ndef test_one():\n    time.sleep(30)\n", limit=1)
-    assert "TimeoutError: the test took more than 1 s" in ended.stdout
-    assert "1 failed" in ended.stdout
+LIMITED = """
+import pytest, signal, time
+
+def test_too_long():
+    time.sleep(30)
+
+@pytest.mark.time_limit(30)
+def test_longer():
+    time.sleep(1.5)
+
+def test_hears():
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+"""
+LACKING = """
+import pytest
+
+@pytest.mark.needs("no-such-program")
+def test_program():
+    pass
+
+@pytest.mark.needs_root("fly")
+def test_root():
+    pass
+"""
 
 
-def test_test_that_may_take_longer_does(tmp_path: Path) -> None:
-    text = "import pytest, time\n@pytest.mark.time_limit(30)\ndef test_one():\n    time.sleep(1.5)\n"
-    assert "1 passed" in run_pytest(tmp_path, text, limit=1).stdout
-
-
-def test_servers_hear_an_interrupt_where_the_tests_run_in_the_background(tmp_path: Path) -> None:
+def test_a_test_may_take_its_time_and_no_more_and_hears_an_interrupt_in_the_background(tmp_path: Path) -> None:
     """A shell without job control has a command with ``&`` ignore SIGINT."""
-    text = "import signal\ndef test_one():\n    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN\n"
-    ran = run_pytest(tmp_path, text, command="trap '' INT; exec \"$@\"")
-    assert "1 passed" in ran.stdout
+    ended = run_pytest(tmp_path, LIMITED, limit=1, command="trap '' INT; exec \"$@\"")
+    assert "TimeoutError: the test took more than 1 s" in ended.stdout
+    assert "1 failed, 2 passed" in ended.stdout
+    assert re.search("^FAILED .*::test_too_long", ended.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 failed")])
-def test_absent_program_is_skipped_except_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
-    text = "import pytest\n@pytest.mark.needs('no-such-program')\ndef test_one():\n    pass\n"
-    ended = run_pytest(tmp_path, text, CI=ci)
-    assert outcome in ended.stdout.replace("1 error", "1 failed")
-    assert "no-such-program is not installed" in ended.stdout
-
-
-@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
-def test_what_needs_root_is_skipped_except_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
-    text = "import pytest\n@pytest.mark.needs_root('fly')\ndef test_one():\n    pass\n"
+@pytest.mark.parametrize(("ci", "outcome"), [("", "2 skipped"), ("true", "2 errors")])
+def test_what_a_test_needs_is_there_or_it_is_skipped_except_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
     somebody = "import os, sys; os.geteuid = lambda: 65534; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    ended = run_pytest(tmp_path, text, CI=ci, program=("-c", somebody))
+    ended = run_pytest(tmp_path, LACKING, CI=ci, program=("-c", somebody))
     assert outcome in ended.stdout
+    assert "no-such-program is not installed" in ended.stdout
     assert "only root may fly" in ended.stdout
 
 
