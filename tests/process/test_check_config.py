@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.forked import run_each
 from tests.support.harness import PROMGUN, PromgunProcess, Sandbox
 from tests.support.refusals import (
     APP_LOAD,
@@ -24,6 +25,7 @@ from tests.support.refusals import (
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -124,42 +126,65 @@ def told(ran: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in ran.stderr.splitlines() if not LOGGED.match(line)]
 
 
+def judge(
+    ran: subprocess.CompletedProcess[str], checked: subprocess.CompletedProcess[str], *, code: int, words: str
+) -> list[str]:
+    """Return what is wrong: both must end with the code and say the same, these words among it."""
+    said = told(checked)
+    right = {
+        f"run: exit code {ran.returncode}: {ran.stderr}": ran.returncode == code,
+        f"check: exit code {checked.returncode}: {checked.stderr}": checked.returncode == code,
+        f"{said} is not {told(ran)}": said == told(ran),
+        f"a check writes no log: {checked.stderr}": checked.stderr.splitlines() == said,
+        f"no error: {said}": bool(said) and said[-1].startswith("promgun: error: "),
+        f"{words!r} is not in: {checked.stderr}": words in checked.stderr,
+        f"printed: {checked.stdout}": not checked.stdout,
+    }
+    return [wrong for wrong, holds in right.items() if not holds]
+
+
 def compare(sandbox: Sandbox, *args: str, code: int, words: str, env: dict[str, str] | None = None) -> None:
-    """Run and check the same thing: both end with the code and say the same, these words among it."""
+    """Run and check the same thing, each in an interpreter of its own."""
     ran = fail(sandbox, *args, code=code, env=env)
     checked = fail(sandbox, *args, "--check-config", code=code, env=env)
-    assert told(checked) == told(ran)
-    assert checked.stderr.splitlines() == told(checked), "a check writes no log"
-    assert told(checked)[-1].startswith("promgun: error: ")
-    assert words in checked.stderr
-    assert not checked.stdout
+    assert judge(ran, checked, code=code, words=words) == []
 
 
-@pytest.mark.parametrize("kind", APPLICATIONS)
-def test_application(project: Sandbox, kind: str) -> None:
-    app, code, words = APPLICATIONS[kind]
-    compare(project, app, *FREE, code=code, words=words)
+def compare_all(sandbox: Sandbox, asked: Mapping[str, tuple[Sequence[str], int, str]]) -> None:
+    """Run and check many things, each in a fork of an interpreter that has imported promgun."""
+    sandbox.records_stores = True
+    runs = [["run", *args] for args, _, _ in asked.values()]
+    ran = run_each(sandbox, runs)
+    checked = run_each(sandbox, [[*run, "--check-config"] for run in runs])
+    assert not sandbox.left_behind()
+    seen = dict(zip(asked, zip(ran, checked, strict=True), strict=True))
+    judged = {name: judge(*seen[name], code=code, words=words) for name, (_, code, words) in asked.items()}
+    assert {name: wrong for name, wrong in judged.items() if wrong} == {}
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
-def test_option(project: Sandbox, kind: str) -> None:
-    args, code, words = OPTIONS[kind]
-    free = [word for option in ("--bind", "--metrics-bind") if option not in args for word in (option, "127.0.0.1:0")]
-    compare(project, DEMO, *free, *args, code=code, words=words)
+def test_application(project: Sandbox) -> None:
+    compare_all(project, {name: ((app, *FREE), code, words) for name, (app, code, words) in APPLICATIONS.items()})
 
 
-def test_preload_says_what_a_worker_says(project: Sandbox, worker_type: str) -> None:
-    for preload in ((), ("--preload",)):
-        compare(
-            project,
-            "kinds:broken()",
-            *FREE,
-            "-k",
-            worker_type,
-            *preload,
-            code=APP_LOAD,
-            words="RuntimeError: no database",
-        )
+def test_option(project: Sandbox) -> None:
+    addresses = ("--bind", "--metrics-bind")
+    free = {
+        name: [word for option in addresses if option not in args for word in (option, "127.0.0.1:0")]
+        for name, (args, _, _) in OPTIONS.items()
+    }
+    compare_all(
+        project, {name: ((DEMO, *free[name], *args), code, words) for name, (args, code, words) in OPTIONS.items()}
+    )
+
+
+def test_preload_says_what_a_worker_says(project: Sandbox) -> None:
+    broken = ("kinds:broken()", *FREE, "-k")
+    asked = {
+        f"{kind} {preload}": ([*broken, kind, *preload], APP_LOAD, "RuntimeError: no database")
+        for kind in ("sync", "gthread", "gevent", "eventlet")
+        for preload in ((), ("--preload",))
+    }
+    compare_all(project, asked)
 
 
 def test_no_application(sandbox: Sandbox) -> None:
