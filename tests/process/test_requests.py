@@ -52,9 +52,8 @@ def server(shared_server: PromgunProcess) -> Counted:
 @pytest.fixture(scope="module")
 def shared_pair(worker_type: str) -> Iterator[PromgunProcess]:
     """Two workers of each type, which have all options that say how much they serve."""
-    options = ("--max-requests", str(MOST_REQUESTS), "--worker-connections", str(MOST_CONNECTIONS))
-    options += ("--metrics-unique-memory", "1")
-    with probe(worker_type, *options, workers=2) as server:
+    most = ("--max-requests", str(MOST_REQUESTS), "--worker-connections", str(MOST_CONNECTIONS))
+    with probe(worker_type, *most, "--metrics-unique-memory", "1", workers=2) as server:
         yield server
 
 
