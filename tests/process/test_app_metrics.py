@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.seam
 
+WORKER_TYPES = ("sync", "gthread", "gevent", "eventlet")
+
 REQUESTS = "gunicorn_requests_total"
 
 
@@ -25,8 +27,15 @@ def counting(worker_type: str, *args: str, **options: object) -> PromgunProcess:
     return PromgunProcess("-k", worker_type, *threads, *args, app="counting:app", workers=2, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["workers", "preload"])
-def test_metrics_of_all_workers_are_one(worker_type: str, preload: tuple[str, ...]) -> None:
+PRELOADED = [("sync", ("--preload",)), ("gevent", ("--preload",))]
+
+
+@pytest.mark.parametrize(
+    ("worker_type", "preload"),
+    [*((kind, ()) for kind in WORKER_TYPES), *PRELOADED],
+    ids=[*WORKER_TYPES, *(f"{kind}-preload" for kind, _ in PRELOADED)],
+)
+def test_metrics_of_all_workers_are_one_and_go_on_in_new_ones(worker_type: str, preload: tuple[str, ...]) -> None:
     with counting(worker_type, *preload) as server:
         requests = [Request("/book")] * 30 + [Request("/pen")] * 10
         assert load(server.address, requests, concurrency=8, keepalive=False) == {200: 40}
@@ -46,31 +55,24 @@ def test_metrics_of_all_workers_are_one(worker_type: str, preload: tuple[str, ..
         types = {name: page.families[name].type for name in ("shop_orders", "shop_basket_euros", "shop_carts")}
         assert types == {"shop_orders": "counter", "shop_basket_euros": "histogram", "shop_carts": "gauge"}
         assert page.families["shop_orders"].documentation
-
-
-def test_metrics_go_on_in_new_workers(worker_type: str) -> None:
-    with counting(worker_type) as server:
-        assert load(server.address, 20, path="/book", keepalive=False) == {200: 20}
-        server.expect("shop_orders_total", 20)
         before = server.workers()
         server.send_signal(signal.SIGHUP)
         wait_until(lambda: not any(map(is_alive, before)))
         wait_until(lambda: server.scrape().value("gunicorn_workers", state="booted") == 2)
         page = server.fresh()
-        assert page.sum("shop_orders_total") == 20
+        assert page.sum("shop_orders_total") == 40
         assert page.sum("shop_carts") == 0  # a live gauge goes with its worker
         assert page.value("shop_peak") == 7
         assert load(server.address, 20, path="/pen", keepalive=False) == {200: 20}
-        server.expect("shop_orders_total", 40)
+        server.expect("shop_orders_total", 60)
 
 
-def test_orders_of_the_demo() -> None:
-    with PromgunProcess() as server:
-        for kind in ("book", "book", "pen"):
-            assert send(server.address, path=f"/order/{kind}").status == 201
-        assert send(server.address, path="/order/car").status == 400
-        server.expect("demo_orders_total", 3)
-        assert server.scrape().by("kind", "demo_orders_total") == {"book": 2, "pen": 1}
+def test_orders_of_the_demo(demo: PromgunProcess) -> None:
+    for kind in ("book", "book", "pen"):
+        assert send(demo.address, path=f"/order/{kind}").status == 201
+    assert send(demo.address, path="/order/car").status == 400
+    demo.expect("demo_orders_total", 3)
+    assert demo.scrape().by("kind", "demo_orders_total") == {"book": 2, "pen": 1}
 
 
 @pytest.mark.parametrize(
