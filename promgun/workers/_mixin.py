@@ -91,8 +91,7 @@ class PrometheusMixin(WorkerLifecycle):
         if self.gives_requests:
             self._follow_request = self._followed(self._next_handle_request)
         self.observe_arrival = arrival_observer(
-            self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,)),
-            listeners=len(self.sockets),
+            self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,))
         )
         if not self._overrides("handle_request") and not self._overrides("_generic_handle_request"):
             self.handle_request = self._follow_request  # type: ignore[method-assign]

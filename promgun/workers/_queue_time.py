@@ -18,8 +18,10 @@ NOTHING_SENT = -1.0
 #: A kernel tick in seconds, at the usual 250 a second: TCP_INFO reports shorter waits as 0. It is below the first
 #: bucket's bound.
 _TICK = 0.004
-#: Nanoseconds for which an answer of at most a tick is reused: TCP_INFO is read at most once in them.
-_SAMPLE_NS = 1_000_000
+TICK_NS = 4_000_000
+#: While nobody waits longer than a tick: one connection in so many is asked about, and one a second.
+_ONE_IN = 16
+_PAUSE_NS = 1_000_000_000
 ON_LINUX = sys.platform == "linux"
 _HEADERS = ("HTTP_X_REQUEST_START", "HTTP_X_QUEUE_START")
 #: Seconds; an older stamp comes from a clock that is wrong.
@@ -47,27 +49,26 @@ def kernel_wait(client: Any) -> float | None:
 
 
 def arrival_observer(
-    observe: Callable[[float], None], listeners: int, ask: Callable[[Any], float | None] = kernel_wait
-) -> Callable[[Any, int], None]:
-    """Return a function that observes how long a connection waited; call it right after accept, with the current time.
+    observe: Callable[[float], None], ask: Callable[[Any], float | None] = kernel_wait
+) -> Callable[..., None]:
+    """Return a function that observes how long a connection waited: it takes the client, the current time, and whether
+    somebody is likely to have waited; call it right after accept.
 
-    It asks the kernel as rarely as possible. An accept queue is first in, first out: of two connections accepted within
-    a millisecond, the second has waited at most about a millisecond longer than the first. So an answer of at most a
-    tick (1 to 10 ms) is used for all connections accepted in the next millisecond, if there is only one listener.
+    It asks the kernel about each connection while one had waited for more than a tick (1 to 10 ms), or is likely to
+    have. While nobody waits, asking about every one would cost more than anything else that is measured of a request.
     """
-    hold = _SAMPLE_NS if listeners == 1 else 0
-    answer, answer_holds_until = 0.0, 0
+    skipped = _ONE_IN
+    next_ns = 0
 
-    def observe_arrival(client: Any, now_ns: int) -> None:
-        nonlocal answer, answer_holds_until
-        if now_ns < answer_holds_until:
-            observe(answer)
+    def observe_arrival(client: Any, now_ns: int, likely: bool = False) -> None:  # noqa: FBT001, FBT002 - hot path
+        nonlocal skipped, next_ns
+        if skipped < _ONE_IN and now_ns < next_ns and not likely:
+            skipped += 1
             return
         wait = ask(client)
         if wait is None:
             return
-        if 0.0 <= wait <= _TICK:
-            answer, answer_holds_until = wait, now_ns + hold
+        skipped, next_ns = 1 if wait <= _TICK else _ONE_IN, now_ns + _PAUSE_NS
         observe(wait if wait > 0 else 0.0)
 
     return observe_arrival

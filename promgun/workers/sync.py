@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from gunicorn.workers.sync import SyncWorker
 
 from promgun.store.request_table import FIRST, PHASE, START, Phase
 from promgun.workers._mixin import PrometheusMixin
+from promgun.workers._queue_time import TICK_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +34,8 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
         super().prepare()
         self._running = self.accounting.running
         self._next_handle: Callable[..., None] = super().handle
+        #: when the last connection was taken, if the worker has not waited for one since
+        self._taken = sys.maxsize
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -45,6 +49,7 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
         Gunicorn's own method waits for half the timeout: for that long it would not notice that its master is gone, and
         an idle worker would be shown as hung.
         """
+        self._taken = sys.maxsize
         return super().wait(min(timeout, _IDLE))
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
@@ -56,7 +61,9 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
         cells[_START] = now
         try:
             if addr.__class__ is tuple:
-                self.observe_arrival(client, now)
+                # What comes right behind a long request has probably waited for it.
+                self.observe_arrival(client, now, now - self._taken > TICK_NS)
+                self._taken = now
             self._next_handle(listener, client, addr)
         finally:
             running.cells[_START] = 0

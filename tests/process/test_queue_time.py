@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import pytest
@@ -74,38 +75,38 @@ def test_the_kernel_tells_how_long_the_first_bytes_lay_there() -> None:
 MILLISECOND = 1_000_000
 
 
-def arrivals(answers: list[float | None], listeners: int, *times: float) -> tuple[list[float], int]:
-    """Return what was observed of connections accepted at ``times`` (milliseconds), and how often the kernel was
-    asked.
+def arrivals(
+    answers: Mapping[int, float | None], every: float, count: int, likely: tuple[int, ...] = ()
+) -> dict[int, float]:
+    """Return what was observed of ``count`` connections accepted ``every`` so many milliseconds, by number from 0.
+
+    The kernel tells ``answers`` of them, 0 of those that are left out.
     """
-    seen: list[float] = []
-    asked: list[object] = []
-
-    def ask(client: object) -> float | None:
-        asked.append(client)
-        return answers.pop(0)
-
-    observe = arrival_observer(seen.append, listeners, ask)
-    for at in times:
-        observe(object(), int(at * MILLISECOND))
-    return seen, len(asked)
+    seen: dict[int, float] = {}
+    observe = arrival_observer(lambda wait: seen.update({number: wait}), lambda number: answers.get(number, 0.0))
+    for number in range(count):
+        observe(number, int(1e12 + number * every * MILLISECOND), number in likely)
+    return seen
 
 
-def test_who_comes_right_behind_one_that_had_hardly_waited_is_not_asked_about() -> None:
-    assert arrivals([0.0, 0.004], 1, 10, 10.2, 10.9, 11.1, 11.2) == ([0.0, 0.0, 0.0, 0.004, 0.004], 2)
+def test_while_nobody_waits_one_connection_in_sixteen_is_asked_about() -> None:
+    assert list(arrivals({}, 1.0, 1600)) == list(range(0, 1600, 16))
+    assert list(arrivals({0: NOTHING_SENT, 16: 0.004}, 1.0, 40)) == [0, 16, 32]
+
+
+def test_of_few_connections_one_a_second_is_asked_about() -> None:
+    assert list(arrivals({}, 250.0, 13)) == [0, 4, 8, 12]
+    assert list(arrivals({}, 1500.0, 3)) == [0, 1, 2]
 
 
 def test_while_connections_wait_the_kernel_is_asked_about_each() -> None:
-    assert arrivals([0.7, 0.7, 0.005, 0.0], 1, 10, 10.2, 10.4, 10.6, 10.8) == ([0.7, 0.7, 0.005, 0.0, 0.0], 4)
+    answers = {16: 0.7, 17: 0.7, 18: 0.005, 19: 0.0}
+    assert arrivals(answers, 0.2, 36) == {0: 0.0, 16: 0.7, 17: 0.7, 18: 0.005, 19: 0.0, 35: 0.0}
 
 
-def test_a_client_that_has_sent_nothing_says_nothing_about_those_behind_it() -> None:
-    assert arrivals([NOTHING_SENT, 0.5], 1, 10, 10.1) == ([0.0, 0.5], 2)
-
-
-def test_another_listener_s_queue_says_nothing() -> None:
-    assert arrivals([0.0, 0.5], 2, 10, 10.1) == ([0.0, 0.5], 2)
+def test_one_that_is_likely_to_have_waited_is_asked_about() -> None:
+    assert arrivals({5: 0.7}, 1.0, 10, likely=(5, 8)) == {0: 0.0, 5: 0.7, 6: 0.0, 8: 0.0}
 
 
 def test_what_cannot_be_told_is_not_observed() -> None:
-    assert arrivals([None, 0.0], 1, 10, 10.1) == ([0.0], 2)
+    assert arrivals({0: None, 1: NOTHING_SENT}, 0.1, 3) == {1: 0.0}

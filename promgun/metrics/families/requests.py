@@ -85,8 +85,8 @@ REQUEST_QUEUE_SECONDS = HistogramFamily[tuple[QueueSource]](
     closed={"source": tuple(QueueSource)},
     buckets="duration",
     help=(
-        "Time before a worker took the request: in the accept queue (kernel), or since the moment that a proxy wrote "
-        "into its header (proxy)."
+        "Time before a worker took the request: in the accept queue (kernel, sampled), or since the moment that a "
+        "proxy wrote into its header (proxy)."
     ),
 )
 REQUESTS_LOST = CounterFamily[tuple[ExitCause, str]](
