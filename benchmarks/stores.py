@@ -1,4 +1,7 @@
-"""Stores for the scrape benchmark: processes that live, after others that counted and died, on both sides."""
+"""What the store of a worker takes, and what the first request of a label set costs.
+
+Other benchmarks make their stores here: processes that live, after others that counted and died, on both sides.
+"""
 
 from __future__ import annotations
 
@@ -118,3 +121,22 @@ def fill_stock(folder: Path, population: Population) -> None:
     template.unlink()
     for pid in range(population.processes + population.recycled):
         (folder / f"histogram_{pid + 1}.db").write_bytes(content[:used])
+
+
+def main() -> None:
+    """Run the benchmark."""
+    from shared import Report, arguments  # noqa: PLC0415 - other benchmarks import this module for its stores
+    from weights import first_uses, sizes  # noqa: PLC0415 - it imports this module
+
+    parser = arguments(__doc__)
+    parser.add_argument("--starts", type=int, help="new slots with a successor each: 10, and 3 with --quick")
+    options = parser.parse_args()
+    STORE.publish()
+    report = Report("stores")
+    sizes(report, (5, 100) if options.quick else (1, 5, 100, 1000))
+    first_uses(report, options.starts or (3 if options.quick else 10))
+    report.save(options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 
-from promgun.store.row_format import CellGroup, RowSchema
+from promgun.store.row_format import CellGroup, RowSchema, log_bounds
 
 FINE_DURATIONS = "promgun_fine_durations"
 _SHORTEST, _LONGEST, _RATIO = 0.001, 1000.0, 1.049
 #: The largest ratio of a bucket's upper bound to its lower one, with rounded bounds.
 WIDEST = 1.05
 _STEPS = math.ceil(math.log(_LONGEST / _SHORTEST) / math.log(_RATIO))
-#: Seconds, rising, without ``+Inf``; five digits, because they are stored in each slot.
-FINE_BOUNDS = tuple(float(f"{_SHORTEST * (_LONGEST / _SHORTEST) ** (step / _STEPS):.5g}") for step in range(_STEPS + 1))
+#: Seconds, rising, without ``+Inf``.
+FINE_BOUNDS = log_bounds(_SHORTEST, _LONGEST, _STEPS)
 FINE_SCHEMA = RowSchema((), (CellGroup(FINE_DURATIONS, (), FINE_BOUNDS),))

@@ -149,7 +149,7 @@ class Recorder:
         return method if method in _METHODS else OTHER_METHOD
 
     def _row(self, method: str, route: str, status: int) -> Row:
-        values = (self.known_method(method), route, status_label(status))
+        values = (method if method in _METHODS else OTHER_METHOD, route, status_label(status))
         shown = self._counters.shown_as(REQUESTS, self._schema, values)
         # Names that a client made up are not cached: their row is found by the labels that they are folded into.
         asked = (method, route, status) if shown == (method, route, f"{status}") else None

@@ -6,7 +6,6 @@ A board is the beginning of a slot's file: 64-bit signed cells at fixed places, 
 
 from __future__ import annotations
 
-import mmap
 import os
 import time
 from collections.abc import Mapping
@@ -29,8 +28,8 @@ from promgun.store.request_table import (
 from promgun.system.procfs import process_start
 
 VERSION = 7
-#: Bytes of a board: its cells, then the regions of running requests.
-SIZE = -(-request_table.END // mmap.PAGESIZE) * mmap.PAGESIZE
+#: Bytes of a board: its cells, then the regions of running requests. Rows follow at once, in the same page.
+SIZE = request_table.END
 _CELL = 8
 
 

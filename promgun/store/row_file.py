@@ -23,8 +23,9 @@ from promgun.store.row_scan import scan_rows
 _HEAD = Struct("=Q")
 _LENGTH_AND_IDENTITY = Struct("=4xI4xH")
 _MAGIC_AND_LENGTH = Struct("=II")
-#: Bytes allocated in one step: a page takes about 3.5 µs on tmpfs.
-_STEP = mmap.PAGESIZE
+#: Bytes allocated in one step, which takes about 5 µs on tmpfs: little at first, as most slots have few rows.
+_FIRST_STEP, _STEP = mmap.PAGESIZE, 4 * mmap.PAGESIZE
+_FIRST_STEPS = 16 * mmap.PAGESIZE
 _MOST_SCHEMAS = 1 << 15
 
 #: The place of a row's numbers: the float cells of the whole memory, and the index of the first number.
@@ -114,7 +115,8 @@ class RowFile:
         if end > len(self._memory):
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if end > self._reserved:
-            upto = min(len(self._memory), -(-end // _STEP) * _STEP)
+            step = _FIRST_STEP if end <= _FIRST_STEPS else _STEP
+            upto = min(len(self._memory), -(-end // step) * step)
             self._reserve(self._reserved, upto - self._reserved)
             self._reserved = upto
         # The word that makes it count is stored last: a kill before that leaves only bytes that are overwritten.

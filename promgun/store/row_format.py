@@ -4,7 +4,8 @@ A record begins at a multiple of 8 and has a header of 16 bytes in native byte o
 store, written last, so that a killed writer leaves no half record), the CRC-32 of the body without the numbers, and the
 schema's id. There are two kinds:
 
-* a schema: JSON that says which labels its rows have and which cells belong to which family;
+* a schema: JSON that says which labels its rows have and which cells belong to which family; many bounds that follow
+  one another by a constant ratio are ``{"log": [lowest, highest, steps]}`` (:func:`log_bounds`);
 * a row: its birth (nanoseconds of CLOCK_MONOTONIC, 64 bits), the lengths of its label values (16 bits each), the values
   in UTF-8, and from the next multiple of 8 on its numbers, float64.
 
@@ -35,6 +36,8 @@ LONGEST_RECORD = 1 << 18
 #: The most bytes of a label value; longer ones are cut.
 LONGEST_VALUE = 1 << 12
 MOST_CELLS = 4096
+_MANY_BOUNDS = 32
+_LOG = "log"
 MOST_LABELS = 16
 
 
@@ -114,9 +117,26 @@ class RowSchema:
 
 def encode_schema(schema: RowSchema, identity: int) -> bytes:
     """Return the record of a schema."""
-    groups = [[group.family, list(group.labels), list(group.bounds), group.first_includes] for group in schema.groups]
+    groups = [[group.family, list(group.labels), _spell(group.bounds), group.first_includes] for group in schema.groups]
     body = json.dumps([list(schema.labels), groups], separators=(",", ":")).encode()
     return _record(SCHEMA_MAGIC, identity, body, 0)
+
+
+@lru_cache(maxsize=16)
+def log_bounds(lowest: float, highest: float, steps: int) -> tuple[float, ...]:
+    """Return ``steps`` + 1 bounds from ``lowest`` to ``highest``, each the same multiple of the one before, rounded to
+    five digits.
+    """
+    return tuple(float(f"{lowest * (highest / lowest) ** (step / steps):.5g}") for step in range(steps + 1))
+
+
+def _spell(bounds: tuple[float, ...]) -> list[float] | dict[str, list[float]]:
+    """Return bounds for JSON, hundreds of them in a few bytes: the file of each slot has them."""
+    if len(bounds) >= _MANY_BOUNDS and bounds[0] > 0:
+        steps = len(bounds) - 1
+        if log_bounds(bounds[0], bounds[-1], steps) == bounds:
+            return {_LOG: [bounds[0], bounds[-1], steps]}
+    return list(bounds)
 
 
 def encode_row(cells: int, identity: int, values: tuple[str, ...], birth: int) -> bytes:
@@ -127,12 +147,12 @@ def encode_row(cells: int, identity: int, values: tuple[str, ...], birth: int) -
     else:
         texts = [value.encode("utf-8", "replace")[:LONGEST_VALUE] for value in values]
         lengths, text = map(len, texts), b"".join(texts)
-    return _record(ROW_MAGIC, identity, _row_start(len(values)).pack(birth, *lengths) + text, cells)
+    return _record(ROW_MAGIC, identity, row_start(len(values)).pack(birth, *lengths) + text, cells)
 
 
 @lru_cache(maxsize=MOST_LABELS + 1)
-def _row_start(labels: int) -> Struct:
-    """Return the form of a row's birth and lengths."""
+def row_start(labels: int) -> Struct:
+    """Return the form of a row's birth and of the lengths of its label values."""
     return Struct(f"=q{labels}H")
 
 
@@ -159,7 +179,7 @@ def parse_schema(body: bytes) -> RowSchema | None:
                 for name, own, bounds, included in groups
             ),
         )
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     if not 0 < schema.cells <= MOST_CELLS or len(schema.labels) > MOST_LABELS:
         return None
@@ -179,7 +199,13 @@ def _texts(values: Any) -> Iterator[str]:
 
 
 def _bounds(values: Any) -> tuple[float, ...]:
-    bounds = tuple(float(value) for value in values)
+    if isinstance(values, dict):
+        lowest, highest, steps = values[_LOG]
+        if not (0 < lowest < highest and 0 < steps < MOST_CELLS and isinstance(steps, int)):
+            raise ValueError(values)
+        bounds = log_bounds(float(lowest), float(highest), steps)
+    else:
+        bounds = tuple(float(value) for value in values)
     if not all(map(math.isfinite, bounds)) or any(low >= high for low, high in pairwise(bounds)):
         raise ValueError(values)
     return bounds

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from promgun.store.row_format import (
-    BIRTH,
     CHANGING_MAGIC,
     HEADER,
     HEADER_SIZE,
@@ -15,13 +15,13 @@ from promgun.store.row_format import (
     SCHEMA_MAGIC,
     RowSchema,
     parse_schema,
+    row_start,
 )
 
 _MAGICS = tuple(magic.to_bytes(4, "little") for magic in (SCHEMA_MAGIC, ROW_MAGIC, CHANGING_MAGIC))
 
 
-@dataclass(frozen=True, slots=True)
-class RowHead:
+class RowHead(NamedTuple):
     """The description of a row in a file: its numbers are ``schema.cells`` float64 from byte ``numbers`` on."""
 
     schema: RowSchema
@@ -113,19 +113,19 @@ def _read_record(
 
 
 def _parse_row(schema: RowSchema, body: bytes, numbers: int) -> RowHead | None:
-    count = len(schema.labels)
-    position = BIRTH.size + 2 * count
-    if len(body) < position:
+    start = row_start(len(schema.labels))
+    if len(body) < start.size:
+        return None
+    birth, *sizes = start.unpack_from(body)
+    position = start.size
+    if position + sum(sizes) > len(body):
         return None
     values = []
-    for index in range(count):
-        at = BIRTH.size + 2 * index
-        size = int.from_bytes(body[at : at + 2], "little")
-        if position + size > len(body):
-            return None
-        values.append(body[position : position + size].decode("utf-8", "replace"))
-        position += size
-    return RowHead(schema, tuple(values), max(0, BIRTH.unpack_from(body)[0]), numbers)
+    for size in sizes:
+        end = position + size
+        values.append(str(body[position:end], "utf-8", "replace"))
+        position = end
+    return RowHead(schema, tuple(values), max(0, birth), numbers)
 
 
 def _next_record(view: memoryview, position: int, limit: int) -> int:

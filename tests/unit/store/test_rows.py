@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from promgun.metrics.fine_durations import FINE_SCHEMA
 from promgun.store.row_file import RowFile
-from promgun.store.row_format import CellGroup, RowSchema, encode_row, encode_schema, parse_schema
+from promgun.store.row_format import CellGroup, RowSchema, encode_row, encode_schema, log_bounds, parse_schema
 from promgun.store.row_reader import RowContent, RowReader
 from promgun.store.row_scan import scan_rows
 
@@ -114,7 +115,8 @@ def test_pages_are_reserved_before_they_are_written_to() -> None:
         file.table(LOST).place(("oom", str(number)))
         upto = max(offset + size for offset, size in reserved)
         assert file.end <= upto
-    assert all(size <= mmap.PAGESIZE for _, size in reserved)
+    assert all(size <= mmap.PAGESIZE for offset, size in reserved if offset < 1 << 16)
+    assert all(size <= 4 * mmap.PAGESIZE for _, size in reserved)
 
 
 def test_a_failed_reservation_leaves_no_trace() -> None:
@@ -354,6 +356,18 @@ def test_the_earliest_birth_counts() -> None:
         b'[[],[["b",[],[NaN],""]]]',
         b'[[],[["b",[],["x"],""]]]',
         b'[[],[["b d",[],[],""]]]',
+        b'[[],[["b",[],[1' + b"0" * 400 + b'],""]]]',
+        b'[[],[["b",[],{},""]]]',
+        b'[[],[["b",[],{"log":[1,2]},""]]]',
+        b'[[],[["b",[],{"log":["1","2",3]},""]]]',
+        b'[[],[["b",[],{"log":[0,2,40]},""]]]',
+        b'[[],[["b",[],{"log":[2,1,40]},""]]]',
+        b'[[],[["b",[],{"log":[1,2,0]},""]]]',
+        b'[[],[["b",[],{"log":[1,2,40.5]},""]]]',
+        b'[[],[["b",[],{"log":[1,2,1000000000]},""]]]',
+        b'[[],[["b",[],{"log":[1,1.0001,400]},""]]]',
+        b'[[],[["b",[],{"log":[1,1' + b"0" * 400 + b',40]},""]]]',
+        b'[[],[["b",[],{"log":[1,Infinity,40]},""]]]',
         b"[" * 5000,
     ],
 )
@@ -366,3 +380,24 @@ def test_a_schema_is_read_as_it_was_written() -> None:
     found = scan_rows(record + encode_row(REQUESTS.cells, 4, ("GET", "/", "200"), 1), 0, 1 << 20)
     assert found.schemas == {4: REQUESTS}
     assert [row.values for row in found.rows] == [("GET", "/", "200")]
+
+
+def test_the_bounds_of_the_fine_histogram_take_a_few_bytes() -> None:
+    record = encode_schema(FINE_SCHEMA, 4)
+    assert len(record) < 100
+    assert scan_rows(record, 0, len(record)).schemas == {4: FINE_SCHEMA}
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        tuple(float(number) for number in range(1, 60)),
+        (*log_bounds(0.001, 1000.0, 50)[:-1], 1000.5),
+        (*log_bounds(0.001, 1000.0, 50)[:20], 0.26, *log_bounds(0.001, 1000.0, 50)[21:]),
+        (-1.0, *log_bounds(0.001, 1000.0, 50)),
+        log_bounds(0.1, 10.0, 8),
+    ],
+)
+def test_other_bounds_are_read_as_they_were_written(bounds: tuple[float, ...]) -> None:
+    schema = RowSchema((), (CellGroup("seconds", (), bounds),))
+    assert scan_rows(record := encode_schema(schema, 1), 0, len(record)).schemas == {1: schema}
