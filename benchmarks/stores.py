@@ -52,47 +52,75 @@ def serve(sets: int) -> None:
 
 
 @contextmanager
-def workers(directory: RunDirectory, population: Population, use: Callable[[int], None] = count) -> Iterator[None]:
-    """Recycle workers on a store, then keep as many alive as the population says; each does ``use`` once."""
+def workers(
+    directory: RunDirectory, population: Population, use: Callable[[int], None] = count
+) -> Iterator[Callable[[], None]]:
+    """Recycle workers on a store, then keep as many alive as the population says; each does ``use`` once.
+
+    The function that the block gets has the living ones do it again.
+    """
     STORE.open(directory)
     for first in range(0, population.recycled, population.processes):
         number = min(population.processes, population.recycled - first)
         _release([_worker(population.sets, use) for _ in range(number)])
     alive = [_worker(population.sets, use) for _ in range(population.processes)]
+
+    def again() -> None:
+        for worker in alive:
+            os.write(worker.end, b"!")
+        for worker in alive:
+            worker.wait()
+
     try:
-        yield
+        yield again
     finally:
         _release(alive)
 
 
-def _worker(sets: int, use: Callable[[int], None]) -> tuple[int, int]:
-    """Fork a worker that has counted and now waits; return its pid and the descriptor that ends it when closed."""
+class _Worker(NamedTuple):
+    """A living worker: ``end`` ends it when closed, and has it count again when written to."""
+
+    pid: int
+    end: int
+    ready: int
+
+    def wait(self) -> None:
+        """Wait until it has counted."""
+        if os.read(self.ready, 1) != b"!":
+            raise SystemExit("A worker failed")
+
+
+def _worker(sets: int, use: Callable[[int], None]) -> _Worker:
+    """Fork a worker that has counted and now waits."""
     end_read, end_write = os.pipe()
     ready_read, ready_write = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(end_write)
+            os.close(ready_read)
             STORE.own_slot(Role.WORKER)
             STORE.board.cells[Cell.BOOTED] = time.monotonic_ns()
             use(sets)
             os.write(ready_write, b"!")
-            os.read(end_read, 1)
+            while os.read(end_read, 1):
+                use(sets)
+                os.write(ready_write, b"!")
         finally:
             os._exit(0)
     for fd in (end_read, ready_write):
         os.close(fd)
-    if os.read(ready_read, 1) != b"!":
-        raise SystemExit("A worker failed")
-    os.close(ready_read)
-    return pid, end_write
+    worker = _Worker(pid, end_write, ready_read)
+    worker.wait()
+    return worker
 
 
-def _release(workers: list[tuple[int, int]]) -> None:
-    for _, end in workers:
-        os.close(end)
-    for pid, _ in workers:
-        os.waitpid(pid, 0)
+def _release(workers: list[_Worker]) -> None:
+    for worker in workers:
+        os.close(worker.end)
+        os.close(worker.ready)
+    for worker in workers:
+        os.waitpid(worker.pid, 0)
 
 
 def files_and_bytes(folder: Path) -> tuple[int, int]:

@@ -400,4 +400,5 @@ def test_the_bounds_of_the_fine_histogram_take_a_few_bytes() -> None:
 )
 def test_other_bounds_are_read_as_they_were_written(bounds: tuple[float, ...]) -> None:
     schema = RowSchema((), (CellGroup("seconds", (), bounds),))
-    assert scan_rows(record := encode_schema(schema, 1), 0, len(record)).schemas == {1: schema}
+    record = encode_schema(schema, 1)
+    assert scan_rows(record, 0, len(record)).schemas == {1: schema}
