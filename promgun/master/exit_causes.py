@@ -22,6 +22,8 @@ _HINTED = {
 _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
 #: Seconds that a process may take to end after the OOM killer chose it: it gives back its memory first.
 _LATEST_DEATH = 60.0
+#: Seconds between two looks for kills that no worker's end follows.
+_LOOK_EVERY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class OomWatch:
         self._path = path
         self._seen = self._read()
         self._open_since: float | None = None
+        self._look_at = 0.0
 
     def _read(self) -> int:
         if self._path is None:
@@ -111,8 +114,11 @@ class OomWatch:
     def forget_old(self, now: float) -> None:
         """Forget OOM kills that no worker's end has followed: they hit another process of the group.
 
-        To be called every second or so; ``now`` is on any clock of seconds.
+        To be called every second or so; ``now`` is on any clock of seconds. The file is read every few seconds.
         """
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY
         count = self._read()
         if count <= self._seen:
             self._open_since = None

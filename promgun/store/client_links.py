@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promgun.store.client_claim import Standing, claim, give_up_claim, is_old_master_s, own_clients
+from promgun.store.folder_states import FolderStates
 from promgun.store.link_names import KINDS, LINK, link_name
 from promgun.store.ownership import has_ended
 from promgun.store.run_directory import RunDirectory
@@ -101,6 +102,7 @@ class ClientLinks:
     _folders: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _linked: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _calls: int = 0
+    _states: FolderStates = field(default_factory=FolderStates)
 
     def remove_stale(self) -> list[Path]:
         """Remove links of earlier runs and unfinished links; called once, when the first process begins to tend."""
@@ -125,10 +127,18 @@ class ClientLinks:
         return removed
 
     def tend(self) -> Tended:
-        """Make missing links, and those that lead elsewhere, again; return what was done."""
+        """Make missing links, and those that lead elsewhere, again; return what was done.
+
+        Most calls find that no name has come or gone since the last one, and look no further.
+        """
         if not self.run.is_open_to_me:
             return Tended()
         self._calls += 1
+        if self._states.unchanged((self.run.slots, self.run.master, *self.run.clients)) and self._calls % _LIVE_EVERY:
+            return Tended()
+        return self._tend_all()
+
+    def _tend_all(self) -> Tended:
         anothers = self._claim()
         remade: list[Path] = []
         links: dict[int, list[Path]] = {_Made.NOTHING: [], _Made.LINK: [], _Made.FAILED: []}

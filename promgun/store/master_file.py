@@ -29,17 +29,17 @@ class MasterFile:
         self._content = bytearray(size)
         before = os.pread(fd, size, 0)
         self._content[: len(before)] = before
-        self._written = bytes(self._content)
+        self._written = bytearray(self._content)
         self.memory = memoryview(self._content)
 
     def flush(self, end: int) -> None:
         """Write what has changed below byte ``end``; raises ``OSError``, and the next call writes it then."""
         fd = self._descriptor.of(self._path)
         for start in range(0, end, _PAGE):
-            page = bytes(self._content[start : min(start + _PAGE, end)])
+            page = self._content[start : min(start + _PAGE, end)]
             if page != self._written[start : start + len(page)]:
                 os.pwrite(fd, page, start)
-                self._written = self._written[:start] + page + self._written[start + len(page) :]
+                self._written[start : start + len(page)] = page
 
     def close(self) -> None:
         """Close the file in a child, which must not hold it."""
