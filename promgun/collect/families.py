@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from functools import lru_cache
@@ -33,9 +34,12 @@ def _without_duplicates(series: list[Series]) -> Iterable[Series]:
     """Merge series that differ in nothing but their help text: two versions of an application on one store."""
     seen: dict[tuple[str, Labels], Series] = {}
     for item in series:
-        present = seen.setdefault((item.sample, item.labels), item)
-        if present is item:
+        key = item.sample, item.labels
+        if key not in seen:
+            seen[key] = item
             continue
+        # A copy: a family may be made more than once of one reading.
+        present = seen[key] = copy.copy(seen[key])
         if item.kind == "gauge":
             merge_gauge(present, item.value, item.stamp)
         else:

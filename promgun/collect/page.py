@@ -8,9 +8,9 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from promgun.collect.families import build_family
+from promgun.collect.app_families import AppFamilies
 from promgun.collect.live_families import computed_rows, zero_sets
-from promgun.collect.page_names import PageNames, count_refused
+from promgun.collect.page_names import count_refused
 from promgun.collect.reading import InstanceReader, Reading
 from promgun.collect.row_family import RowFamily
 from promgun.collect.slot_owners import living_owners
@@ -19,12 +19,7 @@ from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families.promgun import SCRAPE_DURATION_SECONDS
 from promgun.metrics.spec import MetricSpec
 from promgun.store.own_families import Rows
-from promgun.store.reader import families_of
 from promgun.store.run_places import run_in
-from promgun.store.series import Series
-
-_OWN = frozenset(spec.family for spec in CATALOG)
-_MOST_LEFT_OUT = 1000
 
 
 class Collector:
@@ -32,10 +27,9 @@ class Collector:
 
     Keep one for all pages: it caches parsed files, and keeps counters of slots from falling.
 
-    ``log`` gets a line for each damaged file and each family that cannot be shown, once: two metrics of one name are
-    no damage, so nothing else tells of them. ``unique_memory_seconds`` is how often each worker's unique memory is
-    read, after the first page; 0 leaves it out. Used from one thread at a time; ``master_alive`` and ``worker_booted``
-    may be called from another.
+    ``log`` gets a line for each damaged file and each family that cannot be shown, once. ``unique_memory_seconds`` is
+    how often each worker's unique memory is read, after the first page; 0 leaves it out. Used from one thread at a
+    time; ``master_alive`` and ``worker_booted`` may be called from another.
     """
 
     def __init__(
@@ -45,8 +39,7 @@ class Collector:
         self._log = log
         self._unique_memory = UniqueMemory(unique_memory_seconds)
         self._reader = InstanceReader(store, self._unique_memory)
-        self._left_out: set[str] = set()
-        self._corrupt: set[str] = set()
+        self._app = AppFamilies(log)
 
     def master_alive(self) -> bool:
         """Whether a master of the store lives."""
@@ -77,41 +70,16 @@ class Collector:
         for complaint in reading.values.complaints:
             if self._log is not None:
                 self._log(f"A file of the metrics store is damaged, and read up to the damage: {complaint}")
-        stored = families_of(reading.values.series)
         rows = computed_rows(reading)
         own = {spec: _own_family(spec, rows.get(spec, {}), reading) for spec in CATALOG}
         scrape = own[SCRAPE_DURATION_SECONDS]
         scrape.rows = {(): ((), (0.0,))}
         families: list[Metric] = [family for family in own.values() if family.rows]
-        names = PageNames()
-        for name in sorted(stored):
-            families.extend(self._foreign_family(name, stored[name], names))
-        count_refused(families, len(self._corrupt))
+        families += self._app.families(reading.values.series)
+        count_refused(families, self._app.refused)
         self._unique_memory.follow()
         scrape.rows = {(): ((), (time.perf_counter() - begin,))}
         return families
-
-    def _foreign_family(self, name: str, series: list[Series], names: PageNames) -> list[Metric]:
-        """Return the application's family, or nothing when no metric can have its name or when others have it."""
-        try:
-            family = build_family(name, series)
-        except ValueError as error:
-            if len(self._corrupt) < _MOST_LEFT_OUT:
-                self._corrupt.add(name)
-            self._leave_out(name, str(error))
-            return []
-        other = names.take(name, family.type)
-        if not other:
-            return [family]
-        whose = "promgun's own metric" if other in _OWN else "the application's metric"
-        self._leave_out(name, f"{whose} {other!r} has a sample of the same name")
-        return []
-
-    def _leave_out(self, name: str, reason: str) -> None:
-        if name not in self._left_out and len(self._left_out) < _MOST_LEFT_OUT:
-            self._left_out.add(name)
-            if self._log is not None:
-                self._log(f"The application's metric {name!r} is not on the page: {reason}")
 
 
 def _own_family(spec: MetricSpec, computed: Mapping[tuple[str, ...], float], reading: Reading) -> RowFamily:

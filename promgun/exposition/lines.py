@@ -3,7 +3,8 @@
 Between two pages only the values change; writing names, labels and escapes is two thirds of an encoder's work. The head
 of a line is cut from what the encoder itself wrote for that sample, so the two cannot differ; a family with a sample
 that has more than a name, labels and a value goes through the encoder each time. Our own families have no samples, only
-numbers, and lines of their own (``exposition.row_lines``).
+numbers, and lines of their own (``exposition.row_lines``). Most of the application's families are numbers too: all
+lines of one are a template.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from promgun.collect.row_family import RowFamily
+from promgun.collect.series_family import FamilyLayout, SeriesFamily
 from promgun.exposition.formats import Page
 from promgun.exposition.row_lines import RowLines
 
@@ -27,8 +29,20 @@ _format_value: Callable[[float], str] = floatToGoString
 #: The fields of a sample after its value, when it has no time stamp, exemplar or native histogram.
 _NOTHING_MORE = Sample("", {}, 0.0)[3:]
 _ZERO = "0.0"
+_MOST_TEXTS = 10_000
 #: How many heads are kept beyond twice the lines of the largest page: some are of series that are gone.
 _SPARE = 1000
+
+
+class _Texts(dict[float, str]):
+    """The text of each number; whole ones repeat, and are kept."""
+
+    def __missing__(self, number: float) -> str:
+        text = _format_value(number)
+        # -0.0 equals 0.0, and has a text of its own.
+        if number and number.is_integer() and len(self) < _MOST_TEXTS:
+            self[number] = text
+        return text
 
 
 class Registry(Protocol):
@@ -46,6 +60,9 @@ class _Known:
     top: str
     heads: dict[tuple[object, ...], str] = field(default_factory=dict)
     rows: RowLines = field(default_factory=RowLines)
+    #: the layout of an application's family, and its lines with ``%s`` for each value, empty if they are no such lines
+    layout: FamilyLayout | None = None
+    template: str = ""
 
 
 class LineWriter:
@@ -60,6 +77,7 @@ class LineWriter:
         self._families: dict[tuple[str, ...], _Known] = {}
         self._heads = 0
         self._most = 0
+        self._text = _Texts().__getitem__
 
     def write(self, families: Iterable[Metric]) -> bytes:
         """Return the page; raises what the encoder raises for a family it cannot write."""
@@ -74,6 +92,11 @@ class LineWriter:
                 parts.append(known.top)
                 parts += known.rows.write(family)
                 continue
+            if isinstance(family, SeriesFamily) and family.layout is not None and self._has_template(family, known):
+                parts.append(known.top)
+                parts.append(known.template % tuple(map(self._text, family.values)))
+                lines += len(family.values)
+                continue
             parts += self._lines(family, known) or [self._encoded(family)]
             lines += len(family.samples)
         self._most = max(self._most, lines)
@@ -84,6 +107,15 @@ class LineWriter:
 
     def _encoded(self, family: Metric) -> str:
         return self._encode(Page([family])).removesuffix(self._end).decode()
+
+    def _has_template(self, family: SeriesFamily, known: _Known) -> bool:
+        """Whether the encoder writes one line for each value."""
+        if known.layout is not family.layout:
+            known.layout = family.layout
+            heads = self._heads_of(family, known, family.samples)
+            known.template = "".join([f"{head.replace('%', '%%')}%s\n" for head in heads or ()])
+            self._heads += len(heads or ())
+        return bool(known.template)
 
     def _lines(self, family: Metric, known: _Known) -> list[str] | None:
         """Return the family's lines; ``None`` when any is of a kind that only the encoder can write."""
@@ -103,19 +135,26 @@ class LineWriter:
         return self._lines(family, known) if self._learn(family, known, missing) else None
 
     def _learn(self, family: Metric, known: _Known, missing: list[Sample]) -> bool:
-        """Keep the heads of these samples' lines; return false when the encoder does not write one line for each.
+        """Keep the heads of these samples' lines; return false when the encoder does not write one line for each."""
+        heads = self._heads_of(family, known, missing)
+        if heads is None:
+            return False
+        for sample, head in zip(missing, heads, strict=True):
+            key = (sample.name, *sample.labels.items())
+            known.heads[key] = head
+        self._heads += len(heads)
+        return True
+
+    def _heads_of(self, family: Metric, known: _Known, samples: Sequence[Sample]) -> list[str] | None:
+        """Return the lines of these samples without their values; ``None`` when there is not one for each.
 
         The text format moves ``_created`` behind the others, under a heading of its own (prometheus_client 0.26).
         """
-        text = self._encoded(_with(family, [sample._replace(value=0.0) for sample in missing]))
+        text = self._encoded(_with(family, [sample._replace(value=0.0) for sample in samples]))
         *lines, _ = text[len(known.top) :].split("\n")
-        if len(lines) != len(missing) or not all(line.endswith(f" {_ZERO}") for line in lines):
-            return False
-        for sample, line in zip(missing, lines, strict=True):
-            key = (sample.name, *sample.labels.items())
-            known.heads[key] = line.removesuffix(_ZERO)
-        self._heads += len(lines)
-        return True
+        if len(lines) != len(samples) or not all(line.endswith(f" {_ZERO}") for line in lines):
+            return None
+        return [line.removesuffix(_ZERO) for line in lines]
 
 
 def _with(family: Metric, samples: list[Sample]) -> Metric:

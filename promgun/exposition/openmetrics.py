@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from promgun.collect.row_family import RowFamily
+from promgun.collect.series_family import SeriesFamily
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -35,10 +36,15 @@ def allowed(families: Iterable[Metric]) -> Iterator[Metric]:
 
 
 def _is_right(family: Metric) -> bool:
-    """Whether a family of ours has nothing to leave out: readers take no number below 0, so only a bound could be."""
-    if not isinstance(family, RowFamily) or not family.rows:
-        return False
-    return family.type != "histogram" or all(bounds[0] >= 0 for bounds, _ in family.rows.values())
+    """Whether a family has nothing to leave out: no value below 0, no NaN, no bound below 0.
+
+    Of our families readers take no number below 0, so only a bound could be.
+    """
+    if isinstance(family, RowFamily) and family.rows:
+        return family.type != "histogram" or all(bounds[0] >= 0 for bounds, _ in family.rows.values())
+    if isinstance(family, SeriesFamily) and family.layout is not None:
+        return not family.layout.has_negative_bound and all(map((0.0).__le__, family.values))
+    return False
 
 
 def _wrong(family: Metric) -> set[tuple[str, frozenset[tuple[str, str]]]]:

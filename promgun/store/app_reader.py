@@ -19,6 +19,7 @@ class AppReader:
 
     def __init__(self) -> None:
         self.newest: dict[str, Definition] = {}
+        self._last: tuple[list[Series], dict[str, Definition], list[Series]] = [], {}, []
 
     def read(self, totals: Iterable[RowTotal], is_current: Callable[[int, int], bool]) -> list[Series]:
         """Return the series of infos and enums.
@@ -51,6 +52,14 @@ class AppReader:
 
     def shown(self, series: list[Series]) -> list[Series]:
         """Return those of ``series`` that match the newest definition of their family; histograms get its buckets."""
+        if series == self._last[0] and self.newest == self._last[1]:
+            return self._last[2]
+        shown, is_plain = self._select(series)
+        self._last = (series, self.newest, shown) if is_plain else ([], {}, [])
+        return shown
+
+    def _select(self, series: list[Series]) -> tuple[list[Series], bool]:
+        """Return them, and whether they are some of ``series`` with nothing added to any."""
         shown: list[Series] = []
         moved: dict[tuple[str, Pairs, float], Series] = {}
         lost: list[tuple[Series, float]] = []
@@ -76,7 +85,7 @@ class AppReader:
                 target = moved[key] = replace(item, labels=pairs, value=0.0)
                 shown.append(target)
             target.value += item.value
-        return shown
+        return shown, not lost
 
 
 def _changed(row: _ContentRow) -> float:

@@ -18,6 +18,7 @@ from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import Cell, parse_board
 from promgun.store.definitions import SCHEMA as DEFINITIONS
 from promgun.store.file_follower import FileFollower, FollowedFile
+from promgun.store.file_sums import FileSums
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader, ForeignReading
 from promgun.store.own_families import Fold, OwnFamilies, sum_by, sum_by_slot
@@ -74,6 +75,7 @@ class StoreReader:
     def __init__(self, path: Path, alive: Callable[[int], bool] = lambda _: True, sums: Sequence[SumBy] = ()) -> None:
         self._path = path
         self._files = FileFollower(path)
+        self._file_sums = FileSums()
         self._rows = RowReader()
         self._app = AppReader()
         self._pids: dict[int, int] = {}
@@ -91,10 +93,12 @@ class StoreReader:
         self._round += 1
         totals = self._read_rows()
         files, size = self._row_files, self._row_bytes
-        for file in self._files.follow(lambda kind, slot: not kind.startswith("gauge_live") or self._alive(slot)):
+        followed = list(self._files.follow(lambda kind, slot: not kind.startswith("gauge_live") or self._alive(slot)))
+        for file in followed:
             if file.size is not None:
                 files += 1
                 size += file.size
+        for file in self._file_sums.add(followed, self._round):
             self._accumulate(file)
         children = self._read_children()
         for content in children.contents:

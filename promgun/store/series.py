@@ -52,6 +52,11 @@ def owner_label(names: Collection[str]) -> str:
     return name
 
 
+def adds_up(series: Series) -> bool:
+    """Whether the values of all processes are added up: all but gauges, and gauges of two modes."""
+    return series.kind != "gauge" or series.mode in _SUMMED
+
+
 def merge_gauge(series: Series, value: float, stamp: float) -> None:
     """Merge another value of a gauge into ``series``, as its mode says."""
     pick = _FIRST.get(series.mode)

@@ -126,6 +126,42 @@ def test_sums_run_in_slot_order_and_never_sink(tmp_path: Path, seed: int) -> Non
     assert totals(tmp_path)["c_total{n=1}"] == last == in_order
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@given(data=st.data())
+def test_what_is_kept_between_readings_changes_no_sum(tmp_path_factory: Any, data: st.DataObject) -> None:
+    """Slots have keys in orders of their own, get new ones, and lose their files, which then keep their values."""
+    path = tmp_path_factory.mktemp("run")
+    make(path)
+    reader = StoreReader(path)
+    content: dict[str, dict[str, float]] = {}
+    amounts = st.floats(0, 1e9) | st.sampled_from([0.0, 1.0, 1e-9])
+    for _ in range(data.draw(st.integers(1, 6))):
+        name = f"{data.draw(st.integers(0, 3))}.{data.draw(st.sampled_from(['counter', 'gauge_sum', 'gauge_max']))}"
+        family = {"counter": "c", "gauge_sum": "s", "gauge_max": "m"}[name.partition(".")[2]]
+        suffix = "_total" if family == "c" else ""
+        keys = [fmt.series_key(family, family + suffix, {"n": str(n)}, "Help.") for n in range(4)]
+        had = content.get(name, {})
+        new = data.draw(st.lists(st.sampled_from(keys), unique=True, min_size=0 if had else 1))
+        # A file's owner appends entries and changes values.
+        values = {key: data.draw(amounts) for key in [*had, *(key for key in new if key not in had)]}
+        content[name] = values
+        write_file(slots_of(path) / name, values)
+        if data.draw(st.integers(0, 5)) == 0:
+            totals(path, reader)
+            (slots_of(path) / name).unlink()
+        expected: dict[str, float] = {}
+        for held in (content[name] for name in sorted(content)):
+            for key, value in held.items():
+                _, sample, labels, _ = fmt.parse_series_key(key) or ("", "", {}, "")
+                text = f"{sample}{{n={labels['n']}}}"
+                before = expected.get(text)
+                expected[text] = value if before is None else max(before, value) if sample == "m" else before + value
+        found = totals(path, reader)
+        assert found == pytest.approx(expected)
+        if all((slots_of(path) / name).exists() for name in content):
+            assert found == totals(path)
+
+
 @pytest.mark.parametrize("mode", ["liveall", "livesum", "livemax", "livemin", "livemostrecent"])
 def test_live_gauges_count_only_while_their_owner_lives(tmp_path: Path, mode: str) -> None:
     make(tmp_path)
