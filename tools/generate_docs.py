@@ -206,6 +206,9 @@ def alerts_page() -> str:
         parts.append(f"## {name}\n\nSeverity {first.severity}{wait}.\n\n```text\n{condition}\n```\n")
         if not others:
             parts.append(f"{fill(first.meaning, values)}\n\n**What to do.** {fill(first.action, values)}\n")
+            if first.routes:
+                query = f"```text\n{fill(first.routes, values)}\n```"
+                parts.append(f"The annotation `routes` links to this query in Prometheus:\n\n{query}\n")
             continue
         parts.append("One alert for each cause:\n\n| cause | what it means | what to do |\n|---|---|---|")
         parts += [_cause_row(alert) for alert in alerts]

@@ -17,7 +17,10 @@ _BUSY_ENOUGH = "sum by (<by>) (increase(gunicorn_requests_total{<select>}[<windo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One alert rule; ``wait`` is how long the condition must hold, empty to alert at once."""
+    """One alert rule; ``wait`` is how long the condition must hold, empty to alert at once.
+
+    ``routes`` is the query that shows which routes it is, where the action says to look at them.
+    """
 
     name: str
     expr: str
@@ -27,6 +30,7 @@ class Alert:
     action: str
     wait: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    routes: str = ""
 
 
 _REQUESTS = (
@@ -39,6 +43,8 @@ _REQUESTS = (
         meaning="More requests than usual are answered with a status of 500 or above.",
         action="See which routes and exceptions it is (gunicorn_failed_requests_total by route and error_type) and "
         "read their tracebacks in the error log; if it began with a deploy, roll that back.",
+        routes='topk(10, sum by (route) (rate(gunicorn_requests_total{<select>, status=~"5.."}[<window>]))'
+        " / sum by (route) (rate(gunicorn_requests_total{<select>}[<window>])))",
     ),
     Alert(
         name="GunicornSlow",
@@ -50,6 +56,8 @@ _REQUESTS = (
         meaning="The slowest requests take longer than agreed, from the parsed head to the last byte sent.",
         action="See which routes it is (gunicorn_request_duration_seconds by route). If GunicornSaturated fires too, "
         "add workers or instances; if not, look at what those routes wait for.",
+        routes="topk(10, histogram_quantile(<slow_quantile>, "
+        "sum by (route, le) (rate(gunicorn_request_duration_seconds_bucket{<select>}[<window>]))))",
     ),
     Alert(
         name="GunicornStuckRequest",
@@ -71,7 +79,8 @@ _SATURATION = (
         summary="{{ $labels.instance }} is asked for {{ $value | humanizePercentage }} of what it can serve",
         meaning="Running and waiting requests together fill the workers: above 100 %, some wait in the accept queue.",
         action="Add workers, threads or instances. If the CPUs are busy, more workers do not help: add hosts. If "
-        "they are idle, requests wait for something else: see the slow routes.",
+        "they are idle, requests wait for something else: see which routes keep the workers busy.",
+        routes="topk(10, sum by (route) (rate(gunicorn_request_duration_seconds_sum{<select>}[<window>])))",
     ),
     Alert(
         name="GunicornQueueFilling",

@@ -225,6 +225,29 @@ LATENCY = Row(
             unit="s",
         ),
         Panel(
+            title="Busy by route",
+            text="Requests that ran at once, on average, of the ten routes that keep the workers busiest.",
+            queries=(
+                Query(
+                    "topk(10, sum by (route) (rate(gunicorn_request_duration_seconds_sum{<routes>}[<rate>])))",
+                    "{{route}}",
+                ),
+            ),
+            width=12,
+        ),
+        Panel(
+            title="CPU by route",
+            text="CPUs that the ten routes which compute most use. A route that is busy and is not here waits. "
+            "Only sync and gthread workers count it.",
+            queries=(
+                Query(
+                    "topk(10, sum by (route) (rate(gunicorn_request_cpu_seconds_total{<routes>}[<rate>])))",
+                    "{{route}}",
+                ),
+            ),
+            width=12,
+        ),
+        Panel(
             title="Routes",
             text="Every route over the time shown.",
             kind="table",

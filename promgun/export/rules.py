@@ -120,5 +120,16 @@ def _alert(alert: Alert, values: Mapping[str, str], extra: Mapping[str, str]) ->
         "annotations": {
             "summary": fill(alert.summary, values),
             "description": fill(f"{alert.meaning} {alert.action}", values),
+            **_routes_link(alert, values),
         },
     }
+
+
+def _routes_link(alert: Alert, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the annotation with the address of the query by route in Prometheus, which fills it in at its side.
+
+    Strings of PromQL and of Prometheus' templates have the same escapes.
+    """
+    if not alert.routes:
+        return {}
+    return {"routes": f"{{{{ externalURL }}}}{{{{ graphLink {quote(fill(alert.routes, values))} }}}}"}

@@ -67,6 +67,9 @@ def test_rules(by: tuple[str, ...]) -> None:
         else:
             text = " ".join(rule["annotations"].values())
             assert set(re.findall(r"\$labels\.(\w+)", text)) <= labels, rule["alert"]
+            link = re.fullmatch(r"{{ externalURL }}{{ graphLink (.*) }}", rule["annotations"].get("routes", ""))
+            if link is not None:
+                assert check(json.loads(link[1]), series, TARGET).labels == frozenset({"route"}), rule["alert"]
 
 
 def test_every_recorded_series_of_a_query_was_recorded_before_it() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Thread
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
@@ -75,12 +76,12 @@ class Fleet:
 
 
 @contextmanager
-def fleet(*args: str) -> Iterator[Fleet]:
+def fleet(*args: str, apps: tuple[str, str] = ("probe:app", "probe:app")) -> Iterator[Fleet]:
     """Start two servers and a Prometheus with what promgun exports for them."""
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox())
         first, second = (
-            stack.enter_context(PromgunProcess(*args, app="probe:app", sandbox=sandbox, workers=2)) for _ in range(2)
+            stack.enter_context(PromgunProcess(*args, app=app, sandbox=sandbox, workers=2)) for app in apps
         )
         targets = ScrapeOptions(targets=(instance(first), instance(second)), labels=("env=test",), file_sd=True)
         sandbox.write("targets.json", scrape(targets))
@@ -138,7 +139,7 @@ def test_totals_through_recycling_reload_upgrade_and_a_killed_worker() -> None:
 
 def test_rules_alerts_and_dashboard() -> None:
     """What is exported works in a real Prometheus on real servers."""
-    with fleet("--max-requests", "100000") as two:
+    with fleet("--max-requests", "100000", apps=("probe:app", "tests.apps.routes.both:app")) as two:
         first, second = two.servers
         check_lint(first)
         check_probes(first)
@@ -153,7 +154,11 @@ def test_rules_alerts_and_dashboard() -> None:
         wait_until(lambda: two.prometheus.vector(saturation, "instance").get((instance(first),), 0) > 1.2)
         assert two.prometheus.vector(saturation, "instance")[instance(second),] < 0.5
         wait_until(lambda: "GunicornSaturated" in alerts(two, first))
+        link = urlsplit(alerts(two, first)["GunicornSaturated"]["annotations"]["routes"])
+        assert (link.scheme, link.path) == ("http", "/graph")
         sender.join()
+        (query,) = parse_qs(link.query)["g0.expr"]
+        wait_until(lambda: two.prometheus.vector(query, "route").get(("",), 0) > 0)
 
         assert "GunicornWorkersDying" not in alerts(two, first)
         first.send_signal(signal.SIGKILL, first.workers()[0])
@@ -222,6 +227,43 @@ MAY_BE_EMPTY = {
 KINDS = tuple(Request(path) for path in ("/ok", "/status/302", "/status/404", "/fail/ValueError"))
 
 
+#: One of each kind of answer of a Flask application, and of the Django project that is mounted in it.
+ROUTED = tuple(
+    Request(path)
+    for path in ("/users/5", "/none", "/fails", "/moved", "/django/users/5/", "/django/fails/", "/django/old/2024")
+)
+OLD = r"/django^old/(?P<year>\d{4})$"
+ROUTES = {"", "/users/<int:user>", "/fails", "/moved", "/django/users/<int:user>/", "/django/fails/", OLD}
+
+
+def check_routes(two: Fleet) -> None:
+    """Assert that menu and panels tell the routes of both frameworks apart, also one that is a regular expression."""
+    server = instance(two.servers[1])
+    selected = quote(f'{REQUESTS}{{job="{JOB}", instance="{server}"}}')
+    assert set(two.prometheus.get(f"label/route/values?match[]={selected}")) == ROUTES - {""}
+    panels = {panel["title"]: panel for panel in json.loads(grafana(GrafanaOptions()))["panels"]}
+
+    def shown(title: str, route: str = ".*") -> dict[str, float]:
+        query = panels[title]["targets"][0]["expr"]
+        values = {"$job": JOB, "$instance": server, "$route": route, "$__rate_interval": "1m", "$__range": "5m"}
+        for name, value in values.items():
+            query = query.replace(name, value)
+        found = two.prometheus.vector(query, "route", "method")
+        return {key[0]: value for key, value in found.items() if value and key[1] in {"", "GET"}}
+
+    def under_load(title: str) -> set[str]:
+        # A rate needs a series to rise after its first scrape.
+        load(two.servers[1].address, ROUTED)
+        return set(shown(title))
+
+    for title in ("CPU by route", "Busy by route", "p99 by route"):
+        wait_until(lambda title=title: under_load(title) == ROUTES)  # type: ignore[misc] # bound now
+    assert shown("Error share by route") == {"/fails": 1.0, "/django/fails/": 1.0}
+    # Grafana escapes a chosen value like this for =~ in a string of PromQL.
+    chosen = re.sub(r"[$^*{}\[\]'+?.()|]", r"\\\\\g<0>", OLD.replace("\\", "\\" * 4))
+    assert set(shown("Requests by route", chosen)) == {OLD}
+
+
 def check_dashboard(two: Fleet) -> None:
     """Assert that every query of the dashboard is answered, and which of them have nothing to say of busy servers."""
     variables = {"$job": JOB, "$instance": ".+", "$route": ".*", "$__rate_interval": "1m", "$__range": "5m"}
@@ -230,8 +272,8 @@ def check_dashboard(two: Fleet) -> None:
     second.expect("gunicorn_reloads_total", 1)
 
     def empty() -> set[str]:
-        for server in two.servers:
-            load(server.address, KINDS)
+        for server, kinds in zip(two.servers, (KINDS, ROUTED), strict=True):
+            load(server.address, kinds)
             with Connection(server.address) as connection:
                 connection.socket.sendall(b"no request\r\n\r\n")
                 assert connection.read_response().status == 400
@@ -246,3 +288,4 @@ def check_dashboard(two: Fleet) -> None:
         return found
 
     wait_until(lambda: empty() <= MAY_BE_EMPTY, message=lambda: f"no answers to {sorted(empty() - MAY_BE_EMPTY)}")
+    check_routes(two)
