@@ -59,8 +59,8 @@ class Counters:
             cap = self._caps.get(spec)
             if cap is None:
                 cap = self._make_cap(spec, schema)
-            full = cap.is_full_for(values)
-            shown = cap.shown_as(values) if not full else cap.folded(values)
+            full = cap.held >= cap.cap and cap.is_full_for(values)
+            shown = cap.folded(values) if full else cap.shown_as(values)
         if full:
             self.inc(LABEL_SETS_FOLDED, (spec.name,))
         return shown

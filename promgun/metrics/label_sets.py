@@ -52,7 +52,8 @@ class LabelCap:
         self.cap = cap
         self._shown: dict[Values, Values] = {}
         self._folded: set[Values] = set()
-        self._held = 0
+        #: how many sets stay unchanged
+        self.held = 0
 
     def __len__(self) -> int:
         """Return the number of sets decided on."""
@@ -61,22 +62,22 @@ class LabelCap:
     def shown_as(self, values: Values) -> Values:
         """Return the set under which ``values`` is counted."""
         shown = self._shown.get(values)
-        if shown is None:
-            shown = self._decide(values) if self._free else values
-            self._shown[values] = shown
-        return shown
-
-    def _decide(self, values: Values) -> Values:
-        if self._held < self.cap:
+        if shown is not None:
+            return shown
+        if self.held < self.cap:
             for position in self._free:
                 if values[position] != OVERFLOW:
-                    self._held += 1
-                    return values
-        return self.folded(values)
+                    self.held += 1
+                    shown = values
+                    break
+        if shown is None:
+            shown = self.folded(values) if self._free else values
+        self._shown[values] = shown
+        return shown
 
     def is_full_for(self, values: Values) -> bool:
         """Whether ``values`` would be folded."""
-        return self._held >= self.cap and bool(self._free) and values not in self._shown
+        return self.held >= self.cap and bool(self._free) and values not in self._shown
 
     def folded(self, values: Values) -> Values:
         """Return what ``values`` is folded into, without remembering it: a client may ask for any number of sets."""

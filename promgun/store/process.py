@@ -172,10 +172,10 @@ class ProcessStore:
         Without a place in a file the cells are private memory, and ``placed`` is called with the later place
         (:meth:`retry`). Hold :attr:`lock` until the returned place is stored where ``placed`` would store it.
         """
-        find = partial(self.in_files.row, schema, values)
         try:
-            return find()
+            return self.in_files.row(schema, values)
         except OSError as error:
+            find = partial(self.in_files.row, schema, values)
             return self._wait(PendingValues(_ROWS, find, placed, schema.cells), error)
 
     def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:

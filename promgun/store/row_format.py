@@ -119,7 +119,9 @@ def encode_schema(schema: RowSchema, identity: int) -> bytes:
     """Return the record of a schema."""
     groups = [[group.family, list(group.labels), _spell(group.bounds), group.first_includes] for group in schema.groups]
     body = json.dumps([list(schema.labels), groups], separators=(",", ":")).encode()
-    return _record(SCHEMA_MAGIC, identity, body, 0)
+    described = body.ljust(-(-len(body) // 8) * 8, b"\0")
+    header = HEADER.pack(SCHEMA_MAGIC, HEADER_SIZE + len(described), crc32(described, identity), identity, 0)
+    return header + described
 
 
 @lru_cache(maxsize=16)
@@ -147,7 +149,11 @@ def encode_row(cells: int, identity: int, values: tuple[str, ...], birth: int) -
     else:
         texts = [value.encode("utf-8", "replace")[:LONGEST_VALUE] for value in values]
         lengths, text = map(len, texts), b"".join(texts)
-    return _record(ROW_MAGIC, identity, row_start(len(values)).pack(birth, *lengths) + text, cells)
+    body = row_start(len(values)).pack(birth, *lengths) + text
+    described = body.ljust(-(-len(body) // 8) * 8, b"\0")
+    length = HEADER_SIZE + len(described) + 8 * cells
+    header = HEADER.pack(ROW_MAGIC, length, crc32(described, identity), identity, 0)
+    return (header + described).ljust(length, b"\0")
 
 
 @lru_cache(maxsize=MOST_LABELS + 1)
@@ -159,12 +165,6 @@ def row_start(labels: int) -> Struct:
 def blank_values(labels: int, described: int) -> tuple[str, ...]:
     """Return label values, all blank, that make a row whose body without the numbers is ``described`` bytes long."""
     return (" " * (described - BIRTH.size - 2 * labels), *[""] * (labels - 1))[:labels]
-
-
-def _record(magic: int, identity: int, body: bytes, cells: int) -> bytes:
-    described = body + bytes(-len(body) % 8)
-    length = HEADER_SIZE + len(described) + 8 * cells
-    return (HEADER.pack(magic, length, crc32(described, identity), identity, 0) + described).ljust(length, b"\0")
 
 
 def parse_schema(body: bytes) -> RowSchema | None:
