@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from operator import add, attrgetter
+from typing import NamedTuple
 
 from promgun.metrics.families.requests import REQUEST_CPU_SECONDS, REQUEST_DURATION_SECONDS, REQUESTS
 from promgun.store.own_families import Fold
+from promgun.store.row_format import RowSchema
 from promgun.store.row_reader import Numbers, RowTotal
 
 _ROUTE, _STATUS = REQUESTS.labels.index("route"), REQUESTS.labels.index("status")
@@ -90,23 +93,42 @@ def _added(rows: Iterable[RowTotal]) -> RouteTotals:
     cpu: float | None = None
     by_bounds: dict[tuple[float, ...], Sequence[float]] = {}
     for row in rows:
-        numbers, firsts = row.numbers, row.schema.firsts
-        answered = numbers[firsts[REQUESTS.name]]
+        numbers, layout = row.numbers, _layout(row.schema)
+        answered = numbers[layout.requests]
         requests += answered
         if row.values[_STATUS].startswith("5"):
             errors += answered
-        if REQUEST_CPU_SECONDS.name in firsts:
-            cpu = (cpu or 0.0) + numbers[firsts[REQUEST_CPU_SECONDS.name]]
-        group = next((group for group in row.schema.groups if group.family == REQUEST_DURATION_SECONDS.name), None)
-        if group is None:
-            continue
-        first = firsts[group.family]
-        counts = numbers[first : first + group.counts]
-        busy += numbers[first + group.counts]
-        before = by_bounds.get(group.bounds)
-        by_bounds[group.bounds] = counts if before is None else tuple(map(add, before, counts))
+        if layout.cpu is not None:
+            cpu = (cpu or 0.0) + numbers[layout.cpu]
+        if layout.bounds:
+            counts = numbers[layout.durations]
+            busy += numbers[layout.seconds]
+            before = by_bounds.get(layout.bounds)
+            by_bounds[layout.bounds] = counts if before is None else tuple(map(add, before, counts))
     bounds, each = _united(by_bounds)
     return RouteTotals(requests, errors, busy, cpu, bounds, tuple(accumulate(each)))
+
+
+class _Layout(NamedTuple):
+    """Where a row has its numbers: requests, CPU if any, the counts by bound of duration, the sum of durations."""
+
+    requests: int
+    cpu: int | None
+    durations: slice
+    seconds: int
+    bounds: tuple[float, ...]
+
+
+@lru_cache(maxsize=256)
+def _layout(schema: RowSchema) -> _Layout:
+    firsts = schema.firsts
+    requests, cpu = firsts[REQUESTS.name], firsts.get(REQUEST_CPU_SECONDS.name)
+    for group in schema.groups:
+        if group.family == REQUEST_DURATION_SECONDS.name and group.bounds:
+            first = firsts[group.family]
+            end = first + group.counts
+            return _Layout(requests, cpu, slice(first, end), end, group.bounds)
+    return _Layout(requests, cpu, slice(0, 0), 0, ())
 
 
 def _united(by_bounds: dict[tuple[float, ...], Sequence[float]]) -> tuple[tuple[float, ...], Sequence[float]]:

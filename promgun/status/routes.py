@@ -20,6 +20,9 @@ from promgun.status.quantiles import quantile, quantile_text
 
 #: What stands for the route of requests without one.
 NO_ROUTE = "(no route)"
+#: Bounds and counts of no request.
+_NO_DURATIONS = ((math.inf,), (0.0,))
+_TOTAL_BUSY = attrgetter("total_busy")
 
 
 class RouteInterval(NamedTuple):
@@ -64,10 +67,19 @@ def routes_between(
     earlier: Mapping[str, RouteTotals], later: Mapping[str, RouteTotals], seconds: float
 ) -> tuple[RouteInterval, ...]:
     """Return what each route did in ``seconds``; a counter that sank was reset, and counts as a whole."""
-    increases = {route: (_increase(earlier.get(route), now), now) for route, now in later.items()}
-    whole = sum(increase.busy for increase, _ in increases.values()) or 1.0
-    return tuple(
-        [
+    increases = {
+        route: _increase(before, now) for route, now in later.items() if (before := earlier.get(route)) is not now
+    }
+    whole = sum(increase.busy for increase in increases.values()) or 1.0
+    found = []
+    for route, now in later.items():
+        increase = increases.get(route)
+        if increase is None:
+            # Most routes: nothing happened, and nothing is computed.
+            cpu = None if now.cpu is None else 0.0
+            found.append(RouteInterval(route, 0.0, 0.0, 0.0, 0.0, 0.0, cpu, *_NO_DURATIONS, now.busy))
+            continue
+        found.append(
             RouteInterval(
                 route,
                 increase.requests,
@@ -80,17 +92,12 @@ def routes_between(
                 increase.counts,
                 now.busy,
             )
-            for route, (increase, now) in increases.items()
-        ]
-    )
+        )
+    return tuple(found)
 
 
 def _increase(earlier: RouteTotals | None, later: RouteTotals) -> RouteTotals:
-    if earlier is None:
-        return later
-    if earlier is later:
-        return RouteTotals(0.0, 0.0, 0.0, None if later.cpu is None else 0.0, later.bounds, (0.0,) * len(later.counts))
-    if earlier.bounds != later.bounds or later.requests < earlier.requests:
+    if earlier is None or earlier.bounds != later.bounds or later.requests < earlier.requests:
         return later
     return RouteTotals(
         later.requests - earlier.requests,
@@ -115,14 +122,15 @@ ORDERS: Mapping[str, Callable[[RouteInterval], float]] = MappingProxyType(
 
 
 def ranked(routes: Iterable[RouteInterval], order: str, most: int | None = None) -> list[RouteInterval]:
-    """Return the first ``most`` routes by ``order``; those with nothing to tell them apart by their time since the
-    start.
-    """
+    """Return the first ``most`` routes by ``order``, then those without a request, by their time since the start."""
     key = ORDERS[order]
-    found = list(routes)
-    return nlargest(
-        len(found) if most is None else most, found, key=lambda route: (key(route), route.busy, route.total_busy)
-    )
+    active: list[RouteInterval] = []
+    idle: list[RouteInterval] = []
+    for route in routes:
+        (active if route.requests else idle).append(route)
+    active.sort(key=lambda route: (key(route), route.busy, route.total_busy), reverse=True)
+    room = len(idle) if most is None else max(0, most - len(active))
+    return [*active, *nlargest(room, idle, key=_TOTAL_BUSY)][:most]
 
 
 def first_of_each(routes: Iterable[RouteInterval], most: int) -> list[RouteInterval]:
@@ -148,8 +156,7 @@ def summed(routes: Sequence[RouteInterval]) -> RouteInterval:
         sum(route.busy for route in routes),
         sum(route.busy_share for route in routes),
         sum(cpus) if cpus else None,
-        (math.inf,),
-        (0.0,),
+        *_NO_DURATIONS,
         sum(route.total_busy for route in routes),
     )
 
