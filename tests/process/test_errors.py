@@ -20,6 +20,7 @@ from tests.support.refusals import (
     WORKER_BOOT,
     assert_one_line,
     fail,
+    fail_each,
 )
 
 #: A module of this name is imported by Python itself at its start; it hides the libraries that it names.
@@ -42,21 +43,21 @@ def test_no_application(sandbox: Sandbox) -> None:
     assert_one_line(ran, "No application", "promgun run ")
 
 
-@pytest.mark.parametrize(
-    ("app", "words"),
-    [
-        ("no_such_module:app", ("No module named 'no_such_module'", "--chdir")),
-        ("promgun.no_such_part:app", ("No module named 'promgun.no_such_part'",)),
-        ("probe:aap", ("no attribute 'aap'", "Did you mean 'probe:app'?", "echo")),
-        ("probe:zzzzzzzz", ("no attribute 'zzzzzzzz'", "app", "echo")),
-        ("shapes.py:application", ("file name", "shapes:application")),
-        (":app", ("':app'",)),
-        ("shapes:create_app(", ("create_app(",)),
-    ],
-)
-def test_application_that_cannot_be_there(sandbox: Sandbox, app: str, words: tuple[str, ...]) -> None:
-    ran = fail(sandbox, app, *FREE, code=APP_LOAD)
-    assert_one_line(ran, *words)
+APPLICATIONS = {
+    "no_such_module:app": ("No module named 'no_such_module'", "--chdir"),
+    "promgun.no_such_part:app": ("No module named 'promgun.no_such_part'",),
+    "probe:aap": ("no attribute 'aap'", "Did you mean 'probe:app'?", "echo"),
+    "probe:zzzzzzzz": ("no attribute 'zzzzzzzz'", "app", "echo"),
+    "shapes.py:application": ("file name", "shapes:application"),
+    ":app": ("':app'",),
+    "shapes:create_app(": ("create_app(",),
+}
+
+
+def test_application_that_cannot_be_there(sandbox: Sandbox) -> None:
+    each = fail_each(sandbox, *((app, *FREE) for app in APPLICATIONS), code=APP_LOAD)
+    for ran, words in zip(each, APPLICATIONS.values(), strict=True):
+        assert_one_line(ran, *words)
 
 
 def test_near_miss_of_a_module_in_the_folder(sandbox: Sandbox) -> None:
@@ -65,16 +66,18 @@ def test_near_miss_of_a_module_in_the_folder(sandbox: Sandbox) -> None:
     assert_one_line(ran, "Did you mean 'myshop:app'?")
 
 
-@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["worker", "preload"])
-def test_module_that_fails_to_import_shows_its_own_traceback(
-    sandbox: Sandbox, worker_type: str, preload: tuple[str, ...]
-) -> None:
-    ran = fail(sandbox, "broken_import:app", "-k", worker_type, *FREE, *preload, code=APP_LOAD)
-    assert "ModuleNotFoundError: No module named 'a_module_that_nobody_has'" in ran.stderr
-    assert "broken_import.py" in ran.stderr
-    assert "/gunicorn/" not in ran.stderr
-    assert "/promgun/" not in ran.stderr
-    assert ran.stderr.count("Traceback") == 1
+def test_module_that_fails_to_import_shows_its_own_traceback(sandbox: Sandbox) -> None:
+    broken = ("broken_import:app", *FREE, "-k")
+    types = ("sync", "gthread", "gevent", "eventlet")
+    each = fail_each(
+        sandbox, *((*broken, kind, *preload) for kind in types for preload in ((), ("--preload",))), code=APP_LOAD
+    )
+    for ran in each:
+        assert "ModuleNotFoundError: No module named 'a_module_that_nobody_has'" in ran.stderr, ran
+        assert "broken_import.py" in ran.stderr, ran
+        assert "/gunicorn/" not in ran.stderr, ran
+        assert "/promgun/" not in ran.stderr, ran
+        assert ran.stderr.count("Traceback") == 1, ran
 
 
 def test_factory_that_fails_shows_its_own_traceback(sandbox: Sandbox) -> None:
@@ -206,20 +209,21 @@ def test_store_directory_of_another_live_run(sandbox: Sandbox) -> None:
 # -- values --
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (("--workers", "many"), ("--workers", "many")),
-        (("--no-such-option",), ("--no-such-option",)),
-        (("--wrokers", "2"), ("--wrokers", "--workers")),
-        (("--metrics-duration-buckets", "3,2,1"), ("--metrics-duration-buckets", "rise")),
-        (("--metrics-max-label-sets", "0"), ("--metrics-max-label-sets", "at least 1")),
-        (("--timeout", "-1"), ("--timeout",)),
-        (("--log-level",), ("--log-level",)),
-    ],
-)
-def test_bad_option(sandbox: Sandbox, args: tuple[str, ...], words: tuple[str, ...]) -> None:
-    assert_one_line(fail(sandbox, DEMO, *FREE, *args, code=USAGE), *words)
+OPTIONS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (("--workers", "many"), ("--workers", "many")),
+    (("--no-such-option",), ("--no-such-option",)),
+    (("--wrokers", "2"), ("--wrokers", "--workers")),
+    (("--metrics-duration-buckets", "3,2,1"), ("--metrics-duration-buckets", "rise")),
+    (("--metrics-max-label-sets", "0"), ("--metrics-max-label-sets", "at least 1")),
+    (("--timeout", "-1"), ("--timeout",)),
+    (("--log-level",), ("--log-level",)),
+]
+
+
+def test_bad_option(sandbox: Sandbox) -> None:
+    each = fail_each(sandbox, *((DEMO, *FREE, *args) for args, _ in OPTIONS), code=USAGE)
+    for ran, (_, words) in zip(each, OPTIONS, strict=True):
+        assert_one_line(ran, *words)
 
 
 def test_bad_variables(sandbox: Sandbox) -> None:

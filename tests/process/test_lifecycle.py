@@ -66,7 +66,17 @@ def refuses(address: object) -> bool:
         return probing.connect_ex(address) != 0  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["INT", "QUIT"])
+@pytest.mark.parametrize(
+    ("worker_type", "number"),
+    [
+        # The master sends workers SIGQUIT on either.
+        ("sync", signal.SIGQUIT),
+        ("sync", signal.SIGINT),
+        ("gthread", signal.SIGINT),
+        ("gevent", signal.SIGINT),
+        ("eventlet", signal.SIGINT),
+    ],
+)
 def test_quick_stop_does_not_wait_for_requests(worker_type: str, number: signal.Signals) -> None:
     # A thread in the application cannot be interrupted: gthread, Gunicorn's too, is killed in the end.
     with (

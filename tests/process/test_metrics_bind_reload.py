@@ -53,7 +53,7 @@ class Reloading:
         )
 
 
-@pytest.mark.parametrize("worker", ["sync", "gthread", "gevent"])
+@pytest.mark.parametrize("worker", ["sync", "gevent"])
 def test_addresses_are_added_dropped_replaced_and_refused(sandbox: Sandbox, worker: str) -> None:
     first, second = sandbox.directory / "1.sock", sandbox.directory / "2.sock"
     config = "metrics_bind = ['127.0.0.1:0']\n"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.harness import PROMGUN, PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import Request, load, send
-from tests.support.refusals import APP_LOAD, CONFIGURATION, DEMO, FREE, USAGE, assert_one_line, fail
+from tests.support.refusals import APP_LOAD, CONFIGURATION, DEMO, FREE, USAGE, assert_one_line, fail, fail_each
 
 METRICS = ("--metrics-bind", "127.0.0.1:0")
 
@@ -28,23 +28,25 @@ def certificate(sandbox: Sandbox) -> tuple[Path, Path]:
 # -- the application's address --
 
 
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("127.0.0.1:99999", ("127.0.0.1:99999", "0", "65535", "--bind")),
-        ("127.0.0.1:many", ("many", "port")),
-        ("fd://many", ("many", "descriptor")),
-        ("fd://99", ("99", "not open", "--bind")),
-        ("unix:/no/such/folder/app.sock", ("unix:/no/such/folder/app.sock", "folder does not exist", "--bind")),
-        (f"unix:{'long' * 30}", ("longlong", "107 bytes", "--bind")),
-        ("unix:plain-file", ("unix:plain-file", "not a socket", "--bind")),
-        ("unix:plain-file/app.sock", ("unix:plain-file/app.sock", "not a folder", "--bind")),
-    ],
-)
-def test_address_that_cannot_be_served(sandbox: Sandbox, address: str, words: tuple[str, ...]) -> None:
+ADDRESSES: list[tuple[str, tuple[str, ...]]] = [
+    ("127.0.0.1:99999", ("127.0.0.1:99999", "0", "65535", "--bind")),
+    ("127.0.0.1:many", ("many", "port")),
+    ("fd://many", ("many", "descriptor")),
+    ("fd://99", ("99", "not open", "--bind")),
+    ("unix:/no/such/folder/app.sock", ("unix:/no/such/folder/app.sock", "folder does not exist", "--bind")),
+    (f"unix:{'long' * 30}", ("longlong", "107 bytes", "--bind")),
+    ("unix:plain-file", ("unix:plain-file", "not a socket", "--bind")),
+    ("unix:plain-file/app.sock", ("unix:plain-file/app.sock", "not a folder", "--bind")),
+]
+
+
+def test_address_that_cannot_be_served(sandbox: Sandbox) -> None:
     sandbox.write("plain-file", "")
     for config in ((), ("--reuse-port",)):
-        assert_one_line(fail(sandbox, DEMO, "--bind", address, *METRICS, *config, code=CONFIGURATION), *words)
+        commands = ((DEMO, "--bind", address, *METRICS, *config) for address, _ in ADDRESSES)
+        each = fail_each(sandbox, *commands, code=CONFIGURATION)
+        for ran, (_, words) in zip(each, ADDRESSES, strict=True):
+            assert_one_line(ran, *words)
 
 
 def test_address_in_a_variable(sandbox: Sandbox) -> None:
@@ -72,8 +74,9 @@ def test_certificates(sandbox: Sandbox, certificate: tuple[Path, Path]) -> None:
         (("--certfile", garbage, "--keyfile", key), (garbage, "certificate")),
         (("--certfile", good, "--keyfile", garbage), (garbage, "key")),
     ]
-    for args, words in refused:
-        assert_one_line(fail(sandbox, DEMO, *FREE, *args, code=CONFIGURATION), *words)
+    each = fail_each(sandbox, *((DEMO, *FREE, *args) for args, _ in refused), code=CONFIGURATION)
+    for ran, (_, words) in zip(each, refused, strict=True):
+        assert_one_line(ran, *words)
 
 
 @pytest.mark.needs("openssl")
@@ -102,10 +105,11 @@ def test_folder_for_heartbeats(sandbox: Sandbox) -> None:
     assert_one_line(ran, "--worker-tmp-dir", "/no/such/folder")
 
 
-@pytest.mark.parametrize("name", ["probe.app", "probe.CustomError", "promgun.errors.ExitCode"])
-def test_worker_class_that_is_none(sandbox: Sandbox, name: str) -> None:
-    ran = fail(sandbox, DEMO, "-k", name, *FREE, code=CONFIGURATION)
-    assert_one_line(ran, name, "worker class")
+def test_worker_class_that_is_none(sandbox: Sandbox) -> None:
+    names = ("probe.app", "probe.CustomError", "promgun.errors.ExitCode")
+    each = fail_each(sandbox, *((DEMO, "-k", name, *FREE) for name in names), code=CONFIGURATION)
+    for ran, name in zip(each, names, strict=True):
+        assert_one_line(ran, name, "worker class")
 
 
 def test_worker_type_in_the_configuration_gets_a_whole_sentence(sandbox: Sandbox) -> None:

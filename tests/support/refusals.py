@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.support.forked import run_each
 from tests.support.harness import PROMGUN, Sandbox
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CONFIGURATION, USAGE, WORKER_BOOT, APP_LOAD, NO_INSTANCE, STORE, METRICS_ADDRESS = range(1, 8)
 DEMO = "promgun.demo:app"
@@ -25,6 +26,17 @@ def fail(
     left = sandbox.left_behind()
     assert not left, f"left behind: {left}"
     return ran
+
+
+def fail_each(sandbox: Sandbox, *commands: Sequence[str], code: int) -> list[subprocess.CompletedProcess[str]]:
+    """Run ``promgun run`` with each of these arguments, in forks of one interpreter, as :func:`fail` runs one."""
+    sandbox.records_stores = True
+    each = run_each(sandbox, [["run", *arguments] for arguments in commands])
+    for ran in each:
+        assert ran.returncode == code, f"{ran.args}: {ran.returncode}: {ran.stderr}"
+    left = sandbox.left_behind()
+    assert not left, f"left behind: {left}"
+    return each
 
 
 def assert_one_line(ran: subprocess.CompletedProcess[str], *words: str) -> None:
