@@ -14,6 +14,7 @@ import pytest
 from promgun.export.protection import ScrapeCredentials
 from promgun.export.scrape import ScrapeOptions, scrape
 from tests.support.certificates import Authority
+from tests.support.forked import run_each
 from tests.support.harness import DEMO, GUNICORN, PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import Address, Connection, Request, send
 from tests.support.servers import prometheus
@@ -143,8 +144,9 @@ def test_what_cannot_be_used_is_refused_in_one_line(sandbox: Sandbox, check: tup
         ("--metrics-keyfile", "empty"): "--metrics-keyfile was given without --metrics-certfile",
         ("--metrics-web-config", "web.yml", "--metrics-certfile", "empty"): "cannot be given together with",
     }
-    for flags, words in refused.items():
-        done = sandbox.run("-m", "promgun", "run", DEMO, "--metrics-bind", "127.0.0.1:0", *check, *flags)
+    common = ("run", DEMO, "--metrics-bind", "127.0.0.1:0", *check)
+    each = run_each(sandbox, [(*common, *flags) for flags in refused])
+    for done, words in zip(each, refused.values(), strict=True):
         assert done.returncode == 1, done
         assert words in done.stderr
         assert done.stderr.startswith("promgun: error: ")
