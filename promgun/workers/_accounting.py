@@ -173,9 +173,10 @@ class RequestAccounting:
         state.recorded = True
         # If the worker is killed from here on, the master must not count a lost request: the answer is out or on its
         # way.
-        if state.region >= 0:
-            self.running.cells[state.region + PHASE] = _CLOSING
-        elif state.region == NOWHERE:
+        region = state.region
+        if region >= 0:
+            self.running.cells[region + PHASE] = _CLOSING
+        elif region == NOWHERE:
             self.board.cells[_BEYOND_TABLE_ANSWERED] += 1
         body = state.body
         received = 0

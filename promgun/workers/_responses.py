@@ -70,7 +70,7 @@ class ResponseObserver:
         self._unanswered_exits = unanswered_exits
         self._hands_on = hands_on
 
-    def measure(self, response_class: Any) -> None:
+    def measure(self, response_class: Any) -> None:  # noqa: C901 - three small functions
         """Replace ``close`` of this response class, in this process, by one that also counts the answer.
 
         Replacing it on each response would cost a request four times as much as counting does.
@@ -99,8 +99,21 @@ class ResponseObserver:
 
         def count_and_close(response: Any) -> None:
             # close sends the last bytes of the answer. A worker is likely to be killed in that system call, and must
-            # have counted an answer that the client gets: so the count comes first.
-            count(response)
+            # have counted an answer that the client gets: so the count comes first. It is count written out, because a
+            # call costs 2 % of what measuring does (CPython 3.11).
+            try:
+                req = response.req
+                state = req.promgun
+                status = response.status_code
+            except AttributeError:
+                pass
+            else:
+                if not state.recorded:
+                    sent = response.sent
+                    if sent or not state.file_size:
+                        answered(req, state, status, sent)
+                    else:
+                        count(response)
             close(response)
 
         def close_and_count(response: Any) -> None:
