@@ -49,13 +49,14 @@ def _options(worker_class: str, worker_type: str, app: str = "apps:plain") -> li
     return ["--bind", "127.0.0.1:0", "--workers", "1", "--worker-class", worker_class, *threads, app]
 
 
-def _plain_class(worker_type: str) -> str:
+def plain_class(worker_type: str) -> str:
+    """Return the worker class of a type without promgun's measuring."""
     # Gunicorn has had no eventlet worker since 26.0: ours, unmeasured
     return "promgun.workers._eventlet_server.EventletWorker" if worker_type == "eventlet" else worker_type
 
 
 def _plain(worker_type: str, _: Ground) -> Command:
-    return gunicorn(sys.executable, _options(_plain_class(worker_type), worker_type))
+    return gunicorn(sys.executable, _options(plain_class(worker_type), worker_type))
 
 
 def _promgun(worker_type: str, _: Ground) -> Command:
@@ -64,12 +65,12 @@ def _promgun(worker_type: str, _: Ground) -> Command:
 
 def _naive(worker_type: str, ground: Ground) -> Command:
     store = tempfile.mkdtemp(dir=ground.folder)
-    options = _options(_plain_class(worker_type), worker_type, "apps:naive()")
+    options = _options(plain_class(worker_type), worker_type, "apps:naive()")
     return gunicorn(sys.executable, options, {"PROMETHEUS_MULTIPROC_DIR": store})
 
 
 def _statsd(worker_type: str, ground: Ground) -> Command:
-    options = ["--statsd-host", f"127.0.0.1:{ground.statsd_port}", *_options(_plain_class(worker_type), worker_type)]
+    options = ["--statsd-host", f"127.0.0.1:{ground.statsd_port}", *_options(plain_class(worker_type), worker_type)]
     return gunicorn(sys.executable, options)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.machinery
 import os
 import sys
@@ -82,10 +81,16 @@ def check_application(text: str, paths: Sequence[str]) -> None:
         )
 
 
+def _close_matches(name: str, candidates: Sequence[str]) -> list[str]:
+    from difflib import get_close_matches  # noqa: PLC0415 - for a mistake only
+
+    return get_close_matches(name, candidates, n=1)
+
+
 def suggest(name: str, candidates: Iterable[str], module: str) -> str:
     """Return a hint: the callable whose name is closest to ``name``, and the module's other callables."""
     found = [item for item in candidates if not item.startswith("_")]
-    close = difflib.get_close_matches(name, found, n=1)
+    close = _close_matches(name, found)
     if close:
         return f"Did you mean '{module}:{close[0]}'? Its callables are: {', '.join(found)}"
     if not found:
@@ -115,7 +120,7 @@ def _find(module: str, paths: list[str]) -> str | None:
 
 def _no_module(reference: AppReference, paths: Sequence[str]) -> AppLoadError:
     where = paths[0] if paths else os.getcwd()
-    near = difflib.get_close_matches(reference.module, [path.stem for path in Path(where).glob("*.py")], n=1)
+    near = _close_matches(reference.module, [path.stem for path in Path(where).glob("*.py")])
     if near:
         hint = f"Did you mean '{near[0]}:{reference.expression}'?"
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _NS = 1_000_000_000
 _TICK = _NS // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-#: More bytes than the kernel writes into either file, so that one read returns everything.
+#: More bytes than the kernel writes into any of these files, so that one read returns everything.
 _MOST_BYTES = 1 << 14
 _VOLUNTARY = b"\nvoluntary_ctxt_switches:"
 _INVOLUNTARY = b"\nnonvoluntary_ctxt_switches:"
@@ -124,8 +124,12 @@ def cpu_wait_ns() -> int | None:
     total = 0
     try:
         for task in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{task}/schedstat", "rb") as schedstat:
-                total += int(schedstat.read().split()[1])
+            # by the descriptor: a file object makes five more system calls
+            fd = os.open(f"/proc/self/task/{task}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                total += int(os.read(fd, _MOST_BYTES).split()[1])
+            finally:
+                os.close(fd)
     except (OSError, IndexError, ValueError):
         return None
     return total
