@@ -6,8 +6,9 @@ Between two pages only the numbers change, so the rest of the lines of a label s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from prometheus_client.utils import floatToGoString
 
@@ -32,9 +33,14 @@ class _Texts(dict[float, str]):
         return text
 
 
-class _Template(NamedTuple):
+@dataclass(slots=True)
+class _Template:
+    """The lines of a label set with ``%s`` for each number, and as they were written last, with which numbers."""
+
     bounds: tuple[float, ...]
     lines: str
+    numbers: tuple[float, ...] = ()
+    written: str = ""
 
 
 class RowLines:
@@ -59,11 +65,15 @@ class RowLines:
             template = templates.get(values)
             if template is None or template.bounds != bounds:
                 template = templates[values] = _Template(bounds, _template(family, values, bounds))
-            if bounds:
-                counts = list(map(text, accumulate(numbers[:-1])))
-                lines.append(template.lines % (*counts, counts[-1], text(numbers[-1])))
-            else:
-                lines.append(template.lines % text(numbers[0]))
+            # -0.0 equals 0.0, and is written as 0.0. NaN equals nothing, unless it is the same object.
+            if numbers != template.numbers:
+                template.numbers = numbers
+                if bounds:
+                    counts = list(map(text, accumulate(numbers[:-1])))
+                    template.written = template.lines % (*counts, counts[-1], text(numbers[-1]))
+                else:
+                    template.written = template.lines % text(numbers[0])
+            lines.append(template.written)
         return lines
 
 

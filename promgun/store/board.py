@@ -14,17 +14,7 @@ from enum import IntEnum
 from typing import Any
 
 from promgun.store import request_table
-from promgun.store.request_table import (
-    BUSY,
-    FIRST,
-    LAST,
-    START,
-    STEP,
-    RunningRequest,
-    RunningRequests,
-    busy_cells,
-    read_running,
-)
+from promgun.store.request_table import BUSY, FIRST, LAST, START, STEP, RunningRequest, RunningRequests, read_running
 from promgun.system.procfs import process_start
 
 VERSION = 7
@@ -118,6 +108,7 @@ _ENDED = int(Cell.WRITES_ENDED)
 _BALANCE = int(Cell.BEYOND_TABLE_BALANCE)
 _BEYOND_TABLE = int(Cell.BEYOND_TABLE)
 _FIRST_LASTING = Cell.BUSY_BASE
+_IS_RUNNING = (0).__gt__  #: whether a busy cell is below 0
 _CPU_TOTALS = ((Cell.OWN_CPU_USER, Cell.CPU_USER_BASE), (Cell.OWN_CPU_SYSTEM, Cell.CPU_SYSTEM_BASE))
 _CELLS = 64
 #: An upper bound for every time and count of a slot: a century in nanoseconds.
@@ -151,8 +142,9 @@ class BoardView:
         """Return the slot's busy nanoseconds up to ``now_ns``, with those of earlier owners and of running requests."""
         # Below 0 is a copy in the middle of a change, or of a process killed there.
         unlisted = max(0, self.cells[_BALANCE] + self.cells[_BEYOND_TABLE] * now_ns)
-        listed = sum(busy if busy >= 0 else busy + now_ns for busy in busy_cells(self.data))
-        return self.cells[Cell.FOLDING_BUSY] or self.cells[Cell.BUSY_BASE] + unlisted + listed
+        listed = request_table.busy_cells(self.data)
+        unlisted += sum(listed) + now_ns * sum(map(_IS_RUNNING, listed))
+        return self.cells[Cell.FOLDING_BUSY] or self.cells[Cell.BUSY_BASE] + unlisted
 
     def busy_total(self, ended_ns: int) -> int:
         """Return the busy nanoseconds that the next owner begins with; the last one's are left out if not plausible."""
@@ -176,7 +168,7 @@ class BoardView:
     @property
     def in_progress(self) -> int:
         """How many requests were running."""
-        return self.cells[_BEYOND_TABLE] + sum(busy < 0 for busy in busy_cells(self.data))
+        return self.cells[_BEYOND_TABLE] + sum(map(_IS_RUNNING, request_table.busy_cells(self.data)))
 
 
 def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:
@@ -187,8 +179,10 @@ def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:
     if cells[Cell.MAGIC] != _MAGIC:
         return None
     # Cells that outlive the owners only grow from 0: any other content was not written by promgun.
-    lasting = (cell if 0 <= cell <= _HIGHEST else 0 for cell in cells[_FIRST_LASTING:])
-    return BoardView(slot, (*cells[:_FIRST_LASTING], *lasting), data, taken)
+    lasting = cells[_FIRST_LASTING:]
+    if min(lasting) < 0 or max(lasting) > _HIGHEST:
+        lasting = tuple(cell if 0 <= cell <= _HIGHEST else 0 for cell in lasting)
+    return BoardView(slot, cells[:_FIRST_LASTING] + lasting, data, taken)
 
 
 class Board:

@@ -182,10 +182,16 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
     """Yield the running requests in a slot file's content; invalid ones are left out."""
     whole = memoryview(data)[: len(data) - len(data) % 8].cast("B")
     cells = whole.cast("q")
-    for number, region in enumerate(range(FIRST, min(LAST, len(cells) - STEP + 1), STEP)):
-        start, phase = cells[region + START], cells[region + PHASE] & _PHASE_BITS
+    behind = min(LAST, len(cells) - STEP + 1)
+    # Most regions are free: all starts are looked at together.
+    starts = cells[FIRST + START : behind + START : STEP].tolist() if behind > FIRST else []
+    for number, start in enumerate(starts):
+        if start <= 0:
+            continue
+        region = FIRST + number * STEP
+        phase = cells[region + PHASE] & _PHASE_BITS
         status = cells[region + PHASE] >> STATUS_SHIFT
-        if start <= 0 or not Phase.READING <= phase <= Phase.CLOSING or not 0 <= status <= _HIGHEST_STATUS:
+        if not Phase.READING <= phase <= Phase.CLOSING or not 0 <= status <= _HIGHEST_STATUS:
             continue
         if phase <= Phase.QUEUED:
             # nothing is known of it yet: the text is the last request's
