@@ -66,7 +66,7 @@ class RowLines:
             if template is None or template.bounds != bounds:
                 template = templates[values] = _Template(bounds, _template(family, values, bounds))
             # -0.0 equals 0.0, and is written as 0.0. NaN equals nothing, unless it is the same object.
-            if numbers != template.numbers:
+            if numbers is not template.numbers and numbers != template.numbers:
                 template.numbers = numbers
                 if bounds:
                     counts = list(map(text, accumulate(numbers[:-1])))

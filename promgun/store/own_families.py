@@ -81,13 +81,13 @@ class OwnFamilies:
                 self._add_row(row, row.values if shown is None else shown.values)
 
     def _add_row(self, row: RowTotal, values: Values) -> None:
-        numbers = row.numbers
-        for place in _places(row.schema):
-            rows = self._found.get(place.key)
+        if row.shown is None or row.shown_of is not row.numbers or row.shown[0] != values:
+            row.shown = values, _parts(row, values)
+            row.shown_of = row.numbers
+        for key, own, ours in row.shown[1]:
+            rows = self._found.get(key)
             if rows is None:
-                rows = self._found[place.key] = {}
-            own = place.values(values)
-            ours = place.bounds, numbers[place.cells]
+                rows = self._found[key] = {}
             present = rows.get(own)
             rows[own] = ours if present is None else _united(present, ours)
 
@@ -96,6 +96,12 @@ class OwnFamilies:
             first = row.schema.firsts[group.family]
             count = sum(row.numbers[first : first + group.counts])
             self.folded[group.family] = self.folded.get(group.family, 0.0) + count
+
+
+def _parts(row: RowTotal, values: Values) -> list[tuple[FamilyKey, Values, tuple[Bounds, Numbers]]]:
+    """Return what each family of a row has of it, under the label set ``values``."""
+    numbers = row.numbers
+    return [(place.key, place.values(values), (place.bounds, numbers[place.cells])) for place in _places(row.schema)]
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import add
 from struct import Struct
+from typing import Any
 
 from promgun.store.row_format import RowSchema
 from promgun.store.row_scan import RowHead, scan_rows
@@ -38,6 +39,9 @@ class RowTotal:
     numbers: Numbers = ()
     #: the numbers in each file, by the file's ``order``
     parts: dict[int, Numbers] = field(default_factory=dict)
+    #: what was last made of ``numbers`` for a page, and of which numbers: most label sets do not change between pages
+    shown: Any = None
+    shown_of: object = None
 
 
 @dataclass(slots=True)
