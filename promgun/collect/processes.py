@@ -72,8 +72,10 @@ def _ask(pid: int) -> Figures | None:
 
 
 def _fds(pid: int) -> int | None:
+    path = f"/proc/{pid}/fd"
     try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
+        # Since Linux 6.2 its size is the number of descriptors (fs/proc/fd.c); before it is 0.
+        return os.stat(path).st_size or len(os.listdir(path))
     except OSError:
         return None
 

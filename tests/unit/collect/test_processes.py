@@ -107,8 +107,12 @@ def test_what_the_kernel_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) 
         raise PermissionError
 
     with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", lambda _: os.stat_result([0] * 10))
+        before_6_2 = figures_of(os.getpid())
         patched.setattr(os, "listdir", forbidden)
         figures = figures_of(os.getpid())
+    assert before_6_2 is not None
+    assert before_6_2.fds == len(os.listdir("/proc/self/fd"))
     assert figures is not None
     assert figures.fds is None
     use_psutil(monkeypatch)
