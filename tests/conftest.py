@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.measuring import MEASURED_SERVERS
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import WORKER_TYPES, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from tests.support.scheduling import ByServer
 
-WORKER_TYPES = ("sync", "gthread", "gevent", "eventlet")
 #: Seconds that one test may take, set-up and tear-down included: a limit for what hangs, not for what is slow.
 TIME_LIMIT = 300
 #: Where even the interpreter does not answer any more, the process is ended that many seconds later.

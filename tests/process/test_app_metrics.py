@@ -10,13 +10,12 @@ import pytest
 
 from tests.support.harness import PromgunProcess, Sandbox, is_alive, wait_until
 from tests.support.http_client import Request, load, send
+from tests.support.sandbox import WORKER_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.seam
-
-WORKER_TYPES = ("sync", "gthread", "gevent", "eventlet")
 
 REQUESTS = "gunicorn_requests_total"
 

@@ -22,6 +22,7 @@ from tests.support.refusals import (
     WORKER_BOOT,
     fail,
 )
+from tests.support.sandbox import WORKER_TYPES
 
 if TYPE_CHECKING:
     import subprocess
@@ -181,7 +182,7 @@ def test_preload_says_what_a_worker_says(project: Sandbox) -> None:
     broken = ("kinds:broken()", *FREE, "-k")
     asked = {
         f"{kind} {preload}": ([*broken, kind, *preload], APP_LOAD, "RuntimeError: no database")
-        for kind in ("sync", "gthread", "gevent", "eventlet")
+        for kind in WORKER_TYPES
         for preload in ((), ("--preload",))
     }
     compare_all(project, asked)

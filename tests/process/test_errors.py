@@ -22,6 +22,7 @@ from tests.support.refusals import (
     fail,
     fail_each,
 )
+from tests.support.sandbox import WORKER_TYPES
 
 #: A module of this name is imported by Python itself at its start; it hides the libraries that it names.
 HIDING = """
@@ -68,9 +69,10 @@ def test_near_miss_of_a_module_in_the_folder(sandbox: Sandbox) -> None:
 
 def test_module_that_fails_to_import_shows_its_own_traceback(sandbox: Sandbox) -> None:
     broken = ("broken_import:app", *FREE, "-k")
-    types = ("sync", "gthread", "gevent", "eventlet")
     each = fail_each(
-        sandbox, *((*broken, kind, *preload) for kind in types for preload in ((), ("--preload",))), code=APP_LOAD
+        sandbox,
+        *((*broken, kind, *preload) for kind in WORKER_TYPES for preload in ((), ("--preload",))),
+        code=APP_LOAD,
     )
     for ran in each:
         assert "ModuleNotFoundError: No module named 'a_module_that_nobody_has'" in ran.stderr, ran

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The types of workers that ``promgun run`` serves WSGI with.
+WORKER_TYPES = ("sync", "gthread", "gevent", "eventlet")
 APPS = Path(__file__).parents[1] / "apps"
 #: Seconds after which something hangs; what is slow on a busy machine takes much less.
 DEADLINE = 60.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
+from tests.support.sandbox import WORKER_TYPES
+
 #: Modules with a fixture of a whole server for several tests.
 SHARING = frozenset(
     {"test_app_metrics", "test_exits", "test_forged_store", "test_requests", "test_root_commands", "test_top"}
 )
-TYPES = ("sync", "gthread", "gevent", "eventlet")
 
 
 class ByServer(LoadScopeScheduling):  # type: ignore[misc] # it comes without types
@@ -24,4 +25,4 @@ class ByServer(LoadScopeScheduling):  # type: ignore[misc] # it comes without ty
         if path.rpartition("/")[2].removesuffix(".py") not in SHARING:
             return nodeid
         parameters = name.partition("[")[2].removesuffix("]").split("-")
-        return "-".join([path, *(kind for kind in TYPES if kind in parameters)])
+        return "-".join([path, *(kind for kind in WORKER_TYPES if kind in parameters)])
