@@ -1,4 +1,4 @@
-"""Litestar (2.0 to 2.25): ``scope["path_template"]``, which its router sets before it calls what it chose.
+"""Litestar (2.19 to 2.25): ``scope["path_template"]``, which its router sets before it calls what it chose.
 
 Routes are bound when the application is made, before anything can be hooked, so the template is reported as the answer
 begins, or at the end of a request without one.

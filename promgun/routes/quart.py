@@ -1,4 +1,4 @@
-"""Quart (0.19 to 0.22): the rule that the ``match_request`` of its contexts found, for requests and websockets."""
+"""Quart (0.18 to 0.22): the rule that the ``match_request`` of its contexts found, for requests and websockets."""
 
 from __future__ import annotations
 

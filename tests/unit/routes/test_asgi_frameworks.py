@@ -22,8 +22,10 @@ APPLICATIONS = [
 ]
 pytestmark = [
     pytest.mark.seam,
-    # Litestar 2.25 prefers parameters that 2.0 does not know.
+    # Litestar 2.25 prefers parameters that older versions do not know.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    # Bottle 0.12 leaves an old finder in sys.meta_path.
+    pytest.mark.filterwarnings("ignore:_ImportRedirect:ImportWarning"),
 ]
 
 
@@ -61,7 +63,9 @@ def test_root_path_is_no_part_of_a_route(framework: str) -> None:
         framework
     ]
     routed = RoutedASGI(module_of(framework).app)
-    assert routed.ask("GET", f"/from/a/proxy{path}", root_path="/from/a/proxy") == (200, route)
+    # Starlette before 0.33 expects the path without root_path.
+    answers = [routed.ask("GET", f"{before}{path}", root_path="/from/a/proxy") for before in ("/from/a/proxy", "")]
+    assert {answer.route for answer in answers if answer.status == 200} == {route}
 
 
 def test_the_host_of_a_route_is_no_part_of_it() -> None:
