@@ -63,7 +63,7 @@ class RoutedWSGI:
         self,
         application: Callable[..., Any],
         patterns: Iterable[str] = (),
-        look: Callable[[str], None] = lambda _: None,
+        look: Callable[[str], None] | None = None,
     ) -> None:
         patterns = tuple(patterns)
         self.warnings: list[str] = []
@@ -83,10 +83,13 @@ class RoutedWSGI:
         self._called = follow_application(application, self.accounting)
 
         def answered(*request: Any) -> None:
-            look(self.running_route())
+            if look is not None:
+                look(self.running_route())
             self.accounting.answered(*request)
 
-        responses = ResponseObserver(self.accounting, answered, self.accounting.raised)
+        responses = ResponseObserver(
+            self.accounting, self.accounting.answered if look is None else answered, self.accounting.raised
+        )
         self._response_class = type("Response", (_Response,), {})
         responses.measure(self._response_class)
         shape = SimpleNamespace(request_at=0, only_region=None, region_of_connection=False, max_requests=2**63 - 1)
