@@ -16,6 +16,7 @@ _LAZY = {
     "PrometheusThreadWorker": "promgun.workers.gthread",
     "PrometheusGeventWorker": "promgun.workers.gevent",
     "PrometheusEventletWorker": "promgun.workers.eventlet",
+    "PrometheusASGIWorker": "promgun.workers.asgi",
 }
 
 __all__ = [  # noqa: PLE0604 - the names are the keys of the table above

@@ -54,6 +54,12 @@ WORKER_TYPES: tuple[WorkerType, ...] = (
         extra="eventlet",
         summary="greenlets on eventlet (--worker-connections at once)",
     ),
+    WorkerType(
+        name="asgi",
+        target="promgun.workers.asgi.PrometheusASGIWorker",
+        aliases=("promgun.PrometheusASGIWorker", "gunicorn.workers.gasgi.ASGIWorker"),
+        summary="ASGI applications on Gunicorn's own server and an event loop",
+    ),
 )
 
 _BY_NAME = {worker_type.name: worker_type for worker_type in WORKER_TYPES}

@@ -1,0 +1,68 @@
+"""What the workers of event loops have in common: when they are ready, their heartbeat, their accounting, their end."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
+from promgun.metrics.label_values import QueueSource
+from promgun.store.board import Cell, ExitHint
+from promgun.workers._accounting import RequestAccounting
+from promgun.workers._lifecycle import WorkerLifecycle
+from promgun.workers._queue_time import TrustedPeers, arrival_observer
+
+_SERVED = int(Cell.SERVED)
+
+
+class EventLoopLifecycle(WorkerLifecycle):
+    """Goes before a worker class that serves on an event loop: most of its boot happens in ``run``."""
+
+    _serving = False
+    _in_run = False
+
+    def prepare(self) -> None:
+        """Get ready to follow requests."""
+        super().prepare()
+        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg))
+        self.observe_arrival = arrival_observer(
+            self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,)),
+            listeners=len(self.sockets),
+        )
+        os.register_at_fork(after_in_child=self.accounting.forget_parent)
+
+    def heartbeat_period(self) -> float:
+        """Return the longest time in seconds between two heartbeats of an idle worker of this class."""
+        raise NotImplementedError
+
+    def requests_served(self) -> int:
+        """Return how many requests count against ``--max-requests``."""
+        raise NotImplementedError
+
+    def hung_after(self) -> float:
+        """Return the middle between the class's longest period and the timeout, in seconds; 0 without a timeout."""
+        timeout = float(self.cfg.timeout)
+        return (min(self.heartbeat_period(), timeout) + timeout) / 2
+
+    def enter_service(self) -> None:
+        """Wait for the first heartbeat: it is sent when the application's lifespan has started and the sockets are
+        served.
+        """
+        self._in_run = True
+
+    def notify(self) -> None:
+        """Send the heartbeat; from the first one on the worker is serving."""
+        super().notify()
+        if self._serving:
+            self._board.cells[_SERVED] = self.requests_served()
+        elif self._in_run:
+            self._serving = True
+            super().enter_service()
+
+    def note_exit(self) -> None:
+        """Write to the board why the worker ends by itself."""
+        super().note_exit()
+        cells: Any = self._board.cells
+        if not cells[Cell.EXIT_HINT] and self._serving and self.cfg.max_requests and not self.cfg.reload:
+            # The limit is polled, and what was served since is not in any counter yet.
+            cells[Cell.EXIT_HINT] = ExitHint.MAX_REQUESTS

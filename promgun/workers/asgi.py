@@ -1,0 +1,227 @@
+"""``--worker-type asgi``: Gunicorn's own ASGI worker, measured.
+
+The seams are those of gunicorn 27.0.1. An HTTP/1 answer leaves by ``_send_body``, by ``_safe_write`` (the last write of
+an answer whose last message has no body), or by ``_send_error_response``; all three hand bytes to the transport and do
+not wait. HTTP/2 and websockets have their own, see ``_asgi_http2`` and ``_asgi_websockets``.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic_ns
+from typing import Any
+
+import gunicorn
+from gunicorn import version_info
+from gunicorn.asgi import lifespan
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.workers import gasgi
+from gunicorn.workers.gasgi import ASGIWorker
+
+from promgun.store.board import Cell, ExitHint
+from promgun.store.process import STORE
+from promgun.workers._asgi_follower import AsgiRequest, count_refused
+from promgun.workers._asgi_lifecycle import EventLoopLifecycle
+
+_SERVED = int(Cell.SERVED)
+FLOOR = (27, 0, 1)
+OLD_SERVER = (
+    "The ASGI worker of Gunicorn %s serves after a failed start-up, leaves a refused websocket without an answer, and "
+    "holds a connection while a background task runs (27.0.1 does not); requests are counted as they are answered"
+)
+
+
+class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
+    """A connection of HTTP/1 or HTTP/2, whose requests are followed one after the other."""
+
+    #: the last request that began on this connection; of HTTP/2, the one whose application is about to be called
+    _promgun: AsgiRequest | None = None
+    #: bytes of body that were received since the last head
+    _received = 0
+    #: whether the server answered while reading, and closes the connection for that
+    _refused = False
+
+    def __init__(self, worker: Any) -> None:
+        super().__init__(worker)
+        self._application = self.app
+        self.app = self._call_application
+
+    # ---- what is received
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin a connection, and observe how long it waited for that."""
+        sock = transport.get_extra_info("socket")
+        if sock is not None and isinstance(transport.get_extra_info("peername"), tuple):
+            self.worker.observe_arrival(sock, monotonic_ns())
+        super().connection_made(transport)
+
+    def _on_headers_complete(self) -> Any:
+        self._received = 0
+        return super()._on_headers_complete()
+
+    def _on_body(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        super()._on_body(chunk)
+
+    # ---- one request
+
+    async def _handle_http_request(self, request: Any, sockname: Any, peername: Any, *args: Any, **kwargs: Any) -> Any:
+        headers = getattr(request, "headers_bytes", ())
+        followed = self._promgun = AsgiRequest(self.worker.accounting, request.method, request.path, peername, headers)
+        if self._refused:
+            # A bad chunk that came with the head: the answer is out, and the application answers into nothing.
+            followed.discard()
+        try:
+            return await super()._handle_http_request(request, sockname, peername, *args, **kwargs)
+        finally:
+            followed.over(by_master=self.worker.cuts_off)
+
+    async def _call_application(self, scope: Any, receive: Any, send: Any) -> None:
+        followed = self._promgun
+        if followed is None or scope["type"] != "http":
+            return await self._application(scope, receive, send)
+        followed.scope = scope
+
+        def send_followed(message: Any) -> Any:
+            if self._closed and message["type"] == "http.response.start" and not followed.given:
+                followed.given = message["status"]
+            return send(message)
+
+        try:
+            await self._application(scope, receive, send_followed)
+        except BaseException as error:
+            self._application_ended(followed, error)
+            raise
+        self._application_ended(followed, None)
+        return None
+
+    def _application_ended(self, followed: AsgiRequest, error: BaseException | None) -> None:
+        left = self._conn_lost_handled and not followed.is_over
+        receiver = self._body_receiver
+        uploading = left and receiver is not None and not receiver._complete  # noqa: SLF001 - Gunicorn has no other way
+        followed.application_ended(error, left=left, uploading=uploading)
+
+    # ---- what is sent
+
+    def _send_response_start(self, status: int, *args: Any, **kwargs: Any) -> None:
+        followed = self._promgun
+        if followed is not None:
+            followed.pending = status
+        super()._send_response_start(status, *args, **kwargs)
+
+    def _send_body(self, body: bytes, *args: Any, **kwargs: Any) -> None:
+        followed = self._promgun
+        if followed is not None and not followed.is_over:
+            followed.sent += len(body)
+            followed.received = self._received
+            # The third argument says that this is the last piece (since gunicorn 27.0.1).
+            if kwargs["last"] if "last" in kwargs else len(args) > 1 and args[1]:
+                followed.finish(followed.pending)
+                self.worker.count_served()
+            elif not followed.status:
+                followed.head_sent(followed.pending)
+        super()._send_body(body, *args, **kwargs)
+
+    def _safe_write(self, data: bytes) -> None:
+        followed = self._promgun
+        if followed is not None and followed.pending and not followed.is_over:
+            # Once an answer has begun, only its end is written here.
+            followed.received = self._received
+            followed.finish(followed.pending)
+            self.worker.count_served()
+        super()._safe_write(data)
+
+    def _send_error_response(self, status: int, message: str, *args: Any, **kwargs: Any) -> None:
+        followed, error = self._promgun, sys.exc_info()[1]
+        sent = len(message.encode("utf-8", "replace"))
+        if followed is None or (followed.is_over and not followed.left and not self._closed):
+            self._refused = True
+            count_refused(self.worker.accounting, error, self._method_read(), status, sent)
+        elif not followed.is_over and not followed.left:
+            followed.received = self._received
+            if followed.status:
+                # The client takes this for a part of the answer that it is reading.
+                followed.finish(followed.status)
+            else:
+                followed.sent = sent
+                followed.finish(status)
+        super()._send_error_response(status, message, *args, **kwargs)
+
+    def _method_read(self) -> str:
+        """Return the method of the request that is being refused; empty if it was not read."""
+        method = getattr(self._current_request or self._callback_parser, "method", None)
+        return method.decode("latin-1") if isinstance(method, bytes) else method or ""
+
+
+class MeasuredLifespan(lifespan.LifespanManager):  # type: ignore[misc] # gunicorn is untyped
+    """The application's lifespan: says so when the server serves without waiting for it any longer."""
+
+    async def startup(self) -> None:
+        """Start the application."""
+        try:
+            await super().startup()
+        except RuntimeError as error:
+            if not isinstance(error, lifespan.LifespanStartupFailed) and "timed out" in str(error):
+                self.logger.warning("The application's lifespan start-up took too long: the worker serves without it")
+            raise
+
+
+class PrometheusASGIWorker(EventLoopLifecycle, ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
+    """Gunicorn's ASGI worker, measured."""
+
+    #: set when the worker cuts off what still runs
+    cuts_off = False
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Warn of a version of Gunicorn whose server has known faults; Gunicorn calls this once, in the master."""
+        super().check_config(cfg, log)
+        if version_info < FLOOR:
+            log.warning(OLD_SERVER, gunicorn.__version__)
+
+    def init_process(self) -> None:
+        """Boot as Gunicorn's class does, with our classes where it looks for its own."""
+        gasgi.ASGIProtocol = MeasuredProtocol
+        lifespan.LifespanManager = MeasuredLifespan
+        super().init_process()
+
+    def capacity(self) -> int:
+        """Return how many connections the worker may have."""
+        return int(self.cfg.worker_connections)
+
+    def heartbeat_period(self) -> float:
+        """Return 1 second (gunicorn 25.3 to 27.0 ``ASGIWorker._serve``)."""
+        return 1.0
+
+    def requests_served(self) -> int:
+        """Return Gunicorn's own count of requests."""
+        return int(self.nr)
+
+    def count_served(self) -> None:
+        """Show at once that a request less is left until the worker is replaced."""
+        self._board.cells[_SERVED] = self.nr + 1
+
+    def handle_exit_signal(self) -> None:
+        """Begin to drain."""
+        cells = self._board.cells
+        cells[Cell.EXIT_HINT] = ExitHint.SIGNALLED
+        cells[Cell.DRAINING] = 1
+        super().handle_exit_signal()
+
+    def handle_quit_signal(self) -> None:
+        """Quit."""
+        self._board.cells[Cell.EXIT_HINT] = ExitHint.SIGNALLED
+        STORE.app.worker_quits = True
+        super().handle_quit_signal()
+
+    def handle_abort_signal(self) -> None:
+        """Note that the worker timed out; a loop that is blocked never comes here."""
+        self._board.cells[Cell.EXIT_HINT] = ExitHint.ABORTED
+        STORE.app.worker_quits = True
+        if self.standalone is None and self.cfg.stack_dump_at:
+            self._stacks.finish()
+        super().handle_abort_signal()
+
+    def _cleanup(self) -> None:
+        self.cuts_off = self.standalone is None
+        super()._cleanup()
