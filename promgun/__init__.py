@@ -17,6 +17,7 @@ _LAZY = {
     "PrometheusGeventWorker": "promgun.workers.gevent",
     "PrometheusEventletWorker": "promgun.workers.eventlet",
     "PrometheusASGIWorker": "promgun.workers.asgi",
+    "PrometheusUvicornWorker": "promgun.workers.uvicorn",
 }
 
 __all__ = [  # noqa: PLE0604 - the names are the keys of the table above

@@ -60,6 +60,14 @@ WORKER_TYPES: tuple[WorkerType, ...] = (
         aliases=("promgun.PrometheusASGIWorker", "gunicorn.workers.gasgi.ASGIWorker"),
         summary="ASGI applications on Gunicorn's own server and an event loop",
     ),
+    WorkerType(
+        name="uvicorn",
+        target="promgun.workers.uvicorn.PrometheusUvicornWorker",
+        aliases=("promgun.PrometheusUvicornWorker", "uvicorn_worker.UvicornWorker"),
+        requires=("uvicorn", "uvicorn_worker"),
+        extra="uvicorn",
+        summary="ASGI applications on uvicorn, with its uvloop and httptools where they are installed",
+    ),
 )
 
 _BY_NAME = {worker_type.name: worker_type for worker_type in WORKER_TYPES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -11,8 +12,19 @@ from promgun.store.board import Cell, ExitHint
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._queue_time import TrustedPeers, arrival_observer
+from promgun.workers._tracebacks import hide_own_frames
 
 _SERVED = int(Cell.SERVED)
+
+
+class HideOwnFrames(logging.Filter):
+    """Removes promgun's frames from the tracebacks of a logger: the server logs what leaves the application at once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        if record.exc_info and record.exc_info[1] is not None:
+            hide_own_frames(record.exc_info[1])
+        return True
 
 
 class EventLoopLifecycle(WorkerLifecycle):
@@ -30,6 +42,9 @@ class EventLoopLifecycle(WorkerLifecycle):
             listeners=len(self.sockets),
         )
         os.register_at_fork(after_in_child=self.accounting.forget_parent)
+        error_log = getattr(self.log, "error_log", None)
+        if isinstance(error_log, logging.Logger):
+            error_log.addFilter(HideOwnFrames())
 
     def heartbeat_period(self) -> float:
         """Return the longest time in seconds between two heartbeats of an idle worker of this class."""

@@ -1,0 +1,63 @@
+"""``--worker-type uvicorn``: uvicorn's worker for Gunicorn (the package uvicorn-worker), measured.
+
+A class of somebody else's that is derived from it, or uvicorn's own ``uvicorn.workers.UvicornWorker``, is measured by
+:class:`UvicornMixin`. The seams are those of uvicorn 0.54 and uvicorn-worker 0.4, see ``_uvicorn_cycles``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from uvicorn_worker import UvicornWorker
+
+from promgun.store.board import Cell
+from promgun.workers._asgi_lifecycle import EventLoopLifecycle, HideOwnFrames
+from promgun.workers._uvicorn_cycles import follow_protocols
+
+_SERVED = int(Cell.SERVED)
+
+
+class UvicornMixin(EventLoopLifecycle):
+    """Goes before a class that runs a ``uvicorn.Server`` with ``self.config``."""
+
+    config: Any
+
+    def init_process(self) -> None:
+        """Boot as the class does, with measured protocols in its configuration."""
+        self._next_load = self.config.load
+        self.config.load = self._load_config
+        super().init_process()
+
+    def prepare(self) -> None:
+        """Get ready to follow requests."""
+        super().prepare()
+        logging.getLogger("uvicorn.error").addFilter(HideOwnFrames())
+
+    def _load_config(self) -> None:
+        """Load uvicorn's configuration, which chooses the protocol, then measure it."""
+        self._next_load()
+        follow_protocols(self.config, self)
+
+    def capacity(self) -> int:
+        """Return uvicorn's ``limit_concurrency``, 0 without one: it does not heed ``--worker-connections``."""
+        return int(self.config.limit_concurrency or 0)
+
+    def heartbeat_period(self) -> float:
+        """Return seconds: half the timeout, looked at once a second (uvicorn 0.54 ``Server.on_tick``)."""
+        return float(self.cfg.timeout) // 2 + 1
+
+    def requests_served(self) -> int:
+        """Return how many requests were counted; uvicorn does not use Gunicorn's ``nr``."""
+        return self._served
+
+    _served = 0
+
+    def count_served(self) -> None:
+        """Show at once that a request less is left until the worker is replaced."""
+        self._served += 1
+        self._board.cells[_SERVED] = self._served
+
+
+class PrometheusUvicornWorker(UvicornMixin, UvicornWorker):  # type: ignore[misc] # gunicorn is untyped
+    """uvicorn's worker, measured."""
