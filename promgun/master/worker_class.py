@@ -13,7 +13,7 @@ from promgun.config.worker_types import check_available, resolve, suggest
 from promgun.errors import ConfigurationError
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._mixin import PrometheusConnectionMixin, PrometheusMixin
-from promgun.workers._unmeasured import UnmeasuredMixin, serves_wsgi
+from promgun.workers._unmeasured import event_loop_mixins, serves_wsgi
 from promgun.workers._wsgi_fallback import ApplicationMixin
 
 
@@ -54,15 +54,15 @@ def last_line(error: BaseException) -> str:
 def instrument(worker_class: type) -> type:
     """Return ``worker_class`` with a measuring mixin in front, unless it has one already.
 
-    A class that does not serve WSGI gets :class:`UnmeasuredMixin`, which shows the worker but does not measure its
-    requests.
+    A class that does not serve WSGI and is neither Gunicorn's for ASGI nor uvicorn's gets :class:`UnmeasuredMixin`,
+    which shows the worker but does not measure its requests.
     """
     if issubclass(worker_class, WorkerLifecycle):
         return worker_class
     named = {"__module__": worker_class.__module__, "__doc__": worker_class.__doc__}
     if not serves_wsgi(worker_class):
         named["__qualname__"] = worker_class.__qualname__
-        return type(worker_class.__name__, (UnmeasuredMixin, worker_class), named)
+        return type(worker_class.__name__, (*event_loop_mixins(worker_class), worker_class), named)
     by_connection = issubclass(worker_class, SyncWorker | AsyncWorker)
     bases = (ApplicationMixin, PrometheusConnectionMixin if by_connection else PrometheusMixin, worker_class)
     namespace = {

@@ -49,7 +49,7 @@ class AsgiRequest:
     __slots__ = (
         "accounting",
         "application_done",
-        "error",
+        "error_type",
         "given",
         "is_over",
         "left",
@@ -81,7 +81,7 @@ class AsgiRequest:
         self.scope: Any = None
         self.status = self.pending = self.given = self.sent = self.received = 0
         self.is_over = self.left = self.application_done = False
-        self.error: BaseException | None = None
+        self.error_type = ""
         state = accounting.begin(self)
         accounting.application_called(self, state, _environ(peer, headers), None)
 
@@ -125,7 +125,7 @@ class AsgiRequest:
         """
         self.application_done = True
         self._name_route()
-        caused_by_loss = error is not None and _is_loss(error)
+        caused_by_loss = error is not None and (left or self.is_over) and type(error).__name__ in _LOSSES
         if left and not self.is_over:
             self.left = True
             caused_by_loss = caused_by_loss or (uploading and error is not None)
@@ -136,9 +136,9 @@ class AsgiRequest:
                 self.given = 0
         if error is None or caused_by_loss:
             return
-        self.error = error
+        self.error_type = type(error).__name__
         hide_own_frames(error)
-        self.accounting.raised(self, self.promgun, type(error).__name__)
+        self.accounting.raised(self, self.promgun, self.error_type)
         if self.left and not self.given and not self.pending:
             self.given = _SERVER_ERROR
 
@@ -162,7 +162,9 @@ class AsgiRequest:
             self.accounting.closed(self.promgun)
 
     def _reason(self) -> UnansweredReason:
-        return UnansweredReason.CLIENT_LEFT if self.left else UnansweredReason.OTHER
+        if self.left:
+            return UnansweredReason.CLIENT_LEFT
+        return UnansweredReason.SYSTEM_EXIT if self.error_type == "SystemExit" else UnansweredReason.OTHER
 
 
 class RefusedRequest:
@@ -174,7 +176,9 @@ class RefusedRequest:
         self.method = method
 
 
-def count_refused(accounting: RequestAccounting, error: BaseException | None, method: str, status: int, sent: int) -> None:
+def count_refused(
+    accounting: RequestAccounting, error: BaseException | None, method: str, status: int, sent: int
+) -> None:
     """Count a request that the server answers with ``status`` and ``sent`` bytes of body, because of ``error``, without
     calling the application.
     """
@@ -184,10 +188,6 @@ def count_refused(accounting: RequestAccounting, error: BaseException | None, me
     state = accounting.begin(request)
     accounting.answered(request, state, status, sent)
     accounting.closed(state)
-
-
-def _is_loss(error: BaseException) -> bool:
-    return type(error).__name__ in _LOSSES
 
 
 def _environ(peer: Any, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

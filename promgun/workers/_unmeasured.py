@@ -21,6 +21,7 @@ from gunicorn.workers.sync import SyncWorker
 from promgun.store.board import Cell, ExitHint
 from promgun.workers._lifecycle import WorkerLifecycle
 
+_UVICORN = frozenset({"uvicorn_worker._workers.UvicornWorker", "uvicorn.workers.UvicornWorker"})
 WARNING = (
     "%s serves applications that are not WSGI: it runs as under plain Gunicorn, and its requests are not measured. "
     "Missing are all metrics of requests (counts, durations, sizes, errors, queue times), requests in "
@@ -34,6 +35,24 @@ def serves_wsgi(worker_class: type) -> bool:
         return True
     own = [base for base in worker_class.__mro__ if not issubclass(Worker, base)]
     return not any(_is_coroutine_function(attribute) for base in own for attribute in vars(base).values())
+
+
+def event_loop_mixins(worker_class: type) -> tuple[type, ...]:
+    """Return what goes before a worker class that does not serve WSGI: the measuring mixin of the server that it is
+    derived from, or :class:`UnmeasuredMixin`.
+
+    uvicorn's own ``uvicorn.workers.UvicornWorker`` (to 0.38) and uvicorn-worker's are recognised by the module.
+    """
+    names = {f"{base.__module__}.{base.__name__}" for base in worker_class.__mro__}
+    if names & _UVICORN:
+        from promgun.workers.uvicorn import UvicornMixin  # noqa: PLC0415 - needs uvicorn
+
+        return (UvicornMixin,)
+    if "gunicorn.workers.gasgi.ASGIWorker" in names:
+        from promgun.workers.asgi import AsgiMixin  # noqa: PLC0415 - Gunicorn 25.3 and older may have none
+
+        return (AsgiMixin,)
+    return (UnmeasuredMixin,)
 
 
 def _is_coroutine_function(attribute: Any) -> bool:

@@ -47,6 +47,8 @@ class MeasuredProtocol:
 
     config: Any
     cycle: Any
+    #: the cycle that began last
+    promgun_running: Any = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection, and observe how long it waited for that."""
@@ -56,21 +58,28 @@ class MeasuredProtocol:
         super().connection_made(transport)  # type: ignore[misc] # the next class in the MRO
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request of HTTP, and count that."""
+        """Answer what is no request of HTTP, and count that: as the answer of the request that runs, or whose body it
+        is, or else as a refused one.
+        """
         error = sys.exc_info()[1]
         super().send_400_response(msg)  # type: ignore[misc] # the next class in the MRO
-        cycle = getattr(self, "cycle", None)
-        running: AsgiRequest | None = getattr(cycle, "promgun", None)
-        if running is None or running.is_over:
-            count_refused(getattr(self.config, _WORKER).accounting, error, "", _BAD_REQUEST, len(msg))
+        running, last = self.promgun_running, self.cycle
+        method = ""
+        if last is not None and last.promgun is None and not last.response_complete:
+            # It was read and has not begun: it will answer into nothing.
+            last.promgun_refused = True
+            method = last.scope["method"]
+        if running is None or running.promgun is None or running.promgun.is_over:
+            count_refused(getattr(self.config, _WORKER).accounting, error, method, _BAD_REQUEST, len(msg))
+            return
+        request = running.promgun
+        request.received = running.received
+        if request.status:
+            # The client takes this for a part of the answer that it is reading.
+            request.finish(request.status)
         else:
-            running.received = cycle.received
-            if running.status:
-                # The client takes this for a part of the answer that it is reading.
-                running.finish(running.status)
-            else:
-                running.sent = len(msg)
-                running.finish(_BAD_REQUEST)
+            request.sent = len(msg)
+            request.finish(_BAD_REQUEST)
 
 
 _BAD_REQUEST = 400
@@ -80,6 +89,8 @@ class MeasuredCycle:
     """Goes before a ``RequestResponseCycle``."""
 
     promgun: AsgiRequest | None = None
+    #: whether the server has answered it with 400 before it began
+    promgun_refused = False
     _worker: Any = None
     _body: Any = b""
     #: bytes of body that the application was given; the rest is in ``_body``
@@ -96,21 +107,25 @@ class MeasuredCycle:
     async def run_asgi(self, app: Any) -> None:
         """Serve one request; it begins here, whenever it was read."""
         run = super().run_asgi  # type: ignore[misc] # the next class in the MRO
-        protocol = getattr(self.on_response, "__self__", None)
+        protocol: Any = getattr(self.on_response, "__self__", None)
         worker = getattr(getattr(protocol, "config", None), _WORKER, None)
         if worker is None:
-            return await run(app)
+            await run(app)
+            return
         scope = self.scope
-        request = AsgiRequest(
-            worker.accounting, scope["method"], scope["path"], scope["client"], scope["headers"]
-        )
+        request = AsgiRequest(worker.accounting, scope["method"], scope["path"], scope["client"], scope["headers"])
         request.scope = scope
         self._worker = worker
         self.promgun = request
+        protocol.promgun_running = self
+        if self.promgun_refused:
+            request.discard()
         try:
             await run(self._followed(app, request))
         finally:
             self.promgun = None
+            if protocol.promgun_running is self:
+                protocol.promgun_running = None
             request.received = self.received
             request.over()
 
@@ -189,7 +204,9 @@ class MeasuredCycle:
 
     def _size(self, message: Any) -> int:
         """Return how many bytes of body a message adds to the answer."""
-        return 0 if self.scope["method"] == "HEAD" or getattr(self, "bodyless", False) else len(message.get("body", b""))
+        return (
+            0 if self.scope["method"] == "HEAD" or getattr(self, "bodyless", False) else len(message.get("body", b""))
+        )
 
     def _breaks_length(self, size: int, last: bool) -> bool:  # noqa: FBT001 - the one caller's second variable
         """Whether the server may refuse a piece of body for the Content-Length that was declared, or ends the answer
@@ -202,9 +219,16 @@ class MeasuredCycle:
 
     def _length_left(self) -> int | None:
         """Return how many bytes of the declared length have not been sent; ``None`` without one."""
-        if self.scope["method"] == "HEAD" or getattr(self, "bodyless", False) or getattr(self, "chunked_encoding", False):
+        if (
+            self.scope["method"] == "HEAD"
+            or getattr(self, "bodyless", False)
+            or getattr(self, "chunked_encoding", False)
+        ):
             return None
+        left: int | None
         if hasattr(self, "expected_content_length"):
-            return self.expected_content_length
-        writer = getattr(getattr(self, "conn", None), "_writer", None)
-        return getattr(writer, "_length", None)
+            left = self.expected_content_length
+        else:
+            # h11 keeps it (0.14 to 0.16)
+            left = getattr(getattr(getattr(self, "conn", None), "_writer", None), "_length", None)
+        return left

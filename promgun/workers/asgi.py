@@ -7,6 +7,7 @@ not wait. HTTP/2 and websockets have their own, see ``_asgi_http2`` and ``_asgi_
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from time import monotonic_ns
 from typing import Any
@@ -43,7 +44,7 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
 
     def __init__(self, worker: Any) -> None:
         super().__init__(worker)
-        self._application = self.app
+        self._application: Any = worker.asgi
         self.app = self._call_application
 
     # ---- what is received
@@ -79,7 +80,8 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
     async def _call_application(self, scope: Any, receive: Any, send: Any) -> None:
         followed = self._promgun
         if followed is None or scope["type"] != "http":
-            return await self._application(scope, receive, send)
+            await self._application(scope, receive, send)
+            return
         followed.scope = scope
 
         def send_followed(message: Any) -> Any:
@@ -93,9 +95,10 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
             self._application_ended(followed, error)
             raise
         self._application_ended(followed, None)
-        return None
 
     def _application_ended(self, followed: AsgiRequest, error: BaseException | None) -> None:
+        if self.worker.cuts_off and isinstance(error, asyncio.CancelledError):
+            return
         left = self._conn_lost_handled and not followed.is_over
         receiver = self._body_receiver
         uploading = left and receiver is not None and not receiver._complete  # noqa: SLF001 - Gunicorn has no other way
@@ -166,8 +169,10 @@ class MeasuredLifespan(lifespan.LifespanManager):  # type: ignore[misc] # gunico
             raise
 
 
-class PrometheusASGIWorker(EventLoopLifecycle, ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
-    """Gunicorn's ASGI worker, measured."""
+class AsgiMixin(EventLoopLifecycle):
+    """Goes before Gunicorn's ASGI worker, or a class that is derived from it."""
+
+    asgi: Any
 
     #: set when the worker cuts off what still runs
     cuts_off = False
@@ -175,7 +180,7 @@ class PrometheusASGIWorker(EventLoopLifecycle, ASGIWorker):  # type: ignore[misc
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
         """Warn of a version of Gunicorn whose server has known faults; Gunicorn calls this once, in the master."""
-        super().check_config(cfg, log)
+        super().check_config(cfg, log)  # type: ignore[misc] # same
         if version_info < FLOOR:
             log.warning(OLD_SERVER, gunicorn.__version__)
 
@@ -206,13 +211,13 @@ class PrometheusASGIWorker(EventLoopLifecycle, ASGIWorker):  # type: ignore[misc
         cells = self._board.cells
         cells[Cell.EXIT_HINT] = ExitHint.SIGNALLED
         cells[Cell.DRAINING] = 1
-        super().handle_exit_signal()
+        super().handle_exit_signal()  # type: ignore[misc] # the next class in the MRO
 
     def handle_quit_signal(self) -> None:
         """Quit."""
         self._board.cells[Cell.EXIT_HINT] = ExitHint.SIGNALLED
         STORE.app.worker_quits = True
-        super().handle_quit_signal()
+        super().handle_quit_signal()  # type: ignore[misc] # same
 
     def handle_abort_signal(self) -> None:
         """Note that the worker timed out; a loop that is blocked never comes here."""
@@ -220,8 +225,12 @@ class PrometheusASGIWorker(EventLoopLifecycle, ASGIWorker):  # type: ignore[misc
         STORE.app.worker_quits = True
         if self.standalone is None and self.cfg.stack_dump_at:
             self._stacks.finish()
-        super().handle_abort_signal()
+        super().handle_abort_signal()  # type: ignore[misc] # same
 
     def _cleanup(self) -> None:
         self.cuts_off = self.standalone is None
-        super()._cleanup()
+        super()._cleanup()  # type: ignore[misc] # same
+
+
+class PrometheusASGIWorker(AsgiMixin, ASGIWorker):  # type: ignore[misc] # gunicorn is untyped
+    """Gunicorn's ASGI worker, measured."""
