@@ -12,7 +12,7 @@ from promgun.collect.accept_queues import read_overflows
 from promgun.collect.reading import Reading, SlotTotals
 from promgun.collect.slot_owners import SlotOwner, worker_state
 from promgun.metrics.catalog import CATALOG
-from promgun.metrics.families import listeners, master, promgun, requests, workers
+from promgun.metrics.families import listeners, master, promgun, websockets, workers
 from promgun.metrics.label_sets import has_free_labels
 from promgun.metrics.label_values import CpuMode, Generation, StoreErrorReason, SwitchKind, WorkerCount, WorkerState
 from promgun.metrics.spec import CounterFamily, GaugeFamily, Labels, MetricSpec
@@ -44,6 +44,14 @@ def row(family: CounterFamily[Labels] | GaugeFamily[Labels], values: Labels, val
 def request_rows(_: Reading) -> Iterator[Row]:
     """Yield nothing: all families of requests are stored."""
     yield from ()
+
+
+def websocket_rows(reading: Reading) -> Iterator[Row]:
+    """Yield how many websockets are open in each living worker that may have some."""
+    for worker in reading.workers:
+        known = worker.board[Cell.WEBSOCKETS]
+        if known:
+            yield row(websockets.WEBSOCKETS_OPEN, (str(worker.slot),), float(max(0, known - 1)))
 
 
 def worker_rows(reading: Reading) -> Iterator[Row]:
@@ -158,6 +166,7 @@ def endpoint_rows(_reading: Reading) -> Iterator[Row]:
 #: What computes the rows of each group of the catalogue.
 GROUPS: Mapping[str, Callable[[Reading], Iterator[Row]]] = {
     "requests": request_rows,
+    "websockets": websocket_rows,
     "workers": worker_rows,
     "master": master_rows,
     "listeners": listener_rows,
@@ -198,4 +207,4 @@ FOLDABLE = tuple(
     if spec.kind == "counter" and has_free_labels(spec.labels) and spec is not requests.REQUEST_CPU_SECONDS
 )
 #: Shown once some was folded: few servers have websockets.
-_FOLDABLE_LATER = (requests.WEBSOCKET_DURATION_SECONDS.name,)
+_FOLDABLE_LATER = (websockets.WEBSOCKET_DURATION_SECONDS.name,)

@@ -13,7 +13,13 @@ from promgun.errors import ExitCode
 from promgun.master.exit_causes import End, OomWatch, classify
 from promgun.metrics.catalog import OVERFLOW
 from promgun.metrics.families.master import WORKER_EXITS
-from promgun.metrics.families.requests import REQUESTS_LOST, WEBSOCKET_CONNECTIONS, WEBSOCKET_DURATION_SECONDS
+from promgun.metrics.families.requests import REQUESTS_LOST
+from promgun.metrics.families.websockets import (
+    ABNORMAL_CLOSE,
+    WEBSOCKET_CLOSES,
+    WEBSOCKET_CONNECTIONS,
+    WEBSOCKET_DURATION_SECONDS,
+)
 from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause, WebsocketResult
@@ -205,6 +211,10 @@ class WorkerEnds:
                 self._counters.inc(REQUESTS_LOST, (cause, request.route))
             if not logged and request.start:
                 self._log_lost(pid, cause, f"{request}, {request.age(now):.1f} s, {request.phase.name.lower()}")
+        cut = view[Cell.WEBSOCKETS] - 1
+        if 0 < cut <= _MOST_BEYOND_TABLE:
+            # Their clients see the connection break off. How long each was open is not known.
+            self._counters.inc(WEBSOCKET_CLOSES, (ABNORMAL_CLOSE,), cut)
         more = view[Cell.BEYOND_TABLE] - view[Cell.BEYOND_TABLE_ANSWERED]
         if 0 < more <= _MOST_BEYOND_TABLE:
             self._counters.inc(REQUESTS_LOST, (cause, OVERFLOW), more)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from promgun.metrics.families import endpoint, listeners, master, promgun, requests, workers
+from promgun.metrics.families import endpoint, listeners, master, promgun, requests, websockets, workers
 from promgun.metrics.spec import MetricSpec
 
 #: Upper bounds in seconds, as OpenTelemetry advises for http.server.request.duration (semantic conventions 1.44).
@@ -25,6 +25,7 @@ FREE_LABELS = frozenset({"route", "error_type"})
 
 CATALOG: tuple[MetricSpec, ...] = (
     *requests.FAMILIES,
+    *websockets.FAMILIES,
     *workers.FAMILIES,
     *master.FAMILIES,
     *listeners.FAMILIES,

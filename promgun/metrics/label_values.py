@@ -137,6 +137,13 @@ class WebsocketResult(LabelValue):
     FAILED = "failed"
 
 
+class MessageDirection(LabelValue):
+    """Who sent a message of a websocket, as the server sees it."""
+
+    RECEIVED = "received"
+    SENT = "sent"
+
+
 class QueueSource(LabelValue):
     """The source of a queue time: the kernel (TCP_INFO), or a proxy's header."""
 

@@ -26,9 +26,8 @@ from promgun.metrics.families.requests import (
     REQUEST_QUEUE_SECONDS,
     REQUESTS_LOST,
     REQUESTS_UNANSWERED,
-    WEBSOCKET_CONNECTIONS,
-    WEBSOCKET_DURATION_SECONDS,
 )
+from promgun.metrics.families.websockets import WEBSOCKET_CONNECTIONS, WEBSOCKET_DURATION_SECONDS
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
 from promgun.routes.reporting import REPORT, ROUTE

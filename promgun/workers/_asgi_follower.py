@@ -102,7 +102,7 @@ class AsgiRequest:
         accounting, state = self.accounting, self.promgun
         if self.received:
             state.body = DeclaredBody(self.received)
-        self._name_route()
+        self.name_route()
         accounting.answered(self, state, status, self.sent)
         accounting.closed(state)
 
@@ -111,7 +111,8 @@ class AsgiRequest:
         self.is_over = True
         self.accounting.closed(self.promgun)
 
-    def _name_route(self) -> None:
+    def name_route(self) -> None:
+        """Take over the route that the application has named itself."""
         if self.scope is not None:
             route = self.scope.get("promgun.route")
             if route:
@@ -124,7 +125,7 @@ class AsgiRequest:
         was ``uploading`` its body or else before it had the whole answer.
         """
         self.application_done = True
-        self._name_route()
+        self.name_route()
         caused_by_loss = error is not None and (left or self.is_over) and type(error).__name__ in _LOSSES
         if left and not self.is_over:
             self.left = True
@@ -157,7 +158,7 @@ class AsgiRequest:
             self.is_over = True
         else:
             self.is_over = True
-            self._name_route()
+            self.name_route()
             self.accounting.left_unanswered(self.promgun, self._reason())
             self.accounting.closed(self.promgun)
 

@@ -10,6 +10,7 @@ from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
 from promgun.store.board import Cell, ExitHint
 from promgun.workers._accounting import RequestAccounting
+from promgun.workers._asgi_websockets import show_families
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._queue_time import TrustedPeers, arrival_observer
 from promgun.workers._tracebacks import hide_own_frames
@@ -72,6 +73,7 @@ class EventLoopLifecycle(WorkerLifecycle):
             self._board.cells[_SERVED] = self.requests_served()
         elif self._in_run:
             self._serving = True
+            show_families(self.accounting)
             super().enter_service()
 
     def note_exit(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import gunicorn
 from gunicorn import version_info
-from gunicorn.asgi import lifespan
+from gunicorn.asgi import lifespan, websocket
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 from gunicorn.workers.gasgi import ASGIWorker
@@ -23,6 +23,7 @@ from promgun.store.board import Cell, ExitHint
 from promgun.store.process import STORE
 from promgun.workers._asgi_follower import AsgiRequest, count_refused
 from promgun.workers._asgi_lifecycle import EventLoopLifecycle
+from promgun.workers._asgi_websockets import FollowedWebsocket, MeasuredWebSocket
 
 _SERVED = int(Cell.SERVED)
 FLOOR = (27, 0, 1)
@@ -39,6 +40,7 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
     _promgun: AsgiRequest | None = None
     #: bytes of body that were received since the last head
     _received = 0
+    promgun_websocket: FollowedWebsocket | None = None
     #: whether the server answered while reading, and closes the connection for that
     _refused = False
 
@@ -77,10 +79,29 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
         finally:
             followed.over(by_master=self.worker.cuts_off)
 
+    async def _handle_websocket(self, request: Any, sockname: Any, peername: Any) -> None:
+        headers = getattr(request, "headers_bytes", ())
+        followed = self._promgun = AsgiRequest(self.worker.accounting, request.method, request.path, peername, headers)
+        # The server's MeasuredWebSocket finds it by its application, which is a method of this object.
+        self.promgun_websocket = FollowedWebsocket(followed)
+        try:
+            await super()._handle_websocket(request, sockname, peername)
+        finally:
+            self.promgun_websocket.ended()
+
     async def _call_application(self, scope: Any, receive: Any, send: Any) -> None:
-        followed = self._promgun
-        if followed is None or scope["type"] != "http":
+        followed, opened = self._promgun, self.promgun_websocket
+        if followed is None:
             await self._application(scope, receive, send)
+            return
+        if opened is not None:
+            followed.scope = scope
+            try:
+                await self._application(scope, receive, send)
+            except BaseException as error:
+                opened.application_ended(error, left=self._conn_lost_handled)
+                raise
+            opened.application_ended(None, left=self._conn_lost_handled)
             return
         followed.scope = scope
 
@@ -137,7 +158,9 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
     def _send_error_response(self, status: int, message: str, *args: Any, **kwargs: Any) -> None:
         followed, error = self._promgun, sys.exc_info()[1]
         sent = len(message.encode("utf-8", "replace"))
-        if followed is None or (followed.is_over and not followed.left and not self._closed):
+        if self.promgun_websocket is not None:
+            self.promgun_websocket.refused(status, sent)
+        elif followed is None or (followed.is_over and not followed.left and not self._closed):
             self._refused = True
             count_refused(self.worker.accounting, error, self._method_read(), status, sent)
         elif not followed.is_over and not followed.left:
@@ -188,6 +211,7 @@ class AsgiMixin(EventLoopLifecycle):
         """Boot as Gunicorn's class does, with our classes where it looks for its own."""
         gasgi.ASGIProtocol = MeasuredProtocol
         lifespan.LifespanManager = MeasuredLifespan
+        websocket.WebSocketProtocol = MeasuredWebSocket
         super().init_process()
 
     def capacity(self) -> int:

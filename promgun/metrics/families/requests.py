@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
+from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason
 from promgun.metrics.spec import CounterFamily, HistogramFamily, MetricSpec
 
 REQUESTS = CounterFamily[tuple[str, str, str]](
@@ -112,23 +112,6 @@ REQUESTS_UNANSWERED = CounterFamily[tuple[str, UnansweredReason]](
     closed={"reason": tuple(UnansweredReason)},
     help="Requests that got no status line though their worker went on, by reason.",
 )
-WEBSOCKET_CONNECTIONS = CounterFamily[tuple[str, WebsocketResult]](
-    name="gunicorn_websocket_connections_total",
-    labels=(
-        "route",
-        "result",
-    ),
-    group="requests",
-    closed={"result": tuple(WebsocketResult)},
-    help="Requests that became websockets; those of WSGI applications are counted when they end.",
-)
-WEBSOCKET_DURATION_SECONDS = HistogramFamily[tuple[str]](
-    name="gunicorn_websocket_duration_seconds",
-    labels=("route",),
-    group="requests",
-    bounds=(1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0),
-    help="Time from the parsed request head to the end of the websocket.",
-)
 
 FAMILIES: tuple[MetricSpec, ...] = (
     REQUESTS,
@@ -142,6 +125,4 @@ FAMILIES: tuple[MetricSpec, ...] = (
     REQUEST_QUEUE_SECONDS,
     REQUESTS_LOST,
     REQUESTS_UNANSWERED,
-    WEBSOCKET_CONNECTIONS,
-    WEBSOCKET_DURATION_SECONDS,
 )
