@@ -15,6 +15,7 @@ from time import monotonic_ns
 from typing import Any
 
 from promgun.workers._asgi_follower import AsgiRequest, count_refused
+from promgun.workers._uvicorn_websockets import measured_websocket
 
 _CYCLE = "RequestResponseCycle"
 #: Attribute of a ``uvicorn.Config``: the worker that serves it.
@@ -26,6 +27,7 @@ def follow_protocols(config: Any, worker: Any) -> None:
     setattr(config, _WORKER, worker)
     named = config.http_protocol_class
     config.http_protocol_class = type(named.__name__, (MeasuredProtocol, named), {"__module__": named.__module__})
+    config.ws_protocol_class = measured_websocket(config.ws_protocol_class, worker)
     for base in named.__mro__:
         follow_cycles(base.__module__)
     if hasattr(named, "alpn_protocols"):
