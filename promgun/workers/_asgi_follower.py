@@ -12,7 +12,6 @@ status that the application gives, or as unanswered when it gives none.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -132,7 +131,7 @@ class AsgiRequest:
             caused_by_loss = caused_by_loss or (uploading and error is not None)
             phase = DisconnectPhase.REQUEST if uploading else DisconnectPhase.RESPONSE
             self.accounting.disconnected(self.promgun, phase)
-            if caused_by_loss and not isinstance(error, asyncio.CancelledError):
+            if uploading and error is not None:
                 # What a framework answers to its own exception is for nobody.
                 self.given = 0
         if error is None or caused_by_loss:

@@ -22,6 +22,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 from promgun.store.board import Cell, ExitHint
 from promgun.store.process import STORE
 from promgun.workers._asgi_follower import AsgiRequest, count_refused
+from promgun.workers._asgi_http2 import StreamObserver
 from promgun.workers._asgi_lifecycle import EventLoopLifecycle
 from promgun.workers._asgi_websockets import FollowedWebsocket, MeasuredWebSocket
 
@@ -41,6 +42,7 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
     #: bytes of body that were received since the last head
     _received = 0
     promgun_websocket: FollowedWebsocket | None = None
+    _stream: StreamObserver | None = None
     #: whether the server answered while reading, and closes the connection for that
     _refused = False
 
@@ -89,8 +91,22 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
         finally:
             self.promgun_websocket.ended()
 
+    async def _handle_http2_request(self, request: Any, h2_conn: Any, *args: Any, **kwargs: Any) -> Any:
+        peername = self.transport.get_extra_info("peername")
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+        followed = self._promgun = AsgiRequest(self.worker.accounting, request.method, request.path, peername, headers)
+        stream = h2_conn.streams.get(request.stream.stream_id)
+        observer = self._stream = None if stream is None else StreamObserver(stream, followed, self.worker.count_served)
+        try:
+            return await super()._handle_http2_request(request, h2_conn, *args, **kwargs)
+        finally:
+            if observer is not None:
+                followed.received = observer.received
+            followed.over(by_master=self.worker.cuts_off)
+
     async def _call_application(self, scope: Any, receive: Any, send: Any) -> None:
-        followed, opened = self._promgun, self.promgun_websocket
+        # Of HTTP/2, these are of the stream whose application is called in this step of the loop.
+        followed, opened, stream = self._promgun, self.promgun_websocket, self._stream
         if followed is None:
             await self._application(scope, receive, send)
             return
@@ -106,19 +122,27 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
         followed.scope = scope
 
         def send_followed(message: Any) -> Any:
-            if self._closed and message["type"] == "http.response.start" and not followed.given:
+            if message["type"] == "http.response.start" and self._is_gone(stream) and not followed.given:
                 followed.given = message["status"]
             return send(message)
 
         try:
             await self._application(scope, receive, send_followed)
         except BaseException as error:
-            self._application_ended(followed, error)
+            self._application_ended(followed, stream, error)
             raise
-        self._application_ended(followed, None)
+        self._application_ended(followed, stream, None)
 
-    def _application_ended(self, followed: AsgiRequest, error: BaseException | None) -> None:
+    def _is_gone(self, stream: StreamObserver | None) -> bool:
+        return self._closed or (stream is not None and stream.left)
+
+    def _application_ended(
+        self, followed: AsgiRequest, stream: StreamObserver | None, error: BaseException | None
+    ) -> None:
         if self.worker.cuts_off and isinstance(error, asyncio.CancelledError):
+            return
+        if stream is not None:
+            followed.application_ended(error, left=stream.left, uploading=stream.uploading)
             return
         left = self._conn_lost_handled and not followed.is_over
         receiver = self._body_receiver
