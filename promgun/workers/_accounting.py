@@ -122,18 +122,22 @@ class RequestAccounting:
         Writes the request's description to its region, and observes the queue time from a trusted proxy's header.
         """
         state.response = response
-        if state.region >= 0:
-            get = environ.get
-            client = get("REMOTE_ADDR", "") or forwarded_client(environ)
-            texts = req.method, client, get("HTTP_X_REQUEST_ID", ""), req.path
-            data = "\0".join(map(str, texts)).encode("utf-8", "replace")
-            describe(self.running.cells, state.region * 8, data, _APPLICATION, state.start)
+        self.describe_request(req, state, environ)
         if self.routes.active:
             self.follow_route(environ, state)
         if "HTTP_UPGRADE" in environ:
             watch_handshake(environ, state, self.running)
         self.observe_proxy(req, environ)
         state.carrier = environ
+
+    def describe_request(self, req: Any, state: RequestState, environ: Any) -> None:
+        """Write the request's description to its region."""
+        if state.region >= 0:
+            get = environ.get
+            client = get("REMOTE_ADDR", "") or forwarded_client(environ)
+            texts = req.method, client, get("HTTP_X_REQUEST_ID", ""), req.path
+            data = "\0".join(map(str, texts)).encode("utf-8", "replace")
+            describe(self.running.cells, state.region * 8, data, _APPLICATION, state.start)
 
     def follow_route(self, environ: Any, state: RequestState) -> None:
         """Have the hooks of frameworks report the request's route; until then it is that of a pattern."""

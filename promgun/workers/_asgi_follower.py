@@ -13,9 +13,11 @@ status that the application gives, or as unanswered when it gives none.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from promgun.metrics.label_values import DisconnectPhase, UnansweredReason
+from promgun.routes.reporting import REPORT
 from promgun.store.request_table import PHASE, STATUS_SHIFT, Phase
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._request_state import DeclaredBody, RequestState
@@ -40,7 +42,7 @@ class AsgiRequest:
     """One request from the start of its cycle on; the five calls of ``RequestAccounting`` are made through it.
 
     ``peer`` is the address of the socket's other end, ``None`` for a Unix socket. ``headers`` are pairs of bytes with
-    names in lower case. ``scope`` is the application's, once it is called. ``status`` is the one whose head was
+    names in lower case. ``status`` is the one whose head was
     written, ``pending`` one that waits for the first bytes of body, ``given`` one that the application gave after the
     client had left; 0 where there is none. ``sent`` and ``received`` are bytes of body.
     """
@@ -58,7 +60,6 @@ class AsgiRequest:
         "pending",
         "promgun",
         "received",
-        "scope",
         "sent",
         "status",
     )
@@ -77,12 +78,27 @@ class AsgiRequest:
         self.method = method
         self.path = path
         self.peer_addr = peer
-        self.scope: Any = None
         self.status = self.pending = self.given = self.sent = self.received = 0
         self.is_over = self.left = self.application_done = False
         self.error_type = ""
         state = accounting.begin(self)
-        accounting.application_called(self, state, _environ(peer, headers), None)
+        environ = _environ(peer, headers)
+        accounting.describe_request(self, state, environ)
+        if len(environ) > 1:
+            accounting.observe_proxy(self, environ)
+
+    # ---- the application
+
+    def application_called(self, scope: Any) -> None:
+        """Have the hooks of frameworks report the route of this request, which reaches the application."""
+        accounting, state = self.accounting, self.promgun
+        routes = accounting.routes
+        if routes.active:
+            scope[REPORT] = partial(accounting.route_known, state)
+            if routes.patterns is not None:
+                state.pattern_route = routes.patterns.match(self.path)
+                accounting.route_known(state, "")
+        state.carrier = scope
 
     # ---- the answer
 
@@ -101,7 +117,6 @@ class AsgiRequest:
         accounting, state = self.accounting, self.promgun
         if self.received:
             state.body = DeclaredBody(self.received)
-        self.name_route()
         accounting.answered(self, state, status, self.sent)
         accounting.closed(state)
 
@@ -110,21 +125,11 @@ class AsgiRequest:
         self.is_over = True
         self.accounting.closed(self.promgun)
 
-    def name_route(self) -> None:
-        """Take over the route that the application has named itself."""
-        if self.scope is not None:
-            route = self.scope.get("promgun.route")
-            if route:
-                self.accounting.route_known(self.promgun, str(route))
-
-    # ---- the application
-
     def application_ended(self, error: BaseException | None, *, left: bool = False, uploading: bool = False) -> None:
         """Describe how the application ended: by ``error``, if any; ``left`` says that the client has left, while it
         was ``uploading`` its body or else before it had the whole answer.
         """
         self.application_done = True
-        self.name_route()
         caused_by_loss = error is not None and (left or self.is_over) and type(error).__name__ in _LOSSES
         if left and not self.is_over:
             self.left = True
@@ -157,7 +162,7 @@ class AsgiRequest:
             self.is_over = True
         else:
             self.is_over = True
-            self.name_route()
+            self.accounting.named_route(self.promgun)
             self.accounting.left_unanswered(self.promgun, self._reason())
             self.accounting.closed(self.promgun)
 

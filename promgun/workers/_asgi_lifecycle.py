@@ -37,7 +37,7 @@ class EventLoopLifecycle(WorkerLifecycle):
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
-        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg))
+        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self.observe_arrival = arrival_observer(
             self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,)),
             listeners=len(self.sockets),

@@ -58,7 +58,7 @@ class FollowedWebsocket:
         self.is_open = True
         request, accounting = self.request, self.accounting
         request.is_over = True
-        request.name_route()
+        accounting.named_route(request.promgun)
         accounting.board.cells[_OPEN] += 1
         accounting.inc(WEBSOCKET_CONNECTIONS, (self.route, WebsocketResult.ACCEPTED))
         accounting.closed(request.promgun)

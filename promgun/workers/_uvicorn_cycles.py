@@ -116,7 +116,7 @@ class MeasuredCycle:
             return
         scope = self.scope
         request = AsgiRequest(worker.accounting, scope["method"], scope["path"], scope["client"], scope["headers"])
-        request.scope = scope
+        request.application_called(scope)
         self._worker = worker
         self.promgun = request
         protocol.promgun_running = self

@@ -59,7 +59,7 @@ class MeasuredWebsocketProtocol:
         """Serve the handshake, then the websocket."""
         scope, application = self.scope, self.app
         request = AsgiRequest(self._worker.accounting, "GET", scope["path"], scope["client"], scope["headers"])
-        request.scope = scope
+        request.application_called(scope)
         followed = self.promgun = FollowedWebsocket(request)
         self.app = _followed_application(application, followed, lambda: self._lost)
         try:

@@ -111,7 +111,7 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
             await self._application(scope, receive, send)
             return
         if opened is not None:
-            followed.scope = scope
+            followed.application_called(scope)
             try:
                 await self._application(scope, receive, send)
             except BaseException as error:
@@ -119,7 +119,7 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
                 raise
             opened.application_ended(None, left=self._conn_lost_handled)
             return
-        followed.scope = scope
+        followed.application_called(scope)
 
         def send_followed(message: Any) -> Any:
             if message["type"] == "http.response.start" and self._is_gone(stream) and not followed.given:
