@@ -32,7 +32,8 @@ class End:
 
     ``intent`` is why the master wanted it gone (``None``: it did not), ``killed_by_us`` whether it sent SIGKILL,
     ``overdue`` whether the graceful timeout was over by then, ``aborted`` Gunicorn's mark of a worker that timed out,
-    ``oom`` whether the kernel's count of OOM kills rose.
+    ``oom`` whether the kernel's count of OOM kills rose, ``only_websockets`` whether websockets were open in it and no
+    request was running.
     """
 
     status: int
@@ -43,6 +44,7 @@ class End:
     aborted: bool = False
     hint: ExitHint = ExitHint.NONE
     oom: bool = False
+    only_websockets: bool = False
 
 
 def classify(end: End) -> ExitCause:
@@ -50,6 +52,9 @@ def classify(end: End) -> ExitCause:
     # A timed-out worker that could still run Python ends with status 0 (gunicorn 23 to 27), so Gunicorn's mark decides.
     if end.aborted:
         return ExitCause.TIMEOUT
+    if end.intent and end.only_websockets and (end.killed_by_us or end.overdue):
+        # Websockets have no end of their own to wait for: nothing was cut off that a longer timeout would have let end.
+        return end.intent
     if os.WIFSIGNALED(end.status):
         return _by_signal(end, os.WTERMSIG(end.status))
     code = os.waitstatus_to_exitcode(end.status)

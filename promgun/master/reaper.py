@@ -182,6 +182,7 @@ class WorkerEnds:
                 aborted=bool(child.worker.aborted),
                 hint=_hint(view),
                 oom=unexplained_kill and self._oom.consume(),
+                only_websockets=_holds_only_websockets(view),
             )
         )
         self._counters.inc(WORKER_EXITS, (cause,))
@@ -251,3 +252,8 @@ def _hint(view: BoardView | None) -> ExitHint:
         return ExitHint(view[Cell.EXIT_HINT]) if view is not None else ExitHint.NONE
     except ValueError:
         return ExitHint.NONE
+
+
+def _holds_only_websockets(view: BoardView | None) -> bool:
+    """Whether websockets of an ASGI application were open in a worker that has ended, and no request was running."""
+    return view is not None and view[Cell.WEBSOCKETS] > 1 and not view.in_progress
