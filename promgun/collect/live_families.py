@@ -12,7 +12,7 @@ from promgun.collect.accept_queues import read_overflows
 from promgun.collect.reading import Reading, SlotTotals
 from promgun.collect.slot_owners import SlotOwner, worker_state
 from promgun.metrics.catalog import CATALOG
-from promgun.metrics.families import listeners, master, promgun, websockets, workers
+from promgun.metrics.families import listeners, master, promgun, requests, websockets, workers
 from promgun.metrics.label_sets import has_free_labels
 from promgun.metrics.label_values import CpuMode, Generation, StoreErrorReason, SwitchKind, WorkerCount, WorkerState
 from promgun.metrics.spec import CounterFamily, GaugeFamily, Labels, MetricSpec

@@ -52,9 +52,6 @@ def classify(end: End) -> ExitCause:
     # A timed-out worker that could still run Python ends with status 0 (gunicorn 23 to 27), so Gunicorn's mark decides.
     if end.aborted:
         return ExitCause.TIMEOUT
-    if end.intent and end.only_websockets and (end.killed_by_us or end.overdue):
-        # Websockets have no end of their own to wait for: nothing was cut off that a longer timeout would have let end.
-        return end.intent
     if os.WIFSIGNALED(end.status):
         return _by_signal(end, os.WTERMSIG(end.status))
     code = os.waitstatus_to_exitcode(end.status)
@@ -63,7 +60,7 @@ def classify(end: End) -> ExitCause:
     if not end.booted and code != 0 and not end.intent:
         return ExitCause.BOOT_ERROR
     # A worker of green threads cuts off its requests itself, at about the time when the master would have killed it.
-    if end.intent == ExitCause.SHUTDOWN and end.overdue:
+    if end.intent == ExitCause.SHUTDOWN and end.overdue and not end.only_websockets:
         return ExitCause.GRACEFUL_TIMEOUT
     # Gunicorn's handler of SIGABRT exits with 1; in this case the signal did not come from the master.
     hinted = (
@@ -76,7 +73,9 @@ def _by_signal(end: End, number: int) -> ExitCause:
     # A plain number: signal.Signals has no member for most real-time signals.
     if number == signal.SIGKILL:
         if end.killed_by_us:
-            return ExitCause.GRACEFUL_TIMEOUT if end.intent else ExitCause.KILLED
+            # Websockets have no end of their own to wait for: a longer timeout would not have let them end.
+            at_timeout = end.intent if end.only_websockets else ExitCause.GRACEFUL_TIMEOUT
+            return at_timeout if end.intent and at_timeout else ExitCause.KILLED
         return ExitCause.OOM if end.oom else ExitCause.KILLED
     if number in _FAULTS:
         return ExitCause.SEGFAULT

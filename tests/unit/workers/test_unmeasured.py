@@ -13,7 +13,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 from starlette.applications import Starlette
-from uvicorn_worker import UvicornH11Worker, UvicornWorker  # type: ignore[import-untyped] # it has no types
+from uvicorn_worker import UvicornH11Worker, UvicornWorker
 
 from promgun.demo import app as demo
 from promgun.workers._unmeasured import serves_wsgi

@@ -1,0 +1,136 @@
+"""An ASGI application for tests: a Starlette one, and below ``/raw`` one without a framework."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+
+async def answer(request: Request) -> Response:
+    """Answer with the status of the path and a body as long as the request's."""
+    body = await request.body()
+    return Response(b"z" * len(body), status_code=int(request.path_params["status"]))
+
+
+async def with_task(_request: Request) -> Response:
+    """Answer, then go on for two seconds."""
+    return PlainTextResponse("ok", background=BackgroundTask(asyncio.sleep, 2))
+
+
+async def fails(_request: Request) -> Response:
+    """Raise before the answer."""
+    raise RuntimeError
+
+
+async def handles(_request: Request) -> Response:
+    """Raise what the framework answers."""
+    raise HTTPException(418)
+
+
+async def breaks(_request: Request) -> Response:
+    """Raise in the middle of the answer."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * 100
+        raise ValueError
+
+    return StreamingResponse(pieces())
+
+
+async def events(_request: Request) -> Response:
+    """Send events for ten seconds."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(200):
+            yield b"data: %d\n\n" % number
+            await asyncio.sleep(0.05)
+
+    return StreamingResponse(pieces(), media_type="text/event-stream")
+
+
+async def wait(_request: Request) -> Response:
+    """Answer after a minute."""
+    await asyncio.sleep(60)
+    return PlainTextResponse("late")
+
+
+async def pid(_request: Request) -> Response:
+    """Answer with the worker's pid."""
+    return PlainTextResponse(str(os.getpid()))
+
+
+async def echo(websocket: WebSocket) -> None:
+    """Accept, and send each message back; "bye" closes with 4000, "boom" raises."""
+    await websocket.accept()
+    try:
+        async for text in websocket.iter_text():
+            if text == "bye":
+                await websocket.close(4000)
+                return
+            if text == "boom":
+                raise RuntimeError
+            await websocket.send_text(text)
+    except WebSocketDisconnect:
+        return
+
+
+async def refuse(websocket: WebSocket) -> None:
+    """Refuse a handshake."""
+    await websocket.close()
+
+
+async def raw(scope: Any, receive: Any, send: Any) -> None:
+    """Answer as the path says, without a framework."""
+    path = scope["path"]
+
+    async def start(*headers: tuple[bytes, bytes]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+    async def body(data: bytes = b"", *, more: bool = False) -> None:
+        await send({"type": "http.response.body", "body": data, "more_body": more})
+
+    if path.endswith("/slow"):
+        await receive()
+        await asyncio.sleep(0.5)
+    elif path.endswith("/silent"):
+        return
+    elif path.endswith("/bad-header"):
+        await start((b"x-split", b"a\r\nb: c"))
+    elif path.endswith("/started"):
+        await start()
+        raise ValueError
+    elif path.endswith("/long"):
+        await start((b"content-length", b"2"))
+        await body(b"xyz")
+        return
+    await start()
+    await body(b"o", more=True)
+    await body(b"k")
+
+
+app = Starlette(
+    routes=[
+        Route("/status/{status}", answer, methods=["GET", "POST", "PUT", "HEAD"]),
+        Route("/task", with_task),
+        Route("/fails", fails),
+        Route("/handles", handles),
+        Route("/breaks", breaks),
+        Route("/events/{topic}", events),
+        Route("/wait/{n}", wait),
+        Route("/pid", pid),
+        Mount("/raw", app=raw),
+        WebSocketRoute("/echo/{room}", echo),
+        WebSocketRoute("/refuse", refuse),
+        WebSocketRoute("/boom", fails),
+    ]
+)

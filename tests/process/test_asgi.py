@@ -1,0 +1,335 @@
+"""ASGI applications on both servers: what their clients got is what the page says."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.harness import Page, PromgunProcess, wait_until
+from tests.support.http_client import Connection, NoAnswer, Request, send
+
+ASGI, UVICORN = "asgi", "uvicorn"
+#: Gunicorn's server; uvicorn's on httptools and websockets; a user's class on h11 and wsproto.
+WORKER_TYPES = (ASGI, UVICORN, "own_uvicorn.H11Worker")
+
+
+class Server(PromgunProcess):
+    """A server under the tests of this module, which ask what each of them has added to the counters."""
+
+    kind = ""
+
+    def added(self, act: Callable[[], None], *names: str, within: float = 0.0) -> dict[str, float]:
+        """Return what ``act`` adds to the samples of the families ``names``, by labels, once nothing is running.
+
+        ``within`` is a time in seconds that the server may take to notice.
+        """
+        before = self.counts(self.fresh(), names)
+        act()
+        time.sleep(within)
+        self.expect("gunicorn_worker_requests_in_progress", 0)
+        after = self.counts(self.fresh(), names)
+        return {key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key, 0)}
+
+    @staticmethod
+    def counts(page: Page, names: tuple[str, ...]) -> dict[str, float]:
+        """Return the values of all samples of these names, under a key made of their labels."""
+        found = {}
+        for name in names:
+            for sample in page.select(f"gunicorn_{name}"):
+                labels = " ".join(sample.labels.values())
+                found[labels if len(names) == 1 else f"{name} {labels}"] = sample.value
+        return found
+
+
+@pytest.fixture(scope="module", params=WORKER_TYPES)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    options = ("--worker-type", request.param, "--graceful-timeout", "2")
+    with Server(*options, app="asgi_app:app", workers=1) as running:
+        running.kind = request.param
+        yield running
+
+
+def raw(server: PromgunProcess, data: bytes, wait: float = 1.0) -> bytes:
+    """Send bytes; return what came until the server closed the connection or fell silent."""
+    assert isinstance(server.address, tuple)
+    received = b""
+    with socket.create_connection(server.address, timeout=wait) as sock:
+        sock.sendall(data)
+        try:
+            while piece := sock.recv(1 << 16):
+                received += piece
+        except (TimeoutError, ConnectionError):
+            pass
+    return received
+
+
+def leave(server: PromgunProcess, head: bytes, until: bytes = b"") -> None:
+    """Send a request and close the connection, at once or after a part of the answer."""
+    assert isinstance(server.address, tuple)
+    with socket.create_connection(server.address, timeout=10) as sock:
+        sock.sendall(head)
+        received = b""
+        while until not in received:
+            received += sock.recv(1 << 16)
+        time.sleep(0.1)
+
+
+def test_answers_are_counted_by_method_route_and_status(server: Server) -> None:
+    def act() -> None:
+        with Connection(server.address) as connection:
+            for _ in range(10):
+                for method, status, body in (("GET", 200, b""), ("POST", 201, b"q" * 10), ("PUT", 202, b"q" * 300)):
+                    asked = Request(f"/status/{status}", method, body=body)
+                    answer = connection.request(asked, keepalive=True)
+                    assert (answer.status, len(answer.body)) == (status, len(body))
+        assert send(server.address, path="/status/204", method="HEAD").status == 204
+        assert send(server.address, path="/nowhere").status == 404
+        assert send(server.address, path="/status/599").status == 599
+
+    added = server.added(act, "requests_total", "request_size_bytes_sum", "response_size_bytes_sum")
+    assert added == {
+        "requests_total GET /status/{status} 200": 10,
+        "requests_total POST /status/{status} 201": 10,
+        "requests_total PUT /status/{status} 202": 10,
+        "requests_total HEAD /status/{status} 204": 1,
+        "requests_total GET  404": 1,
+        "requests_total GET /status/{status} 5xx": 1,
+        "request_size_bytes_sum POST /status/{status}": 100,
+        "request_size_bytes_sum PUT /status/{status}": 3000,
+        "response_size_bytes_sum POST /status/{status}": 100,
+        "response_size_bytes_sum PUT /status/{status}": 3000,
+        "response_size_bytes_sum GET ": 9,
+    }
+
+
+def test_a_background_task_is_no_part_of_its_request(server: Server) -> None:
+    def act() -> None:
+        with Connection(server.address) as connection:
+            assert connection.request(Request("/task"), keepalive=True).status == 200
+            # The task runs, and the connection serves on.
+            assert connection.request(Request("/pid"), keepalive=True).status == 200
+
+    added = server.added(act, "requests_total", "request_duration_seconds_sum", "failed_requests_total")
+    assert added.pop("request_duration_seconds_sum GET /task 200") < 1.5
+    added.pop("request_duration_seconds_sum GET /pid 200")
+    assert added == {"requests_total GET /task 200": 1, "requests_total GET /pid 200": 1}
+
+
+def test_an_exception_is_counted_beside_the_status_that_the_client_got(server: Server) -> None:
+    def act() -> None:
+        assert send(server.address, path="/fails").status == 500
+        assert send(server.address, path="/handles").status == 418
+        assert send(server.address, path="/raw/silent").status == 500
+        with pytest.raises(NoAnswer):
+            send(server.address, path="/breaks")
+
+    added = server.added(act, "requests_total", "failed_requests_total")
+    assert added == {
+        "requests_total GET /fails 500": 1,
+        "requests_total GET /handles 418": 1,
+        "requests_total GET /raw 500": 1,
+        "requests_total GET /breaks 200": 1,
+        "failed_requests_total GET /fails RuntimeError": 1,
+        "failed_requests_total GET /breaks ValueError": 1,
+    }
+    assert "promgun/workers" not in server.log, "promgun's frames are hidden in tracebacks"
+
+
+def test_no_status_is_counted_where_no_byte_was_sent(server: Server) -> None:
+    """Uvicorn writes the head at once; Gunicorn waits for the first bytes of the body, and checks headers before."""
+    got: list[bytes] = []
+
+    def act() -> None:
+        got.extend(
+            raw(server, b"GET /raw/%s HTTP/1.1\r\nHost: x\r\n\r\n" % name)[:12] for name in (b"bad-header", b"started")
+        )
+
+    added = server.added(act, "requests_total", "requests_unanswered_total")
+    if server.kind == ASGI:
+        assert got == [b"HTTP/1.1 500", b""]
+        assert added == {"requests_total GET /raw 500": 1, "requests_unanswered_total /raw other": 1}
+    else:
+        assert got == [b"", b"HTTP/1.1 200"]
+        assert added == {"requests_total GET /raw 200": 1, "requests_unanswered_total /raw other": 1}
+
+
+def test_bytes_beyond_the_declared_length_are_not_sent(server: Server) -> None:
+    got: list[bytes] = []
+    added = server.added(
+        lambda: got.append(raw(server, b"GET /raw/long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")),
+        "response_size_bytes_sum",
+    )
+    assert added.get("GET /raw", 0) == len(got[0].partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize(
+    ("data", "statuses"),
+    [
+        pytest.param(b"NONSENSE\r\n\r\n", {"_OTHER  400": 1}, id="line"),
+        pytest.param(
+            b"POST /status/200 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+            {"400": 1},
+            id="a chunk that comes with its head",
+        ),
+    ],
+)
+def test_what_the_server_answers_itself_is_counted_once(
+    server: Server, data: bytes, statuses: dict[str, float]
+) -> None:
+    got: list[bytes] = []
+    added = server.added(lambda: got.append(raw(server, data)), "requests_total")
+    assert got[0].startswith(b"HTTP/1.1 400")
+    assert {key[-len(wanted) :]: value for key, value in added.items() for wanted in statuses} == statuses
+    assert sum(added.values()) == 1
+
+
+def test_a_bad_chunk_is_the_answer_of_the_request_that_reads_it(server: Server) -> None:
+    got: list[bytes] = []
+
+    def act() -> None:
+        assert isinstance(server.address, tuple)
+        head = b"POST /status/200 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        with socket.create_connection(server.address, timeout=10) as sock:
+            sock.sendall(head)
+            server.expect("gunicorn_worker_requests_in_progress", 1)
+            sock.sendall(b"ZZ\r\n")
+            got.append(sock.recv(1 << 16)[:12])
+
+    added = server.added(act, "requests_total", "failed_requests_total", "requests_unanswered_total")
+    assert got == [b"HTTP/1.1 400"]
+    assert added == {"requests_total POST /status/{status} 400": 1}
+
+
+def test_pipelined_requests_are_each_counted(server: Server) -> None:
+    line = b"GET /status/200 HTTP/1.1\r\nHost: x\r\n"
+    got: list[int] = []
+
+    def act() -> None:
+        received = raw(server, (line + b"\r\n") * 4 + line + b"Connection: close\r\n\r\n")
+        got.append(received.count(b"HTTP/1.1 200"))
+
+    assert server.added(act, "requests_total") == {"GET /status/{status} 200": 5}
+    assert got == [5]
+
+
+def test_clients_that_leave(server: Server) -> None:
+    def act() -> None:
+        leave(server, b"GET /raw/slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        leave(server, b"POST /status/200 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        leave(server, b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n", until=b"data: 3")
+
+    names = "requests_total", "client_disconnects_total", "failed_requests_total", "requests_unanswered_total"
+    added = server.added(act, *names, within=0.5)
+    assert added == {
+        # the status that the application gave, though nobody heard it
+        "requests_total GET /raw 200": 1,
+        "requests_total GET /events/{topic} 200": 1,
+        "requests_unanswered_total /status/{status} client_left": 1,
+        "client_disconnects_total request": 1,
+        "client_disconnects_total response": 2,
+    }
+
+
+def open_websocket(server: PromgunProcess, path: str) -> ClientConnection:
+    assert isinstance(server.address, tuple)
+    return connect(f"ws://{server.address[0]}:{server.address[1]}{path}", compression=None, legacy=True)
+
+
+def talk(server: PromgunProcess, path: str, *texts: str, code: int | None = 1000) -> int:
+    """Send texts, each answered; return the status of a refused handshake, or the code by which the connection ended.
+
+    ``code`` is the one to close with, ``None`` to break the connection off.
+    """
+    try:
+        websocket = open_websocket(server, path)
+    except InvalidStatus as refused:
+        return refused.response.status_code
+    try:
+        for text in texts:
+            websocket.send(text)
+            assert websocket.recv(10) == text
+        if code is None:
+            websocket.socket.close()
+            return 1006
+        websocket.close(code)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else 1006
+    return code
+
+
+def test_websockets_have_a_book_of_their_own(server: Server) -> None:
+    raised_code = 1011 if server.kind == ASGI else 1006
+
+    def act() -> None:
+        assert talk(server, "/echo/1", "a", "b") == 1000
+        assert talk(server, "/echo/2", "a", code=3001) == 3001
+        assert talk(server, "/echo/3", "bye") == 4000
+        assert talk(server, "/echo/4", "boom") == raised_code
+        assert talk(server, "/echo/5", "a", code=None) == 1006
+        assert [talk(server, path) for path in ("/refuse", "/boom", "/nowhere")] == [403, 500, 403]
+        server.expect("gunicorn_websocket_connections", 0)
+
+    connections = "websocket_connections_total"
+    added = server.added(act, "requests_total", connections, "websocket_messages_total", "websocket_closes_total")
+    closes = {key: added.pop(f"websocket_closes_total {key}") for key in ("1000", "3xxx", "4xxx", "1006")}
+    assert closes == {"1000": 1, "3xxx": 1, "4xxx": 1, "1006": 1 if server.kind == ASGI else 2}
+    assert added.pop("websocket_closes_total 1011", 0) == (1 if server.kind == ASGI else 0)
+    assert added == {
+        "requests_total GET /refuse 403": 1,
+        "requests_total GET /boom 500": 1,
+        "requests_total GET  403": 1,
+        f"{connections} /echo/{{room}} accepted": 5,
+        f"{connections} /refuse refused": 1,
+        f"{connections} /boom failed": 1,
+        f"{connections}  refused": 1,
+        "websocket_messages_total received": 6,
+        "websocket_messages_total sent": 4,
+    }
+
+
+def test_an_open_websocket_is_no_request_in_progress(server: Server) -> None:
+    with open_websocket(server, "/echo/1") as websocket:
+        websocket.send("a")
+        assert websocket.recv(10) == "a"
+        page = server.fresh()
+        assert page.sum("gunicorn_websocket_connections") == 1
+        assert page.sum("gunicorn_worker_requests_in_progress") == 0
+        assert page.sum("gunicorn_worker_oldest_request_seconds") == 0
+        assert page.sum("gunicorn_worker_state", state="idle") == 1
+
+
+def test_the_life_of_a_worker() -> None:
+    """Killed with requests running, reloaded with a stream that ends in time and a request that does not, stopped."""
+    for kind in (ASGI, UVICORN):
+        with PromgunProcess("--worker-type", kind, "--graceful-timeout", "2", app="asgi_app:app", workers=1) as server:
+            page = server.fresh()
+            assert page.sum("gunicorn_worker_boot_seconds_count") == 1
+            connections = [Connection(server.address) for _ in range(3)]
+            for number, connection in enumerate(connections):
+                connection.socket.sendall(b"GET /wait/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+            server.expect("gunicorn_worker_requests_in_progress", 3)
+            (first,) = server.workers()
+            server.send_signal(signal.SIGKILL, first)
+            server.expect("gunicorn_requests_lost_total", 3, cause="killed", route="/wait/{n}")
+            server.expect("gunicorn_worker_exits_total", 1, cause="killed")
+            assert server.log.count(f"Worker (pid:{first}) ended (killed) while serving: GET /wait/") == 3
+            for connection in connections:
+                connection.close()
+            wait_until(lambda: send(server.address, path="/pid").status == 200)
+            with Connection(server.address) as waiting, open_websocket(server, "/echo/1"):
+                waiting.socket.sendall(b"GET /wait/9 HTTP/1.1\r\nHost: x\r\n\r\n")
+                server.expect("gunicorn_worker_requests_in_progress", 1)
+                server.send_signal(signal.SIGHUP)
+                server.expect("gunicorn_requests_lost_total", 1, cause="graceful_timeout", route="/wait/{n}")
+            server.expect("gunicorn_websocket_closes_total", 1, code="1011" if kind == ASGI else "1012")
+            page = server.fresh()
+            assert page.sum("gunicorn_worker_exits_total") == 2
+            assert page.sum("gunicorn_requests_lost_total") == 4
+            assert page.sum("gunicorn_requests_total") == 1
+            assert server.stop() == 0
