@@ -115,9 +115,18 @@ EXITS = Row(
             bars=True,
         ),
         Panel(
-            title="Websockets of WSGI applications",
-            text="Websockets per second, counted when they end, and how long they lasted (median).",
+            title="Websockets",
+            text="Open websockets, handshakes, messages and ends by close code per second, and how long they lasted.",
             queries=(
+                Query("sum(gunicorn_websocket_connections{<servers>})", "open"),
+                Query(
+                    "sum by (direction) (rate(gunicorn_websocket_messages_total{<servers>}[<rate>]))",
+                    "messages {{direction}} a second",
+                ),
+                Query(
+                    "sum by (code) (rate(gunicorn_websocket_closes_total{<servers>}[<rate>]))",
+                    "closed with {{code}} a second",
+                ),
                 Query(
                     "sum by (result) (rate(gunicorn_websocket_connections_total{<servers>}[<rate>]))",
                     "{{result}} a second",

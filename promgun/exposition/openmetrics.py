@@ -23,9 +23,17 @@ def allowed(families: Iterable[Metric]) -> Iterator[Metric]:
     """Yield the families without samples that OpenMetrics does not allow.
 
     Totals, counts and sums may be neither negative nor NaN. A histogram with a bound below 0 has no sum, and one
-    without a sum has no count; the count is also in its bucket of ``+Inf``.
+    without a sum has no count; the count is also in its bucket of ``+Inf``. A counter ``x_total`` beside a gauge ``x``
+    is of unknown type here: a counter's family has its name without the suffix, and two families may not have one name.
     """
+    families = list(families)
+    gauges = {family.name for family in families if family.type == "gauge"}
     for family in families:
+        if family.type == "counter" and family.name in gauges:
+            untyped = copy.copy(family)
+            untyped.name, untyped.type = f"{family.name}_total", "unknown"
+            yield untyped
+            continue
         wrong = _wrong(family) if family.type in _TYPES and not _is_right(family) else ()
         if wrong:
             part = copy.copy(family)

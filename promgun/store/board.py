@@ -67,8 +67,7 @@ class Cell(IntEnum):
     OWN_CPU_SYSTEM = 22
     #: requests of BEYOND_TABLE that are counted; lowered after it, so that a kill in between has none counted twice
     BEYOND_TABLE_ANSWERED = 23
-    #: open websockets of an ASGI application, plus 1; 0 while the worker's families of websockets are not shown
-    WEBSOCKETS = 24
+    WEBSOCKETS = 24  #: open ones of an ASGI application, plus 1; 0 where the worker's class has none
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33

@@ -19,8 +19,10 @@ class Page:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.families = {family.name: family for family in text_string_to_metric_families(text)}
-        self.samples = [sample for family in self.families.values() for sample in family.samples]
+        families = list(text_string_to_metric_families(text))
+        # A gauge and a counter may differ in the suffix only, which is no part of a counter's family.
+        self.families = {family.name: family for family in families}
+        self.samples = [sample for family in families for sample in family.samples]
 
     def since(self, before: Page) -> Page:
         """Return a page of what was counted since an earlier one; gauges are as they are."""
