@@ -117,7 +117,7 @@ def options_page() -> str:
     rows += [
         (
             "| `-k`, `--worker-type`, `--worker-class` | `PROMGUN_WORKER_TYPE` | `worker_class` | sync | sync, gthread, gevent,"
-            " eventlet, or the dotted path of a worker class, which is instrumented. |"
+            " eventlet, asgi, uvicorn, or the dotted path of a worker class, which is instrumented. |"
         ),
         "",
         (

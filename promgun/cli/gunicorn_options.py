@@ -199,7 +199,9 @@ def help_text(setting: Any) -> str:
     paragraph = " ".join(setting.desc.strip().partition("\n\n")[0].split())
     sentence = re.split(r"(?<=[^.][.])\s+(?=[A-Z])", plain(paragraph))[0].rstrip(".")
     if setting.name == "worker_class":
-        sentence = "The worker type: sync, gthread, gevent, eventlet, or the dotted path of a worker class"
+        sentence = (
+            "The worker type: sync, gthread, gevent, eventlet, asgi, uvicorn, or the dotted path of a worker class"
+        )
     default = default_text(setting)
     return f"{sentence}.  [default: {default}]" if default else f"{sentence}."
 

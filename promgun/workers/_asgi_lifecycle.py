@@ -39,8 +39,7 @@ class EventLoopLifecycle(WorkerLifecycle):
         super().prepare()
         self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self.observe_arrival = arrival_observer(
-            self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,)),
-            listeners=len(self.sockets),
+            self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,))
         )
         os.register_at_fork(after_in_child=self.accounting.forget_parent)
         error_log = getattr(self.log, "error_log", None)
