@@ -329,7 +329,8 @@ def test_the_life_of_a_worker(kind: str) -> None:
             if kind == ASGI:
                 server.expect("gunicorn_requests_lost_total", 1, cause="graceful_timeout", route="/wait/{n}")
                 page = server.fresh()
-                assert page.by("code", "gunicorn_websocket_closes_total") == {"1011": 1}
+                # Which of its tasks Gunicorn cancels first decides whether a close frame (1011) is sent.
+                assert page.sum("gunicorn_websocket_closes_total") == 1
             else:
                 server.expect("gunicorn_websocket_closes_total", 1, code="1012")
         server.expect("gunicorn_worker_exits_total", 1, cause="reload")
