@@ -141,8 +141,8 @@ class ConfigCache(config.Setting):  # type: ignore[misc] # gunicorn is untyped
         under plain Gunicorn.
 
         By default a worker that has booted caches its settings, formats the date once a second, and takes three more
-        shortcuts, which saves more CPU than measuring costs. Use it if you suspect one of them: a serving worker does
-        not see a change of its settings that bypasses ``cfg.set``.
+        shortcuts, which saves about as much CPU as measuring costs, or more. Use it if you suspect one of them: a
+        serving worker does not see a change of its settings that bypasses ``cfg.set``.
         """
 
 
