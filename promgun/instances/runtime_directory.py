@@ -24,7 +24,7 @@ _LOCK = "lock"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ListDirectory:
     """An open directory that holds a list; ``own`` if it belongs to this user."""
 

@@ -65,7 +65,7 @@ class WaitRecorder:
         return reaped, status
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Child:
     """A worker that the master has forked and not yet reaped."""
 

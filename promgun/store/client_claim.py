@@ -50,7 +50,7 @@ class Standing(Enum):
     FREE = "no running server has it"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Claim:
     """The content of a claim file; ``namespace`` tells whether ``run`` would be found under that path from here."""
 

@@ -23,7 +23,7 @@ def folded_name(kind: str) -> str:
     return f"{_FOLDED}{kind}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Vanished:
     """The last values of a file that is gone; ``generation`` is that of the folded file that did not name it yet."""
 

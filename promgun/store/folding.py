@@ -31,7 +31,7 @@ _SECONDS = 0.1
 _BEGUN = "folding-begun"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Folding:
     """What one call did.
 

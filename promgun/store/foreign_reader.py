@@ -27,7 +27,7 @@ from promgun.store.run_directory import RunDirectory
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ForeignContent:
     """All values of foreign processes of one kind (``counter``, ``gauge_max`` …), as the content of a value file.
 
@@ -39,7 +39,7 @@ class ForeignContent:
     name: str = "child"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ForeignReading:
     """One reading.
 
@@ -56,7 +56,7 @@ class ForeignReading:
     complaints: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Known:
     """The last content of a file, and the generation of the folded file that did not name it then."""
 

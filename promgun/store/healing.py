@@ -35,7 +35,7 @@ class Harm(Enum):
     SHRUNK = "shrunk"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MappedFile:
     """A mapped file as its owner has it: ``length`` bytes long, of which the first ``used`` (whole pages) are in use.
 
@@ -50,7 +50,7 @@ class MappedFile:
     mode: int = 0o600
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Healing:
     """What had happened, and what was done.
 

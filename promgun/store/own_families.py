@@ -39,7 +39,7 @@ Rows = dict[Values, tuple[Bounds, Numbers]]
 FamilyKey = tuple[str, tuple[str, ...], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Place:
     """Where a row has the label values and the numbers of one of its families."""
 

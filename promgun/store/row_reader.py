@@ -44,7 +44,7 @@ class RowTotal:
     shown_of: object = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _KnownFile:
     """The known state of a file: its identity, its last content, how far it was parsed, and its rows with offsets."""
 

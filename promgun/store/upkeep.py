@@ -17,7 +17,7 @@ from promgun.store.run_directory import RunDirectory
 _FOLD_EVERY = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Kept:
     """How many files of the slot were made again, and whether rows were lost with them."""
 
