@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -238,7 +240,9 @@ def test_clients_that_leave(server: Server) -> None:
 
 def open_websocket(server: PromgunProcess, path: str) -> ClientConnection:
     assert isinstance(server.address, tuple)
-    return connect(f"ws://{server.address[0]}:{server.address[1]}{path}", compression=None, legacy=True)
+    # Later versions than 13 want to be told that this is no context manager.
+    options: dict[str, Any] = {"legacy": True} if "legacy" in inspect.signature(connect).parameters else {}
+    return connect(f"ws://{server.address[0]}:{server.address[1]}{path}", compression=None, **options)
 
 
 def talk(server: PromgunProcess, path: str, *texts: str, code: int | None = 1000) -> int:
