@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -268,6 +269,8 @@ def talk(server: PromgunProcess, path: str, *texts: str, code: int | None = 1000
 
 
 def test_websockets_have_a_book_of_their_own(server: Server) -> None:
+    if server.kind != ASGI and version("uvicorn").startswith("0.30."):
+        pytest.skip("uvicorn 0.30 closes a refused connection without an answer")
     raised_code = 1011 if server.kind == ASGI else 1006
 
     def act() -> None:
