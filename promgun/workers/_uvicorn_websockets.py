@@ -66,7 +66,8 @@ class MeasuredWebsocketProtocol:
             await super().run_asgi()  # type: ignore[misc] # the next class in the MRO
         finally:
             self.app = application
-            if self._lost or not followed.is_open:
+            # The library may write the answer to the handshake after this (websockets_impl of uvicorn 0.30).
+            if self._lost:
                 followed.ended()
 
     def handle_close(self, event: Any) -> None:
@@ -84,8 +85,8 @@ class MeasuredWebsocketProtocol:
         """End the websocket, whatever the application still does."""
         self._lost = True
         followed = self.promgun
-        if followed is not None and followed.is_open:
-            if not followed.code:
+        if followed is not None:
+            if followed.is_open and not followed.code:
                 followed.closing(_close_code(getattr(self, "conn", self)))
             followed.ended()
         super().connection_lost(exc)  # type: ignore[misc] # the next class in the MRO

@@ -269,8 +269,8 @@ def talk(server: PromgunProcess, path: str, *texts: str, code: int | None = 1000
 
 
 def test_websockets_have_a_book_of_their_own(server: Server) -> None:
-    if server.kind != ASGI and version("uvicorn").startswith("0.30."):
-        pytest.skip("uvicorn 0.30 closes a refused connection without an answer")
+    if server.kind.startswith("own") and version("uvicorn").startswith("0.30."):
+        pytest.skip("uvicorn 0.30 closes the connection without an answer on wsproto when the application raises")
     raised_code = 1011 if server.kind == ASGI else 1006
 
     def act() -> None:
