@@ -32,7 +32,7 @@ CASES = {
     "command": ("promgun comp", "promgun completion "),
     "subcommand": ("promgun metrics d", "promgun metrics dump "),
     "option": ("promgun run --worker-ty", "promgun run --worker-type "),
-    "own option": ("promgun run --no-metr", "promgun run --no-metrics-server "),
+    "own option": ("promgun run --no-metrics-s", "promgun run --no-metrics-server "),
     "option after a value": ("promgun run -w 2 --worker-ty", "promgun run -w 2 --worker-type "),
     "worker type": ("promgun run -k gth", "promgun run -k gthread "),
     "choice": ("promgun run --log-level deb", "promgun run --log-level debug "),

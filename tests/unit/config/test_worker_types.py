@@ -16,7 +16,7 @@ NAMES = [worker_type.name for worker_type in WORKER_TYPES]
 
 
 def test_names_in_the_order_of_the_documentation() -> None:
-    assert NAMES == ["sync", "gthread", "gevent", "eventlet"]
+    assert NAMES == ["sync", "gthread", "gevent", "eventlet", "asgi", "uvicorn"]
 
 
 @pytest.mark.parametrize("worker_type", WORKER_TYPES, ids=NAMES)

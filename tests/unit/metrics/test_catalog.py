@@ -6,11 +6,11 @@ import json
 
 from promgun.metrics import label_values
 from promgun.metrics.catalog import BY_NAME, CATALOG
-from promgun.metrics.families import endpoint, listeners, master, promgun, requests, workers
+from promgun.metrics.families import endpoint, listeners, master, promgun, requests, websockets, workers
 from promgun.metrics.label_values import ExitCause, LabelValue
 from promgun.metrics.spec import MetricSpec
 
-GROUPS = (requests, workers, master, listeners, promgun, endpoint)
+GROUPS = (requests, websockets, workers, master, listeners, promgun, endpoint)
 
 
 def test_a_handle_is_called_as_its_family() -> None:
@@ -18,6 +18,8 @@ def test_a_handle_is_called_as_its_family() -> None:
         spec.name: handle for group in GROUPS for handle, spec in vars(group).items() if isinstance(spec, MetricSpec)
     }
     bare = {name: name.split("_", 1)[1].removesuffix("_total").upper() for name in BY_NAME}
+    # A gauge and a counter whose names differ in the suffix alone.
+    bare["gunicorn_websocket_connections"] = "WEBSOCKETS_OPEN"
     assert handles == bare
 
 
