@@ -219,6 +219,9 @@ class RequestAccounting:
                 return f"{request}, {age:.1f} s, {request.phase.name.lower()}"
         return f"a request, {age:.1f} s"
 
+    def look_at_rate(self) -> None:
+        """Look how many requests there are, about once a second; here nothing depends on it."""
+
     def forget_parent(self) -> None:
         """Stop counting, in a child forked by the application during a request: request and board are the parent's."""
         self.board.cells = memoryview(bytearray(SIZE)).cast("q")

@@ -123,6 +123,11 @@ class PrometheusMixin(WorkerLifecycle):
             cache_settings(self.cfg)
             take_shortcuts()
 
+    def update_worker_metrics(self) -> None:
+        """Update the worker's own figures, and how many requests have their CPU time measured."""
+        super().update_worker_metrics()
+        self.accounting.look_at_rate()
+
     def note_exit(self) -> None:
         """Write to the board why the worker ends; from now on hooks see the bare application."""
         super().note_exit()

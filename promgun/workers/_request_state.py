@@ -55,20 +55,22 @@ ANSWERED = object()
 class RequestState:
     """The state of one request, attached to Gunicorn's request as ``req.promgun`` from *begin* to *closed*.
 
-    ``start`` is nanoseconds of the monotonic clock, ``cpu`` of the thread's clock, 0 where that is not read. ``region``
-    is the request's region in the table of running requests, ``NOWHERE`` if it is only counted there, ``OVER`` before
-    *begin* and after *closed*; ``owns_region`` says that *begin* took it. ``response`` is Gunicorn's from
-    *application_called* on, and ``ANSWERED`` after *closed*. ``answered_by_handler`` says that *closed* is left to
-    ``handle_error``, which answers the request. ``handshake`` says of a request for a websocket whether the application
-    sent the status 101 on the socket itself, ``None`` if that is not known. ``route`` is the route by which the request
-    is counted, ``pattern_route`` what it is while the framework names none, ``carrier`` the ``environ`` in which the
-    application may name another, until it is counted. ``recorded`` says that the request was counted as answered,
-    unanswered, lost or websocket, ``error_type`` is the class name of the exception that left the application.
+    ``start`` is nanoseconds of the monotonic clock, ``cpu`` of the thread's clock, 0 where that is not read; the CPU
+    time of the request is counted ``stands_for`` times. ``region`` is the request's region in the table of running
+    requests, ``NOWHERE`` if it is only counted there, ``OVER`` before *begin* and after *closed*; ``owns_region`` says
+    that *begin* took it. ``response`` is Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*.
+    ``answered_by_handler`` says that *closed* is left to ``handle_error``, which answers the request. ``handshake``
+    says of a request for a websocket whether the application sent the status 101 on the socket itself, ``None`` if that
+    is not known. ``route`` is the route by which the request is counted, ``pattern_route`` what it is while the
+    framework names none, ``carrier`` the ``environ`` in which the application may name another, until it is counted.
+    ``recorded`` says that the request was counted as answered, unanswered, lost or websocket, ``error_type`` is the
+    class name of the exception that left the application.
     """
 
     # Defaults are class attributes, so that a new request costs only two assignments.
     start = 0
     cpu = 0
+    stands_for = 1
     region = OVER
     owns_region = False
     answered_by_handler = False

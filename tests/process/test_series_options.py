@@ -24,10 +24,21 @@ metrics_group_status = True
 metrics_label = ["zone=eu", "team=shop"]
 metrics_request_cpu = False
 """
+#: Has each read of a thread's CPU clock told in the worker's output.
+READS_TOLD = """
+import sys
+
+def told(frame, event, function):
+    if event == "c_call" and function.__name__ == "thread_time_ns":
+        print("a thread's clock was read", flush=True)
+
+def post_worker_init(worker):
+    sys.setprofile(told)
+"""
 
 
 def test_a_reload_changes_at_once_how_all_is_shown() -> None:
-    with Sandbox() as sandbox, PromgunProcess(app="probe:app", sandbox=sandbox, config=CONFIG) as server:
+    with Sandbox() as sandbox, PromgunProcess(app="probe:app", sandbox=sandbox, config=CONFIG + READS_TOLD) as server:
         for path in ("/named/health", "/named/shop", "/status/404", "/status/410", "/status/404"):
             send(server.address, path=path)
         server.expect(REQUESTS, 5)
@@ -44,7 +55,8 @@ def test_a_reload_changes_at_once_how_all_is_shown() -> None:
         table = sandbox.run("-m", "promgun", "metrics", "dump", "--format", "table").stdout
         assert {"/shop/{id}", "(no", "ROUTE"} <= {line.split()[0] for line in table.splitlines() if line}
         assert "health" not in table
-        sandbox.write("gunicorn.conf.py", "metrics_label = 'zone=us'\n")
+        assert "clock was read" not in server.log
+        sandbox.write("gunicorn.conf.py", "metrics_label = 'zone=us'\n" + READS_TOLD)
         server.send_signal(signal.SIGHUP)
         wait_until(lambda: server.scrape().by("zone", REQUESTS) == {"us": 5})
         page = server.scrape()
@@ -54,5 +66,6 @@ def test_a_reload_changes_at_once_how_all_is_shown() -> None:
         send(server.address, path="/ok")
         server.expect(REQUESTS, 6)
         assert server.scrape().sum(CPU, route="") > 0
+        assert server.log.count("clock was read") == 2
         wait_until(lambda: routes_of_status(server) == ["", "/health/{id}", "/shop/{id}"])
         assert all("team" not in sample.labels for sample in page.samples)

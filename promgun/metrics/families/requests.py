@@ -51,8 +51,9 @@ REQUEST_CPU_SECONDS = CounterFamily[tuple[str]](
     labels=("route",),
     group="requests",
     help=(
-        "CPU time that the serving thread spent on answered requests; absent where a thread serves several requests "
-        "at once (gevent, eventlet), and with --no-metrics-request-cpu."
+        "CPU time that the serving thread spent on answered requests, estimated from random ones where a worker serves "
+        "over 100 a second; absent where a thread serves several requests at once (gevent, eventlet), and with "
+        "--no-metrics-request-cpu."
     ),
 )
 FAILED_REQUESTS = CounterFamily[tuple[str, str, str]](
