@@ -21,7 +21,7 @@ _TYPES = {
     "path": ".*",
 }
 #: No longer path is matched, so that no client can make it costly.
-LONGEST_PATH = 4096
+LONGEST_PATH = 1024
 
 
 class RoutePatterns:
@@ -51,9 +51,13 @@ def expression(pattern: str) -> str:
     if wrong:
         raise ValueError(f"the route {pattern!r} has {wrong}")
     written = [re.escape(texts[0])]
-    for kind, text in zip(kinds, texts[1:], strict=True):
+    for before, kind, previous, text in zip(texts, kinds, ["", *kinds], texts[1:], strict=False):
         # Ended by the first character that follows, a parameter matches in one way only.
-        written += [_TYPES[kind].format(end=re.escape(text[:1]) if text[:1] != "/" else ""), re.escape(text)]
+        one = _TYPES[kind].format(end=re.escape(text[:1]) if text[:1] != "/" else "")
+        if previous == "path" and kind == "str" and "/" not in before:
+            # What is before it ends the path where it stands last: or each place where it stands would be tried.
+            one = f"(?:(?!{re.escape(before)}){one[:-1]})+"
+        written += [one, re.escape(text)]
     return "".join(written)
 
 
@@ -65,6 +69,10 @@ def _fault(texts: Sequence[str], names: Sequence[str], kinds: Sequence[str]) -> 
         "two parameters of one name": len(set(names)) < len(names),
         f"a type other than {', '.join(_TYPES)}": not set(kinds) <= _TYPES.keys(),
         "two parameters without text between them": "" in texts[1:-1],
+        "angle brackets; parameters are written {name}": any("<" in text or ">" in text for text in texts),
+        "a number before a digit, which may be part of it": any(
+            kind in {"int", "float"} and text[:1].isdigit() for kind, text in zip(kinds, texts[1:], strict=True)
+        ),
         "more than one parameter of the type path": kinds.count("path") > 1,
     }
     return next((fault for fault, is_there in faults.items() if is_there), "")
@@ -74,7 +82,7 @@ def read_patterns(value: Any) -> tuple[str, ...]:
     """Return the patterns that ``--metrics-route`` or ``metrics_route`` gives: one, or many; ``@FILE`` stands for the
     lines of a file, without blank ones and those that begin with ``#``. Raise ``ValueError`` for what cannot be used.
     """
-    given: Iterable[Any] = [value] if isinstance(value, str) else () if value is None else value
+    given: Iterable[Any] = () if value is None else value if isinstance(value, (list, tuple, set)) else [value]
     patterns: list[str] = []
     for text in given:
         if not isinstance(text, str):
