@@ -20,19 +20,19 @@ def _report_match(resolve_request: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = resolve_request(handler, request)
         except BaseException:
-            _report(request, "")
+            _report(request, matched=False)
             raise
-        match = getattr(request, "resolver_match", None)
-        route = getattr(match, "route", None)
-        _report(request, with_slash(route) if route is not None else "")
+        _report(request, matched=True)
         return result
 
     return resolve_and_report
 
 
-def _report(request: Any, template: str) -> None:
+def _report(request: Any, *, matched: bool) -> None:
     try:
-        carrier = request.scope if hasattr(request, "scope") else request.environ
-        report(carrier, template)
+        route = request.resolver_match.route if matched else None
+        # An attribute "scope" of a WSGI request is the application's.
+        carrier = request.environ if hasattr(request, "environ") else request.scope
+        report(carrier, with_slash(route) if route is not None else "")
     except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
         pass

@@ -102,3 +102,21 @@ def test_the_route_is_known_to_other_processes_while_the_request_runs(framework:
     seen: list[str] = []
     RoutedWSGI(module_of(framework).app, look=seen.append).ask("GET", path)
     assert seen == [route]
+
+
+def test_a_django_request_may_have_a_scope_of_its_own() -> None:
+    """A middleware may put there what a token allows; that of an ASGI request is something else."""
+    module_of("django")
+    handlers: Any = importlib.import_module("django.core.handlers.wsgi")
+    request = type("Request", (handlers.WSGIRequest,), {"scope": "read write"})
+    handler = type("Handler", (handlers.WSGIHandler,), {"request_class": request})
+    assert RoutedWSGI(handler()).ask("GET", "/users/5/") == (200, "/users/<int:user>/")
+
+
+def test_a_django_request_whose_match_cannot_be_read_is_served() -> None:
+    module_of("django")
+    handlers: Any = importlib.import_module("django.core.handlers.wsgi")
+    unreadable = property(lambda _: {}["match"], lambda *_: None)
+    request = type("Request", (handlers.WSGIRequest,), {"resolver_match": unreadable})
+    handler = type("Handler", (handlers.WSGIHandler,), {"request_class": request})
+    assert RoutedWSGI(handler()).ask("GET", "/users/5/") == (200, "")
