@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from promgun.routes.reporting import enter_mount, hook, report, seam
+from promgun.routes.reporting import enter_mount, enter_router, hook, report, seam
 
 
 def install(module: Any) -> None:
@@ -31,6 +31,7 @@ def _report_match(match: Callable[..., Any]) -> Callable[..., Any]:
                 report(environ, route.rule)
             else:
                 enter_mount(environ, "/" + prefix.strip("/"))
+                enter_router(environ, route.config.get("mountpoint.target"))
         except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
             pass
         return found

@@ -13,6 +13,9 @@ REPORT = "promgun.report_route"
 #: The templates of the mounts that the request has entered, joined.
 MOUNTS = "promgun.mounts"
 
+#: What the application objects of Flask, Django, Falcon, Pyramid and Bottle have, and other WSGI applications have not.
+_ROUTER_ATTRIBUTES = ("url_map", "resolve_request", "add_sink", "routes_mapper", "router")
+
 #: The environ of a WSGI request or the scope of an ASGI request.
 Carrier = MutableMapping[str, Any]
 
@@ -35,6 +38,12 @@ def enter_mount(carrier: Carrier, template: str) -> None:
     if known is not None:
         carrier[MOUNTS] = mounts = carrier.get(MOUNTS, "") + template
         known(mounts)
+
+
+def enter_router(carrier: Carrier, application: Any) -> None:
+    """Report that a request in a mount has no route yet, if ``application``, which gets it, will match it itself."""
+    if MOUNTS in carrier and any(hasattr(application, name) for name in _ROUTER_ATTRIBUTES):
+        report(carrier, "")
 
 
 def with_slash(path: str) -> str:

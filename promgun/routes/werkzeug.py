@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from promgun.routes.reporting import enter_mount, hook, seam
+from promgun.routes.reporting import enter_mount, enter_router, hook, seam
 
 
 def install(module: Any) -> None:
@@ -25,6 +25,7 @@ def _report_mount(call: Callable[..., Any]) -> Callable[..., Any]:
                 path = path.rpartition("/")[0]
             if path in mounts:
                 enter_mount(environ, path)
+            enter_router(environ, mounts.get(path, dispatcher.app))
         except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
             pass
         return call(dispatcher, environ, start_response)

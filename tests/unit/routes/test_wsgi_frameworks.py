@@ -116,7 +116,20 @@ def test_a_django_request_may_have_a_scope_of_its_own() -> None:
 def test_a_django_request_whose_match_cannot_be_read_is_served() -> None:
     module_of("django")
     handlers: Any = importlib.import_module("django.core.handlers.wsgi")
-    unreadable = property(lambda _: {}["match"], lambda *_: None)
+    nothing: dict[str, str] = {}
+    unreadable = property(lambda _: nothing["match"], lambda *_: None)
     request = type("Request", (handlers.WSGIRequest,), {"resolver_match": unreadable})
     handler = type("Handler", (handlers.WSGIHandler,), {"request_class": request})
     assert RoutedWSGI(handler()).ask("GET", "/users/5/") == (200, "")
+
+
+def test_what_middleware_answers_inside_a_mount_that_has_a_router_has_no_route() -> None:
+    dispatcher: Any = importlib.import_module("werkzeug.middleware.dispatcher").DispatcherMiddleware
+    bottle: Any = importlib.import_module("bottle")
+    django = module_of("django").app
+    outer = bottle.Bottle()
+    outer.mount("/m/", django)
+    for application in (dispatcher(None, {"/m": django}), dispatcher(None, {"/m": dispatcher(django, {})}), outer):
+        routed = RoutedWSGI(application)
+        assert routed.ask("GET", "/m/users/5/") == (200, "/m/users/<int:user>/")
+        assert routed.ask("GET", "/m/users/5/", HTTP_HOST="another.test") == (400, "")
