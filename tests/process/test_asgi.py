@@ -243,7 +243,9 @@ def open_websocket(server: PromgunProcess, path: str) -> ClientConnection:
     assert isinstance(server.address, tuple)
     # Later versions than 13 want to be told that this is no context manager.
     options: dict[str, Any] = {"legacy": True} if "legacy" in inspect.signature(connect).parameters else {}
-    return connect(f"ws://{server.address[0]}:{server.address[1]}{path}", compression=None, **options)
+    url = f"ws://{server.address[0]}:{server.address[1]}{path}"
+    opened: ClientConnection = connect(url, compression=None, **options)
+    return opened
 
 
 def talk(server: PromgunProcess, path: str, *texts: str, code: int | None = 1000) -> int:
