@@ -32,7 +32,7 @@ def ps(form: str, *, requests: bool) -> None:
     """List the running instances: name, pid, application, worker type, addresses, metrics addresses, uptime.
 
     With --requests a row is a running request: instance, slot, pid and state of its worker, its phase (reading,
-    queued, application, writing), method, path, client, age; a worker without a request is a row too.
+    queued, application, writing), method, route, path, client, age; a worker without a request is a row too.
     """
     from promgun.instances.registry import instances, live_runs  # noqa: PLC0415 - not needed for --help
     from promgun.instances.runtime_directory import why_unreadable  # noqa: PLC0415 - same

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from promgun.status.requests import WorkerNow
     from promgun.status.snapshot import OpenRequest
 
-_COLUMNS = ("INSTANCE", "SLOT", "PID", "STATE", "PHASE", "METHOD", "PATH", "CLIENT", "AGE")
+_COLUMNS = ("INSTANCE", "SLOT", "PID", "STATE", "PHASE", "METHOD", "ROUTE", "PATH", "CLIENT", "AGE")
 
 
 def render_requests(workers: Iterable[WorkerNow], form: str = "table", output: Output | None = None) -> str:
@@ -33,12 +33,13 @@ def render_requests(workers: Iterable[WorkerNow], form: str = "table", output: O
 def _rows(worker: WorkerNow) -> Iterator[tuple[str, ...]]:
     own_cells = (worker.instance, str(worker.worker_id), str(worker.pid), worker.state)
     for request in worker.running:
-        yield (*own_cells, request.phase, request.method, request.path, request.client, age(request.age))
+        what = request.phase, request.method, request.route, request.path, request.client
+        yield (*own_cells, *what, age(request.age))
     more = worker.in_progress - len(worker.running)
     if more > 0:
-        yield (*own_cells, "", "", f"({more} more)", "", "")
+        yield (*own_cells, "", "", "", f"({more} more)", "", "")
     elif not worker.running:
-        yield (*own_cells, "", "", "", "", "")
+        yield (*own_cells, "", "", "", "", "", "")
 
 
 def _objects(worker: WorkerNow) -> Iterator[dict[str, object]]:

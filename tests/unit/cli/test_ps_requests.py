@@ -23,7 +23,9 @@ from promgun.terminal.requests import render_requests
 from tests.support.boards import begin
 from tests.support.store_fixtures import opened
 
-SLOW = OpenRequest(phase="application", age=2.04, method="GET", route="/slow", path="/slow", client="10.0.0.1")
+SLOW = OpenRequest(
+    phase="application", age=2.04, method="GET", route="/slow/<int:n>", path="/slow/5", client="10.0.0.1"
+)
 
 
 def worker(*running: OpenRequest, in_progress: int | None = None, state: str = "busy") -> WorkerNow:
@@ -34,8 +36,8 @@ def worker(*running: OpenRequest, in_progress: int | None = None, state: str = "
 def test_table_has_a_row_for_each_request_and_for_each_idle_worker() -> None:
     text = render_requests([worker(SLOW, OpenRequest(phase="reading", age=0.1)), worker(state="idle")])
     assert [line.split() for line in text.splitlines()] == [
-        ["INSTANCE", "SLOT", "PID", "STATE", "PHASE", "METHOD", "PATH", "CLIENT", "AGE"],
-        ["shop", "2", "4711", "busy", "application", "GET", "/slow", "10.0.0.1", "2.0s"],
+        ["INSTANCE", "SLOT", "PID", "STATE", "PHASE", "METHOD", "ROUTE", "PATH", "CLIENT", "AGE"],
+        ["shop", "2", "4711", "busy", "application", "GET", "/slow/<int:n>", "/slow/5", "10.0.0.1", "2.0s"],
         ["shop", "2", "4711", "busy", "reading", "0.1s"],
         ["shop", "2", "4711", "idle"],
     ]
@@ -45,8 +47,10 @@ def test_requests_beyond_the_board_are_counted() -> None:
     assert "(3 more)" in render_requests([worker(SLOW, in_progress=4)]).splitlines()[-1]
 
 
-def test_path_cannot_drive_the_terminal() -> None:
-    text = render_requests([worker(OpenRequest(phase="application", age=0, path="/\x1b[2J[bold]x"))], "table", Output())
+def test_path_and_route_cannot_drive_the_terminal() -> None:
+    text = render_requests(
+        [worker(OpenRequest(phase="application", age=0, route="/\x1b[3J", path="/\x1b[2J[bold]x"))], "table", Output()
+    )
     assert "\x1b" not in text
     assert "[bold]x" in text
 
@@ -61,8 +65,8 @@ def test_json_names_everything() -> None:
         "requests_in_progress": 1,
         "phase": "application",
         "method": "GET",
-        "route": "/slow",
-        "path": "/slow",
+        "route": "/slow/<int:n>",
+        "path": "/slow/5",
         "client": "10.0.0.1",
         "age_seconds": 2.04,
     }
