@@ -6,12 +6,14 @@ import sys
 from typing import NoReturn
 
 from promgun.errors import ExitCode
+from promgun.system.collector import collection_waits
 
 
 def start() -> NoReturn:
     """Run the command line of this process and exit with its code, 130 after Ctrl-C."""
     try:
-        from promgun.cli.main import main  # noqa: PLC0415 - 60 ms in which Ctrl-C would show a traceback
+        with collection_waits():
+            from promgun.cli.main import main  # noqa: PLC0415 - 60 ms in which Ctrl-C would show a traceback
 
         main()
     except KeyboardInterrupt:

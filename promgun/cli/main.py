@@ -13,6 +13,7 @@ import click
 from promgun import __version__
 from promgun.cli.echo import echo, say, say_lines
 from promgun.errors import AppLoadError, ExitCode, PromgunError
+from promgun.system.collector import collection_waits
 from promgun.system.secrets import mask_passwords
 
 PROGRAM = "promgun"
@@ -36,7 +37,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self._lazy:
             return None
         module, _, attribute = self._lazy[cmd_name].partition(":")
-        command = getattr(import_module(module), attribute)
+        with collection_waits():
+            command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)  # noqa: S101 - the table above is ours
         return command
 

@@ -11,6 +11,7 @@ import click
 
 from promgun.cli.types import AppType
 from promgun.master.interrupts import interrupts_wait
+from promgun.system.collector import collection_waits
 
 if TYPE_CHECKING:
     from promgun.cli.gunicorn_options import SettingOption
@@ -24,7 +25,7 @@ class RunCommand(click.Command):
 
     @cached_property
     def _setting_options(self) -> list[SettingOption]:
-        with interrupts_wait():
+        with interrupts_wait(), collection_waits():
             from promgun.cli.gunicorn_options import gunicorn_options  # noqa: PLC0415 - imports gunicorn.config
 
             return gunicorn_options()
@@ -40,7 +41,7 @@ class RunCommand(click.Command):
         pairs = [[*parts.groups()] if parts else [arg] for parts, arg in zip(split, args, strict=True)]
         words = [word for pair in pairs for word in pair]
         if not ctx.resilient_parsing:
-            with interrupts_wait():
+            with interrupts_wait(), collection_waits():
                 from promgun.cli.gunicorn_options import options_for  # noqa: PLC0415 - imports gunicorn.config
 
                 ctx.meta[_OPTIONS] = options_for(words, os.environ)
@@ -81,8 +82,9 @@ def run(ctx: click.Context, /, app: str | None, **_options: object) -> None:
     name in capitals, as PROMGUN_WORKER_TYPE=gthread or PROMGUN_BIND="127.0.0.1:8000 [::1]:8000". A flag overrides a
     variable, a variable overrides GUNICORN_CMD_ARGS, and that overrides gunicorn.conf.py.
     """
-    from promgun.cli.gunicorn_options import overrides  # noqa: PLC0415 - imports gunicorn.config
-    from promgun.config.run_settings import RunSettings  # noqa: PLC0415 - same
-    from promgun.master.launch import launch  # noqa: PLC0415 - same
+    with collection_waits():
+        from promgun.cli.gunicorn_options import overrides  # noqa: PLC0415 - imports gunicorn.config
+        from promgun.config.run_settings import RunSettings  # noqa: PLC0415 - same
+        from promgun.master.launch import launch  # noqa: PLC0415 - same
 
     launch(RunSettings(app=app, overrides=overrides(ctx)))

@@ -19,6 +19,7 @@ from promgun.store.files import Owner
 from promgun.store.process import STORE
 from promgun.store.run_directory import MULTIPROC_VARIABLE, DirectoryIdentity, RunDirectory
 from promgun.store.run_places import attach, check_named, create_private, take_over
+from promgun.system.collector import collection_waits
 from promgun.system.secrets import hide_passwords
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def launch(settings: RunSettings) -> None:
     hide_passwords(os.environ, SECRET_VARIABLES)
     STORE.publish()
 
-    with interrupts_wait():
+    with interrupts_wait(), collection_waits():
         from promgun.config.preflight import check_configuration, check_in_use, inherits_sockets  # noqa: PLC0415 - after the value class is published
         from promgun.master.application import PromgunApplication  # noqa: PLC0415 - same
         from promgun.master.context import RunContext  # noqa: PLC0415 - same
