@@ -13,7 +13,7 @@ from pathlib import Path
 from promgun.errors import AppLoadError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AppReference:
     """``module:expression`` as Gunicorn reads it (27.0 ``util.import_app``); without an expression, ``application``."""
 

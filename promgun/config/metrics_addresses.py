@@ -23,7 +23,7 @@ _HIGHEST_PORT = 65535
 _LONGEST_PATH = 103
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Address:
     """Where to listen, as it was written: ``host`` and ``port`` (0: any free one), or the ``path`` of a Unix socket."""
 
@@ -37,7 +37,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SocketAddress:
     """What bind(2) is given, so that ``localhost`` and ``127.0.0.1`` are equal. ``sockaddr`` is as in Python's
     ``socket``: a tuple that begins with host and port, or an absolute path.

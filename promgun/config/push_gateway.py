@@ -17,7 +17,7 @@ SECRET_VARIABLES = ("PROMGUN_PUSH_GATEWAY", "GUNICORN_CMD_ARGS")
 _EXPECTED = "must be a URL such as http://pushgateway.example:9091"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Gateway:
     """A Pushgateway: ``url`` may be logged, the credentials it came with are kept apart."""
 

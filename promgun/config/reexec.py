@@ -19,7 +19,7 @@ VARIABLE = "PROMGUN_HANDOVER"
 GUNICORN_PID = "GUNICORN_PID"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Handover:
     """The store to go on with, and the metrics listeners; ``activated`` ones came from systemd."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunSettings:
     """What ``promgun run`` was given: the application, and only those Gunicorn settings that a flag or a
     ``PROMGUN_*`` variable named (setting name to value), so that no default of ours beats a line of the user's file.

@@ -17,7 +17,7 @@ _FLAGS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class WebOptions:
     """Absolute paths, ``""`` for none; ``allowed_hosts`` are names that ``Host`` may have on loopback addresses."""
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from promgun.errors import WorkerUnavailableError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class WorkerType:
     """One worker type.
 

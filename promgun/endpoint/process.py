@@ -81,7 +81,7 @@ _CHECK_SECONDS = 30.0
 _UNWANTED_ENVIRONMENT = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EndpointConfig:
     """What the metrics process is told, as one JSON argument.
 

@@ -31,7 +31,7 @@ _FILE = re.compile(r"([1-9][0-9]{0,9})\.json")
 _LATEST = 1e11
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Run:
     """A running master: ``started`` in Unix seconds, ``store`` its store directory."""
 

@@ -26,7 +26,7 @@ _LATEST_DEATH = 60.0
 _LOOK_EVERY = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class End:
     """All that is known of the end of a worker.
 

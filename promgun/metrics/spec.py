@@ -15,7 +15,7 @@ Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
 # Compared by identity: each family is made once, and hashing by identity is fast in a dict.
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MetricSpec:
     """One family of any kind.
 

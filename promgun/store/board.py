@@ -117,7 +117,7 @@ _HIGHEST = 100 * 366 * 86_400 * 1_000_000_000
 _MAGIC = int.from_bytes(b"promgun" + bytes([VERSION]), "little")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BoardView:
     """A copy of a board at one moment."""
 

@@ -94,7 +94,7 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ClientLinks:
     """Maintains the client directories of a run, in a process of the workers' user. Nothing here raises."""
 

@@ -11,7 +11,7 @@ from promgun.store.healing import Harm, Healing
 from promgun.store.slot_file import SlotFile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Guarded:
     """What was found and done: paths of ``healed`` files, and ``errors`` of files to be tried again.
 

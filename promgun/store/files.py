@@ -31,7 +31,7 @@ _OVERSIZE = "oversize"
 _NOTHING_IN_IT = frozenset({_NOT_REGULAR, _OVERSIZE, ""})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Owner:
     """The owner of a file in the store; ``None`` leaves it to whoever makes it."""
 

@@ -46,7 +46,7 @@ class Origin(NamedTuple):
     changed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Folded:
     """What was merged so far.
 
@@ -60,7 +60,7 @@ class Folded:
     entries: Mapping[str, Pair] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Values:
     """The entries of one value file, and the number of invalid ones."""
 

@@ -34,7 +34,7 @@ _NAME = re.compile(rf"({KINDS})_(.{{1,200}})\.db")
 _LEASE_SIGNAL = signal.SIGURG
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ForeignFile:
     """A value file that is not ours.
 

@@ -38,7 +38,7 @@ class SeriesKey(NamedTuple):
 Parse = Callable[[str], SeriesKey | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Scan:
     """The result of a walk over a file: keys with the byte offset of their value, the offset after the last good entry,
     and the first damage (empty when there is none).

@@ -19,7 +19,7 @@ _LIMIT = 1 << 18
 _MODE = 0o640
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MasterFacts:
     """The facts of one master.
 

@@ -65,7 +65,7 @@ class Phase(IntEnum):
     CLOSING = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RunningRequest:
     """A request that a worker is serving: ``start`` in nanoseconds of the monotonic clock; texts are safe to print."""
 

@@ -41,7 +41,7 @@ _LOG = "log"
 MOST_LABELS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CellGroup:
     """The cells of one family in a row.
 
@@ -68,7 +68,7 @@ class CellGroup:
         return len(self.bounds) + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RowSchema:
     """The labels of one kind of row, and the families whose cells follow one another in it.
 

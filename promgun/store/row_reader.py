@@ -26,7 +26,7 @@ MOST_SCHEMAS = 256
 MOST_SETS = 50_000
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class RowTotal:
     """A label set over all files: its total numbers as they are shown, by cell of its schema, and its earliest birth.
 
@@ -57,7 +57,7 @@ class _KnownFile:
     left_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RowContent:
     """A file of rows at one moment.
 

@@ -30,7 +30,7 @@ class RowHead(NamedTuple):
     numbers: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RowScan:
     """The result of a walk over records: schemas by id, rows, the end of the records, the number of damaged ones.
 

@@ -34,7 +34,7 @@ MASTER, SLOTS, CLIENT, MULTIPROC, VERSION = "master", "slots", "client", "multip
 SECOND_CLIENT = "second_client"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class DirectoryIdentity:
     """The identity of a directory, which does not change when its path leads elsewhere."""
 

@@ -26,7 +26,7 @@ _HIGHEST = 1 << 62
 _HIGHEST_PID = 1 << 22
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkerRow:
     """The row of one slot.
 

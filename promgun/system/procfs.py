@@ -20,7 +20,7 @@ HAS_PROC = os.path.exists("/proc/self/stat")
 HAS_SMAPS_ROLLUP = os.path.exists("/proc/self/smaps_rollup")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Usage:
     """CPU nanoseconds, context switches, threads and resident bytes of a process.
 

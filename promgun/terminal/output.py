@@ -22,7 +22,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 PIPE_WIDTH = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Output:
     """The terminal or pipe that text is laid out for; without arguments, a pipe."""
 

@@ -102,7 +102,7 @@ def _wait_by_poll(wait_for_data: Callable[..., bool]) -> Callable[..., bool]:
     return wait_for_data_by_poll
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Shortcut:
     """What replaces ``owner.name``, if the names in the code of that function are ``names``."""
 
