@@ -8,13 +8,16 @@ import os
 import re
 import warnings
 from collections.abc import Container, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from promgun.cli.choices import CHECKED_HERE, CHOICES, PATH_PLACEHOLDERS, PATH_SETTINGS
-from promgun.cli.types import Items, ParamType, WorkerClassType, starting_with
+from promgun.cli.types import ParamType, WorkerClassType, completion, starting_with
+
+if TYPE_CHECKING:
+    from promgun.cli.types import Items
 
 PREFIX = "PROMGUN_"
 WORKER_FLAGS = ("--worker-type", "-k", "--worker-class")
@@ -65,7 +68,7 @@ class SettingType(ParamType):
         """The known values, or files or folders for the shell to find."""
         kind = PATH_PLACEHOLDERS.get(self.setting.meta or "") or PATH_SETTINGS.get(self.setting.name)
         if kind:
-            return [click.shell_completion.CompletionItem(incomplete, type=kind)]
+            return [completion(incomplete, kind)]
         if self.setting.name == "worker_class":
             return WorkerClassType().shell_complete(ctx, param, incomplete)
         return starting_with(incomplete, self.choices)

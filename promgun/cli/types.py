@@ -6,22 +6,30 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from promgun.config.metrics_addresses import Address, parse_address
 from promgun.config.worker_types import WORKER_TYPES, suggest
 from promgun.errors import MetricsAddressError
 
-Items = list[CompletionItem]
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    Items = list[CompletionItem]
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType  # not generic in Click 8.1 to 8.3
 
 
+def completion(value: str, kind: str = "plain", text: str | None = None) -> CompletionItem:
+    """Return one completion; the shell looks for files or folders itself if ``kind`` is ``file`` or ``dir``."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - for a TAB only
+
+    return CompletionItem(value, kind, text)
+
+
 def starting_with(incomplete: str, values: Iterable[str]) -> Items:
     """Completions: those of ``values`` that begin with what is typed."""
-    return [CompletionItem(value) for value in values if value.startswith(incomplete)]
+    return [completion(value) for value in values if value.startswith(incomplete)]
 
 
 class InstanceType(ParamType):
@@ -35,7 +43,7 @@ class InstanceType(ParamType):
         from promgun.terminal.output import printable  # noqa: PLC0415 - same
 
         return [
-            CompletionItem(name, help=printable(f"pid {run.pid}, {run.application}"))
+            completion(name, text=printable(f"pid {run.pid}, {run.application}"))
             for name, run in handles().items()
             if name.startswith(incomplete)
         ]
@@ -89,7 +97,7 @@ class WorkerClassType(ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
         """The names, each with what it is for."""
         return [
-            CompletionItem(worker_type.name, help=worker_type.summary)
+            completion(worker_type.name, text=worker_type.summary)
             for worker_type in WORKER_TYPES
             if worker_type.name.startswith(incomplete)
         ]

@@ -13,8 +13,9 @@ from fnmatch import translate
 from functools import partial
 from typing import NamedTuple
 
+from promgun.collect.page_caps import PageCaps
 from promgun.metrics.catalog import BY_NAME
-from promgun.metrics.label_sets import PageCaps, Values
+from promgun.metrics.label_sets import Values
 from promgun.metrics.statuses import status_class
 from promgun.store.definitions import is_label
 from promgun.store.master_info import MasterFacts

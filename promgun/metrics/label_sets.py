@@ -7,18 +7,15 @@ set at a time and knows only its own slot; the page asks for the sets of all slo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from promgun.metrics.catalog import FREE_LABELS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.statuses import status_class
-from promgun.store.own_families import Folded
 
 #: The values of a family's labels, in the order of their names.
 Values = tuple[str, ...]
 #: The most folded sets that keep their method and status.
 MOST_FOLDED = 32
-#: The most sets of a family that a page remembers; a store holds fewer (``store.row_reader``) unless it is damaged.
-_MOST_DECIDED = 100_000
 
 
 def has_free_labels(names: Sequence[str]) -> bool:
@@ -87,30 +84,3 @@ class LabelCap:
                 return fold_whole(self._names, values)
             self._folded.add(folded)
         return folded
-
-
-class PageCaps:
-    """The caps of a page's families, kept between pages: a set that was shown stays shown.
-
-    Sets are decided on in the order of their births. A set may be born while a page is read, behind the reader's back,
-    and a reload may change the cap: neither moves what has been decided.
-    """
-
-    def __init__(self) -> None:
-        self._caps: dict[tuple[str, tuple[str, ...]], LabelCap] = {}
-
-    def folded(self, cap: int, family: str, names: Sequence[str], sets: Iterable[Values]) -> dict[Values, Folded]:
-        """Return, for each of ``sets`` that is folded, the set that it is shown as.
-
-        ``sets`` must be in the order of their births; at most ``cap`` of them stay unchanged.
-        """
-        identity = family, tuple(names)
-        decided = self._caps.get(identity)
-        if decided is None or len(decided) > _MOST_DECIDED:
-            decided = self._caps[identity] = LabelCap(names, cap)
-        decided.cap = cap
-        return {
-            values: Folded(shown, at_page=values != fold(names, values))
-            for values in sets
-            if (shown := decided.shown_as(values)) != values
-        }

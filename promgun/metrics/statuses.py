@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from itertools import chain
 
-#: Codes that are shown as they are: RFC 9110, IANA's registry (as of Python 3.10) and 418.
-KNOWN_STATUSES = {int(status): f"{int(status):03d}" for status in HTTPStatus}
+#: Codes that are shown as they are: RFC 9110, IANA's registry (as of Python 3.10) and 418. ``http`` has them too, and
+#: takes a millisecond of every start.
+KNOWN_STATUSES = {
+    code: str(code)
+    for code in chain(
+        range(100, 104),
+        (*range(200, 209), 226),
+        (*range(300, 306), 307, 308),
+        (*range(400, 419), *range(421, 427), 428, 429, 431, 451),
+        (*range(500, 509), 510, 511),
+    )
+}
 #: The label of a value that is no status code.
 OTHER_STATUS = "_OTHER"
 _CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}

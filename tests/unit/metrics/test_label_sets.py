@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promgun.collect.page_caps import PageCaps
 from promgun.metrics.catalog import METHODS, OTHER_METHOD, OVERFLOW
-from promgun.metrics.label_sets import MOST_FOLDED, LabelCap, PageCaps, Values, fold, fold_whole, has_free_labels
+from promgun.metrics.label_sets import MOST_FOLDED, LabelCap, Values, fold, fold_whole, has_free_labels
 from promgun.metrics.statuses import KNOWN_STATUSES, OTHER_STATUS, status_class, status_label
 
 NAMES = ("method", "route", "status")
@@ -150,4 +152,5 @@ def test_a_status_reads_its_number_its_class_or_other(code: object, label: str) 
 def test_the_table_of_statuses_is_fixed() -> None:
     """The same labels on each version of Python: HTTPStatus grows and renames."""
     assert len(KNOWN_STATUSES) == 62
+    assert KNOWN_STATUSES.keys() <= set(HTTPStatus)
     assert {code for code in KNOWN_STATUSES if code >= 500} == {500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511}
