@@ -165,7 +165,8 @@ class RequestAccounting:
         if carrier is not None:
             named = carrier.get(ROUTE)
             if isinstance(named, str):
-                self.route_known(state, named)
+                # A subclass may compare and hash as it likes, and keep its application's objects alive.
+                self.route_known(state, named if type(named) is str else str.__str__(named))
         return state.route
 
     def answered(self, req: Any, state: RequestState, status: int, sent: int) -> None:

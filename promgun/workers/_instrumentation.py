@@ -139,7 +139,7 @@ def follow_application(  # noqa: C901, PLR0915 - as for follow_requests
 
     # application_called written out, with texts joined as they are and no call without a proxy's stamp: about 620 ns a
     # request (CPython 3.11).
-    def call_application(environ: Any, start_response: Any) -> Any:  # noqa: C901, PLR0912 - same
+    def call_application(environ: Any, start_response: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - same
         try:
             response = start_response.__self__
             req = response.req
@@ -181,8 +181,12 @@ def follow_application(  # noqa: C901, PLR0915 - as for follow_requests
             raise
         if region >= 0:
             running.cells[region + PHASE] = _WRITING
-        if ROUTE in environ and environ[ROUTE].__class__ is str:
-            route_known(state, environ[ROUTE])
+        if ROUTE in environ:
+            if environ[ROUTE].__class__ is str:
+                route_known(state, environ[ROUTE])
+            else:
+                # Such as a member of a StrEnum.
+                state.carrier = environ
         length = response.response_length
         if result.__class__ is whole:
             # A list without Content-Length is taken for a short one: adding up its pieces would cost every request.

@@ -93,3 +93,17 @@ def test_what_another_thread_is_importing_is_hooked_later() -> None:
     module.__dict__["Router"] = type("Router", (), {"match": lambda *_: None})
     sources.install({"bottle": module})
     assert sources.active
+
+
+def test_a_name_of_a_subclass_of_str_is_counted_as_its_text() -> None:
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("not comparable")
+
+    odd = type("Odd", (str,), {"__eq__": refuse, "__ne__": refuse, "__hash__": refuse})
+
+    def plain(environ: Any, start_response: Any) -> list[bytes]:
+        environ["promgun.route"] = odd("/odd/{x}")
+        start_response("200 OK", [])
+        return []
+
+    assert RoutedWSGI(plain).ask("GET", "/odd/5") == (200, "/odd/{x}")
