@@ -6,8 +6,9 @@ what was matched (``reporting.report``), the empty string where nothing was; ``r
 A hook finds the request that is being counted by three keys of the WSGI ``environ`` or the ASGI ``scope``:
 
 ``promgun.report_route`` (``REPORT``)
-    A callable that takes the template. The worker puts it there before it calls the application. An ``environ`` or
-    ``scope`` without it belongs to no request of the server, such as one of a test client inside a request.
+    An object whose method ``route_known`` takes the template. The worker puts it there before it calls the application.
+    An ``environ`` or ``scope`` without it belongs to no request of the server, such as one of a test client inside a
+    request.
 ``promgun.mounts`` (``MOUNTS``)
     The templates of the mounts that were entered so far, as one string. Only the hooks write it.
 ``promgun.route`` (``ROUTE``)
@@ -18,10 +19,10 @@ What a worker has to do (``workers/_accounting.py`` does it for WSGI)::
     sources = RouteSources(patterns, log.warning)     # before the application is loaded
     sources.install()                                 # once it is loaded, and once a second: a look at sys.modules
     if sources.active:                                # a request, before the application is called
-        scope[REPORT] = partial(accounting.route_known, state)
+        scope[REPORT] = state
     route = scope.get(ROUTE)                          # when the answer is counted, else what was reported
 
-The callable may be called any number of times and from any thread, until the answer is counted: the last call is right.
-Frameworks keep the same ``scope`` object from the server to the view, or copy it; a value that the application sets in
-a copy is not seen.
+``route_known`` may be called any number of times and from any thread, until the answer is counted: the last call is
+right. Frameworks keep the same ``scope`` object from the server to the view, or copy it; a value that the application
+sets in a copy is not seen.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 #: The application's own name of the route, a string.
 ROUTE = "promgun.route"
-#: The callable of a request that takes its route.
+#: What a request is known by while it runs: its method ``route_known`` takes the route.
 REPORT = "promgun.report_route"
 #: The templates of the mounts that the request has entered, joined.
 MOUNTS = "promgun.mounts"
@@ -26,10 +26,10 @@ class MissingSeamError(Exception):
 
 def report(carrier: Carrier, template: str) -> None:
     """Report what a router matched, in the framework's own words; an empty ``template`` says that nothing matched."""
-    known = carrier.get(REPORT)
-    if known is not None:
-        mounts = carrier.get(MOUNTS)
-        known(mounts + template if mounts and template else template)
+    if REPORT in carrier:
+        if template and MOUNTS in carrier:
+            template = carrier[MOUNTS] + template
+        carrier[REPORT].route_known(template)
 
 
 def enter_mount(carrier: Carrier, template: str) -> None:
@@ -37,7 +37,7 @@ def enter_mount(carrier: Carrier, template: str) -> None:
     known = carrier.get(REPORT)
     if known is not None:
         carrier[MOUNTS] = mounts = carrier.get(MOUNTS, "") + template
-        known(mounts)
+        known.route_known(mounts)
 
 
 def enter_router(carrier: Carrier, application: Any) -> None:

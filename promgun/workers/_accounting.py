@@ -15,7 +15,6 @@ The WSGI worker classes avoid these calls on the path of every request: ``_instr
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from time import monotonic_ns
 from typing import Any
 
@@ -141,23 +140,18 @@ class RequestAccounting:
 
     def follow_route(self, environ: Any, state: RequestState) -> None:
         """Have the hooks of frameworks report the request's route; until then it is that of a pattern."""
-        environ[REPORT] = partial(self.route_known, state)
+        state.table = self.running
+        environ[REPORT] = state
         patterns = self.routes.patterns
         if patterns is not None:
             path = environ.get("PATH_INFO", "")
             state.pattern_route = patterns.match(path if path.isascii() else _text(path))
-            self.route_known(state, "")
+            state.route_known("")
 
     def route_known(self, state: RequestState, route: str) -> None:
         """Count the request under ``route``, as the framework writes it (``/users/<int:id>``), from now on."""
-        if state.recorded:
-            # Reported by a thread or greenlet that outlives the request, whose region is another's by now.
-            return
-        route = route or state.pattern_route
-        if route != state.route:
-            state.route = route
-            if state.region >= 0:
-                self.running.name_route(state.region, route)
+        state.table = self.running
+        state.route_known(route)
 
     def named_route(self, state: RequestState) -> str:
         """Return the route to count a request under, for the last time: the application may have named another."""

@@ -13,7 +13,6 @@ status that the application gives, or as unanswered when it gives none.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from promgun.metrics.label_values import DisconnectPhase, UnansweredReason
@@ -94,10 +93,11 @@ class AsgiRequest:
         accounting, state = self.accounting, self.promgun
         routes = accounting.routes
         if routes.active:
-            scope[REPORT] = partial(accounting.route_known, state)
+            state.table = accounting.running
+            scope[REPORT] = state
             if routes.patterns is not None:
                 state.pattern_route = routes.patterns.match(self.path)
-                accounting.route_known(state, "")
+                state.route_known("")
         state.carrier = scope
 
     # ---- the answer

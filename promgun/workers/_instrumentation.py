@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.wsgi import FileWrapper
 
-from promgun.routes.reporting import ROUTE
+from promgun.routes.reporting import REPORT, ROUTE
 from promgun.store.board import Cell
 from promgun.store.request_table import (
     BUSY,
@@ -168,7 +168,11 @@ def follow_application(  # noqa: C901, PLR0915 - as for follow_requests
                 data = joined(map(str, texts)).encode("utf-8", "replace")
             describe(running.cells, region * 8, data, _APPLICATION, state.start)
         if routes.active:
-            follow_route(environ, state)
+            if routes.patterns is None:
+                state.table = running
+                environ[REPORT] = state
+            else:
+                follow_route(environ, state)
         if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:
             observe_proxy(req, environ)
         if "HTTP_UPGRADE" in environ:

@@ -62,9 +62,10 @@ class RequestState:
     ``answered_by_handler`` says that *closed* is left to ``handle_error``, which answers the request. ``handshake``
     says of a request for a websocket whether the application sent the status 101 on the socket itself, ``None`` if that
     is not known. ``route`` is the route by which the request is counted, ``pattern_route`` what it is while the
-    framework names none, ``carrier`` the ``environ`` in which the application may name another, until it is counted.
-    ``recorded`` says that the request was counted as answered, unanswered, lost or websocket, ``error_type`` is the
-    class name of the exception that left the application.
+    framework names none, ``carrier`` the ``environ`` in which the application may name another, until it is counted,
+    ``table`` the table of running requests from *application_called* on, where routes are reported. ``recorded`` says
+    that the request was counted as answered, unanswered, lost or websocket, ``error_type`` is the class name of the
+    exception that left the application.
     """
 
     # Defaults are class attributes, so that a new request costs only two assignments.
@@ -84,6 +85,18 @@ class RequestState:
     route = ""
     pattern_route = ""
     carrier: Any = None
+    table: Any = None
+
+    def route_known(self, route: str) -> None:
+        """Count the request under ``route``, as the framework writes it (``/users/<int:id>``), from now on."""
+        if self.recorded:
+            # Reported by a thread or greenlet that outlives the request, whose region is another's by now.
+            return
+        route = route or self.pattern_route
+        if route != self.route:
+            self.route = route
+            if self.region >= 0:
+                self.table.name_route(self.region, route)
 
 
 def file_size(result: Any) -> int:

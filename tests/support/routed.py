@@ -173,7 +173,7 @@ class RoutedASGI:
             "client": ("127.0.0.1", 5),
             "server": ("localhost", 80),
             "state": {},
-            REPORT: partial(setattr, self, "route"),
+            REPORT: SimpleNamespace(route_known=partial(setattr, self, "route")),
             **more,
         }
         done = asyncio.Event()
