@@ -5,8 +5,8 @@ int64: phase, start (nanoseconds of ``CLOCK_MONOTONIC``, 0 when free) and busy. 
 says whether there is any, so a reader, or a master after SIGKILL, never finds half a text. The cell of the phase has
 the phase in its lowest 8 bits and above them the status whose head was sent, 0 while that is not known.
 
-The route becomes known while the request runs. It is written over the end of the text, and then the byte 0xFF in front
-of it, which UTF-8 does not have: nothing that a client sends can pass for a route.
+The route becomes known while the request runs. It is written over the end of the text, then its length in a byte, and
+last the byte 0xFF, which UTF-8 does not have: nothing that a client sends can pass for a route, nor can half a route.
 
 Busy is the total time of this region's requests; while one is running, the current clock has to be added to it. One
 store to memory begins a request and one ends it, so a copy of the cell is right at any instant. It is negative exactly
@@ -104,8 +104,8 @@ class RunningRequests:
         self.cells = memoryview(memory).cast("B").cast("q")
         #: free regions, the lowest last: pop and append are atomic, so threads need no lock
         self.free = list(_ALL)
-        #: how each route is written: the function, where it begins in a region, and its bytes
-        self._routes: dict[str, tuple[Callable[..., None], int, bytes]] = {}
+        #: how each route is written: the function, where it begins in a region, its bytes, and how many they are
+        self._routes: dict[str, tuple[Callable[..., None], int, bytes, int]] = {}
 
     def clear(self) -> None:
         """Free every region."""
@@ -149,19 +149,24 @@ class RunningRequests:
         known = self._routes.get(route)
         if known is None:
             known = self._place_route(route)
-        write, start, data = known
-        start += region * 8
-        cells = self.cells
-        write(cells, start, data)
-        _mark(cells, start - 1, _ROUTE_MARK)
+        write, start, data, length = known
+        write(self.cells, region * 8 + start, data, length, _ROUTE_MARK)
 
-    def _place_route(self, route: str) -> tuple[Callable[..., None], int, bytes]:
+    def forget_route(self, region: int, route: str) -> None:
+        """Remove the route of a request, which will be named anew: the mark first, so that no half of it is read."""
+        write, start, *_ = self._routes.get(route) or self._place_route(route)
+        _mark(self.cells, region * 8 + TEXT_SIZE - 1, 0)
+        write(self.cells, region * 8 + start, b"", 0, 0)
+
+    def _place_route(self, route: str) -> tuple[Callable[..., None], int, bytes, int]:
         data = route.encode("utf-8", "replace")
         if len(data) > _LONGEST_ROUTE:
             data = b""
         if len(self._routes) >= _REMEMBERED_ROUTES:
             self._routes.clear()
-        known = self._routes[route] = Struct(f"{len(data)}s").pack_into, TEXT_SIZE - len(data), data
+        # Struct writes its fields in their order.
+        write = Struct(f"{len(data)}sBB").pack_into
+        known = self._routes[route] = write, TEXT_SIZE - 2 - len(data), data, len(data)
         return known
 
     def leave(self, region: int) -> None:
@@ -198,9 +203,11 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
             yield RunningRequest(start, Phase(phase), region=number)
             continue
         written = bytes(whole[region * 8 : region * 8 + TEXT_SIZE])
-        # A route may have replaced a longer one that was known earlier.
-        route = harmless(written.rpartition(b"\xff")[2].decode("utf-8", "replace")) if b"\xff" in written else ""
-        text = written.partition(b"\xff")[0].rstrip(b"\0").decode("utf-8", "replace")
+        route, behind_text = "", TEXT_SIZE
+        if written[-1] == _ROUTE_MARK:
+            behind_text = max(0, TEXT_SIZE - 2 - written[-2])
+            route = harmless(written[behind_text:-2].decode("utf-8", "replace"))
+        text = written[:behind_text].rstrip(b"\0").decode("utf-8", "replace")
         method, client, request_id, path = map(harmless, (*text.split("\0", 3), "", "", "", "")[:4])
         yield RunningRequest(start, Phase(phase), method, route, client, request_id, path, status, number)
 

@@ -93,10 +93,14 @@ class RequestState:
             # Reported by a thread or greenlet that outlives the request, whose region is another's by now.
             return
         route = route or self.pattern_route
-        if route != self.route:
+        former = self.route
+        if route != former:
             self.route = route
-            if self.region >= 0:
-                self.table.name_route(self.region, route)
+            region = self.region
+            if region >= 0:
+                if former:
+                    self.table.forget_route(region, former)
+                self.table.name_route(region, route)
 
 
 def file_size(result: Any) -> int:

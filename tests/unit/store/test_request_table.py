@@ -12,6 +12,7 @@ from promgun.store.request_table import (
     END,
     NOWHERE,
     PHASE,
+    REGION_SIZE,
     REGIONS,
     START,
     STATUS_SHIFT,
@@ -90,6 +91,37 @@ def test_long_and_odd_texts_are_cut_and_made_harmless() -> None:
     (running,) = read_running(memory)
     assert running.path.isprintable()
     assert harmless("a\nb\x7fc") == "a?b?c"
+
+
+def test_half_a_route_is_never_read() -> None:
+    memory, requests = fresh()
+    region = requests.take(1, Phase.READING)
+    tell(requests, region, 1, "GET\0\x00192.0.2.1\0abc\0/" + "x" * 300)
+    before, begin = bytes(memory), region * 8
+    requests.name_route(region, "/users/<int:id>")
+    after = bytes(memory)
+    routes = []
+    # Killed at any byte: they are written in their order.
+    for killed_at in range(begin, begin + REGION_SIZE + 1):
+        (running,) = read_running(after[:killed_at] + before[killed_at:])
+        routes.append(running.route)
+        assert (running.method, running.client, running.request_id) == ("GET", "192.0.2.1", "abc")
+        assert running.path.startswith("/xxx")
+    assert set(routes) == {"", "/users/<int:id>"}
+
+
+@pytest.mark.parametrize("route", ["/shop/<id>", "/a", "", "/" + "ä" * 200, "/catalogue/<section>/<article>"])
+def test_a_route_that_is_named_anew_leaves_nothing_of_the_former(route: str) -> None:
+    memory, requests = fresh()
+    region = requests.take(1, Phase.READING)
+    tell(requests, region, 1, "GET\0/users/<int:id>\x00192.0.2.1\0abc\0/u")
+    requests.forget_route(region, "/users/<int:id>")
+    (running,) = read_running(memory)
+    assert (running.route, running.path) == ("", "/u")
+    requests.name_route(region, route)
+    (running,) = read_running(memory)
+    # A route of more than 180 bytes is not shown.
+    assert (running.route, running.path) == (route if len(route) < 180 else "", "/u")
 
 
 def test_garbage_is_left_out() -> None:
