@@ -6,6 +6,7 @@ import os
 import sys
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakMethod
 
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.gthread import ThreadWorker
@@ -125,7 +126,9 @@ class WorkerLifecycle:
         count_log(self.instruments.counters, self.log)
         self._board: Board = STORE.board
         self._next_notify: Callable[[], None] = super().notify  # type: ignore[misc] # the next class in the MRO
-        self.routes = route_sources(self.cfg, self._warn_of_routes)
+        # A response's close reaches the sources of routes, and would keep worker and application from being finalized.
+        warn = WeakMethod(self._warn_of_routes)
+        self.routes = route_sources(self.cfg, lambda *message: (found := warn()) and found(*message))
         self.prepare()
         cells = self._board.cells
         cells[Cell.AGE] = self.age

@@ -211,13 +211,16 @@ def check_rules(two: Fleet) -> None:
     wait_until(evaluated)
 
 
-#: Of all queries those that only faults bring about, and answers that WSGI has no way to give.
+#: Of all queries those that only faults bring about, what only websockets do, and answers that WSGI cannot give.
 MAY_BE_EMPTY = {
     "Requests by status: 1xx",
     "Requests lost or left without an answer: {{cause}} {{route}}",
     "Requests lost or left without an answer: left: {{reason}} {{route}}",
-    "Websockets of WSGI applications: {{result}} a second",
-    "Websockets of WSGI applications: seconds p50",
+    "Websockets: open",
+    "Websockets: messages {{direction}} a second",
+    "Websockets: closed with {{code}} a second",
+    "Websockets: {{result}} a second",
+    "Websockets: seconds p50",
     "What is missing: {{reason}}",
     "What is missing: folded: {{family}}",
     "What is missing: endpoint refused: {{reason}}",

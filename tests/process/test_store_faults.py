@@ -144,7 +144,7 @@ class Confined(PromgunProcess):
 @contextlib.contextmanager
 def unharmed(server: Confined) -> Iterator[None]:
     """Assert that no process of the server dies in the block, and that the page is always served."""
-    workers, metrics = sorted(server.workers()), server.metrics_pid()
+    workers, metrics = sorted(server.workers()), wait_until(server.metrics_pid)
     yield
     assert send(server.metrics_address, path="/metrics").status == 200
     assert sorted(server.workers()) == workers, server.log
