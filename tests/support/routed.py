@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -21,6 +22,11 @@ from promgun.workers._accounting import RequestAccounting
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._queue_time import TrustedPeers
 from promgun.workers._responses import ResponseObserver
+
+
+def module_of(framework: str) -> Any:
+    """Return the module of a framework's application."""
+    return importlib.import_module(f"tests.apps.routes.{framework}_app")
 
 
 class Answer(NamedTuple):

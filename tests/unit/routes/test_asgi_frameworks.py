@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
-from tests.support.routed import RoutedASGI
+from tests.support.routed import RoutedASGI, module_of
 
 #: The name of the module, of the application in it, and of the table of requests.
 APPLICATIONS = [
@@ -22,24 +17,12 @@ APPLICATIONS = [
 ]
 pytestmark = [
     pytest.mark.seam,
+    pytest.mark.usefixtures("quiet"),
     # Litestar 2.25 prefers parameters that older versions do not know.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     # Bottle 0.12 leaves an old finder in sys.meta_path.
     pytest.mark.filterwarnings("ignore:_ImportRedirect:ImportWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Leave the tracebacks of views that fail on purpose out of the log."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def module_of(framework: str) -> Any:
-    """Return the application's module."""
-    return importlib.import_module(f"tests.apps.routes.{framework}_app")
 
 
 @pytest.mark.parametrize(("framework", "name", "table"), APPLICATIONS)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gc
 import importlib
-import logging
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.routed import RoutedWSGI
+from tests.support.routed import RoutedWSGI, module_of
 
 FRAMEWORKS = ["flask", "django", "falcon", "pyramid", "bottle"]
 #: A path of each application, and its route.
@@ -24,24 +22,12 @@ EXAMPLES = {
 }
 pytestmark = [
     pytest.mark.seam,
+    pytest.mark.usefixtures("quiet"),
     # WebOb imports cgi, and Bottle calls a way to mount deprecated that is still in use.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     # Bottle 0.12 leaves an old finder in sys.meta_path.
     pytest.mark.filterwarnings("ignore:_ImportRedirect:ImportWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Leave the tracebacks of views that fail on purpose out of the log."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def module_of(framework: str) -> Any:
-    """Return the application's module."""
-    return importlib.import_module(f"tests.apps.routes.{framework}_app")
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
