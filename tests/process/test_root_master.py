@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -283,15 +284,16 @@ def test_groups_of_root_that_workers_keep_are_warned_of_once(sandbox: Sandbox, l
 
 PLANT_STORES = """
 import os, sys
-for place in sys.argv[1:]:
+prefix, *places = sys.argv[1:]
+for place in places:
     os.chdir(place)
-    os.mkfifo("promgun-planted-fifo")
-    os.symlink("/etc", "promgun-planted-link")
-    os.mkdir("promgun-planted-deep")
-    os.mkdir("promgun-planted-fifos")
+    os.mkfifo(prefix + "fifo")
+    os.symlink("/etc", prefix + "link")
+    os.mkdir(prefix + "deep")
+    os.mkdir(prefix + "fifos")
     for name in ("version", "slots", "store.lock", "master"):
-        os.mkfifo("promgun-planted-fifos/" + name)
-    os.chdir("promgun-planted-deep")
+        os.mkfifo(prefix + "fifos/" + name)
+    os.chdir(prefix + "deep")
     open("version", "w").close()
     for _ in range(1100):
         os.mkdir("nest")
@@ -300,9 +302,10 @@ for place in sys.argv[1:]:
 LEASE = """
 import fcntl, os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+prefix, *places = sys.argv[1:]
 held = []
-for place in sys.argv[1:]:
-    folder = place + "/promgun-planted-lease"
+for place in places:
+    folder = place + "/" + prefix + "lease"
     os.mkdir(folder)
     for name in ("version", "store.lock"):
         fd = os.open(folder + "/" + name, os.O_RDWR | os.O_CREAT)
@@ -314,16 +317,20 @@ signal.pause()
 
 
 @contextlib.contextmanager
-def planted(uid: int, *places: Path) -> Iterator[None]:
-    """Have another user plant folders that look like stores."""
-    as_workers(PLANT_STORES, *places, uid=uid)
+def planted(uid: int, *places: Path) -> Iterator[str]:
+    """Have another user plant folders that look like stores; give what their names start with.
+
+    The names are this call's own: the same test runs beside this one with another user, in the same shared memory.
+    """
+    prefix = f"promgun-planted-{secrets.token_hex(4)}-"
     try:
-        with running_as(uid, LEASE, *places) as output:
+        as_workers(PLANT_STORES, prefix, *places, uid=uid)
+        with running_as(uid, LEASE, prefix, *places) as output:
             assert output.readline() == "held\n"
-            yield
+            yield prefix
     finally:
         for place in places:
-            subprocess.run(["rm", "-rf", *place.glob("promgun-planted-*")], check=True)
+            subprocess.run(["rm", "-rf", *place.glob(f"{prefix}*")], check=True)
 
 
 @pytest.mark.parametrize("whose", ["a neighbour's", "the workers'"])
@@ -333,7 +340,7 @@ def test_planted_stores_neither_stop_nor_delay_a_start(sandbox: Sandbox, whose: 
     with RootServer(sandbox=sandbox) as server:
         server.expect(REQUESTS, server.serve(2))
     usual = time.monotonic() - begun
-    with planted(uid, SHARED_MEMORY, sandbox.temporary):
+    with planted(uid, SHARED_MEMORY, sandbox.temporary) as prefix:
         begun = time.monotonic()
         with RootServer(sandbox=sandbox) as server:
             server.expect(REQUESTS, server.serve(2))
@@ -341,6 +348,6 @@ def test_planted_stores_neither_stop_nor_delay_a_start(sandbox: Sandbox, whose: 
         assert time.monotonic() - begun < 2 * usual + 20
         assert "Traceback" not in server.log
         if whose != "the workers'":
-            assert (SHARED_MEMORY / "promgun-planted-lease" / "version").exists()
-            assert (SHARED_MEMORY / "promgun-planted-deep" / "nest").exists()
+            assert (SHARED_MEMORY / f"{prefix}lease" / "version").exists()
+            assert (SHARED_MEMORY / f"{prefix}deep" / "nest").exists()
     assert Path("/etc/passwd").exists()
