@@ -66,6 +66,9 @@ class Answer:
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Serve the routes that ``/`` lists; what a client got wrong is answered with 400 or 404."""
     name, _, rest = environ.get("PATH_INFO", "/").lstrip("/").partition("/")
+    if name in ROUTES:
+        # An application of no framework names its routes itself.
+        environ["promgun.route"] = TEMPLATES.get(name, f"/{name}")
     request = Request(rest, parse_qs(environ.get("QUERY_STRING", "")), environ)
     answer = answer_to(ROUTES.get(name, not_found), request)
     headers = [TEXT, *answer.headers]
@@ -189,3 +192,5 @@ ROUTES: dict[str, Callable[[Request], Answer]] = {
     "file": file,
     "order": order,
 }
+#: The templates of the routes whose path has a value in it.
+TEMPLATES = {"status": "/status/{status}", "order": "/order/{kind}"}

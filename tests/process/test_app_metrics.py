@@ -71,6 +71,7 @@ def test_orders_of_the_demo(demo: PromgunProcess) -> None:
         assert send(demo.address, path=f"/order/{kind}").status == 201
     assert send(demo.address, path="/order/car").status == 400
     demo.expect("demo_orders_total", 3)
+    demo.expect("gunicorn_requests_total", 4, route="/order/{kind}")
     assert demo.scrape().by("kind", "demo_orders_total") == {"book": 2, "pen": 1}
 
 
