@@ -210,6 +210,20 @@ LATENCY = Row(
             unit="s",
         ),
         Panel(
+            title="Time to first byte",
+            text="From the parsed head to the first byte handed to the socket. Streams, which last as long as they "
+            "like, do not spoil it.",
+            queries=tuple(
+                Query(
+                    f"histogram_quantile(0.{digits}, sum by (le) "
+                    "(rate(gunicorn_response_start_seconds_bucket{<routes>}[<rate>])))",
+                    f"p{digits}",
+                )
+                for digits in ("50", "95", "99")
+            ),
+            unit="s",
+        ),
+        Panel(
             title="Distribution",
             text="How many requests took how long. Two bands are two kinds of requests: choose a route above.",
             kind="heatmap",

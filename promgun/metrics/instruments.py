@@ -9,6 +9,7 @@ from promgun.metrics.counters import Counters
 from promgun.metrics.defaults import MAX_LABEL_SETS
 from promgun.metrics.histograms import Histograms
 from promgun.metrics.recorder import Recorder
+from promgun.metrics.stream_recorder import StreamRecorder
 from promgun.store.process import ProcessStore
 
 #: Used if Gunicorn does not know our options: plain ``gunicorn -k promgun.PrometheusWorker``.
@@ -33,13 +34,10 @@ class Instruments:
         self.store = store
         self.counters = Counters(store, option(cfg, "metrics_max_label_sets"))
         self.histograms = Histograms(store, self.counters, option(cfg, "metrics_duration_buckets"))
-        self.recorder = Recorder(
-            store,
-            self.counters,
-            option(cfg, "metrics_duration_buckets"),
-            option(cfg, "metrics_size_buckets"),
-            cpu=cpu and option(cfg, "metrics_request_cpu"),
-        )
+        durations, sizes = option(cfg, "metrics_duration_buckets"), option(cfg, "metrics_size_buckets")
+        cpu = cpu and option(cfg, "metrics_request_cpu")
+        self.recorder = Recorder(store, self.counters, durations, sizes, cpu=cpu)
+        self.streams = StreamRecorder(store, self.counters, durations, sizes, self.recorder.cpu_cells)
 
     def retry(self) -> None:
         """Move values that found no space into the store, and store the current state of the application's metrics."""

@@ -7,6 +7,9 @@ GIL (see ``store.values``); on a free-threaded build one lock is taken around al
 All three histograms observe every request. A request whose two sizes are in the first bucket, as most are, is counted
 in one cell for both and for the number of requests, any other in a bucket of each: readers add up
 (``store.row_format.CellGroup``). Nothing is subtracted, so nothing that is shown sinks, wherever a worker is killed.
+
+An answer whose first byte is sent when it ends, as most are, is counted by its duration alone: readers show that as the
+time to its first byte. Streamed answers have rows of their own, with both times (``metrics.stream_recorder``).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from promgun.metrics.families.requests import (
     REQUEST_SIZE_BYTES,
     REQUESTS,
     RESPONSE_SIZE_BYTES,
+    RESPONSE_START_SECONDS,
 )
 from promgun.metrics.fine_durations import FINE_BOUNDS, FINE_SCHEMA
 from promgun.metrics.statuses import status_label
@@ -45,7 +49,8 @@ class Recorder:
     """Counts answered requests in the slot of this process.
 
     ``duration_bounds`` are seconds, ``size_bounds`` bytes, both rising, without ``+Inf``. With ``cpu`` the rows have a
-    cell for CPU time, which :attr:`count_cpu` counts in.
+    cell for CPU time, which :attr:`count_cpu` counts in; with ``streams`` they have a histogram of the times to the
+    first byte.
     """
 
     def __init__(
@@ -56,12 +61,13 @@ class Recorder:
         size_bounds: Sequence[float],
         *,
         cpu: bool = False,
+        streams: bool = False,
     ) -> None:
         self._store = store
         self._counters = counters
         self._duration_bounds = tuple(duration_bounds)
         self._size_bounds = tuple(size_bounds)
-        self._schema = request_schema(self._duration_bounds, self._size_bounds, cpu=cpu)
+        self._schema = request_schema(self._duration_bounds, self._size_bounds, cpu=cpu, streams=streams)
         self._offsets = self._offsets_in_row()
         self._cpu_cell = self._schema.firsts.get(REQUEST_CPU_SECONDS.name)
         self._rows: dict[tuple[str, str, int], Row] = {}
@@ -86,6 +92,11 @@ class Recorder:
     def counts_cpu(self) -> bool:
         """Whether there is a place for CPU time."""
         return self._cpu_cell is not None
+
+    @property
+    def cpu_cells(self) -> dict[str, tuple[Any, int]] | None:
+        """The cell for CPU time of each route; ``None`` if there is no place for it."""
+        return self._cpu if self.counts_cpu else None
 
     def _cpu_counter(self) -> Callable[[str, float], None]:
         places, lock = self._cpu, None if has_gil() else self._store.lock
@@ -210,21 +221,25 @@ class Recorder:
         return self._fine
 
 
-def request_schema(duration_bounds: Sequence[float], size_bounds: Sequence[float], *, cpu: bool = False) -> RowSchema:
+def request_schema(
+    duration_bounds: Sequence[float], size_bounds: Sequence[float], *, cpu: bool = False, streams: bool = False
+) -> RowSchema:
     """Return the schema of requests: a row has everything that is counted for a method, route and status.
 
     The counter's own cell has only requests whose two sizes are in the first bucket; the buckets of the sizes sent have
-    all others. With ``cpu`` there is a cell for CPU time as well.
+    all others. With ``cpu`` there is a cell for CPU time as well. With ``streams`` the times to the first byte have
+    cells of their own; without, they are shown to be the durations.
     """
-    exchange = REQUEST_SIZE_BYTES.labels
-    small, sent = REQUESTS.name, RESPONSE_SIZE_BYTES.name
+    exchange, bounds = REQUEST_SIZE_BYTES.labels, tuple(duration_bounds)
+    small, sent, durations = REQUESTS.name, RESPONSE_SIZE_BYTES.name, REQUEST_DURATION_SECONDS.name
     return RowSchema(
         REQUESTS.labels,
         (
             CellGroup(REQUESTS.name, REQUESTS.labels, first_includes=sent),
-            CellGroup(REQUEST_DURATION_SECONDS.name, REQUESTS.labels, tuple(duration_bounds)),
+            CellGroup(durations, REQUESTS.labels, bounds),
             CellGroup(REQUEST_SIZE_BYTES.name, exchange, tuple(size_bounds), small),
             CellGroup(sent, exchange, tuple(size_bounds), small),
             *((CellGroup(REQUEST_CPU_SECONDS.name, REQUEST_CPU_SECONDS.labels),) if cpu else ()),
+            CellGroup(RESPONSE_START_SECONDS.name, exchange, bounds, same_as="" if streams else durations),
         ),
     )

@@ -107,14 +107,16 @@ def _parts(row: RowTotal, values: Values) -> list[tuple[FamilyKey, Values, tuple
 @lru_cache(maxsize=256)
 def _places(schema: RowSchema) -> tuple[_Place, ...]:
     places = []
+    begins: dict[str, int] = {}
     end = 0
     for group in schema.groups:
         # Not by name: what a damaged file has may name one family twice.
-        begin, end = end, end + group.size
+        begin = begins[group.family] = begins[group.same_as] if group.same_as else end
+        end += group.size
         names = tuple(sorted(group.labels))
         values = _picker([schema.labels.index(name) for name in names])
         key = group.family, names, bool(group.bounds)
-        places.append(_Place(key, values, slice(begin, end), group.bounds))
+        places.append(_Place(key, values, slice(begin, begin + group.shown), group.bounds))
     return tuple(places)
 
 

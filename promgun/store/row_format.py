@@ -5,7 +5,8 @@ store, written last, so that a killed writer leaves no half record), the CRC-32 
 schema's id. There are two kinds:
 
 * a schema: JSON that says which labels its rows have and which cells belong to which family; many bounds that follow
-  one another by a constant ratio are ``{"log": [lowest, highest, steps]}`` (:func:`log_bounds`);
+  one another by a constant ratio are ``{"log": [lowest, highest, steps]}`` (:func:`log_bounds`), those of a histogram
+  that shows the cells of another are ``{"same": family}``;
 * a row: its birth (nanoseconds of CLOCK_MONOTONIC, 64 bits), the lengths of its label values (16 bits each), the values
   in UTF-8, and from the next multiple of 8 on its numbers, float64.
 
@@ -38,6 +39,7 @@ LONGEST_VALUE = 1 << 12
 MOST_CELLS = 4096
 _MANY_BOUNDS = 32
 _LOG = "log"
+_SAME = "same"
 MOST_LABELS = 16
 
 
@@ -49,17 +51,24 @@ class CellGroup:
     sum. ``labels`` are those of the row's labels that the family has. If ``first_includes`` names another family of the
     row, readers add the cell of that counter, or all buckets of that histogram, to the first cell of this one. So one
     cell can count in several families, and every number that is shown is a sum of cells: none sinks, whatever the order
-    in which a writer stores cells and a reader copies them, and wherever a kill comes in between.
+    in which a writer stores cells and a reader copies them, and wherever a kill comes in between. A histogram that is
+    ``same_as`` another one of the row, which stands before it and has the same bounds, has no cells: it shows those.
     """
 
     family: str
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
     first_includes: str = ""
+    same_as: str = ""
 
     @property
     def size(self) -> int:
         """How many cells the family takes."""
+        return 0 if self.same_as else self.shown
+
+    @property
+    def shown(self) -> int:
+        """How many numbers are shown of it."""
         return len(self.bounds) + 2 if self.bounds else 1
 
     @property
@@ -89,8 +98,9 @@ class RowSchema:
         counts: dict[str, slice] = {}
         position = 0
         for group in self.groups:
-            firsts[group.family] = position
-            counts[group.family] = slice(position, position + group.counts)
+            firsts[group.family] = firsts[group.same_as] if group.same_as else position
+            first = firsts[group.family]
+            counts[group.family] = slice(first, first + group.counts)
             position += group.size
         included = {
             firsts[group.family]: counts[group.first_includes]
@@ -117,7 +127,15 @@ class RowSchema:
 
 def encode_schema(schema: RowSchema, identity: int) -> bytes:
     """Return the record of a schema."""
-    groups = [[group.family, list(group.labels), _spell(group.bounds), group.first_includes] for group in schema.groups]
+    groups = [
+        [
+            group.family,
+            list(group.labels),
+            {_SAME: group.same_as} if group.same_as else _spell(group.bounds),
+            group.first_includes,
+        ]
+        for group in schema.groups
+    ]
     body = json.dumps([list(schema.labels), groups], separators=(",", ":")).encode()
     described = body.ljust(-(-len(body) // 8) * 8, b"\0")
     header = HEADER.pack(SCHEMA_MAGIC, HEADER_SIZE + len(described), crc32(described, identity), identity, 0)
@@ -172,18 +190,24 @@ def parse_schema(body: bytes) -> RowSchema | None:
     try:
         raw = json.loads(body.rstrip(b"\0"))
         labels, groups = raw
-        schema = RowSchema(
-            tuple(_texts(labels)),
-            tuple(
-                CellGroup(_text(name), tuple(_texts(own)), _bounds(bounds), included and _text(included))
-                for name, own, bounds, included in groups
-            ),
-        )
+        schema = RowSchema(tuple(_texts(labels)), _groups(groups))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     if not 0 < schema.cells <= MOST_CELLS or len(schema.labels) > MOST_LABELS:
         return None
     return schema if all(set(group.labels) <= set(schema.labels) for group in schema.groups) else None
+
+
+def _groups(raw: Any) -> tuple[CellGroup, ...]:
+    groups: list[CellGroup] = []
+    for name, labels, bounds, included in raw:
+        if isinstance(bounds, dict) and _SAME in bounds:
+            (same,) = [group for group in groups if group.family == bounds[_SAME] and group.bounds]
+            groups.append(CellGroup(_text(name), tuple(_texts(labels)), same.bounds, same_as=same.family))
+        else:
+            own = tuple(_texts(labels))
+            groups.append(CellGroup(_text(name), own, _bounds(bounds), included and _text(included)))
+    return tuple(groups)
 
 
 def _text(value: Any) -> str:

@@ -26,7 +26,7 @@ from promgun.store.slot_lock import is_any_slot_held
 from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder, open_regular
 
-FORMAT = "promgun store 3\n"
+FORMAT = "promgun store 4\n"
 #: The folder in which prometheus_client writes its files and its multiprocess collector reads them.
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 MASTER, SLOTS, CLIENT, MULTIPROC, VERSION = "master", "slots", "client", "multiproc", "version"

@@ -49,6 +49,8 @@ from promgun.workers._request_state import ANSWERED, RequestState
 from promgun.workers._websockets import watch_handshake
 
 _SECOND = 1_000_000_000
+#: An answer that ends so soon after its first byte, in nanoseconds, is counted as sent at once.
+_AT_ONCE = 100_000
 _HINT = int(Cell.EXIT_HINT)
 _APPLICATION = int(Phase.APPLICATION)
 _CLOSING = int(Phase.CLOSING)
@@ -74,7 +76,18 @@ class RequestAccounting:
     #: Makes the state of a request that begins.
     new_state: Callable[[], RequestState] = RequestState
 
-    __slots__ = ("_trusted", "board", "clock", "inc", "known_method", "observe", "record", "routes", "running")
+    __slots__ = (
+        "_trusted",
+        "board",
+        "clock",
+        "inc",
+        "known_method",
+        "observe",
+        "record",
+        "record_stream",
+        "routes",
+        "running",
+    )
 
     def __init__(
         self,
@@ -88,13 +101,12 @@ class RequestAccounting:
         self.running = board.requests
         self.clock = clock
         self.record: Callable[..., None] = instruments.recorder.record
+        self.record_stream: Callable[..., None] = instruments.streams.record_stream
         self.inc: Callable[..., None] = instruments.counters.inc
         self.observe: Callable[..., None] = instruments.histograms.observe
         self.known_method = instruments.recorder.known_method
         self._trusted = trusted
         self.routes = RouteSources() if routes is None else routes
-
-    # ---- the five calls
 
     def begin(self, req: Any, region: int | None = None) -> RequestState:
         """Record that a request runs from now on, attach its state to it as ``req.promgun``, and return the state.
@@ -165,7 +177,8 @@ class RequestAccounting:
 
     def answered(self, req: Any, state: RequestState, status: int, sent: int) -> None:
         """Count a request that was answered with ``status`` and ``sent`` bytes of body."""
-        seconds = (self.clock() - state.start) / _SECOND
+        now = self.clock()
+        seconds = (now - state.start) / _SECOND
         if state.carrier is not None:
             self.named_route(state)
         state.recorded = True
@@ -182,8 +195,12 @@ class RequestAccounting:
             received = body.received
             if body.cut:
                 self.disconnected(state, DisconnectPhase.REQUEST)
-        record = self.record
-        record(req.method, state.route, status, seconds, received, sent)
+        head = state.head
+        if head and now - head > _AT_ONCE:
+            first = (head - state.start) / _SECOND
+            self.record_stream(req.method, state.route, status, seconds, received, sent, first)
+            return
+        self.record(req.method, state.route, status, seconds, received, sent)
 
     def closed(self, state: RequestState) -> None:
         """Record that no part of the request runs any more."""
@@ -221,7 +238,7 @@ class RequestAccounting:
         """Stop counting, in a child forked by the application during a request: request and board are the parent's."""
         self.board.cells = memoryview(bytearray(SIZE)).cast("q")
         self.running.look_at(self.board.cells)
-        self.record = self.inc = self.observe = _count_nothing
+        self.record = self.record_stream = self.inc = self.observe = _count_nothing
 
     # ---- requests without an answer
 

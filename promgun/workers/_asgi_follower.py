@@ -106,6 +106,7 @@ class AsgiRequest:
         """Note that the status line is on its way: if the worker is killed, the master counts this answer."""
         self.status = status
         state = self.promgun
+        state.head = self.accounting.clock()
         if state.region >= 0:
             self.accounting.running.cells[state.region + PHASE] = _WRITING | status << STATUS_SHIFT
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import GeneratorType
 from typing import Any
 
 from gunicorn.http.body import LengthReader
@@ -21,14 +22,13 @@ from promgun.store.request_table import (
     OVER,
     PHASE,
     START,
-    STATUS_SHIFT,
     Phase,
-    RunningRequests,
     describe,
 )
 from promgun.workers._accounting import RequestAccounting
+from promgun.workers._first_byte import note_head
 from promgun.workers._queue_time import forwarded_client
-from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size, response_in
+from promgun.workers._request_state import ANSWERED, CountingReader, file_size, response_in
 from promgun.workers._responses import ResponseObserver
 from promgun.workers._websockets import watch_handshake
 
@@ -193,41 +193,20 @@ def follow_application(  # noqa: C901, PLR0915 - as for follow_requests
                 state.carrier = environ
         length = response.response_length
         if result.__class__ is whole:
-            # A list without Content-Length is taken for a short one: adding up its pieces would cost every request.
-            if length is not None and length > _SHORT and region >= 0:
-                note_head(running, state, response)
+            # One piece is sent at once, unless it is long. Adding up several would cost each request.
+            if length is None:
+                if result and (len(result) > 1 or (result[0].__class__ is bytes and len(result[0]) > _SHORT)):
+                    note_head(accounting, state, response)
+            elif length > _SHORT:
+                note_head(accounting, state, response)
         else:
             # The body may name the route while it is sent.
             state.carrier = environ
             if result.__class__ is FileWrapper:
                 state.file_size = file_size(result)
                 length = None
-            if (length is None or length > _SHORT) and region >= 0:
-                note_head(running, state, response)
+            if length is None or length > _SHORT or result.__class__ is GeneratorType:
+                note_head(accounting, state, response)
         return result
 
     return call_application
-
-
-def note_head(running: RunningRequests, state: RequestState, response: Any) -> None:
-    """Have the status written to the request's region when ``response`` sends its head: if the worker is killed while
-    it streams the body, the client was answered.
-
-    ``send_headers`` (gunicorn 25.3 to 27.0 ``Response``) is called by each write, and replaced until the first. Writing
-    comes before sending, because a kill is likely while the client already has the head.
-    """
-    send = getattr(response, "send_headers", None)
-    if send is None:
-        return
-
-    def send_headers() -> None:
-        vars(response).pop("send_headers", None)
-        if not state.recorded and isinstance(response.status_code, int):
-            running.cells[state.region + PHASE] = _WRITING | response.status_code << STATUS_SHIFT
-        send()
-
-    try:
-        response.send_headers = send_headers
-    except AttributeError:
-        # A response class with slots: its streams are lost when they are cut off.
-        return

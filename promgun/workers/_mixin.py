@@ -24,6 +24,7 @@ from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._config_cache import cache_settings
+from promgun.workers._first_byte import note_writes
 from promgun.workers._gevent_exits import dropped_by, follow_inside
 from promgun.workers._gunicorn_shortcuts import take_shortcuts
 from promgun.workers._instrumentation import follow_application, follow_requests
@@ -96,6 +97,7 @@ class PrometheusMixin(WorkerLifecycle):
         if not self._overrides("handle_request") and not self._overrides("_generic_handle_request"):
             self.handle_request = self._follow_request  # type: ignore[method-assign]
         self.responses.measure(Response)
+        note_writes(self.accounting, Response)
 
     def _overrides(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(PrometheusMixin, name)

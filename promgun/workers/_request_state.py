@@ -55,8 +55,9 @@ ANSWERED = object()
 class RequestState:
     """The state of one request, attached to Gunicorn's request as ``req.promgun`` from *begin* to *closed*.
 
-    ``start`` is nanoseconds of the monotonic clock, ``cpu`` of the thread's clock, 0 where that is not read; the CPU
-    time of the request is counted ``stands_for`` times. ``region`` is the request's region in the table of running
+    ``start`` is nanoseconds of the monotonic clock, ``head`` those when the first byte was sent, 0 for an answer that
+    is sent as it ends. ``cpu`` is of the thread's clock, 0 where that is not read; the CPU time of the request is
+    counted ``stands_for`` times. ``region`` is the request's region in the table of running
     requests, ``NOWHERE`` if it is only counted there, ``OVER`` before *begin* and after *closed*; ``owns_region`` says
     that *begin* took it. ``response`` is Gunicorn's from *application_called* on, and ``ANSWERED`` after *closed*.
     ``answered_by_handler`` says that *closed* is left to ``handle_error``, which answers the request. ``handshake``
@@ -70,6 +71,7 @@ class RequestState:
 
     # Defaults are class attributes, so that a new request costs only two assignments.
     start = 0
+    head = 0
     cpu = 0
     stands_for = 1
     region = OVER

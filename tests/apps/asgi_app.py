@@ -115,6 +115,8 @@ async def raw(scope: Any, receive: Any, send: Any) -> None:
         return
     await start()
     await body(b"o", more=True)
+    if path.endswith("/paused"):
+        await asyncio.sleep(0.3)
     await body(b"k")
 
 

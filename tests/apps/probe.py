@@ -67,6 +67,22 @@ def written(_environ: WSGIEnvironment, start_response: StartResponse, number: st
     return [b"x" * int(number)]
 
 
+def paused(_environ: WSGIEnvironment, start_response: StartResponse, way: str, seconds: str) -> Iterable[bytes]:
+    """Send a byte, wait, and send another one: through ``write``, or from a generator."""
+    write = start_response("200 OK", [("Content-Length", "2")])
+    if way == "write":
+        write(b"x")
+        time.sleep(float(seconds))
+        return [b"x"]
+
+    def pieces() -> Iterator[bytes]:
+        yield b"x"
+        time.sleep(float(seconds))
+        yield b"x"
+
+    return pieces()
+
+
 def file(environ: WSGIEnvironment, start_response: StartResponse, name: str) -> Iterable[bytes]:
     """Answer with a file of the working directory through ``wsgi.file_wrapper``."""
     wrap = cast("Callable[[IO[bytes]], Iterable[bytes]]", environ["wsgi.file_wrapper"])
@@ -180,6 +196,7 @@ ROUTES: dict[str, Callable[..., Iterable[bytes]]] = {
         size,
         stream,
         written,
+        paused,
         file,
         echo,
         whole,

@@ -124,6 +124,19 @@ def test_a_background_task_is_no_part_of_its_request(server: Server) -> None:
     assert added == {"requests_total GET /task 200": 1, "requests_total GET /pid 200": 1}
 
 
+def test_the_first_byte_of_a_stream_is_earlier_than_its_end(server: Server) -> None:
+    def act() -> None:
+        assert send(server.address, path="/raw/paused").text == "ok"
+        assert send(server.address, path="/pid").status == 200
+
+    added = server.added(
+        act, "response_start_seconds_sum", "response_start_seconds_count", "request_duration_seconds_sum"
+    )
+    assert added["request_duration_seconds_sum GET /raw 200"] >= 0.3
+    assert added["response_start_seconds_sum GET /raw"] < 0.25
+    assert added["response_start_seconds_count GET /raw"] == added["response_start_seconds_count GET /pid"] == 1
+
+
 def test_an_exception_is_counted_beside_the_status_that_the_client_got(server: Server) -> None:
     def act() -> None:
         assert send(server.address, path="/fails").status == 500

@@ -161,6 +161,17 @@ def test_durations_are_what_the_client_waits_and_waiting_takes_no_cpu_time(worke
         assert spent is None
 
 
+def test_the_first_byte_of_a_stream_is_earlier_than_its_end(server: Counted) -> None:
+    for path in ("/paused/write/0.3", "/paused/pieces/0.3", "/ok"):
+        send(server.address, path=path)
+    server.expect("gunicorn_response_start_seconds_count", 3)
+    server.expect("gunicorn_response_start_seconds_bucket", 3, le="0.25")
+    page = server.scrape()
+    assert page.sum("gunicorn_request_duration_seconds_count") == 3
+    assert page.sum("gunicorn_request_duration_seconds_bucket", le="0.25") == 1
+    assert page.sum("gunicorn_request_duration_seconds_sum") >= 0.6
+
+
 def test_failures_are_counted_by_class(server: Counted) -> None:
     paths = ["/fail/ValueError", "/fail/CustomError", "/no-such-route", "/failing_stream/CustomError"]
     statuses = load(server.address, [Request(path) for path in paths * 3], keepalive=False)

@@ -26,6 +26,16 @@ REQUEST_DURATION_SECONDS = HistogramFamily[tuple[str, str, str]](
     buckets="duration",
     help="Time from the parsed request head to the response's last byte handed to the socket.",
 )
+RESPONSE_START_SECONDS = HistogramFamily[tuple[str, str]](
+    name="gunicorn_response_start_seconds",
+    labels=(
+        "method",
+        "route",
+    ),
+    group="requests",
+    buckets="duration",
+    help="Time from the parsed request head to the response's first byte handed to the socket.",
+)
 REQUEST_SIZE_BYTES = HistogramFamily[tuple[str, str]](
     name="gunicorn_request_size_bytes",
     labels=(
@@ -117,6 +127,7 @@ REQUESTS_UNANSWERED = CounterFamily[tuple[str, UnansweredReason]](
 FAMILIES: tuple[MetricSpec, ...] = (
     REQUESTS,
     REQUEST_DURATION_SECONDS,
+    RESPONSE_START_SECONDS,
     REQUEST_SIZE_BYTES,
     RESPONSE_SIZE_BYTES,
     REQUEST_CPU_SECONDS,

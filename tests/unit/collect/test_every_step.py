@@ -176,7 +176,13 @@ def shown(schema: RowSchema, cells: tuple[float, ...]) -> dict[object, float]:
 
 
 @pytest.mark.parametrize(
-    "schema", [request_schema((0.1, 1.0), (256.0, 4096.0)), FINE_SCHEMA], ids=["requests", "fine durations"]
+    "schema",
+    [
+        request_schema((0.1, 1.0), (256.0, 4096.0)),
+        request_schema((0.1, 1.0), (256.0, 4096.0), streams=True),
+        FINE_SCHEMA,
+    ],
+    ids=["requests", "streams", "fine durations"],
 )
 def test_no_cell_that_rises_lowers_what_is_shown(schema: RowSchema) -> None:
     """So nothing sinks whatever the order in which a writer stores cells, a kill stops it, and a reader copies them."""

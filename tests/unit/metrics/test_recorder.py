@@ -17,11 +17,13 @@ import pytest
 
 from promgun.metrics import counters as counters_module
 from promgun.metrics import recorder as recorder_module
+from promgun.metrics import stream_recorder as stream_recorder_module
 from promgun.metrics.catalog import DURATION_BUCKETS, METHODS, OTHER_METHOD, OVERFLOW, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
 from promgun.metrics.fine_durations import FINE_DURATIONS
 from promgun.metrics.recorder import Recorder
 from promgun.metrics.statuses import OTHER_STATUS
+from promgun.metrics.stream_recorder import StreamRecorder
 from promgun.store.board import Board
 from promgun.store.format import go_string
 from promgun.store.reader import StoreReader, SumBy
@@ -39,6 +41,7 @@ from tests.support.store_fixtures import (
 
 REQUESTS = "gunicorn_requests_total"
 DURATION = "gunicorn_request_duration_seconds"
+FIRST_BYTE = "gunicorn_response_start_seconds"
 RECEIVED = "gunicorn_request_size_bytes"
 SENT = "gunicorn_response_size_bytes"
 CPU = "gunicorn_request_cpu_seconds_total"
@@ -57,7 +60,7 @@ def requests_of_slots(path: Path) -> dict[str, float]:
 @pytest.fixture(params=["with the GIL", "free-threaded"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     """A store, with and without the lock of a free-threaded build."""
-    for module in (recorder_module, counters_module):
+    for module in (recorder_module, stream_recorder_module, counters_module):
         monkeypatch.setattr(module, "has_gil", lambda: request.param == "with the GIL")
     with opened(tmp_path) as found:
         yield found
@@ -101,7 +104,11 @@ def test_a_bound_belongs_to_its_own_bucket(place: Opened, tmp_path: Path, at: in
 
 
 def test_many_requests_are_counted_exactly(place: Opened, tmp_path: Path) -> None:
-    recorder = make(place)
+    """A stream among them is one more request; only its first byte is earlier than its end."""
+    recorder = make(place, cpu=True)
+    streams = StreamRecorder(
+        place.store, Counters(place.store, 1000), DURATION_BUCKETS, SIZE_BUCKETS, recorder.cpu_cells
+    )
     random_ = random.Random(7)
     expected: Count[str] = Count()
     for _ in range(5000):
@@ -109,11 +116,18 @@ def test_many_requests_are_counted_exactly(place: Opened, tmp_path: Path) -> Non
         status = random_.choice([200, 204, 301, 404, 500])
         seconds = random_.choice([0.0, 0.25, 0.5, 2.0, 64.0])
         received, sent = random_.choice([0, 256, 257, 1 << 20, 1 << 30]), random_.choice([0, 1024, 1 << 25])
-        recorder.record(method, route, status, seconds, received, sent)
+        first = random_.choice([seconds, seconds / 4])
+        if first < seconds:
+            streams.record_stream(method, route, status, seconds, received, sent, first)
+        else:
+            recorder.record(method, route, status, seconds, received, sent)
         exchange = f"method={method},route={route}"
+        expected[f"{CPU}{{route={route}}}"] += 2
+        recorder.count_cpu(route, 2.0)
         expected[f"{REQUESTS}{{{exchange},status={status}}}"] += 1
         for name, labels, bounds, value in (
             (DURATION, f"{exchange},status={status}", DURATION_BUCKETS, seconds),
+            (FIRST_BYTE, exchange, DURATION_BUCKETS, first),
             (RECEIVED, exchange, SIZE_BUCKETS, received),
             (SENT, exchange, SIZE_BUCKETS, sent),
         ):

@@ -114,12 +114,32 @@ def test_what_is_written_out_does_what_the_calls_do(region: int | None) -> None:
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize(("after", "expected"), [(2_000_000_000, "stream"), (90_000, "at once")])
+def test_an_answer_that_goes_on_after_its_head_has_a_time_to_its_first_byte(after: int, expected: str) -> None:
+    """Unless it ends within a tenth of a millisecond: then that is when it ended."""
+    fixture = Fixture()
+    accounting, req = fixture.accounting, request()
+    streamed: list[tuple[Any, ...]] = []
+    accounting.record_stream = lambda *answer: streamed.append(answer)
+    state = accounting.begin(req)
+    state.head = state.start + 1_000_000_000
+    accounting.clock = lambda: state.head + after
+    accounting.answered(req, state, 200, 5)
+    seconds = 1 + after / 1_000_000_000
+    assert streamed == ([("GET", "", 200, seconds, 0, 5, 1.0)] if expected == "stream" else [])
+    assert fixture.recorded == ([("GET", "", 200, seconds, 0, 5)] if expected == "at once" else [])
+
+
 BODIES: dict[str, tuple[Callable[[], Any], int | None, int]] = {
     "stream": (lambda: iter([b"x"]), None, 206),
     "long stream": (lambda: iter([b"x"]), 1 << 20, 206),
     "short stream": (lambda: iter([b"x"]), 10, 0),
     "file": (lambda: FileWrapper(io.BytesIO(b"x")), 10, 206),
+    "generator": (lambda: (piece for piece in [b"x"]), 10, 206),
     "list": (lambda: [b"x"], None, 0),
+    "empty list": (list, None, 0),
+    "list of several": (lambda: [b"x", b"y"], None, 206),
+    "list of a long one": (lambda: [b"x" * 70_000], None, 206),
     "long list": (lambda: [b"x"], 1 << 20, 206),
 }
 
@@ -144,6 +164,7 @@ def test_the_status_of_a_stream_is_on_the_board_when_its_head_goes_out(body: str
     if is_counted:
         accounting.answered(req, state, 206, 0)
     response.send_headers()
+    assert (state.head > 0) is (expected > 0 and not is_counted)
     assert seen == [0 if is_counted else expected]
     phase = Phase.CLOSING if is_counted else Phase.WRITING
     assert [running.phase for running in fixture.board.view(0).running()] == [phase]
