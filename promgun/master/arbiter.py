@@ -43,6 +43,7 @@ from promgun.metrics.log_counter import count_log
 from promgun.store.board import Cell, Role
 from promgun.store.run_directory import FORMAT
 from promgun.store.run_reader import read_slot_board
+from promgun.store.slot_lock import SlotLock
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 #: Seconds to wait at the end for workers that were killed, and seconds between two checks.
@@ -76,7 +77,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             self.log,
             self.store.worker_table,
             lambda number: read_slot_board(context.directory, number),
-            lambda slot: self.store.forget([slot]),
+            self._release,
         )
         self._waiting_os = WaitRecorder(self.ends.before_reap, self.ends.reaped)
         self.instruments.histograms.touch(WORKER_BOOT_SECONDS, ())
@@ -205,6 +206,10 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         finally:
             arbiter_module.os = os
             self._account_for_ended()
+
+    def _release(self, slot: SlotLock) -> None:
+        self.store.forget([slot])
+        self.context.directory.wake_upkeep()
 
     def _account_for_ended(self) -> None:
         self.ends.classify_ended(self.WORKERS)

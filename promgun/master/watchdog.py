@@ -22,6 +22,8 @@ class StackDumpWatchdog:
 
     def __init__(self, *args: Any) -> None:
         self._asked: dict[int, float] = {}
+        #: the silence that is asked about, and until when no worker can have been silent for so long
+        self._patience, self._quiet_until = 0.0, 0.0
         super().__init__(*args)
 
     def forget_silence(self) -> None:
@@ -33,10 +35,21 @@ class StackDumpWatchdog:
         """Ask workers that have been silent for long for their stacks, then kill those that were silent too long."""
         ratio = self.cfg.stack_dump_at
         if self.timeout and ratio:
-            for pid, worker in list(self.WORKERS.items()):
-                if silence(worker) > self.timeout * ratio and not worker.aborted:
-                    self.ask_for_stacks(pid, worker)
+            self._look_for_silence(self.timeout * ratio)
         super().murder_workers()  # type: ignore[misc] # the next class in the MRO, Gunicorn's Arbiter
+
+    def _look_for_silence(self, patience: float) -> None:
+        now = time.monotonic()
+        if patience == self._patience and now < self._quiet_until:
+            return
+        earliest = now
+        for pid, worker in list(self.WORKERS.items()):
+            beat = last_beat(worker)
+            if beat and now - beat > patience and not worker.aborted:
+                self.ask_for_stacks(pid, worker)
+            # While it is not known, and until the first one, it is no time of this clock.
+            earliest = min(earliest, beat) if beat else earliest
+        self._patience, self._quiet_until = patience, earliest + patience
 
     def ask_for_stacks(self, pid: int, worker: Any) -> None:
         """Ask a worker to dump its stacks, once for each silence."""

@@ -159,6 +159,17 @@ class AppMetrics:
         for name, reason in unshown_in_registry():
             self._warn(name, reason)
 
+    def asks_functions(self) -> bool:
+        """Whether a gauge has a function, whose value may change at any moment."""
+        if not self._metrics:
+            return False
+        with self._store.lock:
+            return any(_type_of(metric) not in _WITH_CONTENT for metric in self._metrics)
+
+    def is_stored(self) -> bool:
+        """Whether the definition of every family is stored."""
+        return all(known.written for known in list(self._families.values()))
+
     def _guard(self, store: Callable[..., object], *args: object) -> None:
         """Store one metric; an error leaves the others alone."""
         try:

@@ -126,14 +126,15 @@ class ClientLinks:
                 removed.append(path)
         return removed
 
-    def tend(self) -> Tended:
+    def tend(self, *, all_links: bool = False) -> Tended:
         """Make missing links, and those that lead elsewhere, again; return what was done.
 
-        Most calls find that no name has come or gone since the last one, and look no further.
+        Most calls find that no name has come or gone since the last one, and look no further, unless ``all_links`` asks
+        for it.
         """
         if not self.run.is_open_to_me:
             return Tended()
-        self._calls += 1
+        self._calls = 0 if all_links else self._calls + 1
         if self._states.unchanged((self.run.slots, self.run.master, *self.run.clients)) and self._calls % _LIVE_EVERY:
             return Tended()
         return self._tend_all()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from promgun.store import format as fmt
 from promgun.store.descriptor import Descriptor
-from promgun.store.healing import Harm, Healing, MappedFile, heal
+from promgun.store.healing import Harm, Healing, MappedFile, find_harm, heal
 
 #: Small enough for many workers in a 64 MiB /dev/shm, large enough that most files never grow.
 INITIAL_SIZE = 1 << 14
@@ -202,9 +202,7 @@ class ValueFile:
         self._head = memory.cast("Q")
 
     def indexes(self, keys: Iterable[str]) -> list[int]:
-        """Return the cell index of each key, adding entries that are missing; raises ``OSError`` when the file cannot
-        grow.
-        """
+        """Return the cell index of each key, adding missing entries; raises ``OSError`` when the file cannot grow."""
         result = []
         for key in keys:
             position = self.positions.get(key)
@@ -238,6 +236,10 @@ class ValueFile:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(self.path))
         reserve(self._descriptor.of(self.path), size)
         self._size = size
+
+    def find_harm(self) -> Harm:
+        """Return what happened to the file; never raises."""
+        return find_harm(str(self.path), self._descriptor.identity, self._size)
 
     def heal(self) -> Healing:
         """Make the file again if it was removed, replaced or cut; places stay valid. The caller holds the store's lock.

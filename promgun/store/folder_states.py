@@ -17,7 +17,7 @@ class FolderStates:
     def __init__(self) -> None:
         self._seen: tuple[tuple[int, int, int] | None, ...] = ()
 
-    def unchanged(self, folders: Iterable[Path]) -> bool:
+    def unchanged(self, folders: Iterable[str | Path]) -> bool:
         """Return whether no name in the directories has come, gone or been given to another file since the last call.
 
         ``False`` where that is not certain. Never raises.
@@ -29,7 +29,7 @@ class FolderStates:
         return states == before and all(state is not None and state[2] < settled for state in states)
 
 
-def _state(folder: Path) -> tuple[int, int, int] | None:
+def _state(folder: str | Path) -> tuple[int, int, int] | None:
     try:
         status = os.stat(folder)
     except OSError:

@@ -104,9 +104,7 @@ class ProcessStore:
     @property
     def number(self) -> int | None:
         """The number of this process among masters or workers, ``None`` while it has none."""
-        if self._home is not None:
-            return self._home.number
-        return self._claims.number
+        return self._claims.number if self._home is None else self._home.number
 
     def reserve(self) -> SlotLock | None:
         """Take a slot for the child that is forked next; other children do not inherit the claim."""
@@ -117,9 +115,7 @@ class ProcessStore:
     @property
     def worker_table(self) -> WorkerTable:
         """What this master knows of its workers; only in memory while it has no file."""
-        if isinstance(self._home, MasterHome):
-            return self._home.table
-        return WorkerTable()
+        return self._home.table if isinstance(self._home, MasterHome) else WorkerTable()
 
     def own_slot(self, role: Role | None = None) -> int | None:
         """Return the number of this process, taking a slot if it has none; ``None`` while that is impossible."""
@@ -213,8 +209,7 @@ class ProcessStore:
         that the log needs too.
         """
         if error.errno != errno.EAGAIN:
-            where = self.directory.path if self.directory is not None else ""
-            count(self.board.cells, self._errors.note(error, where))
+            count(self.board.cells, self._errors.note(error, "" if self.directory is None else self.directory.path))
 
     def retry(self) -> None:
         """Move waiting values from private memory into the files where possible; tries at most once a second."""
@@ -254,6 +249,10 @@ class ProcessStore:
                 for listener in self._listeners:
                     listener()
         self._upkeep.tend(self.warn)
+
+    def is_at_rest(self) -> bool:
+        """Whether no value waits, and nobody has touched the files of this slot since the last call."""
+        return self._pending.empty and self._upkeep is not None and self._upkeep.is_untouched(self._files.values())
 
     def flush(self) -> None:
         """Write out a master's values: after each pass of its loop, before a fork, at exit. Never raises."""

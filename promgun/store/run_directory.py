@@ -116,6 +116,11 @@ class RunDirectory:
         """Return a descriptor of the directory that workers write in; raises ``OSError``."""
         return open_folder(SLOTS, dir_fd=self.fd) if self.fd >= 0 else open_folder(self.slots)
 
+    def wake_upkeep(self) -> None:
+        """Have resting workers see at their next heartbeat to what an ended one left; never raises."""
+        with contextlib.suppress(OSError):
+            os.utime(self.master)
+
     def leave_to_masters(self) -> None:
         """Release the lock, in a worker: its slot's lock shows that it lives."""
         if self._descriptor is not None:

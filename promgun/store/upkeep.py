@@ -1,4 +1,4 @@
-"""Upkeep of the store about once a second, by a process that runs as the workers' user."""
+"""Upkeep of the store, by a process that runs as the workers' user: about once a second while it serves requests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from promgun.store.client_links import ClientLinks
 from promgun.store.client_settings import changed_settings, is_first_of_run
 from promgun.store.file_guard import heal_files
 from promgun.store.files import ValueFile
+from promgun.store.folder_states import FolderStates
 from promgun.store.folding import fold_dead, has_begun
+from promgun.store.healing import Harm, find_harm
 from promgun.store.home import SlotHome
 from promgun.store.run_directory import RunDirectory
+from promgun.store.slot_file import FILE_SIZE
 
-#: Ended processes' files are looked for in every fifth call.
+#: Ended processes' files are looked for in every fifth call, and in the first one after a rest.
 _FOLD_EVERY = 5
 
 
@@ -35,12 +38,27 @@ class SlotUpkeep:
         self._home = home
         self._run = run
         self._links = ClientLinks(run)
+        self._states = FolderStates()
+        self._folders = tuple(map(str, (run.slots, run.master, *run.clients)))
+        self._rested = False
         if not has_begun(run):
             self._links.remove_stale()
         self._calls = 0
         self._warned: set[str] = set()
         self._new: list[str] = []
         fold_dead(run)
+
+    def is_untouched(self, files: Iterable[ValueFile]) -> bool:
+        """Whether no file has come, gone or been replaced in the directories since the last call, and none of the slot
+        has been cut: a few stat(2).
+        """
+        own = self._home.file
+        self._rested = (
+            self._states.unchanged(self._folders)
+            and find_harm(own.path, own.identity, FILE_SIZE) is Harm.NONE
+            and all(file.find_harm() is Harm.NONE for file in files)
+        )
+        return self._rested
 
     def heal(self, files: Iterable[ValueFile]) -> Kept:
         """Make files again that somebody removed, replaced or cut; hold the store's lock."""
@@ -50,12 +68,13 @@ class SlotUpkeep:
 
     def tend(self, warn: Callable[[str], None] | None) -> None:
         """Make links again, fold what ended processes left, and look at the settings of prometheus_client; ``warn`` is
-        called with each warning since the last call.
+        called with each warning since the last call. All of it is done in the first call after a rest.
         """
         self._calls += 1
-        if self._calls % _FOLD_EVERY == 0:
+        if self._rested or self._calls % _FOLD_EVERY == 0:
             fold_dead(self._run)
-        tended = self._links.tend()
+        tended = self._links.tend(all_links=self._rested)
+        self._rested = False
         self._warn_once("links", tended.warning)
         self._warn_once_a_run("shared", tended.warning_of_another)
         for kind, warning in changed_settings(self._run).items():

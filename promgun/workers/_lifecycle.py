@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 _SECOND = 1_000_000_000
 _SELF_REPORT = 10 * _SECOND
+#: How long a worker at rest does not look at its files, though it has heartbeats.
+_AT_REST = 2 * _SECOND
+#: How long a worker rests at most: what a look at the files does not tell is then seen to.
+_LONGEST_REST = 300 * _SECOND
 _HEARTBEAT = int(Cell.HEARTBEAT)
 _DRAINING = int(Cell.DRAINING)
 _HINT = int(Cell.EXIT_HINT)
@@ -109,6 +113,10 @@ class WorkerLifecycle:
         """Return the seconds without a heartbeat after which the worker is shown as hung, 0 for never."""
         return float(self.cfg.timeout) / 2
 
+    def work_begun(self) -> int | None:
+        """Return a number that grows with each request; ``None`` where it is not known, or while requests run."""
+        return None
+
     # ---- Gunicorn's methods
 
     def init_process(self) -> None:
@@ -120,6 +128,13 @@ class WorkerLifecycle:
             self.worker_id = str(number)
         self.instruments = Instruments(STORE, self.cfg, cpu=self._times_requests())
         self._update_at = 0
+        self.at_rest = False
+        self._rest_ends = 0
+        self._longest_rest = _SELF_REPORT if self._changes_user else _LONGEST_REST
+        if STORE.directory is not None and STORE.directory.second_client is not None:
+            # Its claim on a directory that other runs may want is renewed, and theirs looked at, once a second.
+            self._longest_rest = 0
+        self._work_seen: int | None = None
         self._reported = 0
         self._unique_memory_due = 0
         self._waited = 0
@@ -212,16 +227,32 @@ class WorkerLifecycle:
         """Send the heartbeat to the master and to the scoreboard."""
         self._next_notify()
         now = monotonic_ns()
-        self._board.cells[_HEARTBEAT] = now
         if now > self._update_at:
+            # First, because it mends a board whose file was cut: a touch of that would kill the process.
             self.update_worker_metrics()
+        self._board.cells[_HEARTBEAT] = now
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Reopen the logs; only touches attributes besides, because it is a signal handler."""
+        super().handle_usr1(sig, frame)  # type: ignore[misc] # the next class in the MRO
+        self._update_at = self._rest_ends = 0
 
     # ---- once a second
 
     def update_worker_metrics(self) -> None:
-        """Update the worker's own figures and retry values that found no space; ``notify`` calls this once a second."""
+        """Update the worker's own figures and retry values that found no space.
+
+        ``notify`` calls this at most once a second. It does next to nothing in a worker at rest.
+        """
         now = monotonic_ns()
         self._update_at = now + _SECOND
+        self.at_rest = now < self._rest_ends and self._rests()
+        if self.at_rest:
+            self._update_at = now + _AT_REST
+            return
+        self._work_seen = self.work_begun()
+        self._rest_ends = now + self._longest_rest
+        self.instruments.retry()
         cells = self._board.cells
         cells[_DRAINING] = not self.alive
         self._collections.cells = cells
@@ -230,11 +261,21 @@ class WorkerLifecycle:
         if waited is not None:
             cells[Cell.CPU_WAIT] += waited - self._waited
             self._waited = waited
-        self.instruments.retry()
         self.routes.install()
         if self._changes_user and now - self._reported > _SELF_REPORT:
             self._reported = now
             self._report_hidden_figures()
+
+    def _rests(self) -> bool:
+        """Whether there was no work since the last update, and nothing is left to do; asks gauges for their value."""
+        work = self.work_begun()
+        if work is None or work != self._work_seen or not self.alive:
+            return False
+        if not (STORE.app.is_stored() and STORE.is_at_rest()):
+            return False
+        if STORE.app.asks_functions():
+            STORE.app.tick()
+        return True
 
     def _report_hidden_figures(self) -> None:
         """Report what the metrics process cannot read: a process that changed its user is not dumpable (proc(5))."""

@@ -74,6 +74,7 @@ class PrometheusMixin(WorkerLifecycle):
         super().prepare()
         accounting = CpuAccounting if self.instruments.recorder.counts_cpu else RequestAccounting
         self.accounting = accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
+        self._regions = len(self.accounting.running.free)
         # Bound once: a look-up through super() costs as much as a whole counter.
         self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self.responses = ResponseObserver(
@@ -109,6 +110,10 @@ class PrometheusMixin(WorkerLifecycle):
         """Say which request is cut off, as the master says it of a worker that does not live to see it."""
         request = self.accounting.described(state)
         self.log.warning("Worker (pid:%s) was still serving after --graceful-timeout: %s", os.getpid(), request)
+
+    def work_begun(self) -> int | None:
+        """Return how many requests were begun, ``None`` while a thread or greenlet has one."""
+        return self.nr if len(self.accounting.running.free) == self._regions else None
 
     # ---- Gunicorn's methods
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from promgun.workers._queue_time import TICK_NS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_IDLE = 1.0
+#: Seconds that a worker waits for a connection while it is tended once a second, and at most while it rests. Only
+#: between two waits does it see that its master is gone, like Gunicorn's own.
+_TENDED, _RESTING = 1.0, 15.0
 _READING = int(Phase.READING)
 _PHASE, _START = FIRST + PHASE, FIRST + START
 
@@ -36,6 +39,8 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
         self._next_handle: Callable[..., None] = super().handle
         #: when the last connection was taken, if the worker has not waited for one since
         self._taken = sys.maxsize
+        #: how many requests it had served when it began to rest, -1 if it does not rest
+        self._resting_since = -1
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -44,13 +49,20 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
             log.warning("PrometheusWorker serves one request at a time: for threads use promgun.PrometheusThreadWorker")
 
     def wait(self, timeout: float) -> Any:
-        """Wait for a connection, for a second at most.
-
-        Gunicorn's own method waits for half the timeout: for that long it would not notice that its master is gone, and
-        an idle worker would be shown as hung.
-        """
+        """Wait for a connection: as long as Gunicorn does when the worker rests, else for a second at most."""
         self._taken = sys.maxsize
-        return super().wait(min(timeout, _IDLE))
+        longest = _RESTING if self.nr == self._resting_since else _TENDED
+        return super().wait(longest if timeout > longest else timeout)  # noqa: FURB136 - a call of min() takes longer
+
+    def update_worker_metrics(self) -> None:
+        """Update the worker's own figures, and find out whether it may rest: threads may change values at any time."""
+        super().update_worker_metrics()
+        self._resting_since = self.nr if self.at_rest and threading.active_count() == 1 else -1
+
+    def hung_after(self) -> float:
+        """Return seconds halfway between the longest pause between two heartbeats and the timeout."""
+        timeout = float(self.cfg.timeout)
+        return (min(timeout / 2, _RESTING) + timeout) / 2
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection; it is shown as ``reading`` until its request's head has arrived."""
