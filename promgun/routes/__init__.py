@@ -1,7 +1,8 @@
 """How each framework names the route of a request: one file a framework, and ``sources``, the table of them.
 
-A framework's file hooks the class of the framework that matches URLs, in this process. The hook reports the template of
-what was matched (``reporting.report``), the empty string where nothing was; ``reporting.enter_mount`` reports a mount.
+A framework's file says which method of the framework's class to hook, in this process, and reads what was matched off
+its call: the template, or the empty string where nothing was. ``reporting`` makes the hook, reports what was read, and
+is where an error of a hook ends; ``mounts`` reports that a request enters a mount.
 
 A hook finds the request that is being counted by three keys of the WSGI ``environ`` or the ASGI ``scope``:
 

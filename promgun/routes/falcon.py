@@ -4,31 +4,21 @@ not: such a request has no route. Sinks and static routes have no template of Fa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from promgun.routes.reporting import hook, report, seam
+from promgun.routes.reporting import Match, report_after, seam
 
 
 def install(module: Any) -> None:
     """Hook ``falcon.app``."""
-    hook(seam(module, "App"), "_get_responder", _report_match)
+    report_after(seam(module, "App"), "_get_responder", _read)
 
 
-def _report_match(get_responder: Callable[..., Any]) -> Callable[..., Any]:
-    def get_and_report(app: Any, req: Any) -> Any:
-        found = get_responder(app, req)
-        try:
-            template = found[3]
-            if template is None:
-                template = _prefix(app, found[0], req.path)
-            carrier = req.env if hasattr(req, "env") else req.scope
-            report(carrier, template)
-        except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
-            pass
-        return found
-
-    return get_and_report
+def _read(found: Any, app: Any, req: Any) -> Match:
+    template = found[3]
+    if template is None:
+        template = _prefix(app, found[0], req.path)
+    return req.env if hasattr(req, "env") else req.scope, template
 
 
 def _prefix(app: Any, responder: Any, path: str) -> str:

@@ -6,29 +6,21 @@ its effective context.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from promgun.routes.reporting import hook, report, seam
+from promgun.routes.reporting import Match, report_before, seam
 
 
 def install(module: Any) -> None:
     """Hook ``fastapi.routing``."""
     route = seam(module, "APIRoute")
     if "handle" in vars(route):
-        hook(route, "handle", _report_context)
+        report_before(route, "handle", _read)
 
 
-def _report_context(handle: Callable[..., Any]) -> Callable[..., Any]:
-    def report_and_handle(route: Any, scope: Any, receive: Any, send: Any) -> Any:
-        try:
-            context = scope.get("fastapi", {}).get("effective_route_context")
-            if context is not None and context.original_route is route:
-                report(scope, context.path)
-            else:
-                report(scope, route.path)
-        except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
-            pass
-        return handle(route, scope, receive, send)
-
-    return report_and_handle
+def _read(route: Any, scope: Any) -> Match | None:
+    context = scope["fastapi"].get("effective_route_context") if "fastapi" in scope else None
+    if context is not None and context.original_route is route:
+        return scope, context.path
+    # It calls that of Starlette's route next, which is hooked too.
+    return None

@@ -1,53 +1,62 @@
 """Litestar (2.19 to 2.25): ``scope["path_template"]``, which its router sets before it calls what it chose.
 
-Routes are bound when the application is made, before anything can be hooked, so the template is reported as the answer
-begins, or at the end of a request without one.
+The template is reported as a route of HTTP calls its handler's function, and for all else (a mount, a websocket, what a
+middleware or a guard answers) as the answer begins, or at the end of a request without one: the rest is bound when the
+application is made, before anything can be hooked.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from promgun.routes.reporting import hook, report, seam
+from promgun.routes.reporting import Match, guarded, hook, report_before, seam
+
+#: Of the class ``HTTPRoute``, with the scope as its first argument.
+_HANDLES = "_get_response_for_request"
 
 
 def install(module: Any) -> None:
-    """Hook ``litestar._asgi.asgi_router``."""
-    hook(seam(module, "ASGIRouter"), "__call__", _report_template)
+    """Hook ``litestar._asgi.asgi_router``, and ``litestar.routes``, which it needs."""
+    hook(seam(module, "ASGIRouter"), "__call__", _report_answer)
+    route = getattr(sys.modules.get("litestar.routes"), "HTTPRoute", None)
+    if hasattr(route, _HANDLES):
+        report_before(route, _HANDLES, _read_handled)
 
 
-def _report_template(call: Callable[..., Any]) -> Callable[..., Any]:
+def _read_handled(_route: Any, scope: Any) -> Match:
+    return scope, scope["path_template"]
+
+
+def _report_answer(call: Callable[..., Any]) -> Callable[..., Any]:
+    report = guarded(_read_answered)
+
     async def call_router(router: Any, scope: Any, receive: Any, send: Any) -> None:
         path, reported = scope.get("path", ""), False
 
-        def report_once() -> None:
+        async def report_and_send(message: Any) -> None:
             nonlocal reported
             if not reported:
                 reported = True
-                try:  # noqa: SIM105 - suppress() would cost each request a context manager
-                    report(scope, _template(scope, path))
-                except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
-                    pass
-
-        async def report_and_send(message: Any) -> None:
-            report_once()
+                report(scope, path)
             await send(message)
 
         try:
             await call(router, scope, receive, report_and_send)
         finally:
-            report_once()
+            if not reported:
+                report(scope, path)
 
     return call_router
 
 
-def _template(scope: Any, path: str) -> str:
-    """Return the template of what was matched: of a mount, which has none in the scope, the longest of its paths that
-    ``path`` begins with.
+def _read_answered(scope: Any, path: str) -> Match:
+    """Read what was matched: of a mount, which has no template in the scope, the longest of its paths that ``path``
+    begins with.
     """
     template: str = scope.get("path_template", "")
     handler = scope.get("route_handler")
-    if template or handler is None or not getattr(handler, "is_mount", False):
-        return template
-    return max((mount for mount in handler.paths if path.startswith(mount)), key=len, default="")
+    if not template and handler is not None and getattr(handler, "is_mount", False):
+        template = max((mount for mount in handler.paths if path.startswith(mount)), key=len, default="")
+    return scope, template

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from promgun.routes.reporting import hook, report, seam, with_slash
+from promgun.routes.reporting import Match, Slashed, report_after, seam
 
 
 def install(module: Any) -> None:
     """Hook ``pyramid.urldispatch``."""
-    hook(seam(module, "RoutesMapper"), "__call__", _report_match)
+    slashed = Slashed()
 
+    def read(found: Any, _mapper: Any, request: Any) -> Match:
+        route = found["route"]
+        return request.environ, slashed[route.pattern] if route is not None else ""
 
-def _report_match(find: Callable[..., Any]) -> Callable[..., Any]:
-    def find_and_report(mapper: Any, request: Any) -> Any:
-        found = find(mapper, request)
-        try:
-            route = found["route"]
-            report(request.environ, with_slash(route.pattern) if route is not None else "")
-        except Exception:  # noqa: BLE001, S110 - the request goes on, without a route
-            pass
-        return found
-
-    return find_and_report
+    report_after(seam(module, "RoutesMapper"), "__call__", read)

@@ -28,7 +28,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
     "flask.ctx": Framework("Flask", "promgun.routes.flask"),
     "litestar._asgi.asgi_router": Framework("Litestar", "promgun.routes.litestar"),
     "pyramid.urldispatch": Framework("Pyramid", "promgun.routes.pyramid"),
-    "quart.ctx": Framework("Quart", "promgun.routes.quart"),
+    "quart.ctx": Framework("Quart", "promgun.routes.flask"),
     "starlette.routing": Framework("Starlette", "promgun.routes.starlette"),
     "werkzeug.middleware.dispatcher": Framework("Werkzeug's dispatcher", "promgun.routes.werkzeug"),
 }

@@ -39,7 +39,8 @@ STATUS_SHIFT = 8
 SWITCHING_PROTOCOLS = 101
 _PHASE_BITS = (1 << STATUS_SHIFT) - 1
 _HIGHEST_STATUS = 999
-_ROUTE_MARK = 0xFF
+#: What is behind a route, and nowhere else.
+ROUTE_MARK = 0xFF
 #: A longer route, in bytes, is not shown while the request runs: the texts in front of it need room.
 _LONGEST_ROUTE = 180
 #: Routes that are remembered as they are written.
@@ -104,8 +105,8 @@ class RunningRequests:
         self.cells = memoryview(memory).cast("B").cast("q")
         #: free regions, the lowest last: pop and append are atomic, so threads need no lock
         self.free = list(_ALL)
-        #: how each route is written: the function, where it begins in a region, its bytes, and how many they are
-        self._routes: dict[str, tuple[Callable[..., None], int, bytes, int]] = {}
+        #: how each route is written: the function, where it begins in a region, its bytes with their number behind them
+        self.places: dict[str, tuple[Callable[..., None], int, bytes]] = {}
 
     def clear(self) -> None:
         """Free every region."""
@@ -133,47 +134,26 @@ class RunningRequests:
             elif target[cell] == before:
                 target[cell] = late
 
-    def take(self, start: int, phase: int) -> int:
-        """Record a request that is being read or is queued; return its region, ``NOWHERE`` when all are taken."""
-        try:
-            region = self.free.pop()
-        except IndexError:
-            return NOWHERE
-        cells = self.cells
-        cells[region + PHASE] = phase
-        cells[region + START] = start
-        return region
-
-    def name_route(self, region: int, route: str) -> None:
-        """Write the route of a request, which is in its region, after its description."""
-        known = self._routes.get(route)
-        if known is None:
-            known = self._place_route(route)
-        write, start, data, length = known
-        write(self.cells, region * 8 + start, data, length, _ROUTE_MARK)
-
     def forget_route(self, region: int, route: str) -> None:
         """Remove the route of a request, which will be named anew: the mark first, so that no half of it is read."""
-        write, start, *_ = self._routes.get(route) or self._place_route(route)
+        write, start, _ = self.places.get(route) or self.place_route(route)
         _mark(self.cells, region * 8 + TEXT_SIZE - 1, 0)
-        write(self.cells, region * 8 + start, b"", 0, 0)
+        write(self.cells, region * 8 + start, b"", 0)
 
-    def _place_route(self, route: str) -> tuple[Callable[..., None], int, bytes, int]:
+    def place_route(self, route: str) -> tuple[Callable[..., None], int, bytes]:
+        """Find how to write a route after a request's description, and remember it in ``places``.
+
+        ``write(cells, 8 * region + start, data, ROUTE_MARK)`` does it.
+        """
         data = route.encode("utf-8", "replace")
         if len(data) > _LONGEST_ROUTE:
             data = b""
-        if len(self._routes) >= _REMEMBERED_ROUTES:
-            self._routes.clear()
-        # Struct writes its fields in their order.
-        write = Struct(f"{len(data)}sBB").pack_into
-        known = self._routes[route] = write, TEXT_SIZE - 2 - len(data), data, len(data)
-        return known
-
-    def leave(self, region: int) -> None:
-        """Free a region."""
-        if region >= 0:
-            self.cells[region + START] = 0
-            self.free.append(region)
+        if len(self.places) >= _REMEMBERED_ROUTES:
+            self.places.clear()
+        data += bytes([len(data)])
+        # Struct writes its fields in their order: the mark last.
+        place = self.places[route] = Struct(f"{len(data)}sB").pack_into, TEXT_SIZE - 1 - len(data), data
+        return place
 
 
 def busy_cells(data: bytes | bytearray | memoryview) -> list[int]:
@@ -204,7 +184,7 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
             continue
         written = bytes(whole[region * 8 : region * 8 + TEXT_SIZE])
         route, behind_text = "", TEXT_SIZE
-        if written[-1] == _ROUTE_MARK:
+        if written[-1] == ROUTE_MARK:
             behind_text = max(0, TEXT_SIZE - 2 - written[-2])
             route = harmless(written[behind_text:-2].decode("utf-8", "replace"))
         text = written[:behind_text].rstrip(b"\0").decode("utf-8", "replace")

@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import NoMoreData
 
-from promgun.store.request_table import OVER
+from promgun.store.request_table import OVER, ROUTE_MARK
 
 
 class CountingReader:
@@ -100,9 +100,11 @@ class RequestState:
             self.route = route
             region = self.region
             if region >= 0:
+                table = self.table
                 if former:
-                    self.table.forget_route(region, former)
-                self.table.name_route(region, route)
+                    table.forget_route(region, former)
+                write, start, data = table.places.get(route) or table.place_route(route)
+                write(table.cells, region * 8 + start, data, ROUTE_MARK)
 
 
 def file_size(result: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_OURS = "promgun.workers."
+_OURS = ("promgun.workers.", "promgun.routes.")
 
 
 def hide_own_frames(error: BaseException) -> None:

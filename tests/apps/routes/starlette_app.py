@@ -31,6 +31,13 @@ class Endpoint(HTTPEndpoint):
         return PlainTextResponse("endpoint")
 
 
+def closed(application: Any) -> Any:
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        await application(dict(scope), receive, send)
+
+    return call
+
+
 one = Route("/one/{name}", view)
 app = Starlette(
     routes=[
@@ -41,6 +48,7 @@ app = Starlette(
         Route("/named", named),
         Mount("/a", routes=[one, Mount("/b/{c}", routes=[one])]),
         Mount("/static", StaticFiles(directory=_HERE)),
+        Mount("/closed/{c}", closed(Router([one]))),
         Host("api.localhost", Router([Route("/hosted", view)])),
     ]
 )
@@ -61,5 +69,7 @@ REQUESTS = {
     "GET /a/b/7/none": (404, ""),
     "GET /static/starlette_app.py": (200, "/static"),
     "GET /static/none": (404, "/static"),
+    "GET /closed/7/one/x": (200, "/closed/{c}/one/{name}"),
+    "GET /closed/7/none": (404, ""),
     "GET /none": (404, ""),
 }

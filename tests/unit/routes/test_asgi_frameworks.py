@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from tests.support.routed import RoutedASGI, module_of
@@ -54,3 +56,17 @@ def test_root_path_is_no_part_of_a_route(framework: str) -> None:
 def test_the_host_of_a_route_is_no_part_of_it() -> None:
     routed = RoutedASGI(module_of("starlette").app)
     assert routed.ask("GET", "/hosted", headers=[(b"host", b"api.localhost")]) == (200, "/hosted")
+
+
+def test_litestar_names_the_route_while_its_handler_runs() -> None:
+    litestar = importlib.import_module("litestar")
+    seen = []
+
+    @litestar.get("/look/{item:str}")  # type: ignore[untyped-decorator] # one of the versions is installed
+    async def look(item: str) -> str:
+        seen.append(routed.route)
+        return item
+
+    routed = RoutedASGI(litestar.Litestar([look]))
+    assert routed.ask("GET", "/look/x") == (200, "/look/{item}")
+    assert seen == ["/look/{item}"]

@@ -28,7 +28,7 @@ from promgun.store.request_table import REGIONS, Phase
 from promgun.store.run_reader import is_alive
 from promgun.store.slot_file import SlotFile
 from promgun.system.procfs import process_start
-from tests.support.boards import begin, finish
+from tests.support.boards import begin, finish, occupy
 
 SECOND = 1_000_000_000
 
@@ -87,7 +87,7 @@ def test_the_board_is_really_there(board: Board, tmp_path: Path) -> None:
 def crowd(board: Board) -> None:
     """Take every region: the next requests are unlisted."""
     for _ in range(REGIONS):
-        board.requests.take(1, Phase.READING)
+        occupy(board.requests, 1, Phase.READING)
 
 
 @pytest.mark.parametrize("kind", ["listed", "unlisted"])

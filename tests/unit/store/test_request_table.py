@@ -22,7 +22,7 @@ from promgun.store.request_table import (
     harmless,
     read_running,
 )
-from tests.support.boards import enter_phase, tell
+from tests.support.boards import enter_phase, leave, name_route, occupy, tell
 
 
 def fresh() -> tuple[bytearray, RunningRequests]:
@@ -32,7 +32,7 @@ def fresh() -> tuple[bytearray, RunningRequests]:
 
 def test_a_request_is_there_while_it_runs() -> None:
     memory, requests = fresh()
-    region = requests.take(5, Phase.READING)
+    region = occupy(requests, 5, Phase.READING)
     (reading,) = read_running(memory)
     assert (reading.phase, reading.path) == (Phase.READING, "")
     tell(requests, region, 7, "GET\0/users/<id>\x00127.0.0.1\0abc\0/users/5")
@@ -47,42 +47,42 @@ def test_a_request_is_there_while_it_runs() -> None:
     requests.cells[region + PHASE] |= 206 << STATUS_SHIFT
     (streaming,) = read_running(memory)
     assert (streaming.phase, streaming.status, streaming.path) == (Phase.WRITING, 206, "/users/5")
-    requests.leave(region)
+    leave(requests, region)
     assert not list(read_running(memory))
 
 
 @pytest.mark.parametrize("cell", [-1, 0, 6, 255, Phase.WRITING | 1000 << STATUS_SHIFT, (1 << 63) - 1, -(1 << 63)])
 def test_a_phase_or_a_status_that_cannot_be_is_no_request(cell: int) -> None:
     memory, requests = fresh()
-    region = requests.take(5, Phase.READING)
+    region = occupy(requests, 5, Phase.READING)
     requests.cells[region + PHASE] = cell
     assert not list(read_running(memory))
 
 
 def test_a_region_taken_again_says_nothing_of_the_last_request() -> None:
     memory, requests = fresh()
-    region = requests.take(1, Phase.READING)
+    region = occupy(requests, 1, Phase.READING)
     tell(requests, region, 1, "GET\0\0\0\0/secret")
-    requests.leave(region)
-    requests.take(2, Phase.QUEUED)
+    leave(requests, region)
+    occupy(requests, 2, Phase.QUEUED)
     (queued,) = read_running(memory)
     assert (queued.phase, queued.path) == (Phase.QUEUED, "")
 
 
 def test_beyond_the_last_region_requests_go_untold() -> None:
     memory, requests = fresh()
-    regions = [requests.take(1, Phase.READING) for _ in range(REGIONS + 2)]
+    regions = [occupy(requests, 1, Phase.READING) for _ in range(REGIONS + 2)]
     assert regions[-2:] == [NOWHERE, NOWHERE]
-    requests.leave(NOWHERE)
+    leave(requests, NOWHERE)
     assert len(list(read_running(memory))) == REGIONS
     for region in regions:
-        requests.leave(region)
-    assert requests.take(1, Phase.READING) >= 0
+        leave(requests, region)
+    assert occupy(requests, 1, Phase.READING) >= 0
 
 
 def test_long_and_odd_texts_are_cut_and_made_harmless() -> None:
     memory, requests = fresh()
-    region = requests.take(1, Phase.READING)
+    region = occupy(requests, 1, Phase.READING)
     tell(requests, region, 1, "GET\0\0\0\0/" + "ä" * 500)
     (running,) = read_running(memory)
     assert running.path.startswith("/ää")
@@ -95,10 +95,10 @@ def test_long_and_odd_texts_are_cut_and_made_harmless() -> None:
 
 def test_half_a_route_is_never_read() -> None:
     memory, requests = fresh()
-    region = requests.take(1, Phase.READING)
+    region = occupy(requests, 1, Phase.READING)
     tell(requests, region, 1, "GET\0\x00192.0.2.1\0abc\0/" + "x" * 300)
     before, begin = bytes(memory), region * 8
-    requests.name_route(region, "/users/<int:id>")
+    name_route(requests, region, "/users/<int:id>")
     after = bytes(memory)
     routes = []
     # Killed at any byte: they are written in their order.
@@ -113,12 +113,12 @@ def test_half_a_route_is_never_read() -> None:
 @pytest.mark.parametrize("route", ["/shop/<id>", "/a", "", "/" + "ä" * 200, "/catalogue/<section>/<article>"])
 def test_a_route_that_is_named_anew_leaves_nothing_of_the_former(route: str) -> None:
     memory, requests = fresh()
-    region = requests.take(1, Phase.READING)
+    region = occupy(requests, 1, Phase.READING)
     tell(requests, region, 1, "GET\0/users/<int:id>\x00192.0.2.1\0abc\0/u")
     requests.forget_route(region, "/users/<int:id>")
     (running,) = read_running(memory)
     assert (running.route, running.path) == ("", "/u")
-    requests.name_route(region, route)
+    name_route(requests, region, route)
     (running,) = read_running(memory)
     # A route of more than 180 bytes is not shown.
     assert (running.route, running.path) == (route if len(route) < 180 else "", "/u")
@@ -132,7 +132,7 @@ def test_garbage_is_left_out() -> None:
 
 def test_requests_move_with_the_board() -> None:
     memory, requests = fresh()
-    region = requests.take(1, Phase.READING)
+    region = occupy(requests, 1, Phase.READING)
     target = bytearray(END)
     requests.move(target)
     tell(requests, region, 3, "GET\0\0\0\0/x")
@@ -142,7 +142,7 @@ def test_requests_move_with_the_board() -> None:
 
 def test_one_store_begins_a_request_and_one_ends_it() -> None:
     memory, requests = fresh()
-    first, second = requests.take(1, Phase.READING), requests.take(1, Phase.READING)
+    first, second = occupy(requests, 1, Phase.READING), occupy(requests, 1, Phase.READING)
     requests.cells[first + BUSY] -= 1000
     assert busy_cells(memory)[:2] == [-1000, 0]
     requests.cells[second + BUSY] -= 1500
@@ -169,7 +169,7 @@ class Interrupted:
 
 def test_what_threads_still_write_to_the_old_memory_moves_too() -> None:
     _, requests = fresh()
-    ending, beginning, running = (requests.take(number, Phase.READING) for number in (1, 2, 3))
+    ending, beginning, running = (occupy(requests, number, Phase.READING) for number in (1, 2, 3))
     requests.cells[ending + BUSY] = 500 - 1000
     requests.cells[running + BUSY] = -3000
 

@@ -1,0 +1,72 @@
+"""Mounts: an application in another one, which may have a router of its own, whatever is wrapped around it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from promgun.routes.reporting import MOUNTS, REPORT, Carrier
+
+#: What the application objects of frameworks have, and other WSGI and ASGI applications have not: Flask and Quart,
+#: Django, Falcon, Pyramid, Bottle, Starlette and FastAPI, Litestar.
+_ROUTERS = ("url_map", "resolve_request", "add_sink", "routes_mapper", "router", "routes", "asgi_router")
+#: By which names middleware and other wrappers know the application in them.
+_INNER = ("app", "application", "wsgi", "wsgi_app", "asgi", "_app", "_application", "__self__", "__wrapped__", "func")
+#: How many applications are looked at, from the mounted one inwards.
+_MOST = 16
+#: An application may make the applications that it mounts as it goes.
+_REMEMBERED = 1_000
+
+
+class Mounts:
+    """Reports the mounts that requests enter, and remembers which of them lead to a router."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Any], bool]] = {}
+
+    def enter(self, carrier: Carrier, template: str, application: Any) -> None:
+        """Report that the request goes on in ``application``, which is mounted at ``template``.
+
+        It has no route yet if a router is there that will match it, else the template is its route.
+        """
+        known = carrier.get(REPORT)
+        if known is not None:
+            carrier[MOUNTS] = mounts = carrier.get(MOUNTS, "") + template
+            known.route_known("" if self.lead_to_router(application) else mounts)
+
+    def lead_to_router(self, application: Any) -> bool:
+        """Whether ``application`` has a router, or wraps one that has."""
+        known = self._known.get(id(application))
+        if known is not None and known[0]() is application:
+            return known[1]
+        found = any(_has_router(each) for each in _inwards(application))
+        try:
+            reference = weakref.ref(application)
+        except TypeError:
+            # An object with slots: it is looked at each time.
+            return found
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[id(application)] = reference, found
+        return found
+
+
+def _has_router(application: Any) -> bool:
+    return any(hasattr(application, name) for name in _ROUTERS)
+
+
+def _inwards(application: Any) -> Iterator[Any]:
+    """Yield an application, and those that it wraps by an attribute of a usual name or as a closure."""
+    found = [application]
+    for each in found:
+        yield each
+        held = [getattr(each, name, None) for name in _INNER]
+        for cell in getattr(each, "__closure__", None) or ():
+            # A variable may be unbound.
+            with suppress(ValueError):
+                held.append(cell.cell_contents)
+        found += [inner for inner in held if callable(inner) and not any(inner is old for old in found)]
+        if len(found) > _MOST:
+            return
