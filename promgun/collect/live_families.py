@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from promgun.collect.accept_queues import read_overflows
 from promgun.collect.reading import Reading, SlotTotals
-from promgun.collect.slot_owners import SlotOwner, worker_state
+from promgun.collect.slot_owners import SlotOwner, loop_lag, worker_state
 from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families import listeners, master, promgun, requests, websockets, workers
 from promgun.metrics.label_sets import has_free_labels
@@ -62,6 +62,7 @@ def worker_rows(reading: Reading) -> Iterator[Row]:
             yield from _slot(owner, reading.totals[owner.slot], requests)
     for worker in reading.workers:
         yield from _worker(worker, reading)
+    yield from _loops(reading)
 
 
 def _slot(owner: SlotOwner, totals: SlotTotals, requests: Mapping[str, float]) -> Iterator[Row]:
@@ -104,6 +105,17 @@ def _worker(worker: SlotOwner, reading: Reading) -> Iterator[Row]:
     fds = figures.fds if figures.fds is not None else board[Cell.OPEN_FDS]
     if fds:
         yield row(workers.WORKER_OPEN_FDS, labels, float(fds))
+
+
+def _loops(reading: Reading) -> Iterator[Row]:
+    for owner in reading.owners:
+        late = owner.board[Cell.LOOP_LATE]
+        if late and owner.slot in reading.totals:
+            yield row(workers.WORKER_LOOP_LATE_SECONDS, (str(owner.slot),), (late - 1) / _NS)
+    for worker in reading.workers:
+        lag = loop_lag(worker.board, reading.taken_ns)
+        if lag is not None:
+            yield row(workers.WORKER_LOOP_LAG_SECONDS, (str(worker.slot),), lag)
 
 
 def master_rows(reading: Reading) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from promgun.collect.processes import Figures
 from promgun.metrics.label_values import WorkerState
-from promgun.store.board import BoardView, Cell, Role
+from promgun.store.board import LAG_WINDOW, BoardView, Cell, Role
 from promgun.store.request_table import Phase, RunningRequest
 from promgun.store.run_reader import is_alive, read_board_of, read_views
 from promgun.system.procfs import HAS_PROC, Usage, read_usage
@@ -81,6 +81,23 @@ def worker_state(board: BoardView, now_ns: int) -> WorkerState:
     if board[Cell.DRAINING]:
         return WorkerState.DRAINING
     return WorkerState.BUSY if board.in_progress > 0 else WorkerState.IDLE
+
+
+def loop_lag(board: BoardView, now_ns: int) -> float | None:
+    """Return the most seconds that a worker's event loop was late in this window and the one before, or is late now;
+    ``None`` where it has no loop.
+    """
+    window, now = board[Cell.LOOP_WINDOW], now_ns // LAG_WINDOW + 1
+    if not window:
+        return None
+    largest = 0
+    if window == now:
+        largest = max(board[Cell.LOOP_LARGEST], board[Cell.LOOP_LARGEST_BEFORE])
+    elif window == now - 1:
+        largest = board[Cell.LOOP_LARGEST]
+    due = 0 if board[Cell.DRAINING] else board[Cell.LOOP_DUE]
+    late = now_ns - due if due else 0
+    return max(largest, late, 0) / _NS
 
 
 def owners_of(

@@ -49,6 +49,19 @@ SATURATION = Row(
             unit="s",
         ),
         Panel(
+            title="Late loops",
+            text="The most that an event loop or a hub was late: what blocks it keeps all its requests waiting. Types "
+            "asgi, uvicorn, gevent and eventlet.",
+            queries=(
+                Query("max by (instance) (gunicorn_worker_loop_lag_seconds{<servers>})", "{{instance}} at most"),
+                Query(
+                    "sum by (instance) (rate(gunicorn_worker_loop_late_seconds_total{<servers>}[<rate>]))",
+                    "{{instance}} per second",
+                ),
+            ),
+            unit="s",
+        ),
+        Panel(
             title="CPU of the workers",
             text="CPU seconds per second. Busy workers with idle CPUs wait for something else.",
             queries=(

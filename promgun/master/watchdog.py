@@ -7,7 +7,13 @@ import os
 import time
 from typing import Any
 
+from promgun.store.board import Cell
+from promgun.store.run_reader import read_slot_board
 from promgun.workers._stack_dump import STACK_SIGNAL
+
+#: Seconds for which a loop may be blocked without a word.
+_BLOCKED = 1.0
+_NS = 1e9
 
 
 class StackDumpWatchdog:
@@ -16,6 +22,7 @@ class StackDumpWatchdog:
     """
 
     cfg: Any
+    context: Any
     log: Any
     timeout: int
     WORKERS: dict[int, Any]
@@ -24,18 +31,24 @@ class StackDumpWatchdog:
         self._asked: dict[int, float] = {}
         #: the silence that is asked about, and until when no worker can have been silent for so long
         self._patience, self._quiet_until = 0.0, 0.0
+        #: by worker, when what its loop is late with was due, of the last time that it was asked for that
+        self._blocked: dict[int, int] = {}
         super().__init__(*args)
 
     def forget_silence(self) -> None:
         """Forget workers that are gone."""
         for pid in [pid for pid in self._asked if pid not in self.WORKERS]:
             del self._asked[pid]
+        for pid in [pid for pid in self._blocked if pid not in self.WORKERS]:
+            del self._blocked[pid]
 
     def murder_workers(self) -> None:
         """Ask workers that have been silent for long for their stacks, then kill those that were silent too long."""
         ratio = self.cfg.stack_dump_at
         if self.timeout and ratio:
             self._look_for_silence(self.timeout * ratio)
+        if ratio:
+            self.look_for_blocked_loops()
         super().murder_workers()  # type: ignore[misc] # the next class in the MRO, Gunicorn's Arbiter
 
     def _look_for_silence(self, patience: float) -> None:
@@ -50,6 +63,24 @@ class StackDumpWatchdog:
             # While it is not known, and until the first one, it is no time of this clock.
             earliest = min(earliest, beat) if beat else earliest
         self._patience, self._quiet_until = patience, earliest + patience
+
+    def look_for_blocked_loops(self) -> None:
+        """Ask a worker for its stacks, once, while something blocks its event loop for more than a second."""
+        for pid, worker in list(self.WORKERS.items()):
+            if not getattr(worker, "has_loop", False) or worker.aborted or worker.slot is None:
+                continue
+            board = read_slot_board(self.context.directory, worker.slot.number)
+            due = board[Cell.LOOP_DUE] if board is not None and board[Cell.PID] == pid else 0
+            if board is None or not due or board[Cell.DRAINING] or self._blocked.get(pid) == due:
+                continue
+            late = (time.monotonic_ns() - due) / _NS
+            if late > _BLOCKED:
+                self._blocked[pid] = due
+                # Silence that follows from this is no news.
+                self._asked[pid] = last_beat(worker)
+                self.log.warning("Worker (pid:%s) has blocked its event loop for %.1f s: its stacks follow", pid, late)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, STACK_SIGNAL)
 
     def ask_for_stacks(self, pid: int, worker: Any) -> None:
         """Ask a worker to dump its stacks, once for each silence."""

@@ -68,6 +68,7 @@ def instrument(worker_class: type) -> type:
     namespace = {
         **named,
         "request_at": 0 if issubclass(worker_class, ThreadWorker) else 1,
+        "has_loop": issubclass(worker_class, AsyncWorker),
         "gives_requests": issubclass(worker_class, SyncWorker | AsyncWorker | ThreadWorker),
     }
     return type(f"Prometheus{worker_class.__name__}", bases, namespace)

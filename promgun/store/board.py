@@ -58,8 +58,7 @@ class Cell(IntEnum):
     #: counted up before and after each change of the two above: unequal meanwhile, and while a new owner folds the slot
     WRITES_BEGUN = 16
     WRITES_ENDED = 17
-    #: why the worker ends, as the worker itself says
-    EXIT_HINT = 18
+    EXIT_HINT = 18  #: why the worker ends, as the worker itself says
     #: only the process itself can read these once it has changed its user (proc(5), "dumpable"), so it reports them
     OPEN_FDS = 19
     UNIQUE_MEMORY = 20
@@ -68,6 +67,11 @@ class Cell(IntEnum):
     #: requests of BEYOND_TABLE that are counted; lowered after it, so that a kill in between has none counted twice
     BEYOND_TABLE_ANSWERED = 23
     WEBSOCKETS = 24  #: open ones of an ASGI application, plus 1; 0 where the worker's class has none
+    LOOP_DUE = 25  #: when the next step of an event loop is due; 0 where none is
+    #: number of a ``LAG_WINDOW`` plus 1 (0: no loop); the most that the loop was late in it, and in the one before
+    LOOP_WINDOW = 26
+    LOOP_LARGEST = 27
+    LOOP_LARGEST_BEFORE = 28
     # What follows belongs to the slot and outlives its owners.
     BUSY_BASE = 32
     ERRORS_NO_SPACE = 33
@@ -89,6 +93,7 @@ class Cell(IntEnum):
     ERRORS_VANISHED = 47
     #: random at first: tells a file from one made anew, and from itself before a row got other values
     EDITION = 48
+    LOOP_LATE = 50  #: nanoseconds by which event loops were late, plus 1; 0 where no owner had one
     FOLDING_BUSY = 49  #: while a new owner folds the slot, its busy nanoseconds in place of all other cells; else 0
 
 
@@ -103,6 +108,7 @@ class ExitHint(IntEnum):
     ABORTED = 5
 
 
+LAG_WINDOW = 15_000_000_000  #: how late a loop was is shown until the end of the next window
 # Plain integers: an enum member costs a class attribute look-up in the request path.
 _BEGUN = int(Cell.WRITES_BEGUN)
 _ENDED = int(Cell.WRITES_ENDED)

@@ -108,6 +108,11 @@ class RunningRequests:
         #: how each route is written: the function, where it begins in a region, its bytes with their number behind them
         self.places: dict[str, tuple[Callable[..., None], int, bytes]] = {}
 
+    @property
+    def any_listed(self) -> bool:
+        """Whether a region is occupied."""
+        return len(self.free) < len(_ALL)
+
     def clear(self) -> None:
         """Free every region."""
         for region in range(FIRST, LAST, STEP):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
@@ -31,13 +32,17 @@ class HideOwnFrames(logging.Filter):
 class EventLoopLifecycle(WorkerLifecycle):
     """Goes before a worker class that serves on an event loop: most of its boot happens in ``run``."""
 
+    #: What counts the requests; :class:`LoopAccounting` where only they tell that the loop is at work.
+    new_accounting: Callable[..., RequestAccounting] = RequestAccounting
+
+    has_loop = True
     _serving = False
     _in_run = False
 
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
-        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
+        self.accounting = self.new_accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self.observe_arrival = arrival_observer(
             self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,))
         )

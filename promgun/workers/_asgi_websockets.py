@@ -23,6 +23,7 @@ from promgun.metrics.label_values import MessageDirection, WebsocketResult
 from promgun.store.board import Cell
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._asgi_follower import AsgiRequest
+from promgun.workers._loop_lag import LoopLag
 
 _SECOND = 1_000_000_000
 _OPEN = int(Cell.WEBSOCKETS)
@@ -38,10 +39,12 @@ class FollowedWebsocket:
     ``code`` is the first close code that was sent or received, 0 before.
     """
 
-    __slots__ = ("accounting", "code", "is_open", "over", "request")
+    __slots__ = ("accounting", "code", "is_open", "lag", "over", "request")
 
     def __init__(self, request: AsgiRequest) -> None:
         self.accounting: RequestAccounting = request.accounting
+        #: measures the loop while a message is at work; None where the server does that all the time
+        self.lag: LoopLag | None = getattr(request.accounting, "lag", None)
         self.request = request
         self.code = 0
         self.is_open = self.over = False
@@ -75,10 +78,14 @@ class FollowedWebsocket:
 
     def received(self) -> None:
         """Count a message from the client."""
+        if self.lag is not None:
+            self.lag.touch()
         self.accounting.inc(WEBSOCKET_MESSAGES, (MessageDirection.RECEIVED,))
 
     def sent(self) -> None:
         """Count a message to the client."""
+        if self.lag is not None:
+            self.lag.touch()
         self.accounting.inc(WEBSOCKET_MESSAGES, (MessageDirection.SENT,))
 
     def closing(self, code: int) -> None:

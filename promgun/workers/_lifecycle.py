@@ -55,6 +55,8 @@ class WorkerLifecycle:
 
     #: promgun's set-up in a master that runs without ``promgun run``; None under ``promgun run``.
     standalone: ClassVar[StandaloneRun | None] = None
+    #: Whether one thread serves all requests of the class, on an event loop or a hub.
+    has_loop = False
 
     app: Any
     cfg: Any

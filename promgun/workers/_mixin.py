@@ -27,8 +27,10 @@ from promgun.workers._config_cache import cache_settings
 from promgun.workers._first_byte import note_writes
 from promgun.workers._gevent_exits import dropped_by, follow_inside
 from promgun.workers._gunicorn_shortcuts import take_shortcuts
+from promgun.workers._hub_timers import hub_timers
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._lifecycle import WorkerLifecycle
+from promgun.workers._loop_lag import LoopAccounting, LoopLag, beating
 from promgun.workers._queue_time import TrustedPeers, arrival_observer
 from promgun.workers._request_cpu import CpuAccounting
 from promgun.workers._request_state import RequestState
@@ -72,9 +74,14 @@ class PrometheusMixin(WorkerLifecycle):
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
-        accounting = CpuAccounting if self.instruments.recorder.counts_cpu else RequestAccounting
+        timers = hub_timers(self)
+        other = LoopAccounting if timers else RequestAccounting
+        accounting = CpuAccounting if self.instruments.recorder.counts_cpu else other
         self.accounting = accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self._regions = len(self.accounting.running.free)
+        if isinstance(self.accounting, LoopAccounting):
+            lag = self.accounting.lag = LoopLag(self._board, self.accounting.runs, timers)
+            self._next_notify = beating(self._next_notify, lag)
         # Bound once: a look-up through super() costs as much as a whole counter.
         self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         self.responses = ResponseObserver(

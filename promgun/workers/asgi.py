@@ -25,6 +25,7 @@ from promgun.workers._asgi_follower import AsgiRequest, count_refused
 from promgun.workers._asgi_http2 import StreamObserver
 from promgun.workers._asgi_lifecycle import EventLoopLifecycle
 from promgun.workers._asgi_websockets import FollowedWebsocket, MeasuredWebSocket
+from promgun.workers._loop_lag import LoopAccounting, LoopLag, beating, loop_timer
 
 _SERVED = int(Cell.SERVED)
 FLOOR = (27, 0, 1)
@@ -220,6 +221,7 @@ class AsgiMixin(EventLoopLifecycle):
     """Goes before Gunicorn's ASGI worker, or a class that is derived from it."""
 
     asgi: Any
+    new_accounting = LoopAccounting
 
     #: set when the worker cuts off what still runs
     cuts_off = False
@@ -237,6 +239,13 @@ class AsgiMixin(EventLoopLifecycle):
         lifespan.LifespanManager = MeasuredLifespan
         websocket.WebSocketProtocol = MeasuredWebSocket
         super().init_process()
+
+    def prepare(self) -> None:
+        """Get ready to follow requests, and to measure the loop."""
+        super().prepare()
+        accounting: Any = self.accounting
+        self._lag = accounting.lag = LoopLag(self._board, accounting.runs, loop_timer)
+        self._next_notify = beating(self._next_notify, self._lag)
 
     def capacity(self) -> int:
         """Return how many connections the worker may have."""
@@ -276,6 +285,7 @@ class AsgiMixin(EventLoopLifecycle):
         super().handle_abort_signal()  # type: ignore[misc] # same
 
     def _cleanup(self) -> None:
+        self._lag.last_beat()
         self.cuts_off = self.standalone is None
         super()._cleanup()  # type: ignore[misc] # same
 

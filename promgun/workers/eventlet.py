@@ -8,3 +8,5 @@ from promgun.workers._mixin import PrometheusConnectionMixin
 
 class PrometheusEventletWorker(PrometheusConnectionMixin, EventletWorker):
     """promgun's eventlet worker, measured: Gunicorn's own was removed in 26.0."""
+
+    has_loop = True

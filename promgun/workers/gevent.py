@@ -9,3 +9,5 @@ from promgun.workers._mixin import PrometheusConnectionMixin
 
 class PrometheusGeventWorker(PrometheusConnectionMixin, GeventWorker):  # type: ignore[misc] # gunicorn is untyped
     """Gunicorn's gevent worker, measured."""
+
+    has_loop = True

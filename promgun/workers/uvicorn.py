@@ -13,7 +13,9 @@ from uvicorn_worker import UvicornWorker
 
 from promgun.store.board import Cell
 from promgun.workers._asgi_lifecycle import EventLoopLifecycle, HideOwnFrames
+from promgun.workers._loop_lag import LoopLag
 from promgun.workers._uvicorn_cycles import follow_protocols
+from promgun.workers._uvicorn_ticks import follow_ticks
 
 _SERVED = int(Cell.SERVED)
 
@@ -27,11 +29,13 @@ class UvicornMixin(EventLoopLifecycle):
         """Boot as the class does, with measured protocols in its configuration."""
         self._next_load = self.config.load
         self.config.load = self._load_config
+        follow_ticks()
         super().init_process()
 
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
+        self.loop_lag = LoopLag(self._board)
         logging.getLogger("uvicorn.error").addFilter(HideOwnFrames())
 
     def _load_config(self) -> None:

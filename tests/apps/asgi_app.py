@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -62,6 +63,12 @@ async def wait(_request: Request) -> Response:
     """Answer after a minute."""
     await asyncio.sleep(60)
     return PlainTextResponse("late")
+
+
+async def block(_request: Request) -> Response:
+    """Keep the loop from its other tasks for two seconds and a half."""
+    time.sleep(2.5)  # noqa: ASYNC251 - that is what is tried
+    return PlainTextResponse("ok")
 
 
 async def pid(_request: Request) -> Response:
@@ -129,6 +136,7 @@ app = Starlette(
         Route("/breaks", breaks),
         Route("/events/{topic}", events),
         Route("/wait/{n}", wait),
+        Route("/block", block),
         Route("/pid", pid),
         Mount("/raw", app=raw),
         WebSocketRoute("/echo/{room}", echo),

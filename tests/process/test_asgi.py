@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
@@ -135,6 +137,20 @@ def test_the_first_byte_of_a_stream_is_earlier_than_its_end(server: Server) -> N
     assert added["request_duration_seconds_sum GET /raw 200"] >= 0.3
     assert added["response_start_seconds_sum GET /raw"] < 0.25
     assert added["response_start_seconds_count GET /raw"] == added["response_start_seconds_count GET /pid"] == 1
+
+
+def test_who_blocks_the_loop_is_seen_while_it_does(server: Server) -> None:
+    late = server.fresh().sum("gunicorn_worker_loop_late_seconds_total")
+    with ThreadPoolExecutor(1) as pool:
+        blocking = pool.submit(send, server.address, path="/block")
+        wait_until(lambda: server.scrape().sum("gunicorn_worker_loop_lag_seconds") > 1)
+        assert not blocking.done()
+        assert blocking.result().status == 200
+    wait_until(lambda: server.scrape().sum("gunicorn_worker_loop_late_seconds_total") - late > 2.3)
+    assert server.scrape().sum("gunicorn_worker_loop_late_seconds_total") - late < 4
+    assert server.scrape().sum("gunicorn_worker_loop_lag_seconds") > 2.3
+    assert server.log.count("has blocked its event loop") == 1
+    assert len(re.findall(r'asgi_app\.py", line \d+ in block', server.log)) == 1
 
 
 def test_an_exception_is_counted_beside_the_status_that_the_client_got(server: Server) -> None:

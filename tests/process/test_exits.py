@@ -154,11 +154,13 @@ def test_a_stuck_worker_shows_its_stacks_once_and_what_it_served(hold: Hold, wor
         expect_exits(server, timeout=1)
         settled(server, 1)
         log = server.log
-        (silence,) = re.findall(rf"\(pid:{worker}\) has been silent for ([\d.]+) s.*: its stacks follow", log)
-        assert float(silence) >= 2.7
+        green = worker_type in {"gevent", "eventlet"}
+        trouble, since = ("blocked its event loop", 1) if green else ("been silent", 2.7)
+        (silence,) = re.findall(rf"\(pid:{worker}\) has {trouble} for ([\d.]+) s.*: its stacks follow", log)
+        assert float(silence) >= since
         # As faulthandler writes it; a traceback would have a comma before "in".
         assert len(re.findall(r'probe\.py", line \d+ in stuck', log)) == 1
-        if worker_type in {"gevent", "eventlet"}:
+        if green:
             assert len(re.findall(r'probe\.py", line \d+, in gate', log)) == 2
         last_words = re.findall(rf"\(pid:{worker}\) timed out while serving: GET (\S+) from 127", log)
         assert sorted(last_words) == served

@@ -159,6 +159,16 @@ def test_durations_are_what_the_client_waits_and_waiting_takes_no_cpu_time(worke
     else:
         # There a thread serves several requests at once.
         assert spent is None
+    page = server.scrape()
+    if worker_type not in {"sync", "gthread"}:
+        send(server.address, path="/burn/0.4")
+        server.expect("gunicorn_request_duration_seconds_count", 3)
+        page = server.scrape()
+        # Of the time for which it blocks its hub, the first tenth of a second at most is not seen.
+        assert 0.25 <= page.sum("gunicorn_worker_loop_lag_seconds") < 2
+        assert page.sum("gunicorn_worker_loop_late_seconds_total") >= 0.25
+    else:
+        assert page.select("gunicorn_worker_loop_lag_seconds") == []
 
 
 def test_the_first_byte_of_a_stream_is_earlier_than_its_end(server: Counted) -> None:

@@ -91,6 +91,21 @@ WORKER_CPU_WAIT_SECONDS = CounterFamily[tuple[str]](
     group="workers",
     help="Time that the worker was ready to run but had no CPU (Linux).",
 )
+WORKER_LOOP_LAG_SECONDS = GaugeFamily[tuple[str]](
+    name="gunicorn_worker_loop_lag_seconds",
+    labels=("worker_id",),
+    group="workers",
+    help=(
+        "The most that an event loop, or the hub of gevent or eventlet, was late, or is: of this window of 15 s and of "
+        "the one before. Absent where a class has neither."
+    ),
+)
+WORKER_LOOP_LATE_SECONDS = CounterFamily[tuple[str]](
+    name="gunicorn_worker_loop_late_seconds_total",
+    labels=("worker_id",),
+    group="workers",
+    help="Time by which an event loop, or a hub, was late with what was due, less what is below 5 ms.",
+)
 WORKER_OPEN_FDS = GaugeFamily[tuple[str]](
     name="gunicorn_worker_open_fds",
     labels=("worker_id",),
@@ -144,6 +159,8 @@ FAMILIES: tuple[MetricSpec, ...] = (
     WORKER_UNIQUE_MEMORY_BYTES,
     WORKER_CPU_SECONDS,
     WORKER_CPU_WAIT_SECONDS,
+    WORKER_LOOP_LAG_SECONDS,
+    WORKER_LOOP_LATE_SECONDS,
     WORKER_OPEN_FDS,
     WORKER_THREADS,
     WORKER_CONTEXT_SWITCHES,

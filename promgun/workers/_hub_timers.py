@@ -1,0 +1,46 @@
+"""Timers of the hubs that run greenlets: gevent's and eventlet's. Neither makes a greenlet, nor needs one to run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from promgun.workers._loop_lag import CallLater
+
+
+def hub_timers(worker: object) -> CallLater | None:
+    """Return what calls a function after so many seconds in the hub of this worker; ``None`` if its class has none.
+
+    Both classes send a heartbeat a second. The hub is looked up at the first call: the process has to be patched.
+    """
+    if _is_a(worker, "gunicorn.workers.ggevent", "GeventWorker"):
+        return _gevent_timer()
+    if _is_a(worker, "promgun.workers._eventlet_server", "EventletWorker"):
+        return _eventlet_timer
+    return None
+
+
+def _is_a(worker: object, module: str, name: str) -> bool:
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(worker, kind)
+
+
+def _eventlet_timer(seconds: float, call: Callable[[], None]) -> None:
+    from eventlet import hubs  # noqa: PLC0415 - installed, as its worker was imported
+
+    hubs.get_hub().schedule_call_global(seconds, call)
+
+
+def _gevent_timer() -> CallLater:
+    timers: list[Any] = []
+
+    def call_later(seconds: float, call: Callable[[], None]) -> None:
+        if not timers:
+            from gevent import get_hub  # noqa: PLC0415 - same
+
+            timers.append(get_hub().loop.timer(seconds))
+        # The loop's clock may be as old as its last step is long.
+        timers[0].start(call, update=True)
+
+    return call_later
