@@ -50,7 +50,7 @@ from promgun.workers._websockets import watch_handshake
 
 _SECOND = 1_000_000_000
 #: An answer that ends so soon after its first byte, in nanoseconds, is counted as sent at once.
-_AT_ONCE = 100_000
+AT_ONCE = 100_000
 _HINT = int(Cell.EXIT_HINT)
 _APPLICATION = int(Phase.APPLICATION)
 _CLOSING = int(Phase.CLOSING)
@@ -196,7 +196,7 @@ class RequestAccounting:
             if body.cut:
                 self.disconnected(state, DisconnectPhase.REQUEST)
         head = state.head
-        if head and now - head > _AT_ONCE:
+        if head and now - head > AT_ONCE:
             first = (head - state.start) / _SECOND
             self.record_stream(req.method, state.route, status, seconds, received, sent, first)
             return

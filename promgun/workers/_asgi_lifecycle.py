@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ class EventLoopLifecycle(WorkerLifecycle):
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
+        self.is_replaced = self.max_requests != sys.maxsize
+        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self.accounting = self.new_accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self.observe_arrival = arrival_observer(
             self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,))

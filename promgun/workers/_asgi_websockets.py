@@ -52,7 +52,7 @@ class FollowedWebsocket:
     @property
     def route(self) -> str:
         """The route of the handshake."""
-        return self.request.promgun.route
+        return self.request.route
 
     def accepted(self) -> None:
         """Count the handshake as accepted, just before 101 is sent; it is no request any longer."""
@@ -61,10 +61,10 @@ class FollowedWebsocket:
         self.is_open = True
         request, accounting = self.request, self.accounting
         request.is_over = True
-        accounting.named_route(request.promgun)
+        accounting.named_route(request)
         accounting.board.cells[_OPEN] += 1
         accounting.inc(WEBSOCKET_CONNECTIONS, (self.route, WebsocketResult.ACCEPTED))
-        accounting.closed(request.promgun)
+        accounting.closed(request)
 
     def refused(self, status: int, sent: int = 0) -> None:
         """Count the handshake as refused by an answer of HTTP, just before that is sent."""
@@ -109,7 +109,7 @@ class FollowedWebsocket:
             accounting.inc(WEBSOCKET_CONNECTIONS, (self.route, WebsocketResult.FAILED))
             return
         accounting.board.cells[_OPEN] -= 1
-        seconds = (accounting.clock() - request.promgun.start) / _SECOND
+        seconds = (accounting.clock() - request.start) / _SECOND
         accounting.observe(WEBSOCKET_DURATION_SECONDS, (self.route,), seconds)
         accounting.inc(WEBSOCKET_CLOSES, (close_label(self.code or ABNORMAL),))
 

@@ -9,17 +9,20 @@ zttp_h2_impl.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable
 from time import monotonic_ns
 from typing import Any
 
-from promgun.workers._asgi_follower import AsgiRequest, count_refused
+from promgun.workers._asgi_follower import AsgiRequest, begin_request, count_refused
 from promgun.workers._uvicorn_websockets import measured_websocket
 
 _CYCLE = "RequestResponseCycle"
 #: Attribute of a ``uvicorn.Config``: the worker that serves it.
 _WORKER = "promgun_worker"
+#: The modules whose protocol has ``on_body``, which is called with each piece of body.
+_TELLS_BODY = frozenset({"uvicorn.protocols.http.httptools_impl"})
 
 
 def follow_protocols(config: Any, worker: Any) -> None:
@@ -41,7 +44,10 @@ def follow_cycles(module_name: str) -> None:
     module: Any = sys.modules.get(module_name)
     cycle = vars(module).get(_CYCLE) if module is not None else None
     if isinstance(cycle, type) and not issubclass(cycle, MeasuredCycle):
-        setattr(module, _CYCLE, type(_CYCLE, (MeasuredCycle, cycle), {"__module__": cycle.__module__}))
+        base = MeasuredCycle if module_name in _TELLS_BODY else BodyCountingCycle
+        # A call of these costs 80 ns less than one through super() (CPython 3.11).
+        following = {"_next_run": cycle.run_asgi, "_next_send": cycle.send}  # type: ignore[attr-defined] # uvicorn's
+        setattr(module, _CYCLE, type(_CYCLE, (base, cycle), {"__module__": cycle.__module__, **following}))
 
 
 class MeasuredProtocol:
@@ -58,6 +64,13 @@ class MeasuredProtocol:
         if sock is not None and isinstance(transport.get_extra_info("peername"), tuple):
             getattr(self.config, _WORKER).observe_arrival(sock, monotonic_ns())
         super().connection_made(transport)  # type: ignore[misc] # the next class in the MRO
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a request's body; called where the parser calls back (httptools)."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.received += len(body)
+        super().on_body(body)  # type: ignore[misc] # the next class in the MRO
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request of HTTP, and count that: as the answer of the request that runs, or whose body it
@@ -93,10 +106,13 @@ class MeasuredCycle:
     promgun: AsgiRequest | None = None
     #: whether the server has answered it with 400 before it began
     promgun_refused = False
-    _worker: Any = None
-    _body: Any = b""
-    #: bytes of body that the application was given; the rest is in ``_body``
-    _given = 0
+    #: bytes of the request's body
+    received = 0
+
+    _worker: Any
+    _application: Any
+    _next_run: Any
+    _next_send: Any
 
     scope: Any
     on_response: Any
@@ -105,31 +121,113 @@ class MeasuredCycle:
     more_body: bool
     response_started: bool
     response_complete: bool
+    # What some of the protocols have.
+    bodyless = False
+    trailers_expected = False
+    chunked_encoding: bool | None = None
+    expected_content_length: int | None = None
 
-    async def run_asgi(self, app: Any) -> None:
-        """Serve one request; it begins here, whenever it was read."""
-        run = super().run_asgi  # type: ignore[misc] # the next class in the MRO
-        protocol: Any = getattr(self.on_response, "__self__", None)
-        worker = getattr(getattr(protocol, "config", None), _WORKER, None)
-        if worker is None:
-            await run(app)
-            return
-        scope = self.scope
-        request = AsgiRequest(worker.accounting, scope["method"], scope["path"], scope["client"], scope["headers"])
-        request.application_called(scope)
-        self._worker = worker
-        self.promgun = request
+    def run_asgi(self, app: Any) -> Any:
+        """Return the coroutine that serves one request, followed if the server is a worker's."""
+        try:
+            protocol = self.on_response.__self__
+            self._worker = protocol.config.promgun_worker
+        except AttributeError:
+            return self._next_run(app)
+        self._application = app
         protocol.promgun_running = self
+        return self._next_run(self._call_application)
+
+    async def _call_application(self, scope: Any, receive: Any, send: Any) -> Any:
+        # The first thing that run_asgi does: the request begins here, whenever it was read.
+        request = self.promgun = begin_request(
+            self._worker.accounting, scope["method"], scope["path"], scope["client"], scope["headers"], scope
+        )
         if self.promgun_refused:
             request.discard()
         try:
-            await run(self._followed(app, request))
-        finally:
-            self.promgun = None
-            if protocol.promgun_running is self:
-                protocol.promgun_running = None
-            request.received = self.received
-            request.over()
+            result = await self._application(scope, receive, send)
+        except BaseException as error:
+            self._application_ended(request, error)
+            raise
+        if not request.is_over:
+            self._application_ended(request, None)
+        return result
+
+    def _application_ended(self, request: AsgiRequest, error: BaseException | None) -> None:
+        if not request.is_over:
+            # The server may answer yet, in the task that ends with that.
+            task = asyncio.current_task()
+            if task is not None:
+                task.add_done_callback(lambda _: self._over(request))
+        request.application_ended(error, left=self.disconnected, uploading=self.more_body)
+
+    def _over(self, request: AsgiRequest) -> None:
+        request.received = self.received
+        request.over()
+
+    # ---- what is sent
+
+    def send(self, message: Any) -> Awaitable[None]:
+        """Send a message of the application's, or of the server's own answer."""
+        request = self.promgun
+        if request is None or request.is_over:
+            return self._next_send(message)  # type: ignore[no-any-return] # uvicorn's
+        kind = message["type"]
+        if self.disconnected:
+            if kind == "http.response.start" and not request.application_done and not request.given:
+                request.given = message["status"]
+            return self._next_send(message)  # type: ignore[no-any-return] # same
+        if kind != "http.response.body" or not request.status or self.flow.write_paused:
+            return self._send_and_look(message, request)
+        last = not message.get("more_body", False)
+        if self.scope["method"] == "HEAD" or self.bodyless:
+            size, left = 0, None
+        else:
+            size, left = len(message.get("body", b"")), None if self.chunked_encoding else self._length_left()
+        if self.trailers_expected or (left is not None and (size > left or (last and size != left))):
+            # The server may refuse it for the Content-Length that was declared, or ends the answer with trailers.
+            return self._send_and_look(message, request)
+        request.sent += size
+        if last:
+            self._finish(request)
+        return self._next_send(message)  # type: ignore[no-any-return] # same
+
+    async def _send_and_look(self, message: Any, request: AsgiRequest) -> None:
+        """Send a message that may fail or wait, and count what became of it."""
+        await self._next_send(message)
+        if self.disconnected or request.is_over:
+            return
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self.response_started and not request.status:
+                request.head_sent(message["status"])
+        elif kind == "http.response.body" and self.scope["method"] != "HEAD" and not self.bodyless:
+            request.sent += len(message.get("body", b""))
+        if self.response_complete:
+            self._finish(request)
+
+    def _finish(self, request: AsgiRequest) -> None:
+        if self._worker.is_replaced:
+            self._worker.count_served()
+        request.received = self.received
+        request.finish(request.status)
+
+    def _length_left(self) -> int | None:
+        """Return how many bytes of the declared length have not been sent; ``None`` without one."""
+        left = self.expected_content_length
+        if left is None:
+            # h11 keeps it (0.14 to 0.16)
+            left = getattr(getattr(getattr(self, "conn", None), "_writer", None), "_length", None)
+        return left
+
+
+class BodyCountingCycle(MeasuredCycle):
+    """A cycle of a protocol that extends ``body`` without being asked (h11, zttp)."""
+
+    _body: Any = b""
+    #: bytes of body that the application was given; the rest is in ``_body``
+    _given = 0
 
     @property
     def body(self) -> Any:
@@ -144,93 +242,6 @@ class MeasuredCycle:
             self._body = waiting
 
     @property
-    def received(self) -> int:
+    def received(self) -> int:  # type: ignore[override] # counted here
         """How many bytes of the request's body were received."""
         return self._given + len(self._body)
-
-    def _followed(self, app: Any, request: AsgiRequest) -> Any:
-        async def call_application(scope: Any, receive: Any, send: Any) -> Any:
-            try:
-                result = await app(scope, receive, send)
-            except BaseException as error:
-                self._application_ended(request, error)
-                raise
-            self._application_ended(request, None)
-            return result
-
-        return call_application
-
-    def _application_ended(self, request: AsgiRequest, error: BaseException | None) -> None:
-        request.application_ended(error, left=self.disconnected, uploading=self.more_body)
-
-    # ---- what is sent
-
-    def send(self, message: Any) -> Awaitable[None]:
-        """Send a message of the application's, or of the server's own answer."""
-        request = self.promgun
-        if request is None or request.is_over:
-            return super().send(message)  # type: ignore[misc, no-any-return] # the next class in the MRO
-        kind = message["type"]
-        if self.disconnected:
-            if kind == "http.response.start" and not request.application_done and not request.given:
-                request.given = message["status"]
-            return super().send(message)  # type: ignore[misc, no-any-return] # same
-        if kind != "http.response.body" or not request.status or self.flow.write_paused:
-            return self._send_and_look(message, request)
-        size, last = self._size(message), not message.get("more_body", False)
-        if self._breaks_length(size, last):
-            return self._send_and_look(message, request)
-        request.sent += size
-        if last:
-            self._finish(request)
-        return super().send(message)  # type: ignore[misc, no-any-return] # same
-
-    async def _send_and_look(self, message: Any, request: AsgiRequest) -> None:
-        """Send a message that may fail or wait, and count what became of it."""
-        await super().send(message)  # type: ignore[misc] # the next class in the MRO
-        if self.disconnected or request.is_over:
-            return
-        kind = message["type"]
-        if kind == "http.response.start":
-            if self.response_started and not request.status:
-                request.head_sent(message["status"])
-        elif kind == "http.response.body":
-            request.sent += self._size(message)
-        if self.response_complete:
-            self._finish(request)
-
-    def _finish(self, request: AsgiRequest) -> None:
-        self._worker.count_served()
-        request.received = self.received
-        request.finish(request.status)
-
-    def _size(self, message: Any) -> int:
-        """Return how many bytes of body a message adds to the answer."""
-        return (
-            0 if self.scope["method"] == "HEAD" or getattr(self, "bodyless", False) else len(message.get("body", b""))
-        )
-
-    def _breaks_length(self, size: int, last: bool) -> bool:  # noqa: FBT001 - the one caller's second variable
-        """Whether the server may refuse a piece of body for the Content-Length that was declared, or ends the answer
-        with trailers.
-        """
-        if getattr(self, "trailers_expected", False):
-            return True
-        left = self._length_left()
-        return left is not None and (size > left or (last and size != left))
-
-    def _length_left(self) -> int | None:
-        """Return how many bytes of the declared length have not been sent; ``None`` without one."""
-        if (
-            self.scope["method"] == "HEAD"
-            or getattr(self, "bodyless", False)
-            or getattr(self, "chunked_encoding", False)
-        ):
-            return None
-        left: int | None
-        if hasattr(self, "expected_content_length"):
-            left = self.expected_content_length
-        else:
-            # h11 keeps it (0.14 to 0.16)
-            left = getattr(getattr(getattr(self, "conn", None), "_writer", None), "_length", None)
-        return left

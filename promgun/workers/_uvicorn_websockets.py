@@ -11,7 +11,7 @@ from typing import Any
 
 from promgun.metrics.families.websockets import WEBSOCKET_CONNECTIONS
 from promgun.metrics.label_values import WebsocketResult
-from promgun.workers._asgi_follower import AsgiRequest, count_refused
+from promgun.workers._asgi_follower import begin_request, count_refused
 from promgun.workers._asgi_websockets import NO_STATUS, FollowedWebsocket
 
 _SWITCHING = 101
@@ -58,8 +58,8 @@ class MeasuredWebsocketProtocol:
     async def run_asgi(self) -> None:
         """Serve the handshake, then the websocket."""
         scope, application = self.scope, self.app
-        request = AsgiRequest(self._worker.accounting, "GET", scope["path"], scope["client"], scope["headers"])
-        request.application_called(scope)
+        accounting, headers = self._worker.accounting, scope["headers"]
+        request = begin_request(accounting, "GET", scope["path"], scope["client"], headers, scope)
         followed = self.promgun = FollowedWebsocket(request)
         self.app = _followed_application(application, followed, lambda: self._lost)
         try:

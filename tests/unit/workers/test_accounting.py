@@ -17,8 +17,9 @@ from gunicorn.http.wsgi import FileWrapper
 from promgun.metrics.instruments import Instruments
 from promgun.store.board import Cell
 from promgun.store.process import ProcessStore
-from promgun.store.request_table import NOWHERE, Phase
+from promgun.store.request_table import NOWHERE, Phase, read_running
 from promgun.workers._accounting import RequestAccounting
+from promgun.workers._asgi_follower import begin_request
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._queue_time import TrustedPeers
 from promgun.workers._responses import ResponseObserver
@@ -112,6 +113,61 @@ def test_what_is_written_out_does_what_the_calls_do(region: int | None) -> None:
         assert fixture.board.view(0).in_progress == 0
         assert len(boards) == 1
     assert seen[0] == seen[1]
+
+
+def asgi_by_calls(fixture: Fixture, path: str, headers: list[tuple[bytes, bytes]]) -> list[int]:
+    accounting, req = fixture.accounting, SimpleNamespace(method="GET", path=path, peer_addr=("192.0.2.1", 5))
+    environ = {"promgun.route": "/named", "REMOTE_ADDR": "192.0.2.1", "HTTP_X_REQUEST_ID": "r7" if headers else ""}
+    state = accounting.begin(req)
+    accounting.application_called(req, state, environ, object())
+    cells = fixture.cells()
+    accounting.answered(req, state, 200, 9)
+    accounting.closed(state)
+    return cells
+
+
+def asgi_by_functions(fixture: Fixture, path: str, headers: list[tuple[bytes, bytes]]) -> list[int]:
+    request = begin_request(
+        fixture.accounting, "GET", path, ("192.0.2.1", 5), headers, scope={"promgun.route": "/named"}
+    )
+    cells = fixture.cells()
+    request.sent = 9
+    request.finish(200)
+    request.finish(500)
+    assert request.carrier is None
+    return cells
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/a", []), ("/é\udc80", []), ("/a", [(b"x-request-id", b"r7"), (b"x-request-start", b"t=5")])],
+)
+def test_a_request_of_asgi_is_written_out_as_the_calls_do(
+    path: str, headers: list[tuple[bytes, bytes]], *, is_full: bool
+) -> None:
+    seen = []
+    for drive in (asgi_by_calls, asgi_by_functions):
+        fixture = Fixture()
+        if is_full:
+            fixture.board.requests.free.clear()
+        running = drive(fixture, path, headers)
+        assert fixture.recorded == [("GET", "/named", 200, 1.0, 0, 9)]
+        assert fixture.board.view(0).in_progress == 0
+        assert not list(read_running(bytes(fixture.board.requests.cells)))
+        seen.append((running, list(fixture.board.requests.free)))
+    assert seen[0] == seen[1]
+
+
+def test_a_stream_of_asgi_has_a_time_to_its_first_byte() -> None:
+    fixture = Fixture()
+    streams: list[tuple[Any, ...]] = []
+    fixture.accounting.record_stream = lambda *answer: streams.append(answer)
+    request = begin_request(fixture.accounting, "GET", "/", None)
+    request.head_sent(200)
+    request.finish(200)
+    assert streams == [("GET", "", 200, 2.0, 0, 0, 1.0)]
+    assert not fixture.recorded
 
 
 @pytest.mark.parametrize(("after", "expected"), [(2_000_000_000, "stream"), (90_000, "at once")])
