@@ -181,7 +181,7 @@ class AsgiRequest(RequestState):
         return UnansweredReason.SYSTEM_EXIT if self.error_type == "SystemExit" else UnansweredReason.OTHER
 
 
-def begin_request(
+def begin_request(  # noqa: C901 - calls that each request would make are written out
     accounting: RequestAccounting,
     method: str,
     path: str,
