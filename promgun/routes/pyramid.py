@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import Match, Slashed, report_after, seam
+from promgun.routes.reporting import REPORT, Match, Slashed, report_after, report_before, seam
 
 
 def install(module: Any) -> None:
-    """Hook ``pyramid.urldispatch``."""
+    """Hook ``pyramid.urldispatch`` or ``pyramid.router``."""
+    if module.__name__ == "pyramid.router":
+        report_before(seam(module, "Router"), "invoke_subrequest", _leave_request)
+        return
     slashed = Slashed()
 
     def read(found: Any, _mapper: Any, request: Any) -> Match:
@@ -16,3 +19,8 @@ def install(module: Any) -> None:
         return request.environ, slashed[route.pattern] if route is not None else ""
 
     report_after(seam(module, "RoutesMapper"), "__call__", read)
+
+
+def _leave_request(_router: Any, request: Any) -> None:
+    """What a subrequest matches is no route of the request in which it is made, whose environ it may have copied."""
+    request.environ.pop(REPORT, None)

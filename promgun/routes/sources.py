@@ -27,6 +27,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
     "fastapi.routing": Framework("FastAPI", "promgun.routes.fastapi"),
     "flask.ctx": Framework("Flask", "promgun.routes.flask"),
     "litestar._asgi.asgi_router": Framework("Litestar", "promgun.routes.litestar"),
+    "pyramid.router": Framework("Pyramid", "promgun.routes.pyramid"),
     "pyramid.urldispatch": Framework("Pyramid", "promgun.routes.pyramid"),
     "quart.ctx": Framework("Quart", "promgun.routes.flask"),
     "starlette.routing": Framework("Starlette", "promgun.routes.starlette"),

@@ -28,6 +28,12 @@ def subrequest(request: Any) -> Any:
     return request.invoke_subrequest(request.blank("/users/5"))
 
 
+def copied(request: Any) -> Any:
+    inner = request.copy()
+    inner.path_info = "/users/5"
+    return request.invoke_subrequest(inner)
+
+
 def shop(config: Any) -> None:
     config.add_route("item", "/items/{item}")
     config.add_view(view, route_name="item")
@@ -44,6 +50,8 @@ with Configurator() as config:
     config.add_view(moved, route_name="moved")
     config.add_route("subrequest", "/subrequest")
     config.add_view(subrequest, route_name="subrequest")
+    config.add_route("copied", "/copied/{how}")
+    config.add_view(copied, route_name="copied")
     config.add_route("posted", "/either", request_method="POST")
     config.add_view(view, route_name="posted")
     config.add_route("rest", "/rest/*rest")
@@ -61,6 +69,7 @@ REQUESTS = {
     "GET /fails": (500, "/fails"),
     "GET /moved": (302, "/moved"),
     "GET /subrequest": (200, "/subrequest"),
+    "GET /copied/whole": (200, "/copied/{how}"),
     "POST /either": (200, "/either"),
     "GET /either": (404, ""),
     "GET /rest/a/b": (200, "/rest/*rest"),
