@@ -2,7 +2,8 @@
 
 A pattern is a path with parameters: ``/users/{id}``, ``/items/{id:int}``, ``/files/{path:path}``. The types are those
 of Starlette: ``str`` (the default, up to the next slash), ``int``, ``float``, ``uuid`` and ``path`` (anything). Text
-that follows a parameter in its segment ends it at the first character: ``/{name}.{kind}``.
+that follows a parameter in its segment ends it at the first character: ``/{name}.{kind}``. Text behind a path ends it
+where it stands last: ``/{path:path}-{a}.{b}``.
 """
 
 from __future__ import annotations
@@ -51,12 +52,16 @@ def expression(pattern: str) -> str:
     if wrong:
         raise ValueError(f"the route {pattern!r} has {wrong}")
     written = [re.escape(texts[0])]
+    # The text that ends a path, as long as its segment goes on.
+    ends_path = ""
     for before, kind, previous, text in zip(texts, kinds, ["", *kinds], texts[1:], strict=False):
         # Ended by the first character that follows, a parameter matches in one way only.
         one = _TYPES[kind].format(end=re.escape(text[:1]) if text[:1] != "/" else "")
-        if previous == "path" and kind == "str" and "/" not in before:
-            # What is before it ends the path where it stands last: or each place where it stands would be tried.
-            one = f"(?:(?!{re.escape(before)}){one[:-1]})+"
+        ends_path = "" if "/" in before else before if previous == "path" else ends_path
+        if ends_path and kind == "str":
+            # It ends the path where it stands last in the segment: each place where it stands would be tried up to the
+            # end of the segment.
+            one = f"(?:(?!{re.escape(ends_path)}){one[:-1]})+"
         written += [one, re.escape(text)]
     return "".join(written)
 
@@ -72,6 +77,10 @@ def _fault(texts: Sequence[str], names: Sequence[str], kinds: Sequence[str]) -> 
         "angle brackets; parameters are written {name}": any("<" in text or ">" in text for text in texts),
         "a number before a digit, which may be part of it": any(
             kind in {"int", "float"} and text[:1].isdigit() for kind, text in zip(kinds, texts[1:], strict=True)
+        ),
+        "a number behind a path and a digit, which may be part of either": any(
+            previous == "path" and kind in {"int", "float"} and text.isdigit()
+            for previous, text, kind in zip(kinds, texts[1:], kinds[1:], strict=False)
         ),
         "more than one parameter of the type path": kinds.count("path") > 1,
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import pytest
 
-from promgun.routes.patterns import RoutePatterns, read_patterns
+from promgun.routes.patterns import RoutePatterns, expression, read_patterns
 
 MATCHES = [
     ("/users/{id}", ["/users/5", "/users/ä b"], ["/users/", "/users/5/", "/users/5/x", "/x/users/5"]),
@@ -18,6 +19,7 @@ MATCHES = [
     ("/files/{path:path}", ["/files/", "/files/a/b\nc"], ["/files"]),
     ("/{name}.{kind}", ["/a.txt", "/a.tar.gz"], ["/a", "/.txt", "/a."]),
     ("/{path:path}-v{n}", ["/a-v1", "/a/b-v1-v2", "/a-v1-2"], ["/a-v", "/a-v/", "/a"]),
+    ("/{path:path}-{a}.{b}", ["/a-b.c", "/a/b-c-d.e"], ["/a-b", "/a-b.c-d", "/a-b.c/d"]),
     ("/{path:path}/edit/{id:int}", ["/a/b/edit/7", "//edit/7"], ["/a/edit/x"]),
 ]
 REFUSED = {
@@ -35,6 +37,7 @@ REFUSED = {
     "/a\x00": "cannot be printed",
     "/{a:int}1{b:int}": "a number before a digit",
     "/{a:float}0": "a number before a digit",
+    "/{a:path}1{b:int}": "a number behind a path and a digit",
     "/users/<int:id>": "angle brackets; parameters are written {name}",
 }
 
@@ -82,3 +85,15 @@ def test_no_path_is_costly() -> None:
             for size in (1_000, 4_000, 100_000):
                 assert patterns.match("/" + (text * size)[:size] + "/") == ""
     assert time.thread_time() - start < 0.2
+
+
+def test_matching_takes_time_in_proportion_to_the_path() -> None:
+    """Without the limit on its length: 20,000 characters would take seconds if each were looked at from each other."""
+    expressions = [re.compile(expression(pattern), re.DOTALL) for pattern, _, _ in MATCHES]
+    texts = ("-{a}-{b}", "-{a}.{b}.{c}", "x{a:int}y{b}")
+    expressions += [re.compile(expression(f"/{{p:path}}{text}")) for text in texts]
+    start = time.thread_time()
+    for text in ("-a.", "-a-", "-.", "/a-b.", "x1y", ".1", "-", "a", "/"):
+        for compiled in expressions:
+            assert not compiled.fullmatch("/" + text * (20_000 // len(text)) + "-/\n")
+    assert time.thread_time() - start < 1
