@@ -29,7 +29,7 @@ EXIT_CODES = {
     ExitCode.CONFIGURATION: "The configuration cannot be used: a file, `GUNICORN_CMD_ARGS`, or an address of the application.",
     ExitCode.USAGE: "The command line, or a `PROMGUN_*` variable, is wrong.",
     ExitCode.WORKER_BOOT: "A worker cannot boot, or its library is not installed (3 is Gunicorn's own code).",
-    ExitCode.APP_LOAD: "The application cannot be found or loaded (4 is Gunicorn's own code).",
+    ExitCode.APP_LOAD: "The application cannot be found or loaded, or the worker type cannot call its kind (4 is Gunicorn's own code).",
     ExitCode.NO_INSTANCE: "No such running instance, more than one, or it does not answer.",
     ExitCode.STORE: "The metrics store is unusable or in use by another running server.",
     ExitCode.METRICS_ADDRESS: "The metrics endpoint cannot listen on its address.",

@@ -21,6 +21,7 @@ from promgun.config.preflight import check_configuration, check_in_use, inherits
 from promgun.config.push_gateway import SECRET_SETTINGS
 from promgun.config.run_settings import RunSettings
 from promgun.errors import ConfigurationError, PromgunError, UsageError
+from promgun.master.application_kind import check_kind
 from promgun.master.arbiter import PrometheusArbiter
 from promgun.master.config_file import execute
 from promgun.master.context import RunContext
@@ -238,9 +239,8 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
     def load(self) -> Any:
         """Import the application, in the worker (or the master with ``--preload``).
 
-        Raises ``AppImportError``, for which Gunicorn prints the text and ends with 4: the user's own traceback when
-        the module fails.
-        With ``--reload`` errors pass unchanged: Gunicorn serves them as a page until the file is corrected.
+        Raises ``AppImportError``, for which Gunicorn prints the text and ends with 4: the user's own traceback when the
+        module fails. With ``--reload`` errors pass unchanged: Gunicorn serves them as a page until it is corrected.
         """
         try:
             return self._load(serves_errors=self.cfg.reload)
@@ -262,7 +262,9 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
 
     def _load(self, *, serves_errors: bool) -> Any:
         try:
-            return super().load()
+            return check_kind(super().load(), str(self.app_uri), self.worker_type, self.cfg)
+        except ApplicationRefusedError:
+            raise
         except AppImportError as error:
             raise refusal_of(str(self.app_uri), error) from error
         except Exception as error:

@@ -41,6 +41,9 @@ APPS = {
     "hidden": "globals()['other'] = len\n",
     "kinds": "number = 42\nnothing = None\n"
     "def broken(): raise RuntimeError('no database')\ndef none(): return None\ndef one(a): return a\n",
+    "calls": "class A:\n async def __call__(self, scope, receive, send): pass\n"
+    "class W:\n def __call__(self, environ, start_response): pass\n"
+    "asgi = A()\nwsgi = W()\n",
     "package/__init__": "",
 }
 #: What is asked for, the exit code, and words of the line.
@@ -185,6 +188,10 @@ def test_preload_says_what_a_worker_says(project: Sandbox) -> None:
         for kind in WORKER_TYPES
         for preload in ((), ("--preload",))
     }
+    for preload in ((), ("--preload",)):
+        of_asgi, of_wsgi = ("calls:asgi", *FREE, *preload), ("calls:wsgi", *FREE, "-k", "asgi", *preload)
+        asked[f"ASGI under WSGI {preload}"] = ([*of_asgi], APP_LOAD, "calls:asgi is an ASGI application, which worker")
+        asked[f"WSGI under ASGI {preload}"] = ([*of_wsgi], APP_LOAD, "calls:wsgi is a WSGI application, which worker")
     compare_all(project, asked)
 
 
