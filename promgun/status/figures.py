@@ -154,13 +154,18 @@ def shown_age(worker: Worker) -> float | None:
 
 
 def request_text(worker: Worker, *, paths: bool = True) -> str:
-    """The request that a worker's row shows, by path, route or phase, and how many more run: ``GET /cart +2``."""
+    """The request that a worker's row shows, by path and route or by phase, and how many more run:
+    ``GET /users/5 [/users/<int:user>] +2``.
+    """
     if not worker.running:
         return ""
     request = shown_request(worker)
     assert request is not None  # noqa: S101 - one is running
-    where = (request.path if paths else "") or request.route
-    text = f"{request.method} {where}" if where else f"({request.phase})"
+    path, route = request.path if paths else "", request.route
+    if route in {"", path}:
+        text = f"{request.method} {path}" if path else f"({request.phase})"
+    else:
+        text = f"{request.method} {path} [{route}]" if path else f"{request.method} {route}"
     others = max(len(worker.running), worker.in_progress) - 1
     return f"{text} +{others}" if others > 0 else text
 

@@ -143,7 +143,7 @@ HELP = (
     ("Charts show the last minute; a bar is the largest value of its time.", "plain"),
     ("", "plain"),
     ("BUSY     share of the seconds that all requests of the interval took", "plain"),
-    ("REQUEST  the oldest running one; +2: two more are running", "plain"),
+    ("REQUEST  the oldest running one [its route]; +2: two more are running", "plain"),
     ("AGE      how long it has been running LEFT  requests until --max-requests", "plain"),
     ("CPU      100% is one whole CPU        MEM   resident memory", "plain"),
     ("exits    ended workers by cause since the start; (+2): two while you watch", "plain"),

@@ -151,6 +151,15 @@ def test_oldest_request_of_the_application_is_shown_first() -> None:
     assert "3.0s" in line
 
 
+def test_a_running_request_is_shown_with_its_route() -> None:
+    for path, shown in (("/users/5", "GET /users/5 [/users/<int:user>]"), ("", "GET /users/<int:user>")):
+        running = (replace(request(path, 3.0), route="/users/<int:user>"),)
+        line = next(line for line in drawn(view(1, running=running), width=120) if "4001" in line)
+        assert shown in line
+    named = (replace(request("/about", 3.0), route="/about"),)
+    assert "GET /about " in next(line for line in drawn(view(1, running=named), width=120) if "4001" in line)
+
+
 def test_request_whose_head_is_being_read_shows_its_phase() -> None:
     line = next(line for line in drawn(view(1, running=(request("", 9.0, "reading"),))) if "4001" in line)
     assert "(reading)" in line
