@@ -64,16 +64,16 @@ class MissingSeamError(Exception):
 
 
 def report_before(owner: Any, name: str, read: ReadMatch) -> None:
-    """Hook the method ``name`` of the class ``owner``: what ``read(self, argument)`` finds is reported before each
-    call. Raises :class:`MissingSeamError` if the class has no such method.
+    """Hook the method ``name`` of a class: what ``read(self, argument)`` finds is reported before each call. Raises
+    :class:`MissingSeamError` if the class has no such method. ``owner`` may be a module, for one of its functions.
     """
     hook(owner, name, lambda method: _made_of(_BEFORE, method, read))
 
 
 def report_after(owner: Any, name: str, read: ReadMatch) -> None:
-    """Hook the method ``name`` of the class ``owner``: what ``read(result, self, argument)`` finds is reported after
-    each call; the result of a call that raised is ``None``. Raises :class:`MissingSeamError` if the class has no such
-    method.
+    """Hook the method ``name`` of a class: what ``read(result, self, argument)`` finds is reported after each call; the
+    result of a call that raised is ``None``. Raises :class:`MissingSeamError` if the class has no such method.
+    ``owner`` may be a module, for one of its functions.
     """
     hook(owner, name, lambda method: _made_of(_AFTER, method, read))
 
@@ -85,7 +85,7 @@ def hook(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..
     """
     method = getattr(owner, name, None)
     if method is None:
-        raise MissingSeamError(f"{owner.__module__}.{owner.__qualname__}.{name}")
+        raise MissingSeamError(f"{_dotted(owner)}.{name}")
     if getattr(method, "hooked_by_promgun", False):
         return
     hooked = functools.update_wrapper(wrap(method), method)
@@ -146,3 +146,7 @@ def seam(module: Any, name: str) -> Any:
     if found is None:
         raise MissingSeamError(f"{module.__name__}.{name}")
     return found
+
+
+def _dotted(owner: Any) -> str:
+    return f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else str(owner.__name__)

@@ -21,6 +21,8 @@ class Framework(NamedTuple):
 
 #: By the module of the framework that has the hooked class. It is looked up in ``sys.modules`` and never imported.
 FRAMEWORKS: Mapping[str, Framework] = {
+    "a2wsgi.wsgi": Framework("an application of WSGI in a2wsgi", "promgun.routes.bridges"),
+    "asgiref.wsgi": Framework("an application of WSGI in asgiref", "promgun.routes.bridges"),
     "bottle": Framework("Bottle", "promgun.routes.bottle"),
     "django.core.handlers.base": Framework("Django", "promgun.routes.django"),
     "falcon.app": Framework("Falcon", "promgun.routes.falcon"),
@@ -30,6 +32,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
     "pyramid.router": Framework("Pyramid", "promgun.routes.pyramid"),
     "pyramid.urldispatch": Framework("Pyramid", "promgun.routes.pyramid"),
     "quart.ctx": Framework("Quart", "promgun.routes.flask"),
+    "starlette.middleware.wsgi": Framework("an application of WSGI in Starlette", "promgun.routes.bridges"),
     "starlette.routing": Framework("Starlette", "promgun.routes.starlette"),
     "werkzeug.middleware.dispatcher": Framework("Werkzeug's dispatcher", "promgun.routes.werkzeug"),
 }

@@ -70,3 +70,21 @@ def test_litestar_names_the_route_while_its_handler_runs() -> None:
     routed = RoutedASGI(litestar.Litestar([look]))
     assert routed.ask("GET", "/look/x") == (200, "/look/{item}")
     assert seen == ["/look/{item}"]
+
+
+@pytest.mark.parametrize("bridge", ["starlette.middleware.wsgi WSGIMiddleware", "asgiref.wsgi WsgiToAsgi"])
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")
+def test_an_application_of_wsgi_that_is_mounted_under_asgi_names_its_routes(bridge: str) -> None:
+    """As MLflow serves its Flask application through FastAPI."""
+    module, name = bridge.split()
+    flask = module_of("flask").app
+    wrapped = getattr(importlib.import_module(module), name)(flask)
+    fastapi = importlib.import_module("fastapi")
+    app = fastapi.FastAPI()
+    app.mount("/deep/{er}", wrapped)
+    app.mount("/", wrapped)
+    routed = RoutedASGI(app)
+    assert routed.ask("GET", "/users/5") == (200, "/users/<int:user>")
+    assert routed.ask("GET", "/users/x") == (404, "")
+    assert routed.ask("GET", "/deep/7/users/5") == (200, "/deep/{er}/users/<int:user>")
+    assert routed.ask("GET", "/docs") == (200, "/docs")
