@@ -40,6 +40,7 @@ CLASSES = {
 #: ``measuring`` is promgun with ``--no-config-cache``: Gunicorn's own functions stay as they are.
 VARIANTS = ("plain", "promgun", "measuring", "naive")
 OURS = frozenset({"promgun", "measuring"})
+_GREEN = frozenset({"gevent", "eventlet"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,6 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     from promgun.store.files import Owner  # noqa: PLC0415 - same
     from promgun.store.process import STORE  # noqa: PLC0415 - same
     from promgun.store.run_places import create_private  # noqa: PLC0415 - same
-    from promgun.workers._config_cache import cache_settings  # noqa: PLC0415 - same
-    from promgun.workers._gunicorn_shortcuts import take_shortcuts  # noqa: PLC0415 - same
 
     application: Application = plain
     if variant in OURS:
@@ -154,12 +153,24 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
             """Return the callable."""
             return application
 
-    worker = Idle(1, os.getppid(), [], App(), 30, cfg, Logger(cfg))
+    log = Logger(cfg)
+    listeners = [_listener(case, cfg, log)]
+    # An async worker would put a socket of its own in the listener's place.
+    worker = Idle(1, os.getppid(), [] if case.worker_type in _GREEN else listeners, App(), 30, cfg, log)
+    worker.promgun_benchmark_listener = listeners[0]
     worker.init_process()
     if variant == "promgun":
-        cache_settings(cfg)
-        take_shortcuts()
+        worker.take_shortcuts()
     return worker
+
+
+def _listener(case: Case, cfg: Any, log: Any) -> Any:
+    if case.worker_type in _GREEN:
+        return socket.create_server(("127.0.0.1", 0), backlog=1024)
+    from gunicorn.sock import TCPSocket  # noqa: PLC0415 - only in children
+
+    cfg.set("backlog", 1024)
+    return TCPSocket(("127.0.0.1", 0), cfg, log)
 
 
 class _Batch:
@@ -170,7 +181,7 @@ class _Batch:
         self._keep_alive = case.keep_alive
         ending = b"\r\n" if case.keep_alive else b"Connection: close\r\n\r\n"
         self._request = _HEAD + ending
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener = worker.promgun_benchmark_listener
         self._serve = {"sync": self._sync, "gthread": self._threads}.get(case.worker_type, self._green)
         self._client_socket: Callable[[Any], Any] = lambda sock: sock
         self._pause: Callable[[], None] = lambda: None
@@ -178,7 +189,7 @@ class _Batch:
             worker.tpool = _InlinePool()
         if case.worker_type == "eventlet":
             self._client_socket = import_module("promgun.workers._eventlet_server").ClientSocket
-        if case.worker_type in ("gevent", "eventlet"):
+        if case.worker_type in _GREEN:
             sleep = import_module(case.worker_type).sleep
             self._pause = lambda: sleep(0)  # lets the hub drop timers that were cancelled
 

@@ -119,10 +119,13 @@ class Recorder:
         rows, new_row = self._rows, self._row
         duration_bounds, size_bounds = self._duration_bounds, self._size_bounds
         smallest, fine_bounds = size_bounds[0], FINE_BOUNDS
+        # Two searches less for a request that is in both first buckets.
+        shortest = min((*duration_bounds[:1], *fine_bounds[:1]))
 
         def record(method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
-            row = rows.get((method, route, status))
-            if row is None:
+            try:
+                row = rows[method, route, status]
+            except KeyError:
                 row = new_row(method, route, status)
             cells, small, durations, seconds_sum, sizes_in, in_sum, sizes_out, out_sum, fine_cells, fine = row
             if sent:
@@ -140,9 +143,13 @@ class Recorder:
                     cells[small] += 1.0
             else:
                 cells[small] += 1.0
-            cells[durations + bisect_left(duration_bounds, seconds)] += 1.0
             cells[seconds_sum] += seconds
-            fine_cells[fine + bisect_left(fine_bounds, seconds)] += 1.0
+            if seconds <= shortest:
+                cells[durations] += 1.0
+                fine_cells[fine] += 1.0
+            else:
+                cells[durations + bisect_left(duration_bounds, seconds)] += 1.0
+                fine_cells[fine + bisect_left(fine_bounds, seconds)] += 1.0
 
         return record
 

@@ -8,12 +8,14 @@ the application turned the connection into a websocket. That happens before ``cl
 ``handle_error``: it is called once ``handle_request`` has raised, after ``closed``, and the request is counted then.
 All other counts (an exception, a client that left, a refusal) describe the request and do not complete it.
 
-The WSGI worker classes avoid these calls on the path of every request: ``_instrumentation`` repeats the bodies of
-``begin``, ``application_called`` and ``closed`` in two functions, and a test checks that both do the same.
+The WSGI worker classes avoid these calls on the path of every request: ``_instrumentation`` and ``_response_close``
+repeat the bodies of ``begin``, ``application_called``, ``answered`` and ``closed``, and a test checks that both do the
+same.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
@@ -29,6 +31,7 @@ from promgun.metrics.families.requests import (
 from promgun.metrics.families.websockets import WEBSOCKET_CONNECTIONS, WEBSOCKET_DURATION_SECONDS
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
+from promgun.metrics.recorder import Recorder
 from promgun.routes.reporting import REPORT, ROUTE
 from promgun.routes.sources import RouteSources
 from promgun.store.board import SIZE, Board, Cell, ExitHint
@@ -76,18 +79,8 @@ class RequestAccounting:
     #: Makes the state of a request that begins.
     new_state: Callable[[], RequestState] = RequestState
 
-    __slots__ = (
-        "_trusted",
-        "board",
-        "clock",
-        "inc",
-        "known_method",
-        "observe",
-        "record",
-        "record_stream",
-        "routes",
-        "running",
-    )
+    __slots__ = ("_trusted", "board", "clock", "inc", "observe", "record", "record_stream", "routes", "running",
+                 "unmeasured")  # fmt: skip
 
     def __init__(
         self,
@@ -104,9 +97,10 @@ class RequestAccounting:
         self.record_stream: Callable[..., None] = instruments.streams.record_stream
         self.inc: Callable[..., None] = instruments.counters.inc
         self.observe: Callable[..., None] = instruments.histograms.observe
-        self.known_method = instruments.recorder.known_method
         self._trusted = trusted
         self.routes = RouteSources() if routes is None else routes
+        #: requests until one has its CPU time measured, that one included; here none has
+        self.unmeasured = sys.maxsize
 
     def begin(self, req: Any, region: int | None = None) -> RequestState:
         """Record that a request runs from now on, attach its state to it as ``req.promgun``, and return the state.
@@ -231,6 +225,9 @@ class RequestAccounting:
                 return f"{request}, {age:.1f} s, {request.phase.name.lower()}"
         return f"a request, {age:.1f} s"
 
+    def measure_cpu(self, state: RequestState) -> None:
+        """Measure the CPU time of a request from now on; here it is not."""
+
     def look_at_rate(self) -> None:
         """Look how many requests there are, about once a second; here nothing depends on it."""
 
@@ -280,7 +277,7 @@ class RequestAccounting:
 
     def raised(self, req: Any, state: RequestState, error_type: str) -> None:
         """Count an exception that left the application."""
-        self.inc(FAILED_REQUESTS, (self.known_method(req.method), self.named_route(state), error_type))
+        self.inc(FAILED_REQUESTS, (Recorder.known_method(req.method), self.named_route(state), error_type))
 
     def refused(self, error: BaseException) -> None:
         """Count a request that never reached the application, by what was wrong with it."""

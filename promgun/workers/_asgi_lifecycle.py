@@ -14,7 +14,7 @@ from promgun.store.board import Cell, ExitHint
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._asgi_websockets import show_families
 from promgun.workers._lifecycle import WorkerLifecycle
-from promgun.workers._queue_time import TrustedPeers, arrival_observer
+from promgun.workers._queue_time import ArrivalObserver, TrustedPeers
 from promgun.workers._tracebacks import hide_own_frames
 
 _SERVED = int(Cell.SERVED)
@@ -46,7 +46,7 @@ class EventLoopLifecycle(WorkerLifecycle):
         self.is_replaced = self.max_requests != sys.maxsize
         self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self.accounting = self.new_accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
-        self.observe_arrival = arrival_observer(
+        self.observe_arrival = ArrivalObserver(
             self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,))
         )
         os.register_at_fork(after_in_child=self.accounting.forget_parent)

@@ -45,6 +45,7 @@ def head_sent(accounting: RequestAccounting, state: RequestState, response: Any)
     if state.recorded:
         return
     state.head = accounting.clock()
+    state.has_more = True
     if state.region >= 0 and isinstance(response.status_code, int):
         accounting.running.cells[state.region + PHASE] = _WRITING | response.status_code << STATUS_SHIFT
 

@@ -12,6 +12,7 @@ import logging
 import math
 import select
 import selectors
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,19 @@ from typing import Any
 
 from gunicorn import util
 from gunicorn.http.wsgi import WSGIErrorsWrapper
+from gunicorn.sock import BaseSocket
+from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import TConn
+from gunicorn.workers.sync import SyncWorker
+from gunicorn.workers.workertmp import WorkerTmp
 
 #: Seconds from the beginning of a second for which its date is reused. ``formatdate`` rounds to microseconds, so that
 #: the last of a second may be shown as the next.
 _SAME_DATE = 0.999
+#: Nanoseconds, a hundredth of the shortest timeout there is: it ends a worker that much earlier, at most.
+_HEARTBEAT_PAUSE = 10_000_000
+_NAMES_OF_HEARTBEAT = frozenset({"time", "monotonic", "os", "utime", "_tmp", "fileno"})
+_NAMES_OF_DELEGATION = frozenset({"getattr", "sock"})
 
 
 def _remember_date(http_date: Callable[..., str]) -> Callable[..., str]:
@@ -102,6 +111,48 @@ def _wait_by_poll(wait_for_data: Callable[..., bool]) -> Callable[..., bool]:
     return wait_for_data_by_poll
 
 
+def _accept_as_it_is(accept: Callable[..., None]) -> Callable[..., None]:
+    """Leave out three system calls for each connection of sync: Python makes what it accepts neither inheritable
+    (PEP 446) nor, on Linux and without a default timeout, non-blocking.
+    """
+    if sys.platform != "linux":
+        return accept
+
+    def accept_as_it_is(self: Any, listener: Any) -> None:
+        client, addr = listener.accept()
+        if client.__class__ is not socket.socket:
+            util.close_on_exec(client)
+            client.setblocking(1)
+        elif client.gettimeout() is not None:
+            client.settimeout(None)
+        self.handle(listener, client, addr)
+
+    return accept_as_it_is
+
+
+def heartbeat_pause(notify: Callable[[], None]) -> int:
+    """Return for how many nanoseconds ``notify``, a worker's method, need not be called again: a call is a system call,
+    once a request, and the master looks at its outcome about once a second. 0 if it is not Gunicorn's own.
+    """
+    own = getattr(notify, "__func__", None) is Worker.notify and _names_in(WorkerTmp.notify) == _NAMES_OF_HEARTBEAT
+    return _HEARTBEAT_PAUSE if own else 0
+
+
+def remember_name(listener: Any) -> None:
+    """Have ``getsockname`` of one of Gunicorn's listening sockets, which is bound for good, answered without a system
+    call, and ``accept`` found at once: 1,000 to 4,000 ns for each request of sync and each connection of gthread.
+    """
+    if isinstance(listener, BaseSocket) and _names_in(BaseSocket.__getattr__) == _NAMES_OF_DELEGATION:
+        name = listener.getsockname()
+        vars(listener).setdefault("getsockname", lambda: name)
+        vars(listener).setdefault("accept", listener.sock.accept)
+
+
+def _names_in(function: Any) -> frozenset[str] | None:
+    code = getattr(function, "__code__", None)
+    return None if code is None else frozenset(code.co_names)
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Shortcut:
     """What replaces ``owner.name``, if the names in the code of that function are ``names``."""
@@ -114,8 +165,7 @@ class Shortcut:
     @property
     def applies(self) -> bool:
         """Whether the function is the one that the shortcut was written for."""
-        code = getattr(getattr(self.owner, self.name, None), "__code__", None)
-        return code is not None and frozenset(code.co_names) == self.names
+        return _names_in(getattr(self.owner, self.name, None)) == self.names
 
 
 SHORTCUTS = (
@@ -152,6 +202,12 @@ SHORTCUTS = (
             }
         ),
         _wait_by_poll,
+    ),
+    Shortcut(
+        SyncWorker,
+        "accept",
+        frozenset({"accept", "setblocking", "util", "close_on_exec", "handle"}),
+        _accept_as_it_is,
     ),
 )
 

@@ -28,7 +28,8 @@ from promgun.store.request_table import (
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._first_byte import note_head
 from promgun.workers._queue_time import forwarded_client
-from promgun.workers._request_state import ANSWERED, CountingReader, file_size, response_in
+from promgun.workers._request_cpu import CpuAccounting
+from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size, response_in
 from promgun.workers._responses import ResponseObserver
 from promgun.workers._websockets import watch_handshake
 
@@ -47,7 +48,9 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
 
     ``worker`` tells the shape: ``request_at``, ``only_region``, ``region_of_connection``, ``max_requests``.
     """
-    board, running, clock, new_state = accounting.board, accounting.running, accounting.clock, accounting.new_state
+    board, running, clock = accounting.board, accounting.running, accounting.clock
+    # What CpuAccounting.new_state does besides is repeated below.
+    new_state = RequestState if isinstance(accounting, CpuAccounting) else accounting.new_state
     request_first, only_region, region_of_connection = (
         worker.request_at == 0,
         worker.only_region,
@@ -62,12 +65,14 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
     def follow_request(  # noqa: C901, PLR0912, PLR0915 - same
         first: Any, second: Any, third: Any = None, fourth: Any = None
     ) -> Any:
-        start = clock()
         req = first if request_first else second
         if only_region is not None:
             region = only_region
         elif region_of_connection:
-            region = getattr(second, "promgun", NOWHERE)
+            try:
+                region = second.promgun
+            except AttributeError:
+                region = NOWHERE
         else:
             # The region gets its text when the application is called, some 30 µs from here.
             try:
@@ -75,10 +80,19 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
             except IndexError:
                 region = NOWHERE
         state = req.promgun = new_state()
-        state.start = start
+        state.start = start = clock()
         state.region = region
+        state.response = state.carrier = None
+        state.recorded = state.has_more = False
+        state.route = ""
+        accounting.unmeasured = left = accounting.unmeasured - 1
+        if left <= 0:
+            accounting.measure_cpu(state)
+            state.has_more = True
         if region >= 0:
-            running.cells[region + BUSY] -= start
+            cells = running.cells
+            busy_cell = region + BUSY
+            cells[busy_cell] = balance = cells[busy_cell] - start
         else:
             board.enter(start)
         try:
@@ -90,6 +104,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
             else:
                 if reader.__class__ is not LengthReader or reader.length:
                     state.body = req.body.reader = CountingReader(reader)
+                    state.has_more = True
             result = handle(req, second) if request_first else handle(first, req, third, fourth)
         except BaseException as error:
             if broken(req, state, error):
@@ -110,8 +125,9 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                 state.response = ANSWERED
             now = clock()
             if region >= 0:
+                # Nobody else writes to this cell meanwhile. It may be in another place, with its value.
                 cells = running.cells
-                cells[region + BUSY] += now
+                cells[busy_cell] = balance + now
                 if region_is_own:
                     cells[region + START] = 0
                     leave(region)
@@ -134,7 +150,7 @@ def follow_application(  # noqa: C901, PLR0915 - as for follow_requests
     while it serves may pass one of its own: then the response is found in ``environ``. If it is not there either, the
     call is passed on, and the request is counted around ``handle_request`` only.
     """
-    running, joined, observe_proxy, whole = accounting.running, "\0".join, accounting.observe_proxy, list
+    running, observe_proxy, whole = accounting.running, accounting.observe_proxy, list
     routes, follow_route, route_known = accounting.routes, accounting.follow_route, accounting.route_known
 
     # application_called written out, with texts joined as they are and no call without a proxy's stamp: about 620 ns a
@@ -158,14 +174,15 @@ def follow_application(  # noqa: C901, PLR0915 - as for follow_requests
         if region >= 0:
             try:
                 client = environ["REMOTE_ADDR"] or forwarded_client(environ)
-                data = joined((req.method, client, environ.get("HTTP_X_REQUEST_ID", ""), req.path)).encode()
-            except (KeyError, TypeError, UnicodeEncodeError):
-                # The environ of a middleware or of another request class may lack the address, or hold non-text values
-                # or text that cannot be encoded.
+                request_id = environ["HTTP_X_REQUEST_ID"] if "HTTP_X_REQUEST_ID" in environ else ""  # noqa: SIM401 - get costs a call
+                data = f"{req.method}\0{client}\0{request_id}\0{req.path}".encode()
+            except (KeyError, UnicodeEncodeError):
+                # The environ of a middleware or of another request class may lack the address, or hold text that cannot
+                # be encoded.
                 get = environ.get
                 client = get("REMOTE_ADDR", "") or forwarded_client(environ)
                 texts = req.method, client, get("HTTP_X_REQUEST_ID", ""), req.path
-                data = joined(map(str, texts)).encode("utf-8", "replace")
+                data = "\0".join(map(str, texts)).encode("utf-8", "replace")
             describe(running.cells, region * 8, data, _APPLICATION, state.start)
         if routes.active:
             if routes.patterns is None:

@@ -143,6 +143,9 @@ class WorkerLifecycle:
         count_log(self.instruments.counters, self.log)
         self._board: Board = STORE.board
         self._next_notify: Callable[[], None] = super().notify  # type: ignore[misc] # the next class in the MRO
+        self._next_notify_at = self._heartbeat = 0
+        #: nanoseconds between two heartbeats that are passed on to the master
+        self._notify_pause = 0
         # A response's close reaches the sources of routes, and would keep worker and application from being finalized.
         warn = WeakMethod(self._warn_of_routes)
         self.routes = route_sources(self.cfg, lambda *message: (found := warn()) and found(*message))
@@ -227,8 +230,13 @@ class WorkerLifecycle:
 
     def notify(self) -> None:
         """Send the heartbeat to the master and to the scoreboard."""
-        self._next_notify()
-        now = monotonic_ns()
+        self._heartbeat = now = monotonic_ns()
+        if now >= self._next_notify_at:
+            # In a variable first: CPython 3.11 looks a method up in the class before the instance.
+            notify, pause = self._next_notify, self._notify_pause
+            notify()
+            if pause:
+                self._next_notify_at = now + pause
         if now > self._update_at:
             # First, because it mends a board whose file was cut: a touch of that would kill the process.
             self.update_worker_metrics()

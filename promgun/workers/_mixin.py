@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from time import monotonic_ns
 from typing import Any
 
@@ -26,14 +27,15 @@ from promgun.workers._accounting import RequestAccounting
 from promgun.workers._config_cache import cache_settings
 from promgun.workers._first_byte import note_writes
 from promgun.workers._gevent_exits import dropped_by, follow_inside
-from promgun.workers._gunicorn_shortcuts import take_shortcuts
+from promgun.workers._gunicorn_shortcuts import heartbeat_pause, remember_name, take_shortcuts
 from promgun.workers._hub_timers import hub_timers
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._loop_lag import LoopAccounting, LoopLag, beating
-from promgun.workers._queue_time import TrustedPeers, arrival_observer
+from promgun.workers._queue_time import ArrivalObserver, TrustedPeers
 from promgun.workers._request_cpu import CpuAccounting
 from promgun.workers._request_state import RequestState
+from promgun.workers._response_close import answered_and_closed
 from promgun.workers._responses import ResponseObserver
 from promgun.workers._tracebacks import hide_own_frames
 from promgun.workers._worker_wsgi import WorkerWsgi
@@ -84,12 +86,18 @@ class PrometheusMixin(WorkerLifecycle):
             self._next_notify = beating(self._next_notify, lag)
         # Bound once: a look-up through super() costs as much as a whole counter.
         self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
+        answered, own = self.accounting.answered, {}
+        if self._overrides("_handle_request_metrics"):
+            answered = self._handle_request_metrics
+        else:
+            own = {"closing": partial(answered_and_closed, self.accounting)}
         self.responses = ResponseObserver(
             self.accounting,
-            self._handle_request_metrics if self._overrides("_handle_request_metrics") else self.accounting.answered,
+            answered,
             self._handle_request_error_metrics,
             lambda: not self.alive,
             self._log_cut,
+            **own,
             unanswered_exits=(
                 (BaseException,) if isinstance(self, ThreadWorker) else dropped_by(self._next_handle_request)
             ),
@@ -99,7 +107,7 @@ class PrometheusMixin(WorkerLifecycle):
         self._follow_request = self._next_handle_request
         if self.gives_requests:
             self._follow_request = self._followed(self._next_handle_request)
-        self.observe_arrival = arrival_observer(
+        self.observe_arrival = ArrivalObserver(
             self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,))
         )
         if not self._overrides("handle_request") and not self._overrides("_generic_handle_request"):
@@ -134,8 +142,15 @@ class PrometheusMixin(WorkerLifecycle):
         self._worker_wsgi = WorkerWsgi(self, self.follow_application)
         wanted = self.cfg.settings.get("config_cache")
         if wanted is None or wanted.get():
-            cache_settings(self.cfg)
-            take_shortcuts()
+            self.take_shortcuts()
+
+    def take_shortcuts(self) -> None:
+        """Save Gunicorn the work that it does anew for each request, from now on."""
+        cache_settings(self.cfg)
+        take_shortcuts()
+        self._notify_pause = heartbeat_pause(self._next_notify)
+        for listener in self.sockets:
+            remember_name(listener)
 
     def update_worker_metrics(self) -> None:
         """Update the worker's own figures, and how many requests have their CPU time measured."""
@@ -206,6 +221,8 @@ class PrometheusConnectionMixin(PrometheusMixin):
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection."""
+        next_handle = self._next_handle
         if addr.__class__ is tuple:
-            self.observe_arrival(client, monotonic_ns())
-        self._next_handle(listener, client, addr)
+            arrivals = self.observe_arrival
+            arrivals(client, monotonic_ns())
+        next_handle(listener, client, addr)

@@ -19,8 +19,9 @@ NOTHING_SENT = -1.0
 #: bucket's bound.
 _TICK = 0.004
 TICK_NS = 4_000_000
-#: While nobody waits longer than a tick: one connection in so many is asked about, and one a second.
+#: One connection in so many is asked about; those that were not are remembered for so many questions.
 _ONE_IN = 16
+_MOST_CREDIT = 8 * _ONE_IN
 _PAUSE_NS = 1_000_000_000
 ON_LINUX = sys.platform == "linux"
 _HEADERS = ("HTTP_X_REQUEST_START", "HTTP_X_QUEUE_START")
@@ -48,30 +49,47 @@ def kernel_wait(client: Any) -> float | None:
     return waited / 1000 if received else NOTHING_SENT
 
 
-def arrival_observer(
-    observe: Callable[[float], None], ask: Callable[[Any], float | None] = kernel_wait
-) -> Callable[..., None]:
-    """Return a function that observes how long a connection waited: it takes the client, the current time, and whether
-    somebody is likely to have waited; call it right after accept.
+class ArrivalObserver:
+    """Observes how long connections waited: call it right after accept with the client and the current time.
 
-    It asks the kernel about each connection while one had waited for more than a tick (1 to 10 ms), or is likely to
-    have. While nobody waits, asking about every one would cost more than anything else that is measured of a request.
+    Asking the kernel costs more than all else that is measured of a request, so of many connections one in sixteen is
+    asked about at most, whether or not they wait. A calm time saves up for the next crowd: while nobody waits longer
+    than a tick (1 to 10 ms) half of those are asked about, and one a second; as soon as one has waited, or probably
+    has, each connection, until what was saved is spent.
+
+    ``left`` counts down to the next connection that is asked about, and one after ``ask_at`` is asked about as well: a
+    worker class may do this without a call.
     """
-    skipped = _ONE_IN
-    next_ns = 0
 
-    def observe_arrival(client: Any, now_ns: int, likely: bool = False) -> None:  # noqa: FBT001, FBT002 - hot path
-        nonlocal skipped, next_ns
-        if skipped < _ONE_IN and now_ns < next_ns and not likely:
-            skipped += 1
-            return
-        wait = ask(client)
-        if wait is None:
-            return
-        skipped, next_ns = 1 if wait <= _TICK else _ONE_IN, now_ns + _PAUSE_NS
-        observe(wait if wait > 0 else 0.0)
+    __slots__ = ("_ask", "_credit", "_drawn", "_observe", "ask_at", "left", "pause_ends")
 
-    return observe_arrival
+    def __init__(self, observe: Callable[[float], None], ask: Callable[[Any], float | None] = kernel_wait) -> None:
+        self._observe = observe
+        self._ask = ask
+        #: in connections, of which asking about one costs as many as it stands for
+        self._credit = _MOST_CREDIT
+        self._drawn = self.left = 1
+        #: nanoseconds
+        self.ask_at = self.pause_ends = 0
+
+    def __call__(self, client: Any, now_ns: int) -> None:
+        """Observe how long ``client`` waited, if it is asked about."""
+        self.left = left = self.left - 1
+        if left <= 0 or now_ns >= self.ask_at:
+            self.ask(client, now_ns)
+
+    def ask(self, client: Any, now_ns: int) -> None:
+        """Ask about a connection that was taken off ``left``, unless there were too many."""
+        credit = min(_MOST_CREDIT, self._credit + self._drawn - self.left)
+        wait = None
+        if credit >= _ONE_IN:
+            credit -= _ONE_IN
+            wait = self._ask(client)
+            self.ask_at = self.pause_ends = now_ns + _PAUSE_NS
+        self._credit = credit
+        self._drawn = self.left = 2 * _ONE_IN if wait is not None and wait <= _TICK else max(1, _ONE_IN - credit)
+        if wait is not None:
+            self._observe(wait if wait > 0 else 0.0)
 
 
 def proxy_wait(environ: Mapping[str, Any], clock: Callable[[], float] = time.time) -> float | None:

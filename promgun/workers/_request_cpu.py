@@ -34,7 +34,7 @@ class CpuAccounting(RequestAccounting):
     measured; it is not the generator of the application, which may have seeded that. One request in ``every`` is.
     """
 
-    __slots__ = ("_drawn", "_left", "_looked_at", "_random", "_thread_clock", "count_cpu", "every")
+    __slots__ = ("_drawn", "_looked_at", "_random", "_thread_clock", "count_cpu", "every")
 
     def __init__(
         self,
@@ -48,9 +48,8 @@ class CpuAccounting(RequestAccounting):
         self._thread_clock = thread_clock
         self._random = Random() if random is None else random  # noqa: S311 - chooses what to measure
         self.every = 1
-        #: requests until one is measured, that one included
-        self._left = 1
-        #: all that were drawn into ``_left`` since the rate was looked at
+        self.unmeasured = 1
+        #: all that were drawn into ``unmeasured`` since the rate was looked at
         self._drawn = 1
         self._looked_at = self.clock()
 
@@ -60,12 +59,13 @@ class CpuAccounting(RequestAccounting):
         Two threads may take the same request off: then one more, or one less, is measured than drawn.
         """
         state = RequestState()
-        self._left = left = self._left - 1
+        self.unmeasured = left = self.unmeasured - 1
         if left <= 0:
-            self._measure(state)
+            self.measure_cpu(state)
         return state
 
-    def _measure(self, state: RequestState) -> None:
+    def measure_cpu(self, state: RequestState) -> None:
+        """Measure the CPU time of a request from now on."""
         state.stands_for = self.every
         self._draw()
         self.look_at_rate()
@@ -73,7 +73,7 @@ class CpuAccounting(RequestAccounting):
 
     def _draw(self) -> None:
         every = self.every
-        self._left = gap = 1 if every == 1 else 1 + int(log(1 - self._random.random()) / log(1 - 1 / every))
+        self.unmeasured = gap = 1 if every == 1 else 1 + int(log(1 - self._random.random()) / log(1 - 1 / every))
         self._drawn += gap
 
     def look_at_rate(self) -> None:
@@ -83,7 +83,7 @@ class CpuAccounting(RequestAccounting):
         if passed < _SECOND:
             return
         self._looked_at = now
-        begun = self._drawn - self._left
+        begun = self._drawn - self.unmeasured
         self.every = max(1, round(begun * _SECOND / passed / _MEASURED_A_SECOND))
         # What is left was drawn for the former rate.
         self._drawn = 0

@@ -25,6 +25,7 @@ from promgun.workers._request_state import (
     response_behind,
     response_has_no_body,
 )
+from promgun.workers._response_close import Close, counted_and_closed
 from promgun.workers._tracebacks import hide_own_frames
 
 #: Counts an answered request: the request, its state, the status, bytes of body sent.
@@ -45,11 +46,21 @@ class ResponseObserver:
 
     ``answered`` and ``raised`` count; they are passed in because a worker class may override them. ``is_ending`` tells
     whether the worker has stopped serving, ``cut`` is called with each request that such a worker cuts off,
+    ``closing`` returns what replaces ``close`` of Gunicorn's own responses, given that and what counts one,
     ``unanswered_exits`` are the exceptions other than ``Exception`` to which its class answers nothing, and
     ``hands_on`` tells whether what leaves its ``handle_request`` is sure to reach ``handle_error``.
     """
 
-    __slots__ = ("_accounting", "_cut", "_hands_on", "_is_ending", "_unanswered_exits", "answered", "raised")
+    __slots__ = (
+        "_accounting",
+        "_closing",
+        "_cut",
+        "_hands_on",
+        "_is_ending",
+        "_unanswered_exits",
+        "answered",
+        "raised",
+    )
 
     def __init__(
         self,
@@ -59,6 +70,7 @@ class ResponseObserver:
         is_ending: Callable[[], bool] = lambda: False,
         cut: Callable[[RequestState], None] = lambda _: None,
         *,
+        closing: Callable[[Close, Close], Close] = counted_and_closed,
         unanswered_exits: tuple[type[BaseException], ...] = (),
         hands_on: bool = False,
     ) -> None:
@@ -69,8 +81,9 @@ class ResponseObserver:
         self._cut = cut
         self._unanswered_exits = unanswered_exits
         self._hands_on = hands_on
+        self._closing = closing
 
-    def measure(self, response_class: Any) -> None:  # noqa: C901 - three small functions
+    def measure(self, response_class: Any) -> None:
         """Replace ``close`` of this response class, in this process, by one that also counts the answer.
 
         Replacing it on each response would cost a request four times as much as counting does.
@@ -97,29 +110,11 @@ class ResponseObserver:
                 sent = state.file_size if length is None else length
             answered(req, state, status, sent)
 
-        def count_and_close(response: Any) -> None:
-            # close sends the last bytes, and a worker is likely to be killed in that system call: an answer that the
-            # client gets has to be counted by then. This is count written out, which saves a call.
-            try:
-                req = response.req
-                state = req.promgun
-                status = response.status_code
-            except AttributeError:
-                pass
-            else:
-                if not state.recorded:
-                    sent = response.sent
-                    if sent or not state.file_size:
-                        answered(req, state, status, sent)
-                    else:
-                        count(response)
-            close(response)
-
         def close_and_count(response: Any) -> None:
             close(response)
             count(response)
 
-        measured = count_and_close if response_class is Response else close_and_count
+        measured = close_and_count if response_class is not Response else self._closing(close, count)
         measured.by_promgun = True  # type: ignore[attr-defined] # recognised in a subclass that inherits it
         response_class.close = measured
 

@@ -28,6 +28,7 @@ class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[mis
         super().prepare()
         self._running = self.accounting.running
         # Bound once, and RunningRequests.take and leave are repeated below: 4 % of what measuring costs (CPython 3.11).
+        # What is called there is put into a variable first, which saves CPython 3.11 two look-ups in dictionaries.
         self._take_region = self._running.free.pop
         self._leave_region = self._running.free.append
         self._next_handle: Callable[[Any], Any] = super().handle
@@ -36,28 +37,29 @@ class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[mis
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to the pool; it is shown as ``queued`` until a thread takes it."""
         now = monotonic_ns()
-        if not hasattr(conn, "promgun") and conn.client.__class__ is tuple:
+        if not conn.initialized and conn.client.__class__ is tuple and not hasattr(conn, "promgun"):
             self.observe_arrival(conn.sock, now)
+        take_region, next_enqueue_req = self._take_region, self._next_enqueue_req
         try:
-            conn.promgun = region = self._take_region()
+            conn.promgun = region = take_region()
         except IndexError:
             conn.promgun = NOWHERE
         else:
             cells = self._running.cells
             cells[region + PHASE] = _QUEUED
             cells[region + START] = now
-        self._next_enqueue_req(conn)
+        next_enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
         """Serve what a connection has sent, in a thread of the pool."""
-        running = self._running
+        running, next_handle, leave_region = self._running, self._next_handle, self._leave_region
         region = conn.promgun
         if region >= 0:
             running.cells[region + PHASE] = _READING
         try:
-            return self._next_handle(conn)
+            return next_handle(conn)
         finally:
             conn.promgun = NOWHERE
             if region >= 0:
                 running.cells[region + START] = 0
-                self._leave_region(region)
+                leave_region(region)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -37,8 +36,6 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
         super().prepare()
         self._running = self.accounting.running
         self._next_handle: Callable[..., None] = super().handle
-        #: when the last connection was taken, if the worker has not waited for one since
-        self._taken = sys.maxsize
         #: how many requests it had served when it began to rest, -1 if it does not rest
         self._resting_since = -1
 
@@ -50,9 +47,12 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
 
     def wait(self, timeout: float) -> Any:
         """Wait for a connection: as long as Gunicorn does when the worker rests, else for a second at most."""
-        self._taken = sys.maxsize
         longest = _RESTING if self.nr == self._resting_since else _TENDED
-        return super().wait(longest if timeout > longest else timeout)  # noqa: FURB136 - a call of min() takes longer
+        ready = super().wait(longest if timeout > longest else timeout)  # noqa: FURB136 - a call of min() takes longer
+        self._heartbeat = 0
+        arrivals = self.observe_arrival
+        arrivals.ask_at = arrivals.pause_ends
+        return ready
 
     def update_worker_metrics(self) -> None:
         """Update the worker's own figures, and find out whether it may rest: threads may change values at any time."""
@@ -66,16 +66,21 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection; it is shown as ``reading`` until its request's head has arrived."""
-        now = monotonic_ns()
-        running = self._running
+        # The heartbeat was just before accept, which did not block.
+        now = self._heartbeat or monotonic_ns()
+        self._heartbeat = 0
+        running, next_handle = self._running, self._next_handle
         cells = running.cells
         cells[_PHASE] = _READING
         cells[_START] = now
         try:
             if addr.__class__ is tuple:
+                arrivals = self.observe_arrival
+                arrivals.left = left = arrivals.left - 1
+                if left <= 0 or now >= arrivals.ask_at:
+                    arrivals.ask(client, now)
                 # What comes right behind a long request has probably waited for it.
-                self.observe_arrival(client, now, now - self._taken > TICK_NS)
-                self._taken = now
-            self._next_handle(listener, client, addr)
+                arrivals.ask_at = now + TICK_NS
+            next_handle(listener, client, addr)
         finally:
             running.cells[_START] = 0

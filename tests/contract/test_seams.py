@@ -45,6 +45,10 @@ SHORTENED = {
         "events = sel.select(timeout=timeout)",
         "except (OSError, ValueError):",
     ),
+    "accept": (
+        "client, addr = listener.accept()\n        client.setblocking(1)\n        util.close_on_exec(client)\n",
+        "self.handle(listener, client, addr)",
+    ),
 }
 
 

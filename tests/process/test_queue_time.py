@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 
-from promgun.workers._queue_time import NOTHING_SENT, TrustedPeers, arrival_observer, kernel_wait, proxy_wait
+from promgun.workers._queue_time import NOTHING_SENT, ArrivalObserver, TrustedPeers, kernel_wait, proxy_wait
 from tests.support.sandbox import wait_until
 
 NOW = 1_700_000_000.0
@@ -76,22 +77,27 @@ MILLISECOND = 1_000_000
 
 
 def arrivals(
-    answers: Mapping[int, float | None], every: float, count: int, likely: tuple[int, ...] = ()
+    answers: Mapping[int, float | None], every: float, count: int, likely: Container[int] = ()
 ) -> dict[int, float]:
     """Return what was observed of ``count`` connections accepted ``every`` so many milliseconds, by number from 0.
 
     The kernel tells ``answers`` of them, 0 of those that are left out.
     """
+    waits: list[float] = []
     seen: dict[int, float] = {}
-    observe = arrival_observer(lambda wait: seen.update({number: wait}), lambda number: answers.get(number, 0.0))
+    arrived = ArrivalObserver(waits.append, lambda number: answers.get(number, 0.0))
     for number in range(count):
-        observe(number, int(1e12 + number * every * MILLISECOND), number in likely)
+        if number in likely:
+            arrived.ask_at = 0
+        arrived(number, int(1e12 + number * every * MILLISECOND))
+        if waits:
+            seen[number] = waits.pop()
     return seen
 
 
-def test_while_nobody_waits_one_connection_in_sixteen_is_asked_about() -> None:
-    assert list(arrivals({}, 1.0, 1600)) == list(range(0, 1600, 16))
-    assert list(arrivals({0: NOTHING_SENT, 16: 0.004}, 1.0, 40)) == [0, 16, 32]
+def test_while_nobody_waits_one_connection_in_thirty_two_is_asked_about() -> None:
+    assert list(arrivals({}, 1.0, 960)) == list(range(0, 960, 32))
+    assert list(arrivals({0: NOTHING_SENT, 32: 0.004}, 1.0, 80)) == [0, 32, 64]
 
 
 def test_of_few_connections_one_a_second_is_asked_about() -> None:
@@ -100,12 +106,33 @@ def test_of_few_connections_one_a_second_is_asked_about() -> None:
 
 
 def test_while_connections_wait_the_kernel_is_asked_about_each() -> None:
-    answers = {16: 0.7, 17: 0.7, 18: 0.005, 19: 0.0}
-    assert arrivals(answers, 0.2, 36) == {0: 0.0, 16: 0.7, 17: 0.7, 18: 0.005, 19: 0.0, 35: 0.0}
+    answers = {32: 0.7, 33: 0.7, 34: 0.005, 35: 0.0}
+    assert arrivals(answers, 0.2, 60) == {0: 0.0, 32: 0.7, 33: 0.7, 34: 0.005, 35: 0.0}
 
 
 def test_one_that_is_likely_to_have_waited_is_asked_about() -> None:
     assert arrivals({5: 0.7}, 1.0, 10, likely=(5, 8)) == {0: 0.0, 5: 0.7, 6: 0.0, 8: 0.0}
+
+
+@pytest.mark.parametrize(("every", "waits"), [(0.5, 0.7), (0.5, 0.0), (20.0, 0.7), (400.0, 0.0), (3000.0, 0.0)])
+@pytest.mark.parametrize("likely", [(), range(100_000)])
+def test_of_many_connections_one_in_sixteen_is_asked_about_at_most(
+    every: float, waits: float, likely: Container[int]
+) -> None:
+    count = 3200
+    asked = arrivals(dict.fromkeys(range(count), waits), every, count, likely)
+    # What was saved at the beginning is eight questions.
+    assert count // 33 <= len(asked) <= count // 16 + 8
+    # None is long without an answer.
+    numbers = list(asked)
+    assert max(after - before for before, after in pairwise(numbers)) <= 32
+
+
+def test_a_crowd_after_a_calm_time_is_asked_about_one_by_one() -> None:
+    crowd = range(2000, 2020)
+    asked = arrivals(dict.fromkeys(crowd, 0.5), 0.2, 2020, likely=(2000,))
+    assert [asked.get(number) for number in crowd[:9]] == [0.5] * 8 + [None]
+    assert sum(number in asked for number in crowd) == 9
 
 
 def test_what_cannot_be_told_is_not_observed() -> None:

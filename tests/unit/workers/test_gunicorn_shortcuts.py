@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import selectors
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +17,13 @@ import pytest
 from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.http.wsgi import WSGIErrorsWrapper
+from gunicorn.sock import TCPSocket
 from gunicorn.workers.gthread import TConn
+from gunicorn.workers.sync import SyncWorker
+from gunicorn.workers.workertmp import WorkerTmp
 
 from promgun.workers import _gunicorn_shortcuts as shortcuts
-from promgun.workers._gunicorn_shortcuts import SHORTCUTS, take_shortcuts
+from promgun.workers._gunicorn_shortcuts import SHORTCUTS, heartbeat_pause, remember_name, take_shortcuts
 
 BY_NAME = {shortcut.name: shortcut for shortcut in SHORTCUTS}
 
@@ -154,3 +160,80 @@ def test_only_the_function_that_it_was_written_for_is_replaced(monkeypatch: pyte
     assert replaced is not util.http_date
     take_shortcuts()
     assert Owner.http_date is replaced, "twice"
+
+
+class Heard(SyncWorker):  # type: ignore[misc] # gunicorn is untyped
+    """Notes what it was given."""
+
+    def __init__(self) -> None:
+        self.handled: list[tuple[Any, Any, Any]] = []
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        self.handled.append((listener, client, addr))
+
+
+def seen_of(client: socket.socket) -> tuple[Any, ...]:
+    flags = fcntl.fcntl(client, fcntl.F_GETFL)
+    return client.gettimeout(), client.getblocking(), client.get_inheritable(), bool(flags & os.O_NONBLOCK)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Gunicorn's own is kept")
+@pytest.mark.parametrize("timeout", [None, 5.0, 0.0])
+def test_an_accepted_connection_is_what_gunicorn_makes_of_it(timeout: float | None) -> None:
+    accept = shortcut_for("accept")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # As Gunicorn's are, which Python's accept would pass on to a client without SOCK_CLOEXEC.
+        listener.settimeout(0)
+        listener.set_inheritable(True)
+        worker = Heard()
+        socket.setdefaulttimeout(timeout)
+        try:
+            for take in (SyncWorker.accept, accept):
+                with socket.socket() as client:
+                    client.settimeout(5)
+                    client.connect(listener.getsockname())
+                    take(worker, listener)
+            with pytest.raises(BlockingIOError):
+                accept(worker, listener)
+        finally:
+            socket.setdefaulttimeout(None)
+        (_, theirs, _), (passed, ours, addr) = worker.handled
+        with theirs, ours:
+            assert seen_of(ours) == seen_of(theirs) == (None, True, False, False)
+            assert passed is listener
+            assert addr[0] == "127.0.0.1"
+
+
+def test_a_listener_keeps_its_name_and_accepts() -> None:
+    with closing(TCPSocket(("127.0.0.1", 0), Config(), logging.getLogger("test"))) as listener:
+        name = listener.getsockname()
+        remember_name(listener)
+        assert listener.getsockname() == name == listener.sock.getsockname()
+        with socket.create_connection(name) as client:
+            listener.settimeout(5)
+            accepted, addr = listener.accept()
+            with accepted:
+                assert addr == client.getsockname()
+        with pytest.raises(AttributeError):
+            assert listener.nothing_of_the_kind
+
+
+def test_only_listeners_of_gunicorns_are_remembered() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        remember_name(listener)
+        assert not hasattr(listener, "__dict__") or "getsockname" not in vars(listener)
+
+
+def test_only_gunicorns_own_heartbeat_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(SyncWorker):  # type: ignore[misc] # same
+        def __init__(self) -> None:
+            """Boot nothing."""
+
+    class Checked(Own):
+        def notify(self) -> None:
+            """Look at something else as well."""
+
+    assert heartbeat_pause(Own().notify) == 10_000_000
+    assert heartbeat_pause(Checked().notify) == 0
+    monkeypatch.setattr(WorkerTmp, "notify", lambda self: self.fchmod())
+    assert heartbeat_pause(Own().notify) == 0

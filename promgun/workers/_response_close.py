@@ -1,0 +1,75 @@
+"""What replaces ``close`` of Gunicorn's ``Response``: the answer is counted, then the response is closed.
+
+``close`` sends the last bytes, and a worker is likely to be killed in that system call: an answer that the client gets
+has to be counted by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from promgun.store.board import Cell
+from promgun.store.request_table import NOWHERE, PHASE, Phase
+from promgun.workers._accounting import RequestAccounting
+
+#: A method ``close``, or a function that counts a response.
+Close = Callable[[Any], None]
+
+_SECOND = 1_000_000_000
+_CLOSING = int(Phase.CLOSING)
+_BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
+
+
+def counted_and_closed(close: Close, count: Close) -> Close:
+    """Return a function that calls ``count``, then ``close``."""
+
+    def close_response(response: Any) -> None:
+        count(response)
+        close(response)
+
+    return close_response
+
+
+def answered_and_closed(accounting: RequestAccounting, close: Close, count: Close) -> Close:
+    """Return ``close``, the method of Gunicorn's ``Response``, with ``answered`` in front of it.
+
+    ``count`` counts what is seldom: a stream, a file or no body in the answer, one in the request, CPU time.
+    """
+    running, board, clock, named_route = accounting.running, accounting.board, accounting.clock, accounting.named_route
+
+    # answered written out: two calls less.
+    def close_response(response: Any) -> None:
+        try:
+            req = response.req
+            state = req.promgun
+            status = response.status_code
+        except AttributeError:
+            # The request was not begun here, or the application never called start_response: close fails.
+            close(response)
+            return
+        if state.recorded:
+            close(response)
+            return
+        sent = response.sent
+        if state.has_more or not sent:
+            count(response)
+            close(response)
+            return
+        seconds = (clock() - state.start) / _SECOND
+        if state.carrier is not None:
+            named_route(state)
+        state.recorded = True
+        # If the worker is killed from here on, the master must not count a lost request: the answer is out or on its
+        # way.
+        region = state.region
+        if region >= 0:
+            running.cells[region + PHASE] = _CLOSING
+        elif region == NOWHERE:
+            board.cells[_BEYOND_TABLE_ANSWERED] += 1
+        # A child of the application's has another.
+        record = accounting.record
+        record(req.method, state.route, status, seconds, 0, sent)
+        close(response)
+
+    return close_response
