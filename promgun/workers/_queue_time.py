@@ -20,7 +20,7 @@ NOTHING_SENT = -1.0
 _TICK = 0.004
 TICK_NS = 4_000_000
 #: One connection in so many is asked about; those that were not are remembered for so many questions.
-_ONE_IN = 16
+_ONE_IN = 32
 _MOST_CREDIT = 8 * _ONE_IN
 _PAUSE_NS = 1_000_000_000
 ON_LINUX = sys.platform == "linux"
@@ -52,8 +52,8 @@ def kernel_wait(client: Any) -> float | None:
 class ArrivalObserver:
     """Observes how long connections waited: call it right after accept with the client and the current time.
 
-    Asking the kernel costs more than all else that is measured of a request, so of many connections one in sixteen is
-    asked about at most, whether or not they wait. A calm time saves up for the next crowd: while nobody waits longer
+    Asking the kernel costs more than all else that is measured of a request, so of many connections one in 32 is asked
+    about at most, whether or not they wait. A calm time saves up for the next crowd: while nobody waits longer
     than a tick (1 to 10 ms) half of those are asked about, and one a second; as soon as one has waited, or probably
     has, each connection, until what was saved is spent.
 

@@ -15,15 +15,17 @@ from gunicorn.glogging import Logger
 from gunicorn.http import wsgi
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.wsgi import FileWrapper, Response
+from gunicorn.sock import BaseSocket
 from gunicorn.workers.base import Worker
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
+from gunicorn.workers.workertmp import WorkerTmp
 
 from promgun.master.application import ArbiterSeam, PromgunApplication
 from promgun.master.arbiter import PrometheusArbiter
 from promgun.metrics.label_values import MasterSignal
-from promgun.workers._gunicorn_shortcuts import SHORTCUTS
+from promgun.workers._gunicorn_shortcuts import SHORTCUTS, heartbeat_pause
 
 pytestmark = pytest.mark.seam
 
@@ -227,3 +229,13 @@ def test_a_worker_is_made_before_its_hook_and_forked_after_it() -> None:
     source = inspect.getsource(Arbiter.spawn_worker)
     places = [source.index(part) for part in ("self.worker_class(", "self.cfg.pre_fork(self, worker)", "os.fork()")]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("worker_class", [SyncWorker, ThreadWorker])
+def test_a_heartbeat_is_one_touch_of_a_file_and_a_listener_hands_on_all_else(worker_class: Any) -> None:
+    # What heartbeat_pause and remember_name stand on.
+    assert worker_class.notify is Worker.notify
+    assert "os.utime(self._tmp.fileno(), (new_time, new_time))" in inspect.getsource(WorkerTmp.notify)
+    assert heartbeat_pause(worker_class.__new__(worker_class).notify) > 0
+    assert "return getattr(self.sock, name)" in inspect.getsource(BaseSocket.__getattr__)
+    assert "getsockname" not in vars(BaseSocket)
