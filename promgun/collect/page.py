@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client.core import Metric
 
 from promgun.collect.app_families import AppFamilies
-from promgun.collect.live_families import computed_rows, zero_sets
+from promgun.collect.live_families import Column, computed_columns, zero_sets
+from promgun.collect.live_family import LiveFamilies
 from promgun.collect.page_names import count_refused
 from promgun.collect.reading import InstanceReader, Reading
 from promgun.collect.row_family import RowFamily
@@ -18,7 +19,6 @@ from promgun.collect.unique_memory import UniqueMemory
 from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families.promgun import SCRAPE_DURATION_SECONDS
 from promgun.metrics.spec import MetricSpec
-from promgun.store.own_families import Rows
 from promgun.store.run_places import run_in
 
 
@@ -40,6 +40,7 @@ class Collector:
         self._unique_memory = UniqueMemory(unique_memory_seconds)
         self._reader = InstanceReader(store, self._unique_memory)
         self._app = AppFamilies(log)
+        self._live = LiveFamilies()
 
     def master_alive(self) -> bool:
         """Whether a master of the store lives."""
@@ -70,26 +71,30 @@ class Collector:
         for complaint in reading.values.complaints:
             if self._log is not None:
                 self._log(f"A file of the metrics store is damaged, and read up to the damage: {complaint}")
-        rows = computed_rows(reading)
-        own = {spec: _own_family(spec, rows.get(spec, {}), reading) for spec in CATALOG}
-        scrape = own[SCRAPE_DURATION_SECONDS]
-        scrape.rows = {(): ((), (0.0,))}
-        families: list[Metric] = [family for family in own.values() if family.rows]
+        duration = [0.0]
+        columns = {**computed_columns(reading), SCRAPE_DURATION_SECONDS: (((),), duration)}
+        families = list(self._own_families(columns, reading))
         families += self._app.families(reading.values.series)
         count_refused(families, self._app.refused)
         self._unique_memory.follow()
-        scrape.rows = {(): ((), (time.perf_counter() - begin,))}
+        duration[0] = time.perf_counter() - begin
         return families
 
+    def _own_families(self, columns: Mapping[MetricSpec, Column], reading: Reading) -> Iterator[Metric]:
+        for spec in CATALOG:
+            sets, values = columns.get(spec, ((), ()))
+            if sets:
+                yield self._live.family(spec, sets, values, reading.shown.labels)
+            else:
+                family = _stored_family(spec, reading)
+                if family.rows:
+                    yield family
 
-def _own_family(spec: MetricSpec, computed: Mapping[tuple[str, ...], float], reading: Reading) -> RowFamily:
-    """Return a family of the catalogue: stored or computed numbers, and 0 for label sets not used yet."""
-    if computed:
-        names = spec.labels
-        rows: Rows = {values: ((), (value,)) for values, value in computed.items()}
-    else:
-        names = tuple(sorted(spec.labels))
-        rows = reading.values.own.rows_of(spec.name, names, histogram=spec.kind == "histogram")
+
+def _stored_family(spec: MetricSpec, reading: Reading) -> RowFamily:
+    """Return a family of the catalogue that is stored, with 0 for label sets not used yet."""
+    names = tuple(sorted(spec.labels))
+    rows = reading.values.own.rows_of(spec.name, names, histogram=spec.kind == "histogram")
     if spec.kind == "counter":
         order = [spec.labels.index(name) for name in names]
         for values in zero_sets(spec):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from promgun.system.procfs import HAS_PROC, Usage
@@ -17,6 +18,7 @@ _NS = 1_000_000_000
 
 #: Counters of a process that are shown by slot: they must go on when the next owner of the slot begins at 0.
 COUNTERS = ("user", "system", "voluntary", "involuntary")
+_counters_of = attrgetter(*COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class SlotCounters:
 
     def __init__(self) -> None:
         self._pids: dict[int, int] = {}
+        #: by slot: what the master had recorded at the last reading, and what is added to the figures of its owner
+        self._bases: dict[int, tuple[dict[str, int], list[int]]] = {}
         self._recorded: dict[int, dict[str, int]] = {}
         self._unrecorded: dict[int, dict[str, int]] = {}
         self._last: dict[int, dict[str, int]] = {}
@@ -100,19 +104,30 @@ class SlotCounters:
         process.
         """
         changed = self._pids.get(slot) != pid
+        if not changed and self._bases[slot][0] == by_master:
+            return self._rise(slot, figures)
         self._pids[slot] = pid
         last = self._last.setdefault(slot, {})
         recorded_before = self._recorded.setdefault(slot, {})
         unrecorded_before = self._unrecorded.setdefault(slot, {})
-        totals = {}
+        base = []
         for name in COUNTERS:
             recorded = by_master.get(name, 0)
             unrecorded = max(0, unrecorded_before.get(name, 0) - (recorded - recorded_before.get(name, recorded)))
             if changed:
                 unrecorded = max(unrecorded, last.get(name, 0) - recorded)
             recorded_before[name], unrecorded_before[name] = recorded, unrecorded
-            now = getattr(figures, name) if figures is not None else 0
-            totals[name] = last[name] = max(recorded + unrecorded + now, last.get(name, 0))
+            base.append(recorded + unrecorded)
+        self._bases[slot] = by_master, base
+        return self._rise(slot, figures)
+
+    def _rise(self, slot: int, figures: Figures | None) -> dict[str, int]:
+        """Return the totals: what is added to the owner's figures, and these; never less than the last time."""
+        last, base = self._last[slot], self._bases[slot][1]
+        now = _counters_of(figures) if figures is not None else (0,) * len(COUNTERS)
+        totals = {}
+        for name, before, own in zip(COUNTERS, base, now, strict=True):
+            totals[name] = last[name] = max(before + own, last.get(name, 0))
         return totals
 
     def clamp(self, slot: int, name: str, value: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 from promgun.collect.accept_queues import AcceptQueues, Queue
@@ -27,7 +27,9 @@ from promgun.store.board import BoardView, Cell
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import StoredValues, StoreReader, SumBy, Sums
 from promgun.store.row_reader import RowTotal
-from promgun.store.run_reader import master_slot
+from promgun.store.run_reader import has_ended, joined, master_slot, read_worker_rows
+from promgun.system.kept_files import KeptFiles
+from promgun.system.procfs import HAS_PROC, ProcessFiles, Usage
 
 #: The sums that a status shows. A worker's requests are those of its slot.
 SUMMED = (
@@ -144,8 +146,10 @@ class InstanceReader:
 
     def __init__(self, store: Path, unique_memory: UniqueMemory | None = None) -> None:
         self.store = store
+        self._kept = KeptFiles()
+        self._processes = ProcessFiles(self._kept)
         self._living: frozenset[int] = frozenset()
-        self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED)
+        self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED, self._kept)
         self._shown_sets = ShownSets()
         self._routes = RouteSums()
         self._unique_memory = unique_memory or UniqueMemory(0)
@@ -159,8 +163,14 @@ class InstanceReader:
         ``whole`` also counts the open descriptors of each process, and takes the unique memory of workers, which was
         read elsewhere.
         """
-        owners = owners_of(self.store, partial(process_figures, whole=whole), self._last_boards)
+        rows = read_worker_rows(self.store)
+        slots = self._reader.read_slots()
+        # Each process is looked at once, after all boards.
+        usage = cache(self._processes.usage)
+        views = [joined(slot.board, rows.get(slot.board.slot), partial(_has_ended, usage)) for slot in slots]
+        owners = owners_of(self.store, partial(process_figures, whole=whole), self._last_boards, views, usage)
         taken_ns, at = time.monotonic_ns(), time.time()
+        self._kept.close_unused()
         self._living = frozenset(owner.slot for owner in owners if owner.alive)
         starts = {owner.board[Cell.PID]: owner.board[Cell.PROCESS_START] for owner in owners if owner.is_worker}
         facts = list(read_facts(self.store))
@@ -178,8 +188,8 @@ class InstanceReader:
             max_label_sets=max_label_sets,
             shown=shown,
             unique_memory=self._unique_memory.sizes(starts) if whole else {},
-            _read_values=lambda: self._reader.read(fold),
-            _read_totals=self._reader.read_totals,
+            _read_values=lambda: self._reader.read(fold, slots),
+            _read_totals=lambda: self._reader.read_totals(slots),
             _read_routes=lambda totals: self._routes.read(totals, fold, (max_label_sets, shown.grouping)),
             _read_queues=self._queues.read,
         )
@@ -210,6 +220,14 @@ class InstanceReader:
         totals = self._counters.update(owner.slot, board[Cell.PID], figures, recorded)
         busy = self._counters.clamp(owner.slot, "busy", board.busy_ns(board.taken))
         return SlotTotals(busy=busy, **totals)
+
+
+def _has_ended(usage: Callable[[int], Usage | None], view: BoardView) -> bool:
+    """Whether the process that wrote the board has certainly ended, by what was read of it for this reading."""
+    if not HAS_PROC or view[Cell.PID] <= 0:
+        return has_ended(view)
+    found = usage(view[Cell.PID])
+    return found is None or found.ended or found.start != view[Cell.PROCESS_START]
 
 
 def _masters(owners: Sequence[SlotOwner], facts: Sequence[MasterFacts]) -> Iterator[Master]:

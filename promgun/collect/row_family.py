@@ -6,7 +6,7 @@ from the numbers (``exposition.row_lines``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import Metric
@@ -60,8 +60,3 @@ class RowFamily(Metric):
                 yield Sample(f"{self.name}_bucket", {**labels, "le": text}, total)
             yield Sample(f"{self.name}_count", labels, total)
             yield Sample(f"{self.name}_sum", labels, numbers[-1])
-
-
-def constant_labels(page: Iterable[Metric]) -> dict[str, str]:
-    """Return the labels that every series of ours on a page has."""
-    return next((family.constant for family in page if isinstance(family, RowFamily)), {})

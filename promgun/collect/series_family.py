@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from operator import attrgetter
+from typing import Protocol
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
@@ -75,15 +76,24 @@ def _groups_of(series: Sequence[Series]) -> list[tuple[list[Series], Series]]:
     return found
 
 
+class Layout(Protocol):
+    """What a family has on every page: ``built`` has its samples, in the order of the lines, with any values."""
+
+    built: Metric
+    has_negative_bound: bool
+
+
 class SeriesFamily(Metric):
-    """A family of the application. ``layout`` is the same object as long as only ``values`` change between pages; it is
-    ``None`` once a caller has put other samples in their place.
+    """A family as its layout and its numbers.
+
+    ``layout`` is the same object as long as only ``values`` change between pages; it is ``None`` once a caller has put
+    other samples in their place.
     """
 
-    def __init__(self, layout: FamilyLayout, values: list[float]) -> None:
+    def __init__(self, layout: Layout, values: Sequence[float]) -> None:
         built = layout.built
         # before the base class, which sets samples
-        self.layout: FamilyLayout | None = None
+        self.layout: Layout | None = None
         super().__init__(built.name, built.documentation, built.type, built.unit)
         self.layout = layout
         self.values = values

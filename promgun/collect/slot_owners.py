@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from promgun.system.procfs import HAS_PROC, Usage, read_usage
 _NS = 1e9
 #: Reads the figures of a process; ``None`` for one that is gone.
 ReadFigures = Callable[[int, Usage | None], Figures | None]
+#: Reads what a process has used; ``None`` for one that is gone.
+ReadUsage = Callable[[int], Usage | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,11 @@ class SlotOwner:
         return next((request.age(now_ns) for request in running if request.phase >= Phase.APPLICATION), 0.0)
 
 
-def worker_state(board: BoardView, now_ns: int) -> WorkerState:
-    """Return the state of a worker; it is hung after half of ``Cell.TIMEOUT`` without a heartbeat."""
+def worker_state(board: BoardView, now_ns: int, *, serves: bool | None = None) -> WorkerState:
+    """Return the state of a worker; it is hung after half of ``Cell.TIMEOUT`` without a heartbeat.
+
+    ``serves`` is whether requests are in progress, for a caller that has looked already.
+    """
     if not board[Cell.BOOTED]:
         return WorkerState.BOOTING
     timeout = board[Cell.TIMEOUT]
@@ -80,7 +85,9 @@ def worker_state(board: BoardView, now_ns: int) -> WorkerState:
         return WorkerState.HUNG
     if board[Cell.DRAINING]:
         return WorkerState.DRAINING
-    return WorkerState.BUSY if board.in_progress > 0 else WorkerState.IDLE
+    if serves is None:
+        serves = board.in_progress > 0
+    return WorkerState.BUSY if serves else WorkerState.IDLE
 
 
 def loop_lag(board: BoardView, now_ns: int) -> float | None:
@@ -104,24 +111,27 @@ def owners_of(
     store: Path,
     figures: ReadFigures = lambda _pid, _usage: None,
     last: MutableMapping[int, BoardView] | None = None,
+    views: Iterable[BoardView] | None = None,
+    usage: ReadUsage = read_usage,
 ) -> tuple[SlotOwner, ...]:
     """Return the owners of all slots in order, with their figures, all of one moment; empty where there is no store.
 
     A worker that went between the copy of its board and the look at its process is looked up again: its master adds
     to the board what it used before it is reaped. ``last`` remembers boards by slot: one whose file somebody removed
-    goes on as it was read last, until its owner has made the file again.
+    goes on as it was read last, until its owner has made the file again. ``views`` are the boards, if they have been
+    read.
     """
     found = []
-    boards = {board.slot: board for board in read_views(store)}
+    boards = {board.slot: board for board in (read_views(store) if views is None else views)}
     if last is not None and boards:
         boards = {**last, **boards}
         last.update(boards)
     for _, board in sorted(boards.items()):
-        owner = _owner(board, figures)
+        owner = _owner(board, figures, usage)
         if owner.figures is None and board[Cell.PID] > 0 and board[Cell.WORKED]:
             again = read_board_of(store, board.slot)
             if again is not None and again[Cell.PID] != board[Cell.PID]:
-                owner = _owner(again, figures)
+                owner = _owner(again, figures, usage)
         found.append(owner)
     return tuple(found)
 
@@ -131,13 +141,13 @@ def living_owners(store: Path) -> tuple[SlotOwner, ...]:
     return tuple(owner for owner in (SlotOwner(board, is_alive(board)) for board in read_views(store)) if owner.alive)
 
 
-def _owner(board: BoardView, figures: ReadFigures) -> SlotOwner:
+def _owner(board: BoardView, figures: ReadFigures, read: ReadUsage) -> SlotOwner:
     pid = board[Cell.PID]
     if pid <= 0:
         return SlotOwner(board, alive=False)
     if not HAS_PROC:
         return SlotOwner(board, is_alive(board), figures(pid, None))
-    usage = read_usage(pid)
+    usage = read(pid)
     if usage is None or usage.start != board[Cell.PROCESS_START]:
         return SlotOwner(board, alive=False)
     return SlotOwner(board, not usage.ended, figures(pid, usage))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
-from promgun.collect.row_family import constant_labels
+from promgun.collect.live_family import constant_labels
 from promgun.metrics.catalog import CATALOG
 from promgun.metrics.families.endpoint import ENDPOINT_REFUSED, WEB_CONFIG_RELOADS
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 from dataclasses import dataclass, replace
 
+from promgun.system.kept_files import MOST_KEPT, most_kept
+
 # What the process itself keeps open: the standard streams, the event loop's three, the listeners, the files
 # of the store while they are read, and connections whose close is under way.
 RESERVED_FILES = 32
@@ -57,17 +59,17 @@ class Limits:
     unsent_bytes: int = 64 * 1024 * 1024
 
     def within_open_files(self) -> Limits:
-        """Return these limits with no more connections than RLIMIT_NOFILE leaves room for."""
+        """Return these limits with no more connections than RLIMIT_NOFILE and kept files leave room for."""
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if allowed == resource.RLIM_INFINITY:
             return self
-        return replace(self, connections=max(1, min(self.connections, allowed - RESERVED_FILES)))
+        return replace(self, connections=max(1, min(self.connections, allowed - RESERVED_FILES - most_kept())))
 
 
 def raise_open_files(limits: Limits) -> None:
-    """Lift the soft limit of open files to what ``limits`` need, as far as the hard one allows."""
+    """Lift the soft limit of open files to what ``limits`` and kept files need, as far as the hard one allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections + RESERVED_FILES
+    wanted = limits.connections + RESERVED_FILES + MOST_KEPT
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -2,14 +2,15 @@
 
 Between two pages only the values change; writing names, labels and escapes is two thirds of an encoder's work. The head
 of a line is cut from what the encoder itself wrote for that sample, so the two cannot differ; a family with a sample
-that has more than a name, labels and a value goes through the encoder each time. Our own families have no samples, only
-numbers, and lines of their own (``exposition.row_lines``). Most of the application's families are numbers too: all
-lines of one are a template.
+that has more than a name, labels and a value goes through the encoder each time. Our own stored families have no
+samples, only numbers, and lines of their own (``exposition.row_lines``). Those that are computed for a page, and most
+of the application's, are numbers too: all lines of one are a template, and the same again if no number has changed.
 """
 
 from __future__ import annotations
 
 import copy
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +19,7 @@ from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from promgun.collect.row_family import RowFamily
-from promgun.collect.series_family import FamilyLayout, SeriesFamily
+from promgun.collect.series_family import Layout, SeriesFamily
 from promgun.exposition.formats import Page
 from promgun.exposition.row_lines import RowLines
 
@@ -60,9 +61,12 @@ class _Known:
     top: str
     heads: dict[tuple[object, ...], str] = field(default_factory=dict)
     rows: RowLines = field(default_factory=RowLines)
-    #: the layout of an application's family, and its lines with ``%s`` for each value, empty if they are no such lines
-    layout: FamilyLayout | None = None
+    #: the layout of a family of numbers, and its lines with ``%s`` for each value, empty if they are no such lines
+    layout: Layout | None = None
     template: str = ""
+    #: the numbers of the last page, bit by bit, and its lines
+    numbers: bytes = b""
+    written: str = ""
 
 
 class LineWriter:
@@ -94,7 +98,12 @@ class LineWriter:
                 continue
             if isinstance(family, SeriesFamily) and family.layout is not None and self._has_template(family, known):
                 parts.append(known.top)
-                parts.append(known.template % tuple(map(self._text, family.values)))
+                # Not by equality: -0.0 equals 0.0, and has a text of its own.
+                numbers = array("d", family.values).tobytes()
+                if numbers != known.numbers:
+                    known.numbers = numbers
+                    known.written = known.template % tuple(map(self._text, family.values))
+                parts.append(known.written)
                 lines += len(family.values)
                 continue
             parts += self._lines(family, known) or [self._encoded(family)]
@@ -111,7 +120,7 @@ class LineWriter:
     def _has_template(self, family: SeriesFamily, known: _Known) -> bool:
         """Whether the encoder writes one line for each value."""
         if known.layout is not family.layout:
-            known.layout = family.layout
+            known.layout, known.numbers, known.written = family.layout, b"", ""
             heads = self._heads_of(family, known, family.samples)
             known.template = "".join([f"{head.replace('%', '%%')}%s\n" for head in heads or ()])
             self._heads += len(heads or ())

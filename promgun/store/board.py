@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -115,7 +115,6 @@ _ENDED = int(Cell.WRITES_ENDED)
 _BALANCE = int(Cell.BEYOND_TABLE_BALANCE)
 _BEYOND_TABLE = int(Cell.BEYOND_TABLE)
 _FIRST_LASTING = Cell.BUSY_BASE
-_IS_RUNNING = (0).__gt__  #: whether a busy cell is below 0
 _CPU_TOTALS = ((Cell.OWN_CPU_USER, Cell.CPU_USER_BASE), (Cell.OWN_CPU_SYSTEM, Cell.CPU_SYSTEM_BASE))
 _CELLS = 64
 #: An upper bound for every time and count of a slot: a century in nanoseconds.
@@ -150,7 +149,7 @@ class BoardView:
         # Below 0 is a copy in the middle of a change, or of a process killed there.
         unlisted = max(0, self.cells[_BALANCE] + self.cells[_BEYOND_TABLE] * now_ns)
         listed = request_table.busy_cells(self.data)
-        unlisted += sum(listed) + now_ns * sum(map(_IS_RUNNING, listed))
+        unlisted += sum(listed) + now_ns * _running_of(listed)
         return self.cells[Cell.FOLDING_BUSY] or self.cells[Cell.BUSY_BASE] + unlisted
 
     def busy_total(self, ended_ns: int) -> int:
@@ -175,7 +174,12 @@ class BoardView:
     @property
     def in_progress(self) -> int:
         """How many requests were running."""
-        return self.cells[_BEYOND_TABLE] + sum(map(_IS_RUNNING, request_table.busy_cells(self.data)))
+        return self.cells[_BEYOND_TABLE] + _running_of(request_table.busy_cells(self.data))
+
+
+def _running_of(busy: Sequence[int]) -> int:
+    # A running request's cell is below 0.
+    return sum(map((0).__gt__, busy)) if busy and min(busy) < 0 else 0
 
 
 def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:

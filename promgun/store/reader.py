@@ -7,15 +7,12 @@ order, so that no total decreases by a rounding error.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from promgun.store.app_reader import AppReader
-from promgun.store.board import SIZE as BOARD_SIZE
-from promgun.store.board import Cell, parse_board
+from promgun.store.board import Cell
 from promgun.store.definitions import SCHEMA as DEFINITIONS
 from promgun.store.file_follower import FileFollower, FollowedFile
 from promgun.store.file_sums import FileSums
@@ -23,12 +20,10 @@ from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader, ForeignReading
 from promgun.store.own_families import Fold, OwnFamilies, sum_by, sum_by_slot
 from promgun.store.row_reader import RowContent, RowReader, RowTotal
-from promgun.store.run_directory import MASTER, SLOTS
 from promgun.store.run_places import open_run
-from promgun.store.run_reader import MASTER_FILE, SLOT_FILE, master_slot
 from promgun.store.series import Series, merge_gauge
-from promgun.store.slot_file import FILE_SIZE, data_end
-from promgun.system.safe_open import open_regular, opened_folder
+from promgun.store.slot_contents import SlotContent, SlotContents
+from promgun.system.kept_files import KeptFiles
 
 #: Sums by name, then by the value of the remaining label: a bound's text for ``le``, a slot's number for slots.
 Sums = dict[str, dict[str, float]]
@@ -69,11 +64,17 @@ class StoreReader:
     """Reads one store repeatedly, from one thread at a time.
 
     ``alive`` tells whether the owner of a slot lives, for gauges of live modes; ``sums`` are those that
-    :meth:`read_sums` makes.
+    :meth:`read_sums` makes. Files of slots stay open in ``kept``.
     """
 
-    def __init__(self, path: Path, alive: Callable[[int], bool] = lambda _: True, sums: Sequence[SumBy] = ()) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        alive: Callable[[int], bool] = lambda _: True,
+        sums: Sequence[SumBy] = (),
+        kept: KeptFiles | None = None,
+    ) -> None:
+        self._slots = SlotContents(path, kept)
         self._files = FileFollower(path)
         self._file_sums = FileSums()
         self._rows = RowReader()
@@ -86,12 +87,16 @@ class StoreReader:
         self._row_files = 0
         self._row_bytes = 0
 
-    def read(self, fold: Fold) -> StoredValues:
+    def read_slots(self) -> list[SlotContent]:
+        """Read the files of masters and slots: their boards, and the rows for one of the other readings."""
+        return self._slots.read()
+
+    def read(self, fold: Fold, slots: Iterable[SlotContent] | None = None) -> StoredValues:
         """Read and merge everything; never raises because of the store's content. ``fold`` applies the cap on label
-        sets.
+        sets; ``slots`` are the files of slots, if they have been read.
         """
         self._round += 1
-        totals = self._read_rows()
+        totals = self._read_rows(slots)
         files, size = self._row_files, self._row_bytes
         followed = list(self._files.follow(lambda kind, slot: not kind.startswith("gauge_live") or self._alive(slot)))
         for file in followed:
@@ -129,38 +134,11 @@ class StoreReader:
             fold_dead(self._children.run, self._children)
         return reading
 
-    def _read_rows(self) -> list[RowTotal]:
-        self._row_files = self._row_bytes = 0
-        return self._rows.read(self._contents())
-
-    def _contents(self) -> Iterable[RowContent]:
-        for part, pattern, slot_of in ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int)):
-            with suppress(OSError), opened_folder(self._path / part) as folder_fd:
-                matches = (pattern.fullmatch(name) for name in os.listdir(folder_fd))
-                for slot, name in sorted((slot_of(int(match[1])), match[0]) for match in matches if match):
-                    content = self._content(folder_fd, name, slot)
-                    if content is not None:
-                        yield content
-
-    def _content(self, folder_fd: int, name: str, slot: int) -> RowContent | None:
-        try:
-            fd = open_regular(folder_fd, name)
-        except OSError:
-            return None
-        try:
-            status = os.fstat(fd)
-            board = parse_board(slot, os.pread(fd, BOARD_SIZE, 0))
-            if board is None or status.st_size > FILE_SIZE:
-                return None
-            data = os.pread(fd, data_end(fd, BOARD_SIZE) - BOARD_SIZE, BOARD_SIZE)
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
-        self._pids[slot] = board[Cell.PID]
-        self._row_files += 1
-        self._row_bytes += status.st_blocks * 512
-        return RowContent(slot, (status.st_dev, status.st_ino, board[Cell.EDITION]), 0, data)
+    def _read_rows(self, slots: Iterable[SlotContent] | None) -> list[RowTotal]:
+        slots = list(self._slots.read() if slots is None else slots)
+        self._row_files, self._row_bytes = len(slots), sum([slot.size for slot in slots])
+        self._pids.update((slot.board.slot, slot.board[Cell.PID]) for slot in slots)
+        return self._rows.read(RowContent(slot.board.slot, slot.identity, 0, slot.rows) for slot in slots)
 
     def _accumulate(self, file: FollowedFile) -> None:
         if file.pick is None:
@@ -181,9 +159,9 @@ class StoreReader:
         """Return only the sums; never raises because of the store's content."""
         return self.read_totals()[0]
 
-    def read_totals(self) -> tuple[Sums, list[RowTotal]]:
+    def read_totals(self, slots: Iterable[SlotContent] | None = None) -> tuple[Sums, list[RowTotal]]:
         """Return the sums, and the rows that they are made of; never raises because of the store's content."""
-        totals = self._read_rows()
+        totals = self._read_rows(slots)
         return {wanted.name: _sum(totals, wanted) for wanted in self._sums}, totals
 
 

@@ -15,7 +15,7 @@ while a request is running.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
@@ -53,6 +53,8 @@ OVER = -2
 #: ``describe(cells, 8 * region, text, phase, start)`` writes a request's description, the text before the phase.
 describe = Struct(f"={TEXT_SIZE}sqq").pack_into
 _mark = Struct("B").pack_into
+#: Start and busy cell of each region in turn, at one look.
+_starts_and_busy = Struct("=" + f"{TEXT_SIZE + 8}xqq" * REGIONS).unpack_from
 
 
 class Phase(IntEnum):
@@ -161,11 +163,9 @@ class RunningRequests:
         return place
 
 
-def busy_cells(data: bytes | bytearray | memoryview) -> list[int]:
+def busy_cells(data: bytes | bytearray | memoryview) -> Sequence[int]:
     """Return the busy cells of all regions in a slot file's content; empty if the content is too short."""
-    if len(data) < END:
-        return []
-    return memoryview(data)[:END].cast("B").cast("q")[FIRST + BUSY :: STEP].tolist()
+    return _starts_and_busy(data, OFFSET)[1::2] if len(data) >= END else ()
 
 
 def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
@@ -173,7 +173,9 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
     whole = memoryview(data)[: len(data) - len(data) % 8].cast("B")
     cells = whole.cast("q")
     behind = min(LAST, len(cells) - STEP + 1)
-    # Most regions are free: all starts are looked at together.
+    if len(data) >= END and max(_starts_and_busy(data, OFFSET)[::2]) <= 0:
+        # most workers serve nothing at this moment
+        return
     starts = cells[FIRST + START : behind + START : STEP].tolist() if behind > FIRST else []
     for number, start in enumerate(starts):
         if start <= 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from promgun.store.board import SIZE, BoardView, Cell, Role, monotonic_ns, parse_board
@@ -24,14 +24,22 @@ def master_slot(number: int) -> int:
     return -1 - number
 
 
-def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
+def has_ended(view: BoardView) -> bool:
+    """Whether the process that wrote the board has certainly ended; false where nothing is known of it."""
+    if not view[Cell.PID]:
+        return False
+    start = process_start(view[Cell.PID])
+    return start == -1 or 0 < start != view[Cell.PROCESS_START]
+
+
+def joined(view: BoardView, row: WorkerRow | None, has_ended: Callable[[BoardView], bool] = has_ended) -> BoardView:
     """Return a slot's board combined with what masters know of its worker; the masters' word prevails.
 
     A process that is gone was busy until its last sign of life if no master knows when it ended (plain Gunicorn's write
     no rows). It is the time that the slot's next owner goes by (``store.ownership``), so that nothing sinks then.
     """
     if row is None:
-        return _until_its_end(view)
+        return _until_its_end(view, has_ended)
     if row.pid == view[Cell.PID]:
         if row.ended:
             view = view.folded(min(view.taken, row.ended))
@@ -51,7 +59,7 @@ def joined(view: BoardView, row: WorkerRow | None) -> BoardView:
                 }
             )
     else:
-        view = _until_its_end(view)
+        view = _until_its_end(view, has_ended)
     return view.having(
         {
             Cell.CPU_USER_BASE: view[Cell.CPU_USER_BASE] + row.user,
@@ -69,15 +77,7 @@ def is_alive(view: BoardView) -> bool:
     return pid > 0 and process_start(pid) == view[Cell.PROCESS_START]
 
 
-def has_ended(view: BoardView) -> bool:
-    """Whether the process that wrote the board has certainly ended; false where nothing is known of it."""
-    if not view[Cell.PID]:
-        return False
-    start = process_start(view[Cell.PID])
-    return start == -1 or 0 < start != view[Cell.PROCESS_START]
-
-
-def _until_its_end(view: BoardView) -> BoardView:
+def _until_its_end(view: BoardView, has_ended: Callable[[BoardView], bool]) -> BoardView:
     """Return the board of a process of which no master knows anything: folded if the process is gone."""
     is_gone = view.slot >= 0 and view[Cell.PID] > 0 and has_ended(view)
     return view.folded(last_sign_of_life(view)) if is_gone else view
@@ -143,28 +143,29 @@ def read_slot_board(directory: RunDirectory, number: int) -> BoardView | None:
 
 
 def _read(folder_fd: int, name: str, slot: int) -> BoardView | None:
-    """Return a copy of a board; tries a few more times while a change of it is under way."""
-    view = None
-    for _ in range(_ATTEMPTS):
-        taken = monotonic_ns()
-        data = _beginning(folder_fd, name)
-        view = parse_board(slot, data, taken) if data else None
-        if view is None or view.consistent:
-            break
-    return view
-
-
-def _beginning(folder_fd: int, name: str) -> bytes:
     try:
         fd = open_regular(folder_fd, name)
     except OSError:
-        return b""
+        return None
     try:
-        return os.pread(fd, SIZE, 0)
+        return read_open_board(fd, slot)
     except OSError:
-        return b""
+        return None
     finally:
         os.close(fd)
+
+
+def read_open_board(fd: int, slot: int) -> BoardView | None:
+    """Return a copy of the board in an open file, ``None`` when there is none in it; tries a few more times while a
+    change of it is under way. Raises ``OSError``.
+    """
+    view = None
+    for _ in range(_ATTEMPTS):
+        taken = monotonic_ns()
+        view = parse_board(slot, os.pread(fd, SIZE, 0), taken)
+        if view is None or view.consistent:
+            break
+    return view
 
 
 def read_worker_rows(run: Path) -> dict[int, WorkerRow]:

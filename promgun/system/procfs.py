@@ -6,7 +6,12 @@ A zombie keeps its times, so a reader between a process's end and its reaping se
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from promgun.system.kept_files import KeptFiles
 
 _NS = 1_000_000_000
 _TICK = _NS // os.sysconf("SC_CLK_TCK")
@@ -42,7 +47,11 @@ def _stat_fields(pid: int) -> list[bytes]:
 
     The second is the command in parentheses, which may hold anything, parentheses too. Raises ``OSError``.
     """
-    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return _fields_of(_read(f"/proc/{pid}/stat"))
+
+
+def _fields_of(stat: bytes) -> list[bytes]:
+    return stat.rpartition(b")")[2].split()
 
 
 def _read(path: str) -> bytes:
@@ -84,9 +93,45 @@ def _start_without_proc(pid: int) -> int:
 
 def read_usage(pid: int) -> Usage | None:
     """Return what a process has used; ``None`` when it does not exist, or there is no /proc (proc(5): stat, status)."""
+    return _usage(pid, _read)
+
+
+class ProcessFiles:
+    """Reads processes again and again; their files in /proc stay open in ``kept``.
+
+    A descriptor of such a file belongs to the process, not to its number: after its end reading fails (ESRCH), and the
+    file is opened anew, which is that of another process, or there is none.
+    """
+
+    def __init__(self, kept: KeptFiles) -> None:
+        self._kept = kept
+
+    def usage(self, pid: int) -> Usage | None:
+        """Return what a process has used, as :func:`read_usage` does."""
+        return _usage(pid, self._read)
+
+    def _read(self, path: str) -> bytes:
+        fd = self._kept.get(path)
+        if fd is not None:
+            try:
+                return os.pread(fd, _MOST_BYTES, 0)
+            except OSError:
+                self._kept.drop(path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        is_kept = False
+        try:
+            content = os.pread(fd, _MOST_BYTES, 0)
+            is_kept = self._kept.keep(path, fd)
+        finally:
+            if not is_kept:
+                os.close(fd)
+        return content
+
+
+def _usage(pid: int, read: Callable[[str], bytes]) -> Usage | None:
     try:
-        fields = _stat_fields(pid)
-        status = _read(f"/proc/{pid}/status")
+        fields = _fields_of(read(f"/proc/{pid}/stat"))
+        status = read(f"/proc/{pid}/status")
         return Usage(
             start=int(fields[19]),
             user=int(fields[11]) * _TICK,

@@ -10,6 +10,7 @@ import pytest
 
 from promgun.endpoint.connection_limit import ConnectionTable, address_of
 from promgun.endpoint.limits import RESERVED_FILES, Limits, raise_open_files
+from promgun.system.kept_files import MOST_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,10 +128,10 @@ def open_files() -> Iterator[tuple[int, int]]:
 def test_connections_leave_room_for_other_files(open_files: tuple[int, int]) -> None:
     _, hard = open_files
     resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))
-    assert Limits().within_open_files().connections == 500 - RESERVED_FILES
+    assert Limits().within_open_files().connections == 500 - RESERVED_FILES - 500 // 3
     assert Limits(connections=7).within_open_files().connections == 7
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     raise_open_files(Limits(connections=300))
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300 + RESERVED_FILES
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300 + RESERVED_FILES + MOST_KEPT
     raise_open_files(Limits(connections=1))
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300 + RESERVED_FILES
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300 + RESERVED_FILES + MOST_KEPT

@@ -144,10 +144,10 @@ def test_one_store_begins_a_request_and_one_ends_it() -> None:
     memory, requests = fresh()
     first, second = occupy(requests, 1, Phase.READING), occupy(requests, 1, Phase.READING)
     requests.cells[first + BUSY] -= 1000
-    assert busy_cells(memory)[:2] == [-1000, 0]
+    assert busy_cells(memory)[:2] == (-1000, 0)
     requests.cells[second + BUSY] -= 1500
     requests.cells[first + BUSY] += 1700
-    assert busy_cells(memory)[:2] == [700, -1500]
+    assert busy_cells(memory)[:2] == (700, -1500)
     assert len(busy_cells(memory)) == REGIONS
     assert busy_cells(memory[:-1]) == []
 
@@ -181,5 +181,5 @@ def test_what_threads_still_write_to_the_old_memory_moves_too() -> None:
     requests.cells = Interrupted(requests.cells, meanwhile)  # type: ignore[assignment] # what move asks of cells
     target = bytearray(END)
     requests.move(target)
-    assert busy_cells(target)[:3] == [1200, -2000, -3000]
+    assert busy_cells(target)[:3] == (1200, -2000, -3000)
     assert [request.start for request in read_running(target)] == [2, 3]

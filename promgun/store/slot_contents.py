@@ -1,0 +1,89 @@
+"""Reads the files of all masters and slots of a run, again and again: the board and the rows of each by one opening.
+
+A file stays open between two readings. It is read through its descriptor as long as its folder names the same file
+(device and inode, which no other file can have while it is open); else it is opened anew, through no link. Nothing is
+mapped: a file that is cut meanwhile gives fewer bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from promgun.store.board import SIZE as BOARD_SIZE
+from promgun.store.board import BoardView, Cell
+from promgun.store.run_directory import MASTER, SLOTS
+from promgun.store.run_reader import MASTER_FILE, SLOT_FILE, master_slot, read_open_board
+from promgun.store.slot_file import FILE_SIZE, data_end
+from promgun.system.kept_files import KeptFiles
+from promgun.system.safe_open import open_regular, opened_folder
+
+_FOLDERS = ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SlotContent:
+    """A file at one moment: its board as its owner wrote it, and what stands behind that.
+
+    ``identity`` is device, inode and edition; ``size`` are the bytes that it takes.
+    """
+
+    board: BoardView
+    identity: tuple[int, int, int]
+    size: int
+    rows: bytes
+
+
+class SlotContents:
+    """Reads one run, from one thread at a time. Without ``kept`` no file stays open."""
+
+    def __init__(self, run: Path, kept: KeptFiles | None = None) -> None:
+        self._run = run
+        self._kept = KeptFiles(0) if kept is None else kept
+
+    def read(self) -> list[SlotContent]:
+        """Return the content of each file that is one: masters' first, then slots' in order. Never raises."""
+        found: list[SlotContent] = []
+        for part, pattern, slot_of in _FOLDERS:
+            with suppress(OSError), opened_folder(self._run / part) as folder_fd:
+                device = os.fstat(folder_fd).st_dev
+                with os.scandir(folder_fd) as entries:
+                    matches = [(pattern.fullmatch(entry.name), entry.inode()) for entry in entries]
+                files = sorted((slot_of(int(match[1])), match[0], inode) for match, inode in matches if match)
+                found += self._read_files(folder_fd, device, files)
+        return found
+
+    def _read_files(self, folder_fd: int, device: int, files: list[tuple[int, str, int]]) -> Iterator[SlotContent]:
+        for slot, name, inode in files:
+            key = device, inode
+            fd = self._kept.get(key)
+            is_kept = fd is not None
+            try:
+                if fd is None:
+                    fd = open_regular(folder_fd, name)
+                status = os.fstat(fd)
+                if not is_kept:
+                    # Not where folders tell other numbers than files (overlayfs), nor if it was replaced just now.
+                    is_kept = (status.st_dev, status.st_ino) == key and self._kept.keep(key, fd)
+                content = _content(fd, slot, status)
+            except OSError:
+                content = None
+            finally:
+                if fd is not None and not is_kept:
+                    os.close(fd)
+            if content is not None:
+                yield content
+
+
+def _content(fd: int, slot: int, status: os.stat_result) -> SlotContent | None:
+    """Return what is in an open file; ``None`` if it is none of ours. Raises ``OSError``."""
+    if status.st_size > FILE_SIZE:
+        return None
+    board = read_open_board(fd, slot)
+    if board is None:
+        return None
+    rows = os.pread(fd, data_end(fd, BOARD_SIZE) - BOARD_SIZE, BOARD_SIZE)
+    return SlotContent(board, (status.st_dev, status.st_ino, board[Cell.EDITION]), status.st_blocks * 512, rows)
