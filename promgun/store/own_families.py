@@ -159,22 +159,14 @@ def sum_by(totals: Iterable[RowTotal], family: str, label: str) -> dict[str, flo
     return sums
 
 
-def sum_by_slot(totals: Sequence[RowTotal], family: str, added: str) -> dict[str, float]:
-    """Return the sums of one of our own families by the number of the slot that holds it, and what masters counted for
-    workers of the slot that had ended: the family ``added``, by ``worker_id``.
+def sum_by_slot(totals: Iterable[RowTotal], by_slot: Mapping[int, float], added: str) -> dict[str, float]:
+    """Return what was counted by slot, by its number as text, with what masters counted for workers of the slot that
+    had ended: the family ``added``, by ``worker_id``.
     """
     sums = sum_by(totals, added, "worker_id")
-    for schema, rows in groupby(totals, attrgetter("schema")):
-        first = schema.firsts.get(family)
-        if first is None:
-            continue
-        by_slot: dict[int, list[Numbers]] = {}
-        for row in rows:
-            for slot, numbers in row.parts.items():
-                by_slot.setdefault(slot, []).append(numbers)
-        for slot, parts in by_slot.items():
-            if slot >= 0:
-                sums[str(slot)] = sums.get(str(slot), 0.0) + sum(map(itemgetter(first), parts))
+    for slot, count in by_slot.items():
+        if slot >= 0:
+            sums[str(slot)] = sums.get(str(slot), 0.0) + count
     return sums
 
 

@@ -51,8 +51,8 @@ class StoredValues:
 class SumBy:
     """A sum to make, under ``name``: one family of ours, added up over all slots and over all labels but one.
 
-    ``label`` is ``le`` for the buckets of a histogram (not cumulative), and empty for a sum by slot. To that is added
-    what masters counted by ``worker_id`` under ``name``, for workers that had ended.
+    ``label`` is ``le`` for the buckets of a histogram (not cumulative), and empty for a sum by slot, of which a reader
+    has one. To that is added what masters counted by ``worker_id`` under ``name``, for workers that had ended.
     """
 
     name: str
@@ -77,12 +77,12 @@ class StoreReader:
         self._slots = SlotContents(path, kept)
         self._files = FileFollower(path)
         self._file_sums = FileSums()
-        self._rows = RowReader()
+        self._sums = tuple(sums)
+        self._rows = RowReader(next((wanted.family for wanted in sums if not wanted.label), ""))
         self._app = AppReader()
         self._pids: dict[int, int] = {}
         self._alive = alive
         self._round = 0
-        self._sums = tuple(sums)
         self._children = _children_of(path)
         self._row_files = 0
         self._row_bytes = 0
@@ -114,7 +114,7 @@ class StoreReader:
         app_series = self._app.read(totals, lambda slot, pid: self._pids.get(slot) == pid and self._alive(slot))
         series = [*self._app.shown([item for item in self._files.interned() if item.seen == self._round]), *app_series]
         corrupt = self._files.corrupt + self._rows.corrupt + children.corrupt
-        by_slot = {wanted.name: _sum(totals, wanted) for wanted in self._sums if not wanted.label}
+        by_slot = {wanted.name: self._sum(totals, wanted) for wanted in self._sums if not wanted.label}
         return StoredValues(
             own,
             series,
@@ -162,13 +162,12 @@ class StoreReader:
     def read_totals(self, slots: Iterable[SlotContent] | None = None) -> tuple[Sums, list[RowTotal]]:
         """Return the sums, and the rows that they are made of; never raises because of the store's content."""
         totals = self._read_rows(slots)
-        return {wanted.name: _sum(totals, wanted) for wanted in self._sums}, totals
+        return {wanted.name: self._sum(totals, wanted) for wanted in self._sums}, totals
 
-
-def _sum(totals: Sequence[RowTotal], wanted: SumBy) -> dict[str, float]:
-    if wanted.label:
-        return sum_by(totals, wanted.family, wanted.label)
-    return sum_by_slot(totals, wanted.family, wanted.name)
+    def _sum(self, totals: Sequence[RowTotal], wanted: SumBy) -> dict[str, float]:
+        if wanted.label:
+            return sum_by(totals, wanted.family, wanted.label)
+        return sum_by_slot(totals, self._rows.sums_by_file(), wanted.name)
 
 
 def _children_of(path: Path) -> ForeignReader | None:

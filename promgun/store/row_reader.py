@@ -7,11 +7,12 @@ error.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import add
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from promgun.store.row_format import RowSchema
 from promgun.store.row_scan import RowHead, scan_rows
@@ -19,6 +20,9 @@ from promgun.store.row_scan import RowHead, scan_rows
 Numbers = tuple[float, ...]
 Unpack = Callable[[bytes, int], Numbers]
 _PAGE = 4096
+#: The byte of a float64 with its sign and the upper seven bits of its exponent, and what it is from 1e154 on.
+_UPPER_BYTE = 7 if sys.byteorder == "little" else 0
+_HUGE = 0x7F
 #: The limits of all files together: bytes, files, schemas and label sets. The rest is left out, and counted once.
 MOST_BYTES = 64 << 20
 MOST_FILES = 4096
@@ -28,7 +32,7 @@ MOST_SETS = 50_000
 
 @dataclass(slots=True, eq=False, repr=False)
 class RowTotal:
-    """A label set over all files: its total numbers as they are shown, by cell of its schema, and its earliest birth.
+    """A label set over all files: its total ``numbers`` as they are shown, by cell of its schema, its earliest birth.
 
     A birth is in nanoseconds of the monotonic clock.
     """
@@ -37,22 +41,40 @@ class RowTotal:
     values: tuple[str, ...]
     birth: int
     numbers: Numbers = ()
-    #: the numbers in each file, by the file's ``order``
+    #: the cells in each file, by the file's ``order``
     parts: dict[int, Numbers] = field(default_factory=dict)
     #: what was last made of ``numbers`` for a page, and of which numbers: most label sets do not change between pages
     shown: Any = None
     shown_of: object = None
 
 
+class _Row(NamedTuple):
+    """A row of a file: where its cells are, and the total that they are added to; ``counted`` are those that say how
+    often the family was counted that is summed by file.
+    """
+
+    begin: int
+    end: int
+    unpack: Unpack
+    total: RowTotal
+    counted: tuple[int, slice] | None
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class _KnownFile:
-    """The known state of a file: its identity, its last content, how far it was parsed, and its rows with offsets."""
+    """The known state of a file: its identity, its last content, how far it was parsed, and its rows.
+
+    ``on_page`` has the indexes of the rows that a page of the file has a part of, ``counts`` for each row what is
+    summed by file.
+    """
 
     identity: object
     end: int
     data: bytes = b""
     schemas: dict[int, RowSchema] = field(default_factory=dict)
-    rows: list[tuple[int, Unpack, RowTotal]] = field(default_factory=list)
+    rows: list[_Row] = field(default_factory=list)
+    on_page: dict[int, list[int]] = field(default_factory=dict)
+    counts: list[float] = field(default_factory=list)
     bad_rows: set[int] = field(default_factory=set)
     left_out: bool = False
 
@@ -72,10 +94,14 @@ class RowContent:
 
 
 class RowReader:
-    """Adds up rows, reading after reading. ``corrupt`` counts invalid records and rows, each once."""
+    """Adds up rows, reading after reading. ``corrupt`` counts invalid records and rows, each once.
 
-    def __init__(self) -> None:
+    ``by_file`` names a counter that is also summed for each file.
+    """
+
+    def __init__(self, by_file: str = "") -> None:
         self.corrupt = 0
+        self._by_file = by_file
         self._files: dict[int, _KnownFile] = {}
         self._schemas: dict[RowSchema, RowSchema] = {}
         self._totals: dict[int, dict[tuple[str, ...], RowTotal]] = {}
@@ -97,10 +123,14 @@ class RowReader:
         self._changed.clear()
         return [total for totals in self._totals.values() for total in totals.values()]
 
+    def sums_by_file(self) -> dict[int, float]:
+        """Return the sum of the counter ``by_file`` in each file, by the file's ``order``."""
+        return {order: sum(file.counts) for order, file in self._files.items()}
+
     def _drop_file(self, order: int) -> None:
-        for _, _, total in self._files.pop(order).rows:
-            total.parts.pop(order, None)
-            self._changed.add(total)
+        for row in self._files.pop(order).rows:
+            row.total.parts.pop(order, None)
+            self._changed.add(row.total)
 
     def _add_up(self, total: RowTotal) -> None:
         if not total.parts:
@@ -110,7 +140,7 @@ class RowReader:
         first, *others = (total.parts[order] for order in sorted(total.parts))
         for numbers in others:
             first = tuple(map(add, first, numbers))
-        total.numbers = first
+        total.numbers = total.schema.shown(first)
 
     def _add_file(self, content: RowContent) -> None:
         order, data = content.order, content.data
@@ -131,20 +161,23 @@ class RowReader:
         # Records found before are not parsed again, so each damage counts once.
         self.corrupt += found.damaged
         known.end, known.schemas = found.end, found.schemas
-        changed = _changed_pages(known.data, data)
-        known.data = data
-        for offset, unpack, total in known.rows:
-            if changed.isdisjoint(range(offset // _PAGE, (offset + 8 * total.schema.cells - 1) // _PAGE + 1)):
-                continue
-            self._read_row(known, order, offset, unpack, total)
-        for row in found.rows:
-            fresh = self._total_of(row)
-            if fresh is None:
+        before, known.data = known.data, data
+        for index in _changed_rows(known.on_page, before, data):
+            row = known.rows[index]
+            if before[row.begin : row.end] != data[row.begin : row.end]:
+                self._read_row(known, order, index)
+        for head in found.rows:
+            total = self._total_of(head)
+            if total is None:
                 self._count_left_out(known)
                 continue
-            unpack = _unpacker(row.schema.cells)
-            known.rows.append((row.numbers, unpack, fresh))
-            self._read_row(known, order, row.numbers, unpack, fresh)
+            schema, begin = total.schema, head.numbers
+            index, end = len(known.rows), begin + 8 * schema.cells
+            known.rows.append(_Row(begin, end, _unpacker(schema.cells), total, schema.counting(self._by_file)))
+            known.counts.append(0.0)
+            for page in range(begin // _PAGE, (end - 1) // _PAGE + 1):
+                known.on_page.setdefault(page, []).append(index)
+            self._read_row(known, order, index)
 
     def _count_left_out(self, known: _KnownFile | None) -> None:
         """Count once that part of a file is beyond the limits; files that were never read count once together."""
@@ -155,18 +188,29 @@ class RowReader:
             known.left_out = True
             self.corrupt += 1
 
-    def _read_row(self, known: _KnownFile, order: int, offset: int, unpack: Unpack, total: RowTotal) -> None:
-        if offset + 8 * total.schema.cells > len(known.data):
+    def _read_row(self, known: _KnownFile, order: int, index: int) -> None:
+        begin, end, unpack, total, counted = known.rows[index]
+        if end > len(known.data):
             # the file was cut: the row keeps its last numbers
             return
-        numbers = unpack(known.data, offset)
-        if min(numbers) < 0 or not math.isfinite(sum(numbers)):
-            if offset not in known.bad_rows:
-                known.bad_rows.add(offset)
-                self.corrupt += 1
-            numbers = tuple(number if 0.0 <= number < math.inf else 0.0 for number in numbers)
-        total.parts[order] = total.schema.shown(numbers)
+        cells = unpack(known.data, begin)
+        # The sign and the upper bits of the exponent of each: no number that counts something has one of these.
+        upper = known.data[begin + _UPPER_BYTE : end : 8]
+        if not upper.isascii() or _HUGE in upper:
+            cells = self._checked(known, begin, cells)
+        total.parts[order] = cells
+        if counted is not None:
+            known.counts[index] = cells[counted[0]] + sum(cells[counted[1]])
         self._changed.add(total)
+
+    def _checked(self, known: _KnownFile, begin: int, cells: Numbers) -> Numbers:
+        """Return a row's cells with 0 in place of what is below 0 or not finite."""
+        if min(cells) >= 0 and math.isfinite(sum(cells)):
+            return cells
+        if begin not in known.bad_rows:
+            known.bad_rows.add(begin)
+            self.corrupt += 1
+        return tuple(number if 0.0 <= number < math.inf else 0.0 for number in cells)
 
     def _total_of(self, row: RowHead) -> RowTotal | None:
         """Return the total that a row is added to; ``None`` when there are too many label sets."""
@@ -184,14 +228,15 @@ class RowReader:
         return total
 
 
-def _changed_pages(before: bytes, after: bytes) -> set[int]:
-    """Return the pages in which two contents differ, including pages that only one of them has."""
-    old, new = memoryview(before), memoryview(after)
-    return {
+def _changed_rows(on_page: dict[int, list[int]], before: bytes, after: bytes) -> Iterable[int]:
+    """Return the rows on pages in which two contents differ, also on those that only one of them has."""
+    changed = [
         start // _PAGE
-        for start in range(0, max(len(old), len(new)), _PAGE)
-        if old[start : start + _PAGE] != new[start : start + _PAGE]
-    }
+        for start in range(0, max(len(before), len(after)), _PAGE)
+        if before[start : start + _PAGE] != after[start : start + _PAGE]
+    ]
+    # a row may lie on two pages
+    return {index for page in changed for index in on_page.get(page, ())}
 
 
 _UNPACKERS: dict[int, Unpack] = {}

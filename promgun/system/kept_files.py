@@ -54,6 +54,7 @@ class KeptFiles:
 
     def drop(self, key: Hashable) -> None:
         """Close what is kept under this key."""
+        self._used.discard(key)
         fd = self._open.pop(key, None)
         if fd is not None:
             _close(fd)

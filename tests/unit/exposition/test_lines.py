@@ -15,10 +15,13 @@ from prometheus_client.exposition import generate_latest as text
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.samples import Sample
 
+from promgun.collect.live_family import LiveFamilies
 from promgun.exposition.formats import Page
 from promgun.exposition.lines import LineWriter
+from promgun.metrics.catalog import BY_NAME, CATALOG
 
 ENCODERS = (text, openmetrics)
+COMPUTED = [spec for spec in CATALOG if spec.kind != "histogram"]
 TYPES = ("counter", "gauge", "summary", "histogram", "gaugehistogram", "unknown", "info", "stateset")
 SUFFIXES = ("", "_total", "_bucket", "_sum", "_count", "_created", "_gsum", "_gcount", "_info")
 names = st.sampled_from(["a", "a_created", "a_total", "b", "b:c", "größe", "0.0"])
@@ -109,3 +112,39 @@ def test_what_is_remembered_is_bounded_by_the_largest_page() -> None:
         assert writer.write([family]) == text(Page([family]))
         most = max(most, sum(len(known.heads) for known in writer._families.values()))
     assert most <= 2 * 200 + 1000
+
+
+@st.composite
+def computed(
+    draw: st.DrawFn,
+) -> list[tuple[int, tuple[tuple[str, ...], ...], list[float], tuple[tuple[str, str], ...]]]:
+    """Draw a page of computed families: a spec, label sets, their values, and constant labels."""
+    page = []
+    for number in draw(st.lists(st.integers(0, len(COMPUTED) - 1), unique=True, max_size=3)):
+        width = len(COMPUTED[number].labels)
+        sets = draw(st.lists(st.tuples(*[texts] * width), unique=True, min_size=1, max_size=4))
+        given = draw(st.lists(values.map(float), min_size=len(sets), max_size=len(sets)))
+        page.append((number, tuple(sets), given, draw(st.sampled_from([(), (("zone", '%s"'),)]))))
+    return page
+
+
+@pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
+@pytest.mark.parametrize("encode", ENCODERS, ids=["text", "openmetrics"])
+@given(pages=st.lists(computed(), min_size=1, max_size=4))
+def test_lines_of_computed_families_are_those_of_the_encoder(encode: Any, pages: list[Any]) -> None:
+    writer, live = LineWriter(encode), LiveFamilies()
+    for page in [*pages, *pages, *reversed(pages)]:
+        made = [live.family(COMPUTED[number], *rest) for number, *rest in page]
+        assert writer.write(made) == encode(Page(made))
+
+
+def test_a_family_whose_numbers_are_the_same_is_not_written_again() -> None:
+    """Zero and minus zero are equal and have two texts."""
+    writer, live = LineWriter(text), LiveFamilies()
+    sets = (("1",), ("2",))
+    for given in ([0.0, 1.0], [-0.0, 1.0], [math.nan, 1.0], [math.nan, 1.0]):
+        page = [live.family(BY_NAME["gunicorn_worker_capacity"], sets, given, ())]
+        assert writer.write(page) == text(Page(page))
+    written = writer._families["gunicorn_worker_capacity", "gauge", page[0].documentation, ""].written
+    writer.write([live.family(BY_NAME["gunicorn_worker_capacity"], (("1",), ("2",)), [math.nan, 1.0], ())])
+    assert writer._families["gunicorn_worker_capacity", "gauge", page[0].documentation, ""].written is written

@@ -149,7 +149,7 @@ def test_one_store_begins_a_request_and_one_ends_it() -> None:
     requests.cells[first + BUSY] += 1700
     assert busy_cells(memory)[:2] == (700, -1500)
     assert len(busy_cells(memory)) == REGIONS
-    assert busy_cells(memory[:-1]) == []
+    assert busy_cells(memory[:-1]) == ()
 
 
 class Interrupted:

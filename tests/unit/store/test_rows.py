@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import random
 from collections.abc import Callable
@@ -402,3 +403,34 @@ def test_other_bounds_are_read_as_they_were_written(bounds: tuple[float, ...]) -
     schema = RowSchema((), (CellGroup("seconds", (), bounds),))
     record = encode_schema(schema, 1)
     assert scan_rows(record, 0, len(record)).schemas == {1: schema}
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "corrupt"),
+    [(-0.0, 0.0, 0), (1e300, 1e300, 0), (5e-324, 5e-324, 0), (-5e-324, 0.0, 1), (math.inf, 0.0, 1), (math.nan, 0.0, 1)],
+)
+def test_only_what_cannot_have_been_counted_is_damage(number: float, shown: float, corrupt: int) -> None:
+    file, reader = row_file(), RowReader()
+    cells, index = file.table(LOST).place(("oom", "/a"))
+    cells[index] = number
+    for _ in range(2):
+        assert totals(reader, content_of(file))["oom", "/a"] == (shown,)
+    assert reader.corrupt == corrupt
+
+
+def test_a_counter_is_also_summed_for_each_file() -> None:
+    """With what other cells count in it too, and whatever rows change, come, or go with their file."""
+    files = [row_file() for _ in range(2)]
+    reader = RowReader("gunicorn_request_size_bytes")
+    for step in range(5):
+        for number, file in enumerate(files):
+            count(file, REQUESTS, ("GET", f"/{step}", "200"), number + 1.0)
+            count(file, REQUESTS, ("GET", "/0", "200"), 1.0)
+            count(file, LOST, ("oom", "/a"))
+        totals(reader, *map(content_of, files))
+        # the cell of the first size has what the counter has, and nothing else was counted
+        assert reader.sums_by_file() == {0: 2.0 * (step + 1), 1: 3.0 * (step + 1)}
+    anew = row_file()
+    count(anew, REQUESTS, ("GET", "/", "200"), 7.0)
+    reader.read([RowContent(1, "made anew", START, content_of(anew))])
+    assert reader.sums_by_file() == {0: 10.0, 1: 7.0}
