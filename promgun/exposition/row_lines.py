@@ -83,18 +83,18 @@ _SPARE = 100
 
 def _template(family: RowFamily, values: tuple[str, ...], bounds: tuple[float, ...]) -> str:
     """Return the lines of a label set with ``%s`` for each number."""
-    labels = family.labels_of(values)
+    # Both formats sort labels and escape three characters in a value (prometheus_client 0.21 to 0.26).
+    labels = sorted(family.labels_of(values).items())
+    pairs = [(name, f'{name}="{_escaped(value)}"'.replace("%", "%%")) for name, value in labels]
+    every = ",".join([pair for _, pair in pairs])
+    end = f"{{{every}}} %s\n" if every else " %s\n"
     if not bounds:
-        return _line(family.sample, labels)
-    buckets = [_line(f"{family.name}_bucket", {**labels, "le": text}) for text in bucket_texts(bounds)]
-    return "".join([*buckets, _line(f"{family.name}_count", labels), _line(f"{family.name}_sum", labels)])
-
-
-def _line(name: str, labels: dict[str, str]) -> str:
-    # Both formats sort labels and escape these three characters in a value (prometheus_client 0.21 to 0.26).
-    pairs = ",".join([f'{label}="{_escaped(value)}"' for label, value in sorted(labels.items())])
-    head = f"{name}{{{pairs}}}" if pairs else name
-    return f"{head.replace('%', '%%')} %s\n"
+        return family.sample + end
+    before = "".join([f"{pair}," for name, pair in pairs if name < "le"])
+    after = "".join([f",{pair}" for name, pair in pairs if name > "le"])
+    head, tail = f'{family.name}_bucket{{{before}le="', f'"{after}}} %s\n'
+    buckets = [f"{head}{text}{tail}" for text in bucket_texts(bounds)]
+    return "".join([*buckets, f"{family.name}_count{end}", f"{family.name}_sum{end}"])
 
 
 def _escaped(value: str) -> str:

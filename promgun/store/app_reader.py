@@ -33,7 +33,7 @@ class AppReader:
             definition = parse_definition(total.values[0]) if total.schema == SCHEMA else None
             if definition is None:
                 continue
-            for slot, numbers in total.parts.items():
+            for slot, numbers in total.cells_by_file():
                 before = newest.get(definition.family)
                 if before is None or numbers[DEFINED] > before[0]:
                     newest[definition.family] = numbers[DEFINED], definition

@@ -115,11 +115,6 @@ class RowSchema:
     def __hash__(self) -> int:
         return self._hash
 
-    def counting(self, family: str) -> tuple[int, slice] | None:
-        """Return the cells whose sum is what is shown of a counter: one, and those of others; ``None`` without it."""
-        first = self.firsts.get(family)
-        return None if first is None else (first, self.included.get(first, slice(0, 0)))
-
     def shown(self, cells: tuple[float, ...]) -> tuple[float, ...]:
         """Return the numbers that are shown of a row's cells: with what others count in some of them too."""
         if not self.included:

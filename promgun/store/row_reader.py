@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import sys
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import add
 from struct import Struct
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from promgun.store.row_format import RowSchema
 from promgun.store.row_scan import RowHead, scan_rows
 
 Numbers = tuple[float, ...]
-Unpack = Callable[[bytes, int], Numbers]
+Unpack = Callable[[bytes], Numbers]
 _PAGE = 4096
 #: The byte of a float64 with its sign and the upper seven bits of its exponent, and what it is from 1e154 on.
 _UPPER_BYTE = 7 if sys.byteorder == "little" else 0
@@ -41,23 +43,27 @@ class RowTotal:
     values: tuple[str, ...]
     birth: int
     numbers: Numbers = ()
-    #: the cells in each file, by the file's ``order``
-    parts: dict[int, Numbers] = field(default_factory=dict)
+    #: the cells in each file as they stand there, by the file's ``order``: numbers would take four times as much memory
+    parts: dict[int, bytes] = field(default_factory=dict)
     #: what was last made of ``numbers`` for a page, and of which numbers: most label sets do not change between pages
     shown: Any = None
     shown_of: object = None
 
+    def cells_by_file(self) -> list[tuple[int, Numbers]]:
+        """Return the cells in each file with its ``order``, in that order."""
+        unpack = _unpacker(self.schema.cells)
+        return [(order, unpack(self.parts[order])) for order in sorted(self.parts)]
+
 
 class _Row(NamedTuple):
-    """A row of a file: where its cells are, and the total that they are added to; ``counted`` are those that say how
-    often the family was counted that is summed by file.
+    """A row of a file: where its cells are, the total that they are added to, and what takes those out of them that say
+    how often the family was counted that is summed by file.
     """
 
     begin: int
     end: int
-    unpack: Unpack
     total: RowTotal
-    counted: tuple[int, slice] | None
+    counted: Unpack | None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -137,8 +143,8 @@ class RowReader:
             if self._totals[id(total.schema)].pop(total.values, None) is not None:
                 self._sets -= 1
             return
-        first, *others = (total.parts[order] for order in sorted(total.parts))
-        for numbers in others:
+        (_, first), *others = total.cells_by_file()
+        for _, numbers in others:
             first = tuple(map(add, first, numbers))
         total.numbers = total.schema.shown(first)
 
@@ -166,18 +172,25 @@ class RowReader:
             row = known.rows[index]
             if before[row.begin : row.end] != data[row.begin : row.end]:
                 self._read_row(known, order, index)
+        # Rows of a file share their schema's object, which is compared once.
+        shared: dict[int, RowSchema | None] = {}
         for head in found.rows:
-            total = self._total_of(head)
-            if total is None:
-                self._count_left_out(known)
-                continue
-            schema, begin = total.schema, head.numbers
-            index, end = len(known.rows), begin + 8 * schema.cells
-            known.rows.append(_Row(begin, end, _unpacker(schema.cells), total, schema.counting(self._by_file)))
-            known.counts.append(0.0)
-            for page in range(begin // _PAGE, (end - 1) // _PAGE + 1):
-                known.on_page.setdefault(page, []).append(index)
-            self._read_row(known, order, index)
+            if id(head.schema) not in shared:
+                shared[id(head.schema)] = self._schema_of(head.schema)
+            self._add_row(known, order, head, shared[id(head.schema)])
+
+    def _add_row(self, known: _KnownFile, order: int, head: RowHead, schema: RowSchema | None) -> None:
+        total = None if schema is None else self._total_of(schema, head)
+        if schema is None or total is None:
+            self._count_left_out(known)
+            return
+        index, begin = len(known.rows), head.numbers
+        end = begin + 8 * schema.cells
+        known.rows.append(_Row(begin, end, total, _counted(schema, self._by_file)))
+        known.counts.append(0.0)
+        for page in range(begin // _PAGE, (end - 1) // _PAGE + 1):
+            known.on_page.setdefault(page, []).append(index)
+        self._read_row(known, order, index)
 
     def _count_left_out(self, known: _KnownFile | None) -> None:
         """Count once that part of a file is beyond the limits; files that were never read count once together."""
@@ -189,34 +202,38 @@ class RowReader:
             self.corrupt += 1
 
     def _read_row(self, known: _KnownFile, order: int, index: int) -> None:
-        begin, end, unpack, total, counted = known.rows[index]
+        begin, end, total, counted = known.rows[index]
         if end > len(known.data):
             # the file was cut: the row keeps its last numbers
             return
-        cells = unpack(known.data, begin)
+        cells = known.data[begin:end]
         # The sign and the upper bits of the exponent of each: no number that counts something has one of these.
-        upper = known.data[begin + _UPPER_BYTE : end : 8]
+        upper = cells[_UPPER_BYTE::8]
         if not upper.isascii() or _HUGE in upper:
             cells = self._checked(known, begin, cells)
         total.parts[order] = cells
         if counted is not None:
-            known.counts[index] = cells[counted[0]] + sum(cells[counted[1]])
+            known.counts[index] = sum(counted(cells))
         self._changed.add(total)
 
-    def _checked(self, known: _KnownFile, begin: int, cells: Numbers) -> Numbers:
+    def _checked(self, known: _KnownFile, begin: int, cells: bytes) -> bytes:
         """Return a row's cells with 0 in place of what is below 0 or not finite."""
-        if min(cells) >= 0 and math.isfinite(sum(cells)):
+        numbers = array("d", cells)
+        if min(numbers) >= 0 and math.isfinite(sum(numbers)):
             return cells
         if begin not in known.bad_rows:
             known.bad_rows.add(begin)
             self.corrupt += 1
-        return tuple(number if 0.0 <= number < math.inf else 0.0 for number in cells)
+        return array("d", [number if 0.0 <= number < math.inf else 0.0 for number in numbers]).tobytes()
 
-    def _total_of(self, row: RowHead) -> RowTotal | None:
-        """Return the total that a row is added to; ``None`` when there are too many label sets."""
-        if row.schema not in self._schemas and len(self._schemas) >= MOST_SCHEMAS:
+    def _schema_of(self, schema: RowSchema) -> RowSchema | None:
+        """Return the one object for all equal schemas: each file has its own. ``None`` when there are too many."""
+        if schema not in self._schemas and len(self._schemas) >= MOST_SCHEMAS:
             return None
-        schema = self._schemas.setdefault(row.schema, row.schema)
+        return self._schemas.setdefault(schema, schema)
+
+    def _total_of(self, schema: RowSchema, row: RowHead) -> RowTotal | None:
+        """Return the total that a row is added to; ``None`` when there are too many label sets."""
         totals = self._totals.setdefault(id(schema), {})
         total = totals.get(row.values)
         if total is None:
@@ -239,8 +256,16 @@ def _changed_rows(on_page: dict[int, list[int]], before: bytes, after: bytes) ->
     return {index for page in changed for index in on_page.get(page, ())}
 
 
-_UNPACKERS: dict[int, Unpack] = {}
-
-
+@lru_cache(maxsize=MOST_SCHEMAS)
 def _unpacker(cells: int) -> Unpack:
-    return _UNPACKERS.setdefault(cells, Struct(f"={cells}d").unpack_from)
+    return Struct(f"={cells}d").unpack_from
+
+
+@lru_cache(maxsize=MOST_SCHEMAS)
+def _counted(schema: RowSchema, family: str) -> Unpack | None:
+    """Return what takes the cells out of a row whose sum is what is shown of a counter; ``None`` if it is not there."""
+    first = schema.firsts.get(family)
+    if first is None:
+        return None
+    cells = {first, *range(schema.cells)[schema.included.get(first, slice(0, 0))]}
+    return Struct("=" + "".join(["d" if cell in cells else "8x" for cell in range(schema.cells)])).unpack_from

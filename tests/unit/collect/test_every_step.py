@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import random
+from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from promgun.store.pending import Places
 from promgun.store.process import ProcessStore
 from promgun.store.reader import families_of
 from promgun.store.row_format import RowSchema
-from promgun.store.row_reader import RowTotal
+from promgun.store.row_reader import RowTotal, _counted
 from tests.support.store_fixtures import own_series, samples, sum_of, worker
 
 #: Bodies: none, one that the first bucket has, one that another has.
@@ -160,17 +161,18 @@ def test_nothing_sinks_while_what_waited_in_memory_moves_in(tmp_path: Path, rece
 def shown(schema: RowSchema, cells: tuple[float, ...]) -> dict[object, float]:
     """Return all that is shown of one row: its samples, and the sums that a status makes of it."""
     numbers = schema.shown(cells)
-    total = RowTotal(schema, ("x",) * len(schema.labels), 0, numbers, {1: cells})
+    total = RowTotal(schema, ("x",) * len(schema.labels), 0, numbers)
     own = OwnFamilies()
     own.add_rows([total], lambda *_: {})
     series = families_of(own_series(own))
     found: dict[object, float] = {}
     found.update(samples(build_family(name, items) for name, items in series.items()))
     for group in schema.groups:
+        counted = _counted(schema, group.family)
+        assert counted is not None
+        found[group.family, "by slot"] = sum(counted(array("d", cells).tobytes()))
         for label in ("le",) if group.bounds else schema.labels:
             found |= {(group.family, label, key): value for key, value in sum_by([total], group.family, label).items()}
-        first, others = schema.counting(group.family) or (0, slice(0))
-        found[group.family, "by slot"] = cells[first] + sum(cells[others])
     return found
 
 

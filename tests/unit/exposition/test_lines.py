@@ -142,8 +142,8 @@ def test_a_family_whose_numbers_are_the_same_is_not_written_again() -> None:
     """Zero and minus zero are equal and have two texts."""
     writer, live = LineWriter(text), LiveFamilies()
     sets = (("1",), ("2",))
-    for given in ([0.0, 1.0], [-0.0, 1.0], [math.nan, 1.0], [math.nan, 1.0]):
-        page = [live.family(BY_NAME["gunicorn_worker_capacity"], sets, given, ())]
+    for numbers in ([0.0, 1.0], [-0.0, 1.0], [math.nan, 1.0], [math.nan, 1.0]):
+        page = [live.family(BY_NAME["gunicorn_worker_capacity"], sets, numbers, ())]
         assert writer.write(page) == text(Page(page))
     written = writer._families["gunicorn_worker_capacity", "gauge", page[0].documentation, ""].written
     writer.write([live.family(BY_NAME["gunicorn_worker_capacity"], (("1",), ("2",)), [math.nan, 1.0], ())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,15 @@ from promgun.store.row_reader import RowTotal
 from promgun.store.series import Series
 
 
+def cells(*numbers: float) -> bytes:
+    return array("d", numbers).tobytes()
+
+
 def row(parts: Mapping[int, tuple[float, ...]], kind: str, family: str, labels: Any, detail: Any = ()) -> RowTotal:
     """Return a definition in slots; each part is (defined, changed, state, pid)."""
     text = spell(kind, family, "Help.", labels, detail)
     assert text is not None
-    return RowTotal(SCHEMA, (text,), 0, parts=dict(parts))
+    return RowTotal(SCHEMA, (text,), 0, parts={slot: cells(*numbers) for slot, numbers in parts.items()})
 
 
 def read(*rows: RowTotal, living: Mapping[int, int] | None = None) -> tuple[AppReader, dict[str, float]]:
@@ -38,7 +43,7 @@ def test_of_an_info_what_was_set_last_is_shown() -> None:
     old = row({1: (1, 5, 0, 10), 2: (2, 2, 0, 20)}, INFO, "build", {}, {"version": "1"})
     new = row({1: (1, 4, 0, 10)}, INFO, "build", {}, {"version": "2"})
     assert read(old, new)[1] == {"build_info{version=1}": 1.0}
-    new.parts[3] = (3.0, 6.0, 0.0, 30.0)
+    new.parts[3] = cells(3.0, 6.0, 0.0, 30.0)
     assert read(old, new)[1] == {"build_info{version=2}": 1.0}
 
 
@@ -81,8 +86,8 @@ def test_an_enum_with_other_states_is_shown_with_the_newest() -> None:
 
 
 def test_rows_of_ours_and_nonsense_are_no_definitions() -> None:
-    ours = RowTotal(RowSchema((), (CellGroup("x_total", ()),)), (), 0, parts={1: (1.0,)})
-    nonsense = RowTotal(SCHEMA, ("[1]",), 0, parts={1: (1.0, 1.0, 0.0, 1.0)})
+    ours = RowTotal(RowSchema((), (CellGroup("x_total", ()),)), (), 0, parts={1: cells(1.0)})
+    nonsense = RowTotal(SCHEMA, ("[1]",), 0, parts={1: cells(1.0, 1.0, 0.0, 1.0)})
     reader, found = read(ours, nonsense)
     assert not found
     assert not reader.newest
