@@ -140,6 +140,8 @@ def metrics_page() -> str:
         "`worker_id` is the number of the worker's slot: small, reused, bounded. `method` is one of RFC 9110's or PATCH, else",
         "`_OTHER`. `route` is the framework's template, empty when unknown, never the raw path. Beyond `--metrics-max-label-sets`",
         "label sets of a family are folded into one whose `route` or `error_type` reads `_OVERFLOW`.\n",
+        "In OpenMetrics `gunicorn_websocket_connections_total` has the type `unknown`, with the same samples: a counter's family",
+        "is named without `_total` there, and that name is the gauge's.\n",
         (
             f"Buckets of durations: {', '.join(f'{bound:g}' for bound in DURATION_BUCKETS)} seconds. "
             f"Of sizes: {', '.join(f'{bound:.0f}' for bound in SIZE_BUCKETS)} bytes.\n"
