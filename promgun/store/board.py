@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -149,7 +149,7 @@ class BoardView:
         # Below 0 is a copy in the middle of a change, or of a process killed there.
         unlisted = max(0, self.cells[_BALANCE] + self.cells[_BEYOND_TABLE] * now_ns)
         listed = request_table.busy_cells(self.data)
-        unlisted += sum(listed) + now_ns * _running_of(listed)
+        unlisted += sum(listed) + now_ns * request_table.count_running(listed)
         return self.cells[Cell.FOLDING_BUSY] or self.cells[Cell.BUSY_BASE] + unlisted
 
     def busy_total(self, ended_ns: int) -> int:
@@ -174,12 +174,7 @@ class BoardView:
     @property
     def in_progress(self) -> int:
         """How many requests were running."""
-        return self.cells[_BEYOND_TABLE] + _running_of(request_table.busy_cells(self.data))
-
-
-def _running_of(busy: Sequence[int]) -> int:
-    # A running request's cell is below 0.
-    return sum(map((0).__gt__, busy)) if busy and min(busy) < 0 else 0
+        return self.cells[_BEYOND_TABLE] + request_table.count_running(request_table.busy_cells(self.data))
 
 
 def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:

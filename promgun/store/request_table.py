@@ -168,6 +168,12 @@ def busy_cells(data: bytes | bytearray | memoryview) -> Sequence[int]:
     return _starts_and_busy(data, OFFSET)[1::2] if len(data) >= END else ()
 
 
+def count_running(busy: Sequence[int]) -> int:
+    """Return how many of these busy cells are those of running requests."""
+    # In most workers none is, at most moments.
+    return sum(map((0).__gt__, busy)) if busy and min(busy) < 0 else 0
+
+
 def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
     """Yield the running requests in a slot file's content; invalid ones are left out."""
     whole = memoryview(data)[: len(data) - len(data) % 8].cast("B")
