@@ -199,9 +199,11 @@ class WorkerEnds:
         """
         if not cause.unclean:
             cause = ExitCause.GRACEFUL_TIMEOUT
-        now = monotonic_ns()
+        now, cut = monotonic_ns(), view[Cell.WEBSOCKETS] - 1
         for request in sorted(read_uncounted(view.data), key=lambda request: request.start):
             if request.status == SWITCHING_PROTOCOLS:
+                # Nothing is known of the closes of those that WSGI applications have.
+                cut -= 1
                 self._counters.inc(WEBSOCKET_CONNECTIONS, (request.route, WebsocketResult.ACCEPTED))
                 self._observe(WEBSOCKET_DURATION_SECONDS, (request.route,), request.age(now))
             elif request.status:
@@ -212,7 +214,6 @@ class WorkerEnds:
                 self._counters.inc(REQUESTS_LOST, (cause, request.route))
             if not logged and request.start:
                 self._log_lost(pid, cause, f"{request}, {request.age(now):.1f} s, {request.phase.name.lower()}")
-        cut = view[Cell.WEBSOCKETS] - 1
         if 0 < cut <= _MOST_BEYOND_TABLE:
             # Their clients see the connection break off. How long each was open is not known.
             self._counters.inc(WEBSOCKET_CLOSES, (ABNORMAL_CLOSE,), cut)

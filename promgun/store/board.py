@@ -66,7 +66,7 @@ class Cell(IntEnum):
     OWN_CPU_SYSTEM = 22
     #: requests of BEYOND_TABLE that are counted; lowered after it, so that a kill in between has none counted twice
     BEYOND_TABLE_ANSWERED = 23
-    WEBSOCKETS = 24  #: open ones of an ASGI application, plus 1; 0 where the worker's class has none
+    WEBSOCKETS = 24  #: open ones, plus 1; 0 where the worker's class has none, under WSGI until the first
     LOOP_DUE = 25  #: when the next step of an event loop is due; 0 where none is
     #: number of a ``LAG_WINDOW`` plus 1 (0: no loop); the most that the loop was late in it, and in the one before
     LOOP_WINDOW = 26

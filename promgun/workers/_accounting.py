@@ -55,6 +55,7 @@ _SECOND = 1_000_000_000
 #: An answer that ends so soon after its first byte, in nanoseconds, is counted as sent at once.
 AT_ONCE = 100_000
 _HINT = int(Cell.EXIT_HINT)
+_WEBSOCKETS = int(Cell.WEBSOCKETS)
 _APPLICATION = int(Phase.APPLICATION)
 _CLOSING = int(Phase.CLOSING)
 _BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
@@ -162,6 +163,9 @@ class RequestAccounting:
     def named_route(self, state: RequestState) -> str:
         """Return the route to count a request under, for the last time: the application may have named another."""
         carrier, state.carrier = state.carrier, None
+        if state.holds_websocket:
+            state.holds_websocket = False
+            self.board.cells[_WEBSOCKETS] -= 1
         if carrier is not None:
             named = carrier.get(ROUTE)
             if isinstance(named, str):
@@ -237,8 +241,6 @@ class RequestAccounting:
         self.running.look_at(self.board.cells)
         self.record = self.record_stream = self.inc = self.observe = _count_nothing
 
-    # ---- requests without an answer
-
     def left_unanswered(self, state: RequestState, reason: UnansweredReason) -> None:
         """Count a request that ends without a status line although the worker continues."""
         route = self.named_route(state)
@@ -265,8 +267,6 @@ class RequestAccounting:
             self.running.cells[state.region + PHASE] = _CLOSING
         elif state.region == NOWHERE:
             self.board.cells[_BEYOND_TABLE_ANSWERED] += 1
-
-    # ---- what describes a request
 
     def observe_proxy(self, req: Any, environ: Any) -> None:
         """Observe the time since the proxy's stamp, where there is one and the peer is trusted."""

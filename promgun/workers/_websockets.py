@@ -9,16 +9,19 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from promgun.store.board import Cell
 from promgun.store.request_table import PHASE, STATUS_SHIFT, SWITCHING_PROTOCOLS, Phase, RunningRequests
 from promgun.workers._request_state import RequestState
 
 _SWITCHED = b"HTTP/1.1 101"
+_WEBSOCKETS = int(Cell.WEBSOCKETS)
 _OPEN = Phase.APPLICATION | SWITCHING_PROTOCOLS << STATUS_SHIFT
 
 
 def watch_handshake(environ: Any, state: RequestState, running: RunningRequests) -> None:
     """Note in ``state.handshake`` whether the first thing sent on the socket of a request for a websocket is a 101, and
-    write that status to the request's region: if the worker is killed, the master knows.
+    write that status to the request's region: if the worker is killed, the master knows. It counts as open from then
+    on.
 
     The socket gets a class of its own until then, derived from its class; no object stands in front of it, because
     libraries select it, duplicate it, or ask for its type. A library that writes to the descriptor is not seen.
@@ -32,7 +35,10 @@ def watch_handshake(environ: Any, state: RequestState, running: RunningRequests)
         sender.__class__ = sock.__class__ = kind
         with suppress(TypeError):
             state.handshake = bytes(memoryview(data)[: len(_SWITCHED)]) == _SWITCHED
-        if state.handshake and state.region >= 0:
+        if not state.handshake:
+            return
+        count_open(environ, state, running)
+        if state.region >= 0:
             running.cells[state.region + PHASE] = _OPEN
 
     class Watched(kind):  # type: ignore[misc, valid-type] # any class of sockets
@@ -55,3 +61,13 @@ def watch_handshake(environ: Any, state: RequestState, running: RunningRequests)
         # A class of sockets with another layout, or one written in C.
         return
     state.handshake = False
+
+
+def count_open(environ: Any, state: RequestState, running: RunningRequests) -> None:
+    """Count a request as an open websocket, until its route is asked for, for the last time."""
+    cells = running.cells
+    # From the first one on the worker shows how many there are.
+    cells[_WEBSOCKETS] = cells[_WEBSOCKETS] or 1
+    cells[_WEBSOCKETS] += 1
+    state.holds_websocket = True
+    state.carrier = environ

@@ -12,6 +12,7 @@ from promgun.store.request_table import NOWHERE
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._request_state import DeclaredBody, response_in
 from promgun.workers._responses import ResponseObserver
+from promgun.workers._websockets import count_open
 
 
 class ApplicationMixin:
@@ -80,6 +81,8 @@ class ApplicationCall:
         self.status = 500
         self.sent = 0
         self._state = accounting.begin(self, NOWHERE)
+        if self._has_websocket:
+            count_open(environ, self._state, accounting.running)
         length = str(environ.get("CONTENT_LENGTH") or "")
         if length.isdecimal():
             self._state.body = DeclaredBody(int(length))

@@ -151,14 +151,17 @@ def client_leaves_a_stream(server: Server) -> None:
 def hijack(server: Server) -> None:
     with server.open(Request("/websocket", headers=UPGRADE)) as connection:
         assert connection.socket.recv(1024).startswith(b"HTTP/1.1 101")
+        assert server.process.fresh().sum("gunicorn_websocket_connections") == 1
         connection.socket.shutdown(socket.SHUT_WR)
         assert connection.socket.recv(1024) == b""
+    wait_until(lambda: server.process.fresh().sum("gunicorn_websocket_connections") == 0)
 
 
 def hijack_that_is_reset(server: Server) -> None:
     with server.open(Request("/websocket", headers=UPGRADE)) as connection:
         assert connection.socket.recv(1024).startswith(b"HTTP/1.1 101")
         connection.reset()
+    wait_until(lambda: server.process.fresh().sum("gunicorn_websocket_connections") == 0)
 
 
 def stop_iteration_instead_of_a_websocket(server: Server) -> None:
