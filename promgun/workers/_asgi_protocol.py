@@ -21,8 +21,8 @@ from promgun.workers._asgi_follower import AsgiRequest, begin_request, count_ref
 from promgun.workers._asgi_http2 import StreamObserver
 from promgun.workers._asgi_websockets import FollowedWebsocket
 
-#: Whether ``_send_body`` is told that a piece is the last one: since gunicorn 27.0.1. Before, the end is written by
-#: ``_safe_write``, also of a body of one piece.
+#: Whether ``_send_body`` is told that a piece is the last one: since gunicorn 27.0.1. Before, it calls ``_safe_write``,
+#: and nothing is written at the end of a body of known length.
 _LAST_PIECE_IS_TOLD = [*signature(ASGIProtocol._send_body).parameters] == ["self", "body", "chunked", "last", "size"]  # noqa: SLF001 - Gunicorn has no other way
 # A call of these costs 80 ns less than one through super() (CPython 3.11).
 _build_http_scope, _send_body = ASGIProtocol._build_http_scope, ASGIProtocol._send_body  # noqa: SLF001 - same
@@ -37,6 +37,10 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
     _received = 0
     promgun_websocket: FollowedWebsocket | None = None
     _stream: StreamObserver | None = None
+    #: whether the connection was lost; Gunicorn's own since 27.0.1
+    _conn_lost_handled = False
+    #: whether a piece of body is being written (before 27.0.1)
+    _writes_piece = False
     #: whether the server answered while reading, and closes the connection for that
     _refused = False
 
@@ -53,6 +57,11 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
         if sock is not None and isinstance(transport.get_extra_info("peername"), tuple):
             self.worker.observe_arrival(sock, monotonic_ns())
         super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        super().connection_lost(exc)
+        self._conn_lost_handled = True
 
     def _on_body(self, chunk: bytes) -> None:
         self._received += len(chunk)
@@ -86,12 +95,24 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
             return send(message)
 
         try:
-            await self._application(scope, receive, send_followed)
+            sends = send_followed if _LAST_PIECE_IS_TOLD else self._until_the_last(send_followed, followed)
+            await self._application(scope, receive, sends)
         except BaseException as error:
             self._application_ended(followed, error)
             raise
         if not followed.is_over:
             self._application_ended(followed, None)
+
+    def _until_the_last(self, send: Any, followed: AsgiRequest) -> Any:
+        """Return a ``send`` that counts the answer when its last message was sent (before gunicorn 27.0.1)."""
+
+        async def send_and_look(message: Any) -> None:
+            await send(message)
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_last and followed.status and not followed.is_over and not self._closed:
+                self._finish(followed)
+
+        return send_and_look
 
     def _application_ended(self, followed: AsgiRequest, error: BaseException | None) -> None:
         worker = self.worker
@@ -182,11 +203,21 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
                 followed.sent += len(body)
                 if not followed.status:
                     followed.head_sent(followed.pending)
-            super()._send_body(body, *args, **kwargs)
+            self._writes_piece = True
+            try:
+                super()._send_body(body, *args, **kwargs)
+            finally:
+                self._writes_piece = False
 
     def _safe_write(self, data: bytes) -> None:
         followed = self._promgun
-        if followed is not None and followed.pending and not followed.is_over and self._has_begun(followed):
+        if (
+            followed is not None
+            and followed.pending
+            and not followed.is_over
+            and not self._writes_piece
+            and self._has_begun(followed)
+        ):
             # Only its end is written here.
             self._finish(followed)
         super()._safe_write(data)
