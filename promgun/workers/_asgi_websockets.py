@@ -122,9 +122,12 @@ def show_families(accounting: RequestAccounting) -> None:
 
 
 class MeasuredWebSocket(WebSocketProtocol):  # type: ignore[misc] # gunicorn is untyped
-    """A websocket of Gunicorn's ASGI worker (27.0)."""
+    """A websocket of Gunicorn's ASGI worker (25.3 to 27.0)."""
 
     promgun: FollowedWebsocket | None
+    # Gunicorn's own since 27.0.1
+    _denied = False
+    _close_sent = False
 
     def __init__(self, transport: Any, scope: Any, app: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(transport, scope, app, *args, **kwargs)
@@ -149,10 +152,20 @@ class MeasuredWebSocket(WebSocketProtocol):  # type: ignore[misc] # gunicorn is 
         if self.promgun is not None:
             self.promgun.accepted()
 
-    def _put_message(self, message: Any) -> Awaitable[None]:
-        if self.promgun is not None and not self._close_sent:
-            self.promgun.received()
-        return super()._put_message(message)  # type: ignore[no-any-return] # gunicorn is untyped
+    if hasattr(WebSocketProtocol, "_put_message"):
+
+        def _put_message(self, message: Any) -> Awaitable[None]:
+            if self.promgun is not None and not self._close_sent:
+                self.promgun.received()
+            return super()._put_message(message)  # type: ignore[no-any-return] # gunicorn is untyped
+
+    else:
+        # Before 27.0.1 only the application's own call tells of a message.
+        async def _receive(self) -> Any:
+            message = await super()._receive()
+            if self.promgun is not None and message["type"] == "websocket.receive":
+                self.promgun.received()
+            return message
 
     def _send_frame(self, opcode: int, payload: Any) -> Awaitable[None]:
         if self.promgun is not None and opcode in _DATA:
