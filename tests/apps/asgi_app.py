@@ -65,6 +65,12 @@ async def wait(_request: Request) -> Response:
     return PlainTextResponse("late")
 
 
+async def nap(_request: Request) -> Response:
+    """Answer after four seconds."""
+    await asyncio.sleep(4)
+    return PlainTextResponse("ok")
+
+
 async def block(_request: Request) -> Response:
     """Keep the loop from its other tasks for two seconds and a half."""
     time.sleep(2.5)  # noqa: ASYNC251 - that is what is tried
@@ -136,6 +142,7 @@ app = Starlette(
         Route("/breaks", breaks),
         Route("/events/{topic}", events),
         Route("/wait/{n}", wait),
+        Route("/nap", nap),
         Route("/block", block),
         Route("/pid", pid),
         Mount("/raw", app=raw),
