@@ -44,13 +44,20 @@ class Variant:
     against: str = "plain"
 
 
-def _options(worker_class: str, worker_type: str, app: str = "apps:plain") -> list[str]:
+#: Types for ASGI; those that Gunicorn does not know by name, with their plain class.
+_ASGI = {"asgi": "asgi", "uvicorn": "uvicorn_worker.UvicornWorker"}
+
+
+def _options(worker_class: str, worker_type: str, app: str = "") -> list[str]:
     threads = ["--threads", "4"] if worker_type == "gthread" else []
+    app = app or ("asgi_app:app" if worker_type in _ASGI else "apps:plain")
     return ["--bind", "127.0.0.1:0", "--workers", "1", "--worker-class", worker_class, *threads, app]
 
 
 def plain_class(worker_type: str) -> str:
     """Return the worker class of a type without promgun's measuring."""
+    if worker_type in _ASGI:
+        return _ASGI[worker_type]
     # Gunicorn has had no eventlet worker since 26.0: ours, unmeasured
     return "promgun.workers._eventlet_server.EventletWorker" if worker_type == "eventlet" else worker_type
 
