@@ -211,8 +211,11 @@ def check_rules(two: Fleet) -> None:
     wait_until(evaluated)
 
 
-#: Of all queries those that only faults bring about, what only websockets do, and answers that WSGI cannot give.
+#: Of all queries those that only faults bring about, what only websockets and event loops do, and answers that WSGI
+#: cannot give.
 MAY_BE_EMPTY = {
+    "Late loops: {{instance}} at most",
+    "Late loops: {{instance}} per second",
     "Requests by status: 1xx",
     "Requests lost or left without an answer: {{cause}} {{route}}",
     "Requests lost or left without an answer: left: {{reason}} {{route}}",
