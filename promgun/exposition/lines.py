@@ -66,7 +66,7 @@ class _Known:
     template: str = ""
     #: the numbers of the last page, bit by bit, and its lines
     numbers: bytes = b""
-    written: str = ""
+    written: bytes = b""
 
 
 class LineWriter:
@@ -85,7 +85,8 @@ class LineWriter:
 
     def write(self, families: Iterable[Metric]) -> bytes:
         """Return the page; raises what the encoder raises for a family it cannot write."""
-        parts = []
+        # In bytes: a page of some megabytes would be copied once more.
+        parts: list[bytes] = []
         lines = 0
         for family in families:
             identity = (family.name, family.type, family.documentation, family.unit)
@@ -93,26 +94,26 @@ class LineWriter:
             if known is None:
                 known = self._families[identity] = _Known(self._encoded(_with(family, [])))
             if isinstance(family, RowFamily) and family.rows:
-                parts.append(known.top)
+                parts.append(known.top.encode())
                 parts += known.rows.write(family)
                 continue
             if isinstance(family, SeriesFamily) and family.layout is not None and self._has_template(family, known):
-                parts.append(known.top)
+                parts.append(known.top.encode())
                 # Not by equality: -0.0 equals 0.0, and has a text of its own.
                 numbers = array("d", family.values).tobytes()
                 if numbers != known.numbers:
+                    known.written = (known.template % tuple(map(self._text, family.values))).encode()
                     known.numbers = numbers
-                    known.written = known.template % tuple(map(self._text, family.values))
                 parts.append(known.written)
                 lines += len(family.values)
                 continue
-            parts += self._lines(family, known) or [self._encoded(family)]
+            parts.append("".join(self._lines(family, known) or [self._encoded(family)]).encode())
             lines += len(family.samples)
         self._most = max(self._most, lines)
         if self._heads > 2 * self._most + _SPARE:
             self._families.clear()
             self._heads = 0
-        return "".join(parts).encode() + self._end
+        return b"".join([*parts, self._end])
 
     def _encoded(self, family: Metric) -> str:
         return self._encode(Page([family])).removesuffix(self._end).decode()
@@ -120,7 +121,7 @@ class LineWriter:
     def _has_template(self, family: SeriesFamily, known: _Known) -> bool:
         """Whether the encoder writes one line for each value."""
         if known.layout is not family.layout:
-            known.layout, known.numbers, known.written = family.layout, b"", ""
+            known.layout, known.numbers, known.written = family.layout, b"", b""
             heads = self._heads_of(family, known, family.samples)
             known.template = "".join([f"{head.replace('%', '%%')}%s\n" for head in heads or ()])
             self._heads += len(heads or ())

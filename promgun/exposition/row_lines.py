@@ -40,7 +40,7 @@ class _Template:
     bounds: tuple[float, ...]
     lines: str
     numbers: tuple[float, ...] = ()
-    written: str = ""
+    written: bytes = b""
 
 
 class RowLines:
@@ -54,8 +54,8 @@ class RowLines:
         # -0.0 equals 0.0, and is written as 0.0 here.
         self._text = _Texts({0.0: _format_value(0.0)}).__getitem__
 
-    def write(self, family: RowFamily) -> list[str]:
-        """Return the lines of each label set."""
+    def write(self, family: RowFamily) -> list[bytes]:
+        """Return the lines of each label set, in UTF-8."""
         text, templates = self._text, self._templates
         if len(templates) > 2 * len(family.rows) + _SPARE or family.constant != self._constant:
             templates.clear()
@@ -67,12 +67,12 @@ class RowLines:
                 template = templates[values] = _Template(bounds, _template(family, values, bounds))
             # -0.0 equals 0.0, and is written as 0.0. NaN equals nothing, unless it is the same object.
             if numbers is not template.numbers and numbers != template.numbers:
-                template.numbers = numbers
                 if bounds:
                     counts = list(map(text, accumulate(numbers[:-1])))
-                    template.written = template.lines % (*counts, counts[-1], text(numbers[-1]))
+                    template.written = (template.lines % (*counts, counts[-1], text(numbers[-1]))).encode()
                 else:
-                    template.written = template.lines % text(numbers[0])
+                    template.written = (template.lines % text(numbers[0])).encode()
+                template.numbers = numbers
             lines.append(template.written)
         return lines
 
