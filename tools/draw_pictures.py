@@ -184,7 +184,7 @@ def main() -> None:
         Browser(sandbox) as browser,
         terminal(sandbox, lasting) as top,
     ):
-        browser.resize(1280, 660)
+        browser.resize(1280, 900)
         browser.open("http://{}:{}/".format(*server.metrics_address))
         end = time.monotonic() + MINUTE
         time.sleep(MINUTE / 2)
