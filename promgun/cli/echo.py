@@ -7,20 +7,22 @@ byte for byte what Prometheus would get.
 from __future__ import annotations
 
 import sys
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from promgun.terminal.output import Output
+if TYPE_CHECKING:
+    from promgun.terminal.output import Output
 
 
 def echo(text: str) -> None:
     """Print text on standard output, as it is."""
-    click.echo(Output.of(sys.stdout).text(text), nl=False, color=True)
+    click.echo(_output(sys.stdout).text(text), nl=False, color=True)
 
 
 def echo_json(text: str) -> None:
     """Print JSON on standard output."""
-    click.echo(Output.of(sys.stdout).json(text), nl=False, color=True)
+    click.echo(_output(sys.stdout).json(text), nl=False, color=True)
 
 
 def echo_drawn(text: str) -> None:
@@ -35,9 +37,15 @@ def echo_page(text: str, form: str) -> None:
 
 def say(line: str) -> None:
     """Print one line on standard error; on a terminal it stays one line."""
-    click.echo(Output.of(sys.stderr).text(line, keep=""), err=True, color=True)
+    click.echo(_output(sys.stderr).text(line, keep=""), err=True, color=True)
 
 
 def say_lines(text: str) -> None:
     """Print lines on standard error."""
-    click.echo(Output.of(sys.stderr).text(text), err=True, color=True)
+    click.echo(_output(sys.stderr).text(text), err=True, color=True)
+
+
+def _output(stream: IO[str]) -> Output:
+    from promgun.terminal.output import Output  # noqa: PLC0415 - a server prints nothing at its start
+
+    return Output.of(stream)

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -75,9 +75,9 @@ class SettingType(ParamType):
 
 
 class SettingOption(click.Option):
-    """The option of one Gunicorn setting."""
+    """The option of one Gunicorn setting; its help is made only for one that is shown."""
 
-    def __init__(self, setting: Any) -> None:
+    def __init__(self, setting: Any, *, is_shown: bool = True) -> None:
         self.setting = setting
         flags = spellings(setting)
         shape: dict[str, Any] = {"type": SettingType(setting), "metavar": placeholder(setting)}
@@ -89,7 +89,9 @@ class SettingOption(click.Option):
             shape["multiple"] = True
         elif setting.nargs == "?":
             shape |= {"is_flag": False, "flag_value": setting.const}
-        super().__init__([setting.name, *flags], envvar=variable(flags), help=help_text(setting), **shape)
+        super().__init__(
+            [setting.name, *flags], envvar=variable(flags), help=help_text(setting) if is_shown else None, **shape
+        )
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Name the variable, not the flag, when it is the variable that holds the bad value."""
@@ -113,14 +115,16 @@ def gunicorn_options() -> list[SettingOption]:
     return [SettingOption(setting()) for setting in _settings_with_flags()]
 
 
-def options_for(args: Sequence[str], variables: Container[str]) -> list[SettingOption] | None:
+def options_for(args: Sequence[str], variables: Collection[str]) -> list[SettingOption] | None:
     """Those of :func:`gunicorn_options` that a command line or a variable names, in the same order.
 
     To make all takes longer than to import Click. ``None`` when all are needed: for help, for an unknown flag, for
     several flags in one word.
     """
-    settings = _settings_with_flags()
-    by_flag = {flag: setting for setting in settings for flag in spellings(setting)}
+    settings = {setting: spellings(setting) for setting in _settings_with_flags()}
+    by_flag = {flag: setting for setting, flags in settings.items() for flag in flags}
+    # Most starts have no such variable, and to spell all of them takes as long as to read the command line.
+    prefixed = any(name.startswith(PREFIX) for name in variables)
     named = set()
     for arg in args:
         if arg in {"-", "--"} or not arg.startswith("-"):
@@ -135,9 +139,9 @@ def options_for(args: Sequence[str], variables: Container[str]) -> list[SettingO
             return None
         named.add(setting)
     return [
-        SettingOption(setting())
-        for setting in settings
-        if setting in named or variable(spellings(setting)) in variables
+        SettingOption(setting(), is_shown=False)
+        for setting, flags in settings.items()
+        if setting in named or (prefixed and variable(flags) in variables)
     ]
 
 

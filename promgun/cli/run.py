@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -37,9 +36,7 @@ class RunCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take ``-w=4`` as ``-w 4``, as Gunicorn's argparse does (Click would read the value ``=4``)."""
-        split = (re.fullmatch(r"(-[a-zA-Z])=(.*)", arg, re.DOTALL) for arg in args)
-        pairs = [[*parts.groups()] if parts else [arg] for parts, arg in zip(split, args, strict=True)]
-        words = [word for pair in pairs for word in pair]
+        words = [word for arg in args for word in ((arg[:2], arg[3:]) if _is_short_with_value(arg) else (arg,))]
         if not ctx.resilient_parsing:
             with interrupts_wait(), collection_waits():
                 from promgun.cli.gunicorn_options import options_for  # noqa: PLC0415 - imports gunicorn.config
@@ -58,6 +55,10 @@ class RunCommand(click.Command):
         for name, records in sections.items():
             with formatter.section(name):
                 formatter.write_dl(records)
+
+
+def _is_short_with_value(arg: str) -> bool:
+    return arg[2:3] == "=" and arg[0] == "-" and arg[1].isascii() and arg[1].isalpha()
 
 
 @click.command(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from promgun.errors import AppLoadError
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class AppReference:
+class AppReference(NamedTuple):
     """``module:expression`` as Gunicorn reads it (27.0 ``util.import_app``); without an expression, ``application``."""
 
     module: str
@@ -69,7 +69,10 @@ def check_application(text: str, paths: Sequence[str]) -> None:
     if not origin.endswith(".py"):
         return
     try:
-        tree = ast.parse(Path(origin).read_bytes())
+        source = Path(origin).read_bytes()
+        if _plainly_defines(source, name):
+            return
+        tree = ast.parse(source)
     except (OSError, SyntaxError, ValueError):
         # Importing it will fail in the worker, with the user's own traceback.
         return
@@ -79,6 +82,15 @@ def check_application(text: str, paths: Sequence[str]) -> None:
             f"Module {reference.module!r} ({origin}) has no attribute {name!r}",
             suggest(name, callables(tree.body), reference.module),
         )
+
+
+def _plainly_defines(source: bytes, name: str) -> bool:
+    """Whether a line at the margin defines or assigns the name: enough for most, and found without a parser."""
+    word = re.escape(name.encode())
+    return (
+        re.search(rb"^(?:(?:(?:async +)?def|class) +%b *[(:]|%b *=[^=])" % (word, word), source, re.MULTILINE)
+        is not None
+    )
 
 
 def _close_matches(name: str, candidates: Sequence[str]) -> list[str]:

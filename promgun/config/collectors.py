@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class AppCollectors:
+class AppCollectors(NamedTuple):
     """The collectors to run, and the folders in which their modules are looked for."""
 
     names: tuple[str, ...] = ()

@@ -8,9 +8,8 @@ import re
 import socket
 import stat
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from promgun.config.address_probe import probe
 from promgun.errors import MetricsAddressError
@@ -23,8 +22,7 @@ _HIGHEST_PORT = 65535
 _LONGEST_PATH = 103
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Address:
+class Address(NamedTuple):
     """Where to listen, as it was written: ``host`` and ``port`` (0: any free one), or the ``path`` of a Unix socket."""
 
     host: str = ""
@@ -37,8 +35,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SocketAddress:
+class SocketAddress(NamedTuple):
     """What bind(2) is given, so that ``localhost`` and ``127.0.0.1`` are equal. ``sockaddr`` is as in Python's
     ``socket``: a tuple that begins with host and port, or an absolute path.
     """

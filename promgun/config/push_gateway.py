@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from promgun.errors import ConfigurationError
@@ -17,13 +16,15 @@ SECRET_VARIABLES = ("PROMGUN_PUSH_GATEWAY", "GUNICORN_CMD_ARGS")
 _EXPECTED = "must be a URL such as http://pushgateway.example:9091"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Gateway:
+class Gateway(NamedTuple):
     """A Pushgateway: ``url`` may be logged, the credentials it came with are kept apart."""
 
     url: str
     username: str | None = None
-    password: str = field(default="", repr=False)
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Gateway({self.url!r})"
 
     @classmethod
     def at(cls, url: str) -> Gateway:
@@ -77,7 +78,7 @@ def gateway_of(cfg: Any) -> Gateway | None:
             f"{flag} was given, and --push-gateway has a password too", "Take the password out of the URL"
         )
     try:
-        return replace(gateway, password=read_password(path))
+        return gateway._replace(password=read_password(path))
     except OSError as error:
         raise ConfigurationError(
             f"{flag} {path} cannot be read: {error.strerror or error}", "Check the path"

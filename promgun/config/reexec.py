@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from promgun.config.listeners import NO_LISTENERS, Listener, Listeners
 from promgun.config.metrics_addresses import SocketAddress
@@ -19,8 +18,7 @@ VARIABLE = "PROMGUN_HANDOVER"
 GUNICORN_PID = "GUNICORN_PID"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Handover:
+class Handover(NamedTuple):
     """The store to go on with, and the metrics listeners; ``activated`` ones came from systemd."""
 
     store: Path
@@ -30,7 +28,7 @@ class Handover:
     #: device and inode of the store's directory
     identity: tuple[int, int] = (0, 0)
     second_client: Path | None = None
-    listeners: Listeners = field(default_factory=lambda: NO_LISTENERS)
+    listeners: Listeners = NO_LISTENERS
     activated: bool = False
 
     @property

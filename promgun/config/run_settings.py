@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class RunSettings:
+class RunSettings(NamedTuple):
     """What ``promgun run`` was given: the application, and only those Gunicorn settings that a flag or a
     ``PROMGUN_*`` variable named (setting name to value), so that no default of ours beats a line of the user's file.
     """
 
     app: str | None
-    overrides: Mapping[str, object] = field(default_factory=dict)
+    overrides: Mapping[str, object] = MappingProxyType({})

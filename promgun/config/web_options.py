@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from promgun.errors import ConfigurationError
 
@@ -17,8 +16,7 @@ _FLAGS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class WebOptions:
+class WebOptions(NamedTuple):
     """Absolute paths, ``""`` for none; ``allowed_hosts`` are names that ``Host`` may have on loopback addresses."""
 
     web_config: str = ""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 from promgun.errors import WorkerUnavailableError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class WorkerType:
+class WorkerType(NamedTuple):
     """One worker type.
 
     ``target`` is the dotted path of our class, ``aliases`` are other paths of the same worker (Gunicorn's own, ours as
@@ -19,10 +18,10 @@ class WorkerType:
 
     name: str
     target: str
+    summary: str
     aliases: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     extra: str = ""
-    summary: str
 
 
 WORKER_TYPES: tuple[WorkerType, ...] = (
@@ -106,3 +105,11 @@ def suggest(name: str) -> str | None:
 
     close = get_close_matches(name.lower(), _BY_NAME, n=1, cutoff=0.5)
     return close[0] if close else None
+
+
+def warn_of_preloaded_locks(cfg: Any, worker_type: str, log: Any) -> None:
+    """Warn of ``--preload`` with a type whose locks are green only if they are made in the worker."""
+    if cfg.preload_app and worker_type in {"gevent", "eventlet"}:
+        log.warning(
+            "--preload with %s: locks created at import are not cooperative and can deadlock workers", worker_type
+        )

@@ -109,7 +109,8 @@ class EndpointConfig:
 
     def to_json(self) -> str:
         """Return it as one line."""
-        return json.dumps(asdict(self))
+        named = {"web": self.web._asdict(), "app_collectors": self.app_collectors._asdict()}
+        return json.dumps(asdict(self) | named)
 
     @classmethod
     def from_json(cls, text: str) -> EndpointConfig:
@@ -183,7 +184,7 @@ def push_final_page(config: EndpointConfig, cfg: Any, log: Any) -> None:
         return
     if gateway is None:
         return
-    asked = {**asdict(gateway), "job": cfg.push_gateway_job or cfg.proc_name}
+    asked = {**gateway._asdict(), "job": cfg.push_gateway_job or cfg.proc_name}
     try:
         done = subprocess.run(
             [sys.executable, "-c", _CODE, config.to_json(), PACKAGE_FOLDER, _PUSH],

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn import arbiter as arbiter_module
 from gunicorn import systemd, version_info
@@ -22,14 +22,11 @@ from promgun.config.client_directory import warn_of_unused_directory
 from promgun.config.listeners import metrics_url
 from promgun.config.push_gateway import warn_of_visible_password
 from promgun.config.reexec import Handover
+from promgun.config.worker_types import warn_of_preloaded_locks
 from promgun.config.workers_user import warn_of_left_over_groups
-from promgun.endpoint.process import push_final_page
-from promgun.endpoint.supervisor import MetricsProcess
 from promgun.errors import PromgunError
-from promgun.instances.registration import Registration
 from promgun.master.context import RunContext
 from promgun.master.exit_causes import OomWatch, control_group_events
-from promgun.master.facts import facts_of
 from promgun.master.first_start import FirstStart
 from promgun.master.password_masking import mask_in_worker
 from promgun.master.reaper import WaitRecorder, WorkerEnds
@@ -44,14 +41,18 @@ from promgun.store.board import Cell, Role
 from promgun.store.run_directory import FORMAT
 from promgun.store.run_reader import read_slot_board
 from promgun.store.slot_lock import SlotLock
+from promgun.system.collector import collection_waits
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
+
+if TYPE_CHECKING:
+    from promgun.endpoint.supervisor import MetricsProcess
 
 #: Seconds to wait at the end for workers that were killed, and seconds between two checks.
 _KILLED_END, _PAUSE = 1.0, 0.01
 
 
 class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ignore[misc] # gunicorn is untyped
-    """The master of ``promgun run``."""
+    """The master of ``promgun run``: what no worker needs for its first answer is done after the first fork."""
 
     def __init__(self, app: Any, context: RunContext) -> None:
         """Take a slot before ``--preload`` loads the application (in ``setup``)."""
@@ -63,7 +64,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         count_log(self.instruments.counters)
         self.metrics_process: MetricsProcess | None = None
         self._first_start = FirstStart()
-        self._stopping = self._executing = False
+        self._stopping = self._executing = self._is_complete = False
         self._intent = ExitCause.SCALE_IN
         os.register_at_fork(after_in_child=self._after_fork_in_child)
         DEFERRED_SIGNALS.install()
@@ -101,16 +102,22 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self.context.succession.announce(self.log)
         warn_of_left_over_groups(self.cfg, self.log)
         warn_of_unused_directory(self.cfg, self.log)
-        if self.cfg.preload_app and self.app.worker_type in {"gevent", "eventlet"}:
-            self.log.warning(
-                "--preload with %s: locks created at import are not cooperative and can deadlock workers",
-                self.app.worker_type,
-            )
+        warn_of_preloaded_locks(self.cfg, self.app.worker_type, self.log)
         if self.cfg.metrics_server:
-            config, listeners = self.context.endpoint_config(self.cfg), self._metrics_listeners()
-            self.metrics_process = MetricsProcess(config, listeners, self.log)
             self._log_metrics_addresses()
         warn_of_visible_password(self.cfg, sys.argv, self.log)
+
+    def _complete_start(self) -> None:
+        """Once, after the first fork: import what is needed from now on, and show this server to others."""
+        if self._is_complete:
+            return
+        self._is_complete = True
+        with collection_waits(freeze=False):
+            from promgun.master import late_start  # noqa: PLC0415 - not before the first fork
+
+            late_start.load_ahead()
+        if self.cfg.metrics_server:
+            self.metrics_process = late_start.metrics_process_of(self, self._metrics_listeners())
         self._register()
 
     def _metrics_listeners(self) -> tuple[socket.socket, ...]:
@@ -124,13 +131,9 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         return tuple(metrics_url(listener, tls=self.context.tls) for listener in self._metrics_listeners())
 
     def _register(self) -> None:
-        """Write the master's facts into the store and the list of instances, for the page and ``promgun ps``."""
-        facts = facts_of(
-            self, slot=self.store.own_slot(), started=self._started, metrics_addresses=self._metrics_urls()
-        )
-        if self.context.registration is None:
-            self.context.registration = Registration(self.context.directory)
-        self.context.registration.announce(facts, self.log)
+        from promgun.master.late_start import register  # noqa: PLC0415 - not before the first fork
+
+        register(self, started=self._started, metrics_addresses=self._metrics_urls())
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
         """Stop the workers, then, last of all, the metrics process: scrapes answer while workers drain."""
@@ -143,6 +146,8 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self.store.flush()
         if first and not self.reexec_pid and (not self.master_pid or self.master_pid != os.getppid()):
             # No other master goes on counting (Gunicorn notices only after a while that the old one has ended).
+            from promgun.master.late_start import push_final_page  # noqa: PLC0415 - not before the first fork
+
             push_final_page(self.context.endpoint_config(self.cfg), self.cfg, self.log)
         if self.metrics_process is not None:
             self.metrics_process.stop()
@@ -181,6 +186,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             raise SystemExit(-1) from None
         self.instruments.counters.inc(WORKER_SPAWNS, ())
         self.ends.on_fork(pid, self.WORKERS.get(pid))
+        self._complete_start()
         return pid
 
     def kill_worker(self, pid: int, sig: int) -> None:
@@ -219,6 +225,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         """Keep the number of workers, retry what found no space in the store, restart a metrics process that ended."""
         self.store.board.cells[Cell.TARGET] = self.num_workers
         super().manage_workers()
+        self._complete_start()
         self._account_for_ended()
         self.instruments.retry()
         self.store.flush()
@@ -253,7 +260,9 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         """Have the metrics process serve on the reloaded listeners; it is not restarted if nothing changed for it."""
         config, listeners = self.context.endpoint_config(self.cfg), self._metrics_listeners()
         if self.metrics_process is None:
-            self.metrics_process = MetricsProcess(config, (), self.log)
+            from promgun.master.late_start import metrics_process_of  # noqa: PLC0415 - not before the first fork
+
+            self.metrics_process = metrics_process_of(self, ())
         same = listeners == self.metrics_process.listeners and config == self.metrics_process.config
         if same and not config.app_collectors.names:  # whose code may be new
             return

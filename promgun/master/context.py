@@ -6,18 +6,20 @@ import os
 import socket
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promgun.config.collectors import collectors_of
 from promgun.config.listeners import NO_LISTENERS, Listeners, bind_all, close_and_unlink, is_lost
 from promgun.config.metrics_addresses import parse_address
 from promgun.config.web_options import web_options_of
-from promgun.endpoint.process import EndpointConfig, check_web
 from promgun.errors import MetricsAddressError
-from promgun.instances.registration import Registration
 from promgun.master.succession import Succession
 from promgun.store.process import ProcessStore
 from promgun.store.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from promgun.endpoint.process import EndpointConfig
+    from promgun.instances.registration import Registration
 
 
 class RunContext:
@@ -99,6 +101,8 @@ class RunContext:
 
     def endpoint_config(self, cfg: Any) -> EndpointConfig:
         """Return the configuration of this master's metrics process; its store is ``""`` until there is one."""
+        from promgun.endpoint.process import EndpointConfig  # noqa: PLC0415 - not before the first fork: see ``Arbiter``
+
         root = os.geteuid() == 0
         return EndpointConfig(
             store=str(self.directory.path) if self.is_open else "",
@@ -117,7 +121,11 @@ class RunContext:
 
         Raises :class:`ConfigurationError` when the certificates or passwords that protect them cannot be used.
         """
-        return cfg.metrics_server and check_web(self.endpoint_config(cfg))
+        if not cfg.metrics_server or not web_options_of(cfg).names_files:
+            return False
+        from promgun.endpoint.process import check_web  # noqa: PLC0415 - only for these files
+
+        return check_web(self.endpoint_config(cfg))
 
     def close_dropped(self) -> None:
         """Close listeners that are no longer wanted, and remove their socket files.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from promgun.errors import ExitCode
 from promgun.metrics.label_values import ExitCause
@@ -26,8 +26,7 @@ _LATEST_DEATH = 60.0
 _LOOK_EVERY = 5.0
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class End:
+class End(NamedTuple):
     """All that is known of the end of a worker.
 
     ``intent`` is why the master wanted it gone (``None``: it did not), ``killed_by_us`` whether it sent SIGKILL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +47,6 @@ def launch(settings: RunSettings) -> None:
         from promgun.master.application import PromgunApplication  # noqa: PLC0415 - same
         from promgun.master.context import RunContext  # noqa: PLC0415 - same
         from promgun.master.load_errors import ApplicationRefusedError  # noqa: PLC0415 - same
-
-    # Forked workers would visit, and so copy, all that is imported here when they end: two thirds of an end's CPU. What
-    # the user loads comes later, and is collected and finalized as ever.
-    gc.freeze()
 
     activated = take_metrics_sockets(os.environ, os.getpid()) if handover is None else {}
     context = RunContext(STORE)

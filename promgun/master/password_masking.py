@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import MutableMapping
-from dataclasses import replace
 from typing import Any
 
 from gunicorn.config import Config
@@ -25,7 +24,7 @@ def mask_in_worker(arbiter: Any) -> None:
     _mask_variables(application.environment_at_start or {})
     given = application.run_settings.overrides
     masked = {name: mask_gateway(str(given[name])) for name in SECRET_SETTINGS & given.keys()}
-    application.run_settings = replace(application.run_settings, overrides={**given, **masked})
+    application.run_settings = application.run_settings._replace(overrides={**given, **masked})
     for arguments in (sys.argv, sys.orig_argv, arbiter.START_CTX["args"]):
         _mask_arguments(arguments)
     older = (getattr(one, "cfg", None) for one in (arbiter.log, *arbiter.WORKERS.values()))
@@ -37,7 +36,7 @@ def mask_in_worker(arbiter: Any) -> None:
 def _mask_configuration(cfg: Any) -> None:
     gateway = cfg.push_gateway
     if gateway is not None and gateway.password:
-        cfg.set("push_gateway", replace(gateway, password=MASK))
+        cfg.set("push_gateway", gateway._replace(password=MASK))
     _mask_variables(cfg.env_orig)
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from promgun.errors import ExitCode
@@ -65,19 +64,19 @@ class WaitRecorder:
         return reaped, status
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _Child:
     """A worker that the master has forked and not yet reaped."""
 
-    worker: Any
-    slot: SlotLock | None
-    intent: ExitCause | None = None
-    #: When its graceful timeout ends, on the monotonic clock; 0 while the master has not asked it to stop.
-    deadline: float = 0.0
-    killed_by_us: bool = False
-    logged: bool = False
-    #: its board as it left it: once it is reaped, another process may take its slot
-    view: BoardView | None = None
+    def __init__(self, worker: Any, slot: SlotLock | None) -> None:
+        self.worker = worker
+        self.slot = slot
+        self.intent: ExitCause | None = None
+        #: When its graceful timeout ends, on the monotonic clock; 0 while the master has not asked it to stop.
+        self.deadline = 0.0
+        self.killed_by_us = False
+        self.logged = False
+        #: its board as it left it: once it is reaped, another process may take its slot
+        self.view: BoardView | None = None
 
 
 class WorkerEnds:

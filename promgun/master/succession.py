@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promgun.config.reexec import Handover
-from promgun.endpoint.supervisor import MetricsProcess
 from promgun.store.run_directory import DirectoryIdentity, RunDirectory
 from promgun.system.safe_open import open_folder, read_regular
+
+if TYPE_CHECKING:
+    from promgun.endpoint.supervisor import MetricsProcess
 
 _NOTE = "superseded"
 _LIMIT = 32

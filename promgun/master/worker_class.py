@@ -5,16 +5,11 @@ from __future__ import annotations
 from gunicorn import util
 from gunicorn.workers import SUPPORTED_WORKERS
 from gunicorn.workers.base import Worker
-from gunicorn.workers.base_async import AsyncWorker
-from gunicorn.workers.gthread import ThreadWorker
-from gunicorn.workers.sync import SyncWorker
 
 from promgun.config.worker_types import check_available, resolve, suggest
 from promgun.errors import ConfigurationError
 from promgun.workers._lifecycle import WorkerLifecycle
-from promgun.workers._mixin import PrometheusConnectionMixin, PrometheusMixin
-from promgun.workers._unmeasured import event_loop_mixins, serves_wsgi
-from promgun.workers._wsgi_fallback import ApplicationMixin
+from promgun.workers._server_kinds import is_async, is_sync, is_threaded
 
 
 def choose_worker_class(wanted: str | type, threads: int) -> tuple[str | type, str]:
@@ -59,16 +54,20 @@ def instrument(worker_class: type) -> type:
     """
     if issubclass(worker_class, WorkerLifecycle):
         return worker_class
+    from promgun.workers._mixin import PrometheusConnectionMixin, PrometheusMixin  # noqa: PLC0415 - only for such a class
+    from promgun.workers._unmeasured import event_loop_mixins, serves_wsgi  # noqa: PLC0415 - same
+    from promgun.workers._wsgi_fallback import ApplicationMixin  # noqa: PLC0415 - same
+
     named = {"__module__": worker_class.__module__, "__doc__": worker_class.__doc__}
     if not serves_wsgi(worker_class):
         named["__qualname__"] = worker_class.__qualname__
         return type(worker_class.__name__, (*event_loop_mixins(worker_class), worker_class), named)
-    by_connection = issubclass(worker_class, SyncWorker | AsyncWorker)
+    by_connection = is_sync(worker_class) or is_async(worker_class)
     bases = (ApplicationMixin, PrometheusConnectionMixin if by_connection else PrometheusMixin, worker_class)
     namespace = {
         **named,
-        "request_at": 0 if issubclass(worker_class, ThreadWorker) else 1,
-        "has_loop": issubclass(worker_class, AsyncWorker),
-        "gives_requests": issubclass(worker_class, SyncWorker | AsyncWorker | ThreadWorker),
+        "request_at": 0 if is_threaded(worker_class) else 1,
+        "has_loop": is_async(worker_class),
+        "gives_requests": by_connection or is_threaded(worker_class),
     }
     return type(f"Prometheus{worker_class.__name__}", bases, namespace)

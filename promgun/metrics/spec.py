@@ -7,7 +7,7 @@ The handles are defined in ``metrics.families``, a module for each group. Counti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar
 
 #: The types of a family's label values, in the order of its labels.
@@ -15,7 +15,6 @@ Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
 # Compared by identity: each family is made once, and hashing by identity is fast in a dict.
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MetricSpec:
     """One family of any kind.
 
@@ -26,13 +25,24 @@ class MetricSpec:
 
     kind: ClassVar[str]
 
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-    group: str
-    closed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    buckets: str = ""
-    bounds: tuple[float, ...] = ()
+    def __init__(
+        self,
+        *,
+        name: str,
+        help: str,  # noqa: A002 - as Prometheus calls it
+        group: str,
+        labels: tuple[str, ...] = (),
+        closed: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+        buckets: str = "",
+        bounds: tuple[float, ...] = (),
+    ) -> None:
+        self.name = name
+        self.help = help
+        self.group = group
+        self.labels = labels
+        self.closed = closed
+        self.buckets = buckets
+        self.bounds = bounds
 
     @property
     def family(self) -> str:

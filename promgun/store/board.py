@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -122,15 +121,17 @@ _HIGHEST = 100 * 366 * 86_400 * 1_000_000_000
 _MAGIC = int.from_bytes(b"promgun" + bytes([VERSION]), "little")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BoardView:
     """A copy of a board at one moment."""
 
-    slot: int
-    cells: tuple[int, ...]
-    data: bytes = b""
-    #: the monotonic clock just before the copy was made: busy time up to then is never too high
-    taken: int = 0
+    __slots__ = ("cells", "data", "slot", "taken")
+
+    def __init__(self, slot: int, cells: tuple[int, ...], data: bytes = b"", taken: int = 0) -> None:
+        self.slot = slot
+        self.cells = cells
+        self.data = data
+        #: the monotonic clock just before the copy was made: busy time up to then is never too high
+        self.taken = taken
 
     def running(self) -> list[RunningRequest]:
         """Return the requests that were running, oldest first."""

@@ -15,9 +15,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from promgun.store.row_format import LONGEST_VALUE, CellGroup, RowSchema
 
@@ -33,8 +32,7 @@ _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Definition:
+class Definition(NamedTuple):
     """One definition.
 
     ``names`` are the label names (``None``: any), ``labels`` the label values of infos and enums. ``content`` is

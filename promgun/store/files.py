@@ -10,8 +10,8 @@ import resource
 import stat
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from promgun.store import format as fmt
 from promgun.store.descriptor import Descriptor
@@ -31,8 +31,7 @@ _OVERSIZE = "oversize"
 _NOTHING_IN_IT = frozenset({_NOT_REGULAR, _OVERSIZE, ""})
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Owner:
+class Owner(NamedTuple):
     """The owner of a file in the store; ``None`` leaves it to whoever makes it."""
 
     uid: int | None = None

@@ -28,6 +28,7 @@ MOST_FILES = 1024
 MOST_BYTES = 16 << 20
 #: The most entries of a directory that are looked at.
 _MOST_NAMES = 20_000
+_LINK = re.compile(LINK)
 _NAME = re.compile(rf"({KINDS})_(.{{1,200}})\.db")
 #: Sent to the holder of a lease when somebody opens the file. By default it is ignored (signal(7)), whereas the usual
 #: SIGIO would end the process.
@@ -59,7 +60,7 @@ def find_foreign(folders: Iterable[Path]) -> list[ForeignFile]:
     for folder in folders:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for _, entry in zip(range(_MOST_NAMES), entries, strict=False):
-                match = None if LINK.fullmatch(entry.name) else _NAME.fullmatch(entry.name)
+                match = None if _LINK.fullmatch(entry.name) else _NAME.fullmatch(entry.name)
                 if match is None:
                     continue
                 with contextlib.suppress(OSError):

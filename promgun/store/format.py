@@ -11,7 +11,6 @@ import json
 import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 HEADER_SIZE = 8
@@ -38,8 +37,7 @@ class SeriesKey(NamedTuple):
 Parse = Callable[[str], SeriesKey | None]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Scan:
+class Scan(NamedTuple):
     """The result of a walk over a file: keys with the byte offset of their value, the offset after the last good entry,
     and the first damage (empty when there is none).
     """

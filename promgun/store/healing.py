@@ -14,10 +14,9 @@ import importlib
 import mmap
 import os
 import stat
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 _MAP_FIXED = 0x10
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -35,8 +34,7 @@ class Harm(Enum):
     SHRUNK = "shrunk"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class MappedFile:
+class MappedFile(NamedTuple):
     """A mapped file as its owner has it: ``length`` bytes long, of which the first ``used`` (whole pages) are in use.
 
     ``mapping`` begins at the file's beginning, and may go on behind its end.
@@ -50,8 +48,7 @@ class MappedFile:
     mode: int = 0o600
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Healing:
+class Healing(NamedTuple):
     """What had happened, and what was done.
 
     ``identity`` is the device and inode of the file that the process now uses, ``error`` why nothing could be done this

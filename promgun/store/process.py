@@ -17,13 +17,13 @@ from promgun.store.client_links import remove_links
 from promgun.store.exclusive import ExclusiveChange
 from promgun.store.file_places import FilePlaces
 from promgun.store.home import MasterHome, ProcessHome, SlotHome
+from promgun.store.late_upkeep import LateUpkeep
 from promgun.store.pending import PendingSeries, PendingValues, Placed, Places, StoreErrors
 from promgun.store.placed_values import PlacedValues
 from promgun.store.row_format import RowSchema
 from promgun.store.run_directory import MULTIPROC_VARIABLE, RunDirectory
 from promgun.store.slot_claims import SlotClaims
 from promgun.store.slot_lock import SlotLock
-from promgun.store.upkeep import SlotUpkeep
 from promgun.store.value_class_hook import publish
 from promgun.store.values import value_class
 from promgun.store.worker_table import WorkerTable
@@ -49,7 +49,7 @@ class ProcessStore:
         self.change = ExclusiveChange()
         self._clock = clock
         self._home: ProcessHome | None = None
-        self._upkeep: SlotUpkeep | None = None
+        self._upkeep = LateUpkeep()
         self._claims = SlotClaims()
         self.withhold_reservation = self._claims.withheld
         self.in_files = FilePlaces(self)
@@ -155,7 +155,7 @@ class ProcessStore:
             if not directory.is_open_to_me:
                 raise OSError(errno.EAGAIN, "not the workers' user yet")
             home = SlotHome(directory, lock, self.board)
-            self._upkeep = SlotUpkeep(directory, home)
+            self._upkeep.begin(directory, home)
         self.board.occupy(self.role, monotonic_ns())
         count(self.board.cells, Cell.ERRORS_CORRUPT, home.rows.damaged)
         return home
@@ -239,20 +239,21 @@ class ProcessStore:
 
     def _tend(self) -> None:
         """Repair the files of the slot and the links to them; what was found is logged once."""
-        if self._upkeep is None:
+        upkeep = self._upkeep.get()
+        if upkeep is None:
             return
         with contextlib.suppress(OSError), self.change.begin():
-            kept = self._upkeep.heal(self._files.values())
+            kept = upkeep.heal(self._files.values())
             count(self.board.cells, Cell.ERRORS_VANISHED, kept.healed)
             if kept.lost_rows:
                 self.board.occupy(self.role, monotonic_ns())
                 for listener in self._listeners:
                     listener()
-        self._upkeep.tend(self.warn)
+        upkeep.tend(self.warn)
 
     def is_at_rest(self) -> bool:
         """Whether no value waits, and nobody has touched the files of this slot since the last call."""
-        return self._pending.empty and self._upkeep is not None and self._upkeep.is_untouched(self._files.values())
+        return self._pending.empty and self._upkeep.is_untouched(self._files.values())
 
     def flush(self) -> None:
         """Write out a master's values: after each pass of its loop, before a fork, at exit. Never raises."""
@@ -282,7 +283,7 @@ class ProcessStore:
         if self._home is not None:
             self._home.close()
         self._errors.forked()
-        self._home = self._upkeep = None
+        self._home, self._upkeep = None, LateUpkeep()
         self.role = Role.WORKER if is_worker else Role.OTHER
         self.board = Board()
         self.board.occupy(self.role, monotonic_ns())

@@ -16,10 +16,9 @@ while a request is running.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 OFFSET = 1024
 REGIONS = 64
@@ -68,8 +67,7 @@ class Phase(IntEnum):
     CLOSING = 5
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class RunningRequest:
+class RunningRequest(NamedTuple):
     """A request that a worker is serving: ``start`` in nanoseconds of the monotonic clock; texts are safe to print."""
 
     start: int
@@ -82,7 +80,7 @@ class RunningRequest:
     #: the status whose head was sent; 0 if none is known to have been
     status: int = 0
     #: its place in the table, from 0
-    region: int = field(default=-1, compare=False)
+    region: int = -1
 
     def age(self, now_ns: int) -> float:
         """Return the seconds since the request began."""

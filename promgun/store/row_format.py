@@ -19,11 +19,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 HEADER = Struct("=IIIHH")
@@ -43,8 +42,7 @@ _SAME = "same"
 MOST_LABELS = 16
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class CellGroup:
+class CellGroup(NamedTuple):
     """The cells of one family in a row.
 
     A counter has one cell. A histogram with ``bounds`` has a cell for each bucket, one for ``+Inf`` and one for the
@@ -77,7 +75,6 @@ class CellGroup:
         return len(self.bounds) + 1
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class RowSchema:
     """The labels of one kind of row, and the families whose cells follow one another in it.
 
@@ -86,14 +83,11 @@ class RowSchema:
     row.
     """
 
-    labels: tuple[str, ...]
-    groups: tuple[CellGroup, ...]
-    cells: int = field(init=False, compare=False, repr=False)
-    firsts: dict[str, int] = field(init=False, compare=False, repr=False)
-    included: dict[int, slice] = field(init=False, compare=False, repr=False)
-    _hash: int = field(init=False, compare=False, repr=False)
+    __slots__ = ("_hash", "cells", "firsts", "groups", "included", "labels")
 
-    def __post_init__(self) -> None:
+    def __init__(self, labels: tuple[str, ...], groups: tuple[CellGroup, ...]) -> None:
+        self.labels = labels
+        self.groups = groups
         firsts: dict[str, int] = {}
         counts: dict[str, slice] = {}
         position = 0
@@ -107,10 +101,15 @@ class RowSchema:
             for group in self.groups
             if group.first_includes in counts
         }
-        object.__setattr__(self, "cells", position)
-        object.__setattr__(self, "firsts", firsts)
-        object.__setattr__(self, "included", included)
-        object.__setattr__(self, "_hash", hash((self.labels, self.groups)))
+        self.cells = position
+        self.firsts = firsts
+        self.included = included
+        self._hash = hash((labels, groups))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RowSchema):
+            return NotImplemented
+        return self.labels == other.labels and self.groups == other.groups
 
     def __hash__(self) -> int:
         return self._hash

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
@@ -30,8 +29,7 @@ class RowHead(NamedTuple):
     numbers: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class RowScan:
+class RowScan(NamedTuple):
     """The result of a walk over records: schemas by id, rows, the end of the records, the number of damaged ones.
 
     ``changing`` are the offsets of rows that are being given other label values.

@@ -17,8 +17,8 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from promgun.store.descriptor import Descriptor
 from promgun.store.files import Owner
@@ -34,8 +34,7 @@ MASTER, SLOTS, CLIENT, MULTIPROC, VERSION = "master", "slots", "client", "multip
 SECOND_CLIENT = "second_client"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class DirectoryIdentity:
+class DirectoryIdentity(NamedTuple):
     """The identity of a directory, which does not change when its path leads elsewhere."""
 
     device: int

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from promgun.store.client_links import ClientLinks
 from promgun.store.client_settings import changed_settings, is_first_of_run
+from promgun.store.client_upkeep import ClientLinks
 from promgun.store.file_guard import heal_files
 from promgun.store.files import ValueFile
 from promgun.store.folder_states import FolderStates

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from struct import Struct
+from typing import NamedTuple
 
 from promgun.store.descriptor import Descriptor
 from promgun.system.procfs import Usage
@@ -26,8 +26,7 @@ _HIGHEST = 1 << 62
 _HIGHEST_PID = 1 << 22
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class WorkerRow:
+class WorkerRow(NamedTuple):
     """The row of one slot.
 
     ``pid`` and ``process_start`` (ticks since boot) are its worker's; ``forked``, ``draining`` and ``ended`` are
@@ -51,8 +50,7 @@ class WorkerRow:
     def joined(self, other: WorkerRow) -> WorkerRow:
         """Combine what two masters know of a slot: usage is added up, the rest is from the master that forked last."""
         last = self if self.forked >= other.forked else other
-        return replace(
-            last,
+        return last._replace(
             user=self.user + other.user,
             system=self.system + other.system,
             voluntary=self.voluntary + other.voluntary,
@@ -61,7 +59,7 @@ class WorkerRow:
         )
 
 
-_FIELDS = tuple(field.name for field in fields(WorkerRow))
+_FIELDS = WorkerRow._fields
 
 
 class WorkerTable:
@@ -81,21 +79,20 @@ class WorkerTable:
 
     def forked(self, slot: int, pid: int, process_start: int, now_ns: int, owner_ended_ns: int = 0) -> None:
         """Note that a worker was forked for a slot, whose owner before ended at ``owner_ended_ns``."""
-        row = replace(self[slot], pid=pid, process_start=process_start, forked=now_ns, draining=0, ended=0, worked=1)
-        self._put(slot, replace(row, owner_ended=owner_ended_ns))
+        row = self[slot]._replace(pid=pid, process_start=process_start, forked=now_ns, draining=0, ended=0, worked=1)
+        self._put(slot, row._replace(owner_ended=owner_ended_ns))
 
     def draining(self, slot: int, now_ns: int) -> None:
         """Note that the slot's worker was asked to end; only the first call counts."""
         row = self[slot]
         if not row.draining:
-            self._put(slot, replace(row, draining=now_ns))
+            self._put(slot, row._replace(draining=now_ns))
 
     def ended(self, slot: int, now_ns: int, usage: Usage | None) -> None:
         """Note that the slot's worker has ended and add what it used, in one change."""
-        row = replace(self[slot], ended=now_ns)
+        row = self[slot]._replace(ended=now_ns)
         if usage is not None:
-            row = replace(
-                row,
+            row = row._replace(
                 user=row.user + usage.user,
                 system=row.system + usage.system,
                 voluntary=row.voluntary + usage.voluntary,

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from promgun.system.kept_files import KeptFiles
@@ -25,8 +24,7 @@ HAS_PROC = os.path.exists("/proc/self/stat")
 HAS_SMAPS_ROLLUP = os.path.exists("/proc/self/smaps_rollup")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Usage:
+class Usage(NamedTuple):
     """CPU nanoseconds, context switches, threads and resident bytes of a process.
 
     ``start`` is as in :func:`process_start`, also for a zombie. A process that has ``ended`` waits to be reaped.

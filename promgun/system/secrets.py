@@ -13,19 +13,21 @@ MASK = "***"
 _MOST_BYTES = 64 * 1024
 #: A password and what stands before it in ``scheme://user:password@host``. It goes on to the last ``@``: people write
 #: blanks, slashes and ``@`` where RFC 3986 (3.2.1) wants them quoted. A word without a scheme ends at a blank.
-_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:\W{0,2}/[^?#:@]*:).+(?=@)", re.DOTALL)
-_IN_WORD = re.compile(r"(?<![^\s('\"=])([^\s:@/'\"=()]*:)(?!//)\S+(?=@)")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+#: Patterns are compiled when they are first needed: most starts need none.
+_IN_URL = r"(?s:([A-Za-z][A-Za-z0-9+.-]*:\W{0,2}/[^?#:@]*:).+(?=@))"
+_IN_WORD = r"(?<![^\s('\"=])([^\s:@/'\"=()]*:)(?!//)\S+(?=@)"
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 
 
 def mask_passwords(text: str) -> str:
     """Return a message with what may be the password of a URL replaced by ``***``; rather too much than too little."""
-    return _IN_WORD.sub(rf"\g<1>{MASK}", _IN_URL.sub(rf"\g<1>{MASK}", text))
+    masked = rf"\g<1>{MASK}"
+    return re.sub(_IN_WORD, masked, re.sub(_IN_URL, masked, text))
 
 
 def may_have_password(text: str) -> bool:
     """Return whether a ``:`` comes before an ``@``, apart from that of a scheme, as in every URL with a password."""
-    return ":" in _SCHEME.sub("", text, count=1).rpartition("@")[0]
+    return "@" in text and ":" in re.sub(_SCHEME, "", text, count=1).rpartition("@")[0]
 
 
 def read_password(path: str | Path) -> str:

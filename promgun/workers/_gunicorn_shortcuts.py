@@ -15,15 +15,12 @@ import selectors
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gunicorn import util
 from gunicorn.http.wsgi import WSGIErrorsWrapper
 from gunicorn.sock import BaseSocket
 from gunicorn.workers.base import Worker
-from gunicorn.workers.gthread import TConn
-from gunicorn.workers.sync import SyncWorker
 from gunicorn.workers.workertmp import WorkerTmp
 
 #: Seconds from the beginning of a second for which its date is reused. ``formatdate`` rounds to microseconds, so that
@@ -153,14 +150,24 @@ def _names_in(function: Any) -> frozenset[str] | None:
     return None if code is None else frozenset(code.co_names)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Shortcut:
-    """What replaces ``owner.name``, if the names in the code of that function are ``names``."""
+class Shortcut(NamedTuple):
+    """What replaces the function ``name`` of ``place``, if the names in the code of that function are ``names``.
 
-    owner: Any
+    A ``place`` in a module that not every worker loads is written as ``module:class``.
+    """
+
+    place: Any
     name: str
     names: frozenset[str]
     replace: Callable[[Any], Any]
+
+    @property
+    def owner(self) -> Any:
+        """What has the function; ``None`` while its module is not loaded."""
+        if not isinstance(self.place, str):
+            return self.place
+        module, _, name = self.place.partition(":")
+        return getattr(sys.modules.get(module), name, None)
 
     @property
     def applies(self) -> bool:
@@ -185,7 +192,7 @@ SHORTCUTS = (
         _know_error_log,
     ),
     Shortcut(
-        TConn,
+        "gunicorn.workers.gthread:TConn",
         "wait_for_data",
         frozenset(
             {
@@ -204,7 +211,7 @@ SHORTCUTS = (
         _wait_by_poll,
     ),
     Shortcut(
-        SyncWorker,
+        "gunicorn.workers.sync:SyncWorker",
         "accept",
         frozenset({"accept", "setblocking", "util", "close_on_exec", "handle"}),
         _accept_as_it_is,

@@ -8,10 +8,6 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakMethod
 
-from gunicorn.workers.base_async import AsyncWorker
-from gunicorn.workers.gthread import ThreadWorker
-from gunicorn.workers.sync import SyncWorker
-
 from promgun.config.series_options import wants_request_cpu
 from promgun.config.unique_memory import unique_memory_of
 from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
@@ -20,7 +16,8 @@ from promgun.metrics.label_values import ExitCause
 from promgun.metrics.log_counter import count_log
 from promgun.routes.sources import load_ahead as load_hooks_ahead
 from promgun.store.board import Board, Cell, ExitHint, Role
-from promgun.store.healing import load_ahead
+from promgun.store.healing import load_ahead as load_healing_ahead
+from promgun.store.late_upkeep import load_ahead as load_upkeep_ahead
 from promgun.store.process import STORE
 from promgun.store.slot_lock import SlotLock
 from promgun.system.procfs import cpu_wait_ns, unique_memory
@@ -28,6 +25,7 @@ from promgun.workers._fork_signals import DEFERRED_SIGNALS
 from promgun.workers._gc_stats import count_collections
 from promgun.workers._pre_fork import guard_pre_fork
 from promgun.workers._routes import route_sources
+from promgun.workers._server_kinds import is_async, is_sync, is_threaded
 from promgun.workers._stack_dump import StackDump
 
 if TYPE_CHECKING:
@@ -88,8 +86,10 @@ class WorkerLifecycle:
             self.standalone.register(self.cfg, self.app, self.log, self.sockets)
         self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
         if self._changes_user:
-            load_ahead()
+            load_healing_ahead()
             load_hooks_ahead()
+        if self._changes_user or self.standalone is not None:
+            load_upkeep_ahead()
         self.slot: SlotLock | None = STORE.reserve()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
         DEFERRED_SIGNALS.expect_fork(self)
@@ -102,14 +102,14 @@ class WorkerLifecycle:
 
     def capacity(self) -> int:
         """Return how many requests the worker can serve at once, 0 where that is not known."""
-        if isinstance(self, AsyncWorker):
+        if is_async(type(self)):
             return int(self.cfg.worker_connections)
-        return int(self.cfg.threads) if isinstance(self, ThreadWorker) else 1
+        return int(self.cfg.threads) if is_threaded(type(self)) else 1
 
     def _times_requests(self) -> bool:
         """Whether the CPU time of requests can be told, because a thread serves one at a time, and is wanted."""
         wanted = self.standalone is None or wants_request_cpu(os.environ)
-        return wanted and isinstance(self, SyncWorker | ThreadWorker)
+        return wanted and (is_sync(type(self)) or is_threaded(type(self)))
 
     def hung_after(self) -> float:
         """Return the seconds without a heartbeat after which the worker is shown as hung, 0 for never."""
@@ -187,6 +187,8 @@ class WorkerLifecycle:
         self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), boot)
         STORE.app.tick()
         self.routes.install()
+        # Not before the first answer.
+        self._update_at = now + _SECOND
 
     def _warn_of_routes(self, *message: Any) -> None:
         # Its first worker says for the server what all of them would.

@@ -19,7 +19,6 @@ from time import monotonic_ns
 from typing import Any
 
 from gunicorn.http.wsgi import Response
-from gunicorn.workers.gthread import ThreadWorker
 
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
@@ -37,6 +36,7 @@ from promgun.workers._request_cpu import CpuAccounting
 from promgun.workers._request_state import RequestState
 from promgun.workers._response_close import answered_and_closed
 from promgun.workers._responses import ResponseObserver
+from promgun.workers._server_kinds import is_threaded
 from promgun.workers._tracebacks import hide_own_frames
 from promgun.workers._worker_wsgi import WorkerWsgi
 
@@ -98,9 +98,7 @@ class PrometheusMixin(WorkerLifecycle):
             lambda: not self.alive,
             self._log_cut,
             **own,
-            unanswered_exits=(
-                (BaseException,) if isinstance(self, ThreadWorker) else dropped_by(self._next_handle_request)
-            ),
+            unanswered_exits=((BaseException,) if is_threaded(type(self)) else dropped_by(self._next_handle_request)),
             hands_on=_hands_on(type(self)),
         )
         os.register_at_fork(after_in_child=self.accounting.forget_parent)

@@ -14,12 +14,10 @@ import inspect
 from typing import Any
 
 from gunicorn.workers.base import Worker
-from gunicorn.workers.base_async import AsyncWorker
-from gunicorn.workers.gthread import ThreadWorker
-from gunicorn.workers.sync import SyncWorker
 
 from promgun.store.board import Cell, ExitHint
 from promgun.workers._lifecycle import WorkerLifecycle
+from promgun.workers._server_kinds import is_async, is_sync, is_threaded
 
 _UVICORN = frozenset({"uvicorn_worker._workers.UvicornWorker", "uvicorn.workers.UvicornWorker"})
 WARNING = (
@@ -31,7 +29,7 @@ WARNING = (
 
 def serves_wsgi(worker_class: type) -> bool:
     """Whether a worker class calls its application by WSGI, as far as the module's rule can tell."""
-    if issubclass(worker_class, SyncWorker | AsyncWorker | ThreadWorker):
+    if is_sync(worker_class) or is_async(worker_class) or is_threaded(worker_class):
         return True
     own = [base for base in worker_class.__mro__ if not issubclass(Worker, base)]
     return not any(_is_coroutine_function(attribute) for base in own for attribute in vars(base).values())

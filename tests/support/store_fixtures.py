@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from promgun.store import format as fmt
 from promgun.store.board import BoardView, Cell, Role
 from promgun.store.files import Owner, ValueFile
+from promgun.store.late_upkeep import LateUpkeep
 from promgun.store.own_families import OwnFamilies, bucket_texts
 from promgun.store.process import ProcessStore
 from promgun.store.reader import StoreReader
@@ -125,7 +126,7 @@ def release(store: ProcessStore) -> None:
         # The process that signed the board is gone: nobody takes over the slot of one that lives.
         store.board.cells[Cell.PROCESS_START] += 1
         store._home.close()
-        store._home = store._upkeep = None
+        store._home, store._upkeep = None, LateUpkeep()
     if store._claims._own is not None:
         store._claims._own.release()
         store._claims._own = None

@@ -14,7 +14,8 @@ import pytest
 
 from promgun.store.board import Role
 from promgun.store.client_claim import CLAIM_FILE
-from promgun.store.client_links import ClientLinks, link_file, remove_links, unlink_file
+from promgun.store.client_links import link_file, remove_links, unlink_file
+from promgun.store.client_upkeep import ClientLinks
 from promgun.store.files import Owner, ValueFile
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader

@@ -10,7 +10,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,7 +149,7 @@ def test_only_the_function_that_it_was_written_for_is_replaced(monkeypatch: pyte
         http_date = staticmethod(util.http_date)
 
     date = BY_NAME["http_date"]
-    mine = tuple(replace(date, owner=Owner, name=name) for name in ("traced", "http_date", "gone"))
+    mine = tuple(date._replace(place=Owner, name=name) for name in ("traced", "http_date", "gone"))
     monkeypatch.setattr(shortcuts, "SHORTCUTS", mine)
     traced = Owner.traced
     assert [shortcut.applies for shortcut in mine] == [False, True, False]

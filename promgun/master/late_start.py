@@ -1,0 +1,31 @@
+"""What a master needs only once its first worker boots. The arbiter imports this after the first fork, and with it all
+that workers do not need for a first answer, so that it does not delay that answer.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from promgun.endpoint.process import push_final_page
+from promgun.endpoint.supervisor import MetricsProcess
+from promgun.instances.registration import Registration
+from promgun.master.facts import facts_of
+from promgun.store.late_upkeep import load_ahead
+
+__all__ = ["load_ahead", "metrics_process_of", "push_final_page", "register"]
+
+
+def metrics_process_of(arbiter: Any, listeners: Sequence[socket.socket]) -> MetricsProcess:
+    """Return the metrics process for these listeners, not started."""
+    return MetricsProcess(arbiter.context.endpoint_config(arbiter.cfg), listeners, arbiter.log)
+
+
+def register(arbiter: Any, *, started: float, metrics_addresses: tuple[str, ...]) -> None:
+    """Write the master's facts into the store and the list of instances, for the page and ``promgun ps``."""
+    facts = facts_of(arbiter, slot=arbiter.store.own_slot(), started=started, metrics_addresses=metrics_addresses)
+    context = arbiter.context
+    if context.registration is None:
+        context.registration = Registration(context.directory)
+    context.registration.announce(facts, arbiter.log)
