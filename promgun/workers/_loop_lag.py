@@ -10,7 +10,6 @@ When the next of them is due is on the board: the master sees while it happens t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
@@ -136,6 +135,8 @@ class LoopAccounting(RequestAccounting):
 
 def loop_timer(seconds: float, call: Callable[[], None]) -> None:
     """Call a function after so many seconds in the loop of asyncio that runs."""
+    import asyncio  # noqa: PLC0415 - workers without such a loop do not import it
+
     asyncio.get_running_loop().call_later(seconds, call)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,34 @@ def test_the_master_holds_nothing_of_the_endpoint_but_what_starts_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {"promgun.endpoint.process", "promgun.endpoint.supervisor"}
+
+
+#: What a server loads once its first worker boots, or never: each of them would delay the first answer.
+LATE = {
+    *("asyncio", "click", "dataclasses", "difflib", "prometheus_client", "subprocess"),
+    *("gunicorn.workers.base_async", "gunicorn.workers.gthread"),
+    *("promgun.endpoint.process", "promgun.instances", "promgun.store.upkeep", "promgun.terminal.output"),
+}
+
+
+def test_a_first_answer_waits_for_little(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "os.fork = lambda: print('\\n'.join(sys.modules)) or sys.exit()\n"
+        "sys.argv = ['promgun', 'run', '--bind', '127.0.0.1:0', '--metrics-bind', '127.0.0.1:0', 'promgun.demo:app']\n"
+        "from promgun.cli.entry import start\n"
+        "start()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PROMGUN_RUNTIME_DIR": str(tmp_path)},
+    )
+    loaded = set(done.stdout.split())
+    assert "promgun.workers.sync" in loaded, done.stderr
+    assert loaded & LATE == set()
 
 
 @pytest.mark.skipif(not HAS_SMAPS_ROLLUP, reason="psutil is needed where there is no /proc")
