@@ -88,7 +88,6 @@ class WorkerLifecycle:
         if self._changes_user:
             load_healing_ahead()
             load_hooks_ahead()
-        if self._changes_user or self.standalone is not None:
             load_upkeep_ahead()
         self.slot: SlotLock | None = STORE.reserve()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
@@ -187,8 +186,7 @@ class WorkerLifecycle:
         self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), boot)
         STORE.app.tick()
         self.routes.install()
-        # Not before the first answer.
-        self._update_at = now + _SECOND
+        self._update_at = now + _SECOND  # not before the first answer
 
     def _warn_of_routes(self, *message: Any) -> None:
         # Its first worker says for the server what all of them would.

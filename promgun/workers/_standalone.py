@@ -23,6 +23,7 @@ from promgun.endpoint.supervisor import MetricsProcess
 from promgun.instances.registration import Registration
 from promgun.store.board import Cell, Role
 from promgun.store.files import Owner
+from promgun.store.late_upkeep import load_ahead
 from promgun.store.master_info import MasterFacts
 from promgun.store.process import ProcessStore
 from promgun.store.run_directory import MULTIPROC_VARIABLE
@@ -55,6 +56,7 @@ class StandaloneRun:
         os.environ[_PUBLISHED] = str(self._directory.multiproc)
         atexit.register(self.close)
         DEFERRED_SIGNALS.install()
+        load_ahead()
 
     def endpoint_config(self, cfg: Any, web: WebOptions) -> EndpointConfig:
         """Return the configuration of a metrics process for this run, protected as ``web`` says."""
