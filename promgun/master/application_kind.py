@@ -12,11 +12,9 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from gunicorn import util
-from gunicorn.workers.base_async import AsyncWorker
-from gunicorn.workers.gthread import ThreadWorker
-from gunicorn.workers.sync import SyncWorker
 
 from promgun.master.load_errors import ApplicationRefusedError
+from promgun.workers._server_kinds import is_async, is_sync, is_threaded
 
 _WSGI_ARGUMENTS = 2
 #: Methods from which the application is loaded or called, and the packages whose own are known.
@@ -33,7 +31,7 @@ def check_kind(application: Any, name: str, worker_type: str, cfg: Any) -> Any:
     loaded = util.load_class(cfg.instrumented) if isinstance(cfg.instrumented, str) else cfg.instrumented
     if hook.get() is not type(hook).default or _loads_its_own_way(loaded):
         return application
-    if issubclass(loaded, SyncWorker | AsyncWorker | ThreadWorker):
+    if is_sync(loaded) or is_async(loaded) or is_threaded(loaded):
         if is_certainly_asgi(application):
             raise ApplicationRefusedError(
                 f"{name} is an ASGI application, which worker type {worker_type} cannot call. "
