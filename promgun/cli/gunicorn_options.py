@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import warnings
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from promgun.cli.choices import CHOICES, PATH_PLACEHOLDERS, PATH_SETTINGS
-from promgun.cli.setting_flags import (
-    PREFIX,
-    WITHOUT_VALUE,
-    accepted,
-    override,
-    settings_with_flags,
-    spellings,
-    variable,
-)
+from promgun.cli.choices import CHECKED_HERE, CHOICES, PATH_PLACEHOLDERS, PATH_SETTINGS
 from promgun.cli.types import ParamType, WorkerClassType, completion, starting_with
 
 if TYPE_CHECKING:
     from promgun.cli.types import Items
 
+PREFIX = "PROMGUN_"
+WORKER_FLAGS = ("--worker-type", "-k", "--worker-class")
+_WITHOUT_VALUE = frozenset({"store_true", "store_const"})
 _GIVEN = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT})
 
 
@@ -41,9 +38,21 @@ class SettingType(ParamType):
         from gunicorn.errors import ConfigError  # noqa: PLC0415 - Gunicorn is there once a setting is
 
         try:
-            return accepted(self.setting, value)
+            return self._try(value)
         except (ValueError, TypeError, ConfigError, OSError) as error:
             return self.fail(self._reason(value, error), param, ctx)
+
+    def _try(self, value: Any) -> Any:
+        setting = self.setting
+        if setting.type is not None:
+            value = setting.type(value)
+        if setting.name in CHECKED_HERE and str(value).lower() not in self.choices:
+            raise ValueError(value)
+        # A validator may warn (ssl_version, reload_extra_files); it will do so again where the value is used.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            setting.validator([value] if setting.action == "append" else value)
+        return value
 
     def _reason(self, value: Any, error: Exception) -> str:
         if self.choices:
@@ -74,7 +83,7 @@ class SettingOption(click.Option):
         shape: dict[str, Any] = {"type": SettingType(setting), "metavar": placeholder(setting)}
         if setting.name == "worker_class":
             shape["type"] = WorkerClassType()
-        if setting.action in WITHOUT_VALUE:
+        if setting.action in _WITHOUT_VALUE:
             shape = {"is_flag": True}
         elif setting.action == "append":
             shape["multiple"] = True
@@ -90,10 +99,20 @@ class SettingOption(click.Option):
             return f"the variable {self.envvar}"
         return super().get_error_hint(ctx)
 
+    def override(self, value: Any) -> object:
+        """Turn what Click gives into what ``Config.set`` takes; ``None`` when the setting is to be left alone.
+
+        A variable can say no to a flag that has no opposite (``PROMGUN_NO_SENDFILE=0``): that is the setting's default,
+        if it has one.
+        """
+        if self.setting.action == "store_const":
+            return self.setting.const if value else self.setting.default
+        return list(value) if self.multiple else value
+
 
 def gunicorn_options() -> list[SettingOption]:
     """One option a setting, section by section: ours, then Gunicorn's in its own order."""
-    return [SettingOption(setting()) for setting in _checked_settings()]
+    return [SettingOption(setting()) for setting in _settings_with_flags()]
 
 
 def options_for(args: Sequence[str], variables: Collection[str]) -> list[SettingOption] | None:
@@ -102,7 +121,7 @@ def options_for(args: Sequence[str], variables: Collection[str]) -> list[Setting
     To make all takes longer than to import Click. ``None`` when all are needed: for help, for an unknown flag, for
     several flags in one word.
     """
-    settings = {setting: spellings(setting) for setting in _checked_settings()}
+    settings = {setting: spellings(setting) for setting in _settings_with_flags()}
     by_flag = {flag: setting for setting, flags in settings.items() for flag in flags}
     # Most starts have no such variable, and to spell all of them takes as long as to read the command line.
     prefixed = any(name.startswith(PREFIX) for name in variables)
@@ -114,7 +133,7 @@ def options_for(args: Sequence[str], variables: Collection[str]) -> list[Setting
         if setting is None and not arg.startswith("--"):
             # a value stands in the same word, as in -w4
             setting = by_flag.get(arg[:2])
-            if setting is not None and setting.action in WITHOUT_VALUE:
+            if setting is not None and setting.action in _WITHOUT_VALUE:
                 return None
         if setting is None:
             return None
@@ -126,9 +145,16 @@ def options_for(args: Sequence[str], variables: Collection[str]) -> list[Setting
     ]
 
 
-def _checked_settings() -> list[Any]:
+def _settings_with_flags() -> list[Any]:
+    """Return the classes of the settings that have flags, section by section: ours, then Gunicorn's."""
     _check_web_concurrency(os.environ.get("WEB_CONCURRENCY", "1"))
-    return settings_with_flags()
+    from gunicorn.config import KNOWN_SETTINGS  # noqa: PLC0415 - 60 ms that only ``run`` needs
+
+    from promgun.config.gunicorn_settings import SECTION  # noqa: PLC0415 - same; importing it adds our settings to Gunicorn's
+
+    settings = [setting for setting in KNOWN_SETTINGS if setting.cli]
+    sections = list(dict.fromkeys([SECTION, *(setting.section for setting in settings)]))
+    return sorted(settings, key=lambda setting: (sections.index(setting.section), setting.order))
 
 
 def _check_web_concurrency(value: str) -> None:
@@ -144,11 +170,25 @@ def _check_web_concurrency(value: str) -> None:
 def overrides(ctx: click.Context) -> dict[str, object]:
     """The values that a flag or a variable gave, by setting; defaults are left out."""
     given = {
-        str(option.name): override(option.setting, ctx.params[str(option.name)])
+        str(option.name): option.override(ctx.params[str(option.name)])
         for option in ctx.command.get_params(ctx)
         if isinstance(option, SettingOption) and ctx.get_parameter_source(str(option.name)) in _GIVEN
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def spellings(setting: Any) -> tuple[str, ...]:
+    """The flags of a setting; one with an underscore (``--limit-request-field_size``) also has a hyphenated form."""
+    if setting.name == "worker_class":
+        return WORKER_FLAGS
+    tidy = [flag.replace("_", "-") for flag in setting.cli]
+    return tuple(dict.fromkeys([*tidy, *setting.cli]))
+
+
+def variable(flags: tuple[str, ...]) -> str:
+    """The environment variable of an option: its first long name, as ``PROMGUN_WORKER_TYPE`` for ``--worker-type``."""
+    long = next(flag for flag in flags if flag.startswith("--"))
+    return PREFIX + re.sub(r"[-.]", "_", long.removeprefix("--")).upper()
 
 
 def placeholder(setting: Any) -> str:

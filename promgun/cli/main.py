@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 import click
 
 from promgun import __version__
-from promgun.cli import COMPLETE_VARIABLE
 from promgun.cli.echo import echo, say, say_lines
 from promgun.errors import AppLoadError, ExitCode, PromgunError
 from promgun.system.collector import collection_waits
 from promgun.system.secrets import mask_passwords
 
 PROGRAM = "promgun"
+COMPLETE_VARIABLE = "_PROMGUN_COMPLETE"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -81,7 +81,7 @@ class PromgunGroup(LazyGroup):
         try:
             code = super().main(args, standalone_mode=False, **extra)
         except PromgunError as error:
-            fail(error)
+            _fail(error)
         except click.ClickException as error:
             _report(_usage_line(error))
             sys.exit(error.exit_code)
@@ -92,8 +92,7 @@ class PromgunGroup(LazyGroup):
         sys.exit(code or 0)
 
 
-def fail(error: PromgunError) -> NoReturn:
-    """Report an error by one line, and exit with its code."""
+def _fail(error: PromgunError) -> NoReturn:
     if isinstance(error, AppLoadError) and error.traceback:
         say_lines(error.traceback.rstrip("\n"))
     _report(f"error: {error}")

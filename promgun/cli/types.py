@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promgun.cli.setting_flags import is_worker_class
 from promgun.config.metrics_addresses import Address, parse_address
 from promgun.config.worker_types import WORKER_TYPES, suggest
 from promgun.errors import MetricsAddressError
@@ -82,11 +81,15 @@ class WorkerClassType(ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an unknown name and suggest the closest; a dotted path is imported at launch."""
-        if is_worker_class(value):
+        from gunicorn.workers import SUPPORTED_WORKERS  # noqa: PLC0415 - the CLI imports this module at start
+
+        names = [worker_type.name for worker_type in WORKER_TYPES]
+        plain = str(value).strip().removeprefix("#")
+        if plain in names or plain in SUPPORTED_WORKERS or "." in plain or plain.startswith("egg:"):
             return value
-        close = suggest(str(value).strip().removeprefix("#"))
+        close = suggest(plain)
         meant = f" Did you mean {close!r}?" if close else ""
-        known = ", ".join(worker_type.name for worker_type in WORKER_TYPES)
+        known = ", ".join(names)
         return self.fail(
             f"no worker type is called {value!r}.{meant} Choose {known}, or name a class by its dotted path", param, ctx
         )

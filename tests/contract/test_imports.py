@@ -23,14 +23,7 @@ SEAMS = {
     "click": ("cli/",),
     "rich": ("terminal/", "exposition/"),
     "eventlet": ("workers/",),
-    "gunicorn": (
-        "config/",
-        "master/",
-        "workers/",
-        "cli/setting_flags.py",
-        "cli/plain_run.py",
-        "cli/gunicorn_options.py",
-    ),
+    "gunicorn": ("config/", "master/", "workers/", "cli/gunicorn_options.py", "cli/types.py"),
 }
 
 
@@ -59,7 +52,7 @@ def test_a_tab_pays_for_nothing_heavy(code: str) -> None:
 
 def test_the_master_holds_nothing_of_the_endpoint_but_what_starts_it() -> None:
     program = (
-        "import promgun.master.launch, promgun.master.application, promgun.master.late_start, sys\n"
+        "import promgun.master.launch, promgun.master.application, promgun.master.arbiter, sys\n"
         "print('\\n'.join(name for name in sys.modules if name.startswith('promgun.endpoint.')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

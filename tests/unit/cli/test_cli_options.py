@@ -20,11 +20,11 @@ from promgun.cli.gunicorn_options import (
     options_for,
     overrides,
     plain,
+    spellings,
+    variable,
 )
 from promgun.cli.main import main
-from promgun.cli.plain_run import read_plain
 from promgun.cli.run import run
-from promgun.cli.setting_flags import spellings, variable
 from promgun.config import gunicorn_settings as own_options
 from promgun.config.worker_types import WORKER_TYPES
 from tests.support.offenders import offenders
@@ -459,53 +459,3 @@ def test_named_options_are_read_as_among_all(monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         patch.setattr("promgun.cli.gunicorn_options.options_for", lambda *_: None)
         assert given(*words, "shop:app") == named
-
-
-# -- without Click -----------------------------------------------------------------------------------------------------
-
-
-def _lines() -> list[list[str]]:
-    flags = [[SETTINGS[name].cli[-1], "shop:app"] for name in FLAGS]
-    valued = [[SETTINGS[name].cli[0], value_for(name), "shop:app"] for name in VALUED]
-    long = [
-        ["shop:app", f"{next(f for f in spellings(SETTINGS[name]) if f[:2] == '--')}={value_for(name)}"]
-        for name in VALUED
-    ]
-    return [[], ["shop:app"], *flags, *valued, *long]
-
-
-def test_what_is_read_without_click_is_what_click_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROMGUN_APP", raising=False)
-    read = {" ".join(line): (settings, line) for line in _lines() if (settings := read_plain(["run", *line], {}))}
-    assert len(read) > len(_lines()) * 0.8
-    wrong = [line for line, (settings, words) in read.items() if dict(settings.overrides) != given(*words)]
-    assert wrong == []
-    assert {settings.app for settings, words in read.values()} == {"shop:app", None}
-
-
-@pytest.mark.parametrize(
-    ("line", "variables"),
-    [
-        ("run --help", {}),
-        ("run shop:app --no-such", {}),
-        ("run shop:app other:app", {}),
-        ("run shop:app -w", {}),
-        ("run shop:app -w4", {}),
-        ("run shop:app -w=4", {}),
-        ("run shop:app -w four", {}),
-        ("run shop:app -w -4", {}),
-        ("run shop:app -w 4 -w 5", {}),
-        ("run shop:app --preload=yes", {}),
-        ("run shop:app -k nosuch", {}),
-        ("run shop:app --log-level loud", {}),
-        ("run shop:app --print-config", {}),
-        ("run -- shop:app", {}),
-        ("run shop:app", {"PROMGUN_WORKERS": "2"}),
-        ("run", {"PROMGUN_APP": "shop:app"}),
-        ("run shop:app", {"WEB_CONCURRENCY": "many"}),
-        ("ps", {}),
-        ("", {}),
-    ],
-)
-def test_what_is_not_usual_is_left_to_click(line: str, variables: dict[str, str]) -> None:
-    assert read_plain(line.split(), variables) is None
