@@ -52,7 +52,7 @@ def test_a_tab_pays_for_nothing_heavy(code: str) -> None:
 
 def test_the_master_holds_nothing_of_the_endpoint_but_what_starts_it() -> None:
     program = (
-        "import promgun.master.launch, promgun.master.application, promgun.master.arbiter, sys\n"
+        "import promgun.master.launch, promgun.master.application, promgun.master.late_start, sys\n"
         "print('\\n'.join(name for name in sys.modules if name.startswith('promgun.endpoint.')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -61,7 +61,7 @@ def test_the_master_holds_nothing_of_the_endpoint_but_what_starts_it() -> None:
 
 #: What a server loads once its first worker boots, or never: each of them would delay the first answer.
 LATE = {
-    *("asyncio", "click", "dataclasses", "difflib", "prometheus_client", "subprocess"),
+    *("asyncio", "dataclasses", "difflib", "prometheus_client", "subprocess"),
     *("gunicorn.workers.base_async", "gunicorn.workers.gthread"),
     *("promgun.endpoint.process", "promgun.instances", "promgun.store.upkeep", "promgun.terminal.output"),
 }
