@@ -44,7 +44,6 @@ class EventLoopLifecycle(WorkerLifecycle):
         """Get ready to follow requests."""
         super().prepare()
         self.is_replaced = self.max_requests != sys.maxsize
-        self.accounting = RequestAccounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self.accounting = self.new_accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
         self.observe_arrival = ArrivalObserver(
             self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,))
