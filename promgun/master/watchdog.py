@@ -76,8 +76,11 @@ class StackDumpWatchdog:
             late = (time.monotonic_ns() - due) / _NS
             if late > _BLOCKED:
                 self._blocked[pid] = due
-                # Silence that follows from this is no news.
-                self._asked[pid] = last_beat(worker)
+                beat = last_beat(worker)
+                # A silence that was asked about may be the same block, and what is silent from now on is no news.
+                if self._asked.get(pid) == beat:
+                    continue
+                self._asked[pid] = beat
                 self.log.warning("Worker (pid:%s) has blocked its event loop for %.1f s: its stacks follow", pid, late)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, STACK_SIGNAL)

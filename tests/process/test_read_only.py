@@ -34,7 +34,7 @@ def test_it_serves_is_found_and_reloads(sandbox: Sandbox) -> None:
         server.expect("gunicorn_requests_total", 20)
         inside = sandbox.run(*LAUNCHER, "metrics", "dump", "--instance", name, env=environment)
         assert inside.returncode == 0, inside.stderr
-        assert 'gunicorn_requests_total{method="GET",route="",status="200"} 20.0' in inside.stdout
+        assert 'gunicorn_requests_total{method="GET",route="/fast",status="200"} 20.0' in inside.stdout
         server.send_signal(signal.SIGHUP)
         server.expect("gunicorn_worker_exits_total", 2, cause="reload")
         assert "cannot be registered" not in server.log
