@@ -122,5 +122,18 @@ def test_the_largest_is_shown_until_the_next_window_is_over() -> None:
     assert loop.late == 2
 
 
+def test_each_window_has_a_largest_of_its_own() -> None:
+    loop = Loop(timers=False)
+    loop.lag.beat(5 * LAG_WINDOW / SECOND)
+    loop.now += 5 * LAG_WINDOW + 3 * SECOND
+    loop.lag.beat(LAG_WINDOW / SECOND)
+    assert loop.shown == 3
+    loop.now += LAG_WINDOW + SECOND
+    loop.lag.beat(1.0)
+    assert loop.shown == 3  # of the window before
+    assert [loop.board.cells[cell] / SECOND for cell in (Cell.LOOP_LARGEST_BEFORE, Cell.LOOP_LARGEST)] == [3, 1]
+    assert loop.late == 4
+
+
 def test_a_worker_without_a_loop_shows_none() -> None:
     assert loop_lag(Board().view(0), 5) is None
