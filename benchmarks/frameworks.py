@@ -28,7 +28,7 @@ from promgun.routes.reporting import REPORT  # noqa: E402 - needs the path
 from promgun.routes.sources import RouteSources  # noqa: E402 - same
 from promgun.store.process import ProcessStore  # noqa: E402 - same
 from promgun.workers._request_state import RequestState  # noqa: E402 - same
-from tests.support.routed import RoutedWSGI  # noqa: E402 - same
+from tests.support.routed import RoutedWSGI, http_scope  # noqa: E402 - same
 
 #: A path of each application of ``tests/apps/routes``.
 WSGI = {
@@ -65,20 +65,7 @@ def asgi(framework: str, path: str) -> Batch:
     RouteSources().install()
     running = ProcessStore().board.requests
     region = running.free.pop()
-    shared: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"localhost")],
-        "client": ("127.0.0.1", 5),
-        "server": ("localhost", 80),
-    }
+    shared = http_scope("GET", path)
 
     async def ask(routes: bool) -> None:  # noqa: FBT001 - the one thing that differs
         begun = SimpleNamespace(body=True)

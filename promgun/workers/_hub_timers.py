@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from promgun.workers._loop_lag import CallLater
+from promgun.workers._server_kinds import derives
 
 
 def hub_timers(worker: object) -> CallLater | None:
@@ -14,16 +14,11 @@ def hub_timers(worker: object) -> CallLater | None:
 
     Both classes send a heartbeat a second. The hub is looked up at the first call: the process has to be patched.
     """
-    if _is_a(worker, "gunicorn.workers.ggevent", "GeventWorker"):
+    if derives(type(worker), "gunicorn.workers.ggevent", "GeventWorker"):
         return _gevent_timer()
-    if _is_a(worker, "promgun.workers._eventlet_server", "EventletWorker"):
+    if derives(type(worker), "promgun.workers._eventlet_server", "EventletWorker"):
         return _eventlet_timer
     return None
-
-
-def _is_a(worker: object, module: str, name: str) -> bool:
-    kind = getattr(sys.modules.get(module), name, None)
-    return kind is not None and isinstance(worker, kind)
 
 
 def _eventlet_timer(seconds: float, call: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Which of Gunicorn's WSGI servers a worker class is built on, without importing those that it is not built on."""
+"""Which server a worker class is built on, without importing those that it is not built on."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import sys
 
 def is_sync(worker_class: type) -> bool:
     """Whether a class is built on ``SyncWorker``."""
-    return _derives(worker_class, "gunicorn.workers.sync", "SyncWorker")
+    return derives(worker_class, "gunicorn.workers.sync", "SyncWorker")
 
 
 def is_threaded(worker_class: type) -> bool:
     """Whether a class is built on ``ThreadWorker``."""
-    return _derives(worker_class, "gunicorn.workers.gthread", "ThreadWorker")
+    return derives(worker_class, "gunicorn.workers.gthread", "ThreadWorker")
 
 
 def is_async(worker_class: type) -> bool:
     """Whether a class is built on ``AsyncWorker``, as those for gevent and eventlet are."""
-    return _derives(worker_class, "gunicorn.workers.base_async", "AsyncWorker")
+    return derives(worker_class, "gunicorn.workers.base_async", "AsyncWorker")
 
 
-def _derives(worker_class: type, module: str, name: str) -> bool:
-    # What is not loaded can have no subclass.
+def derives(worker_class: type, module: str, name: str) -> bool:
+    """Whether a class is built on the class ``name`` of a module; what is not loaded can have no subclass."""
     loaded = sys.modules.get(module)
     return loaded is not None and issubclass(worker_class, getattr(loaded, name))

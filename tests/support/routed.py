@@ -148,6 +148,25 @@ class RoutedWSGI:
         response.close()
 
 
+def http_scope(method: str, path: str) -> dict[str, Any]:
+    """Return the scope of a request as a server makes it."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 5),
+        "server": ("localhost", 80),
+        "state": {},
+    }
+
+
 class RoutedASGI:
     """An ASGI application, and what its hooks report of each request."""
 
@@ -166,19 +185,7 @@ class RoutedASGI:
         statuses: list[int] = []
         self.route = ""
         scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(b"host", b"localhost")],
-            "client": ("127.0.0.1", 5),
-            "server": ("localhost", 80),
-            "state": {},
+            **http_scope(method, path),
             REPORT: SimpleNamespace(route_known=partial(setattr, self, "route")),
             **more,
         }
