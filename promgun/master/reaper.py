@@ -16,14 +16,12 @@ from promgun.metrics.families.requests import REQUESTS_LOST
 from promgun.metrics.families.websockets import (
     ABNORMAL_CLOSE,
     WEBSOCKET_CLOSES,
-    WEBSOCKET_CONNECTIONS,
-    WEBSOCKET_DURATION_SECONDS,
 )
 from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.instruments import Instruments
-from promgun.metrics.label_values import ExitCause, WebsocketResult
+from promgun.metrics.label_values import ExitCause
 from promgun.store.board import BoardView, Cell, ExitHint, monotonic_ns
-from promgun.store.request_table import SWITCHING_PROTOCOLS, read_uncounted
+from promgun.store.request_table import read_uncounted
 from promgun.store.slot_lock import SlotLock
 from promgun.store.worker_table import WorkerTable
 from promgun.system.procfs import process_start, read_usage
@@ -193,19 +191,14 @@ class WorkerEnds:
             self._release(slot)
 
     def _count_requests_left(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
-        """Count the requests that the worker had not counted: as answered when their head was sent, as websockets when
-        they were open, else as lost; a worker asked to end leaves them at the graceful timeout.
+        """Count the requests that the worker had not counted: as answered when their head was sent, else as lost;
+        a worker asked to end leaves them at the graceful timeout. Its websockets were cut off.
         """
         if not cause.unclean:
             cause = ExitCause.GRACEFUL_TIMEOUT
         now, cut = monotonic_ns(), view[Cell.WEBSOCKETS] - 1
         for request in sorted(read_uncounted(view.data), key=lambda request: request.start):
-            if request.status == SWITCHING_PROTOCOLS:
-                # Nothing is known of the closes of those that WSGI applications have.
-                cut -= 1
-                self._counters.inc(WEBSOCKET_CONNECTIONS, (request.route, WebsocketResult.ACCEPTED))
-                self._observe(WEBSOCKET_DURATION_SECONDS, (request.route,), request.age(now))
-            elif request.status:
+            if request.status:
                 # Its client has the status line: it was answered. How many bytes went each way is not known.
                 self._record(request.method, request.route, request.status, request.age(now), 0, 0)
                 self._counters.inc(WORKER_REQUESTS, (str(view.slot),))
@@ -255,5 +248,5 @@ def _hint(view: BoardView | None) -> ExitHint:
 
 
 def _holds_only_websockets(view: BoardView | None) -> bool:
-    """Whether websockets of an ASGI application were open in a worker that has ended, and no request was running."""
+    """Whether websockets were open in a worker that has ended, and no request was running."""
     return view is not None and view[Cell.WEBSOCKETS] > 1 and not view.in_progress

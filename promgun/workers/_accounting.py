@@ -3,7 +3,7 @@
 Whatever serves requests makes these calls, in this order, from the thread, greenlet or task of the request. ``begin``
 and ``closed`` are called once for every request, ``application_called`` when it reaches the application,
 ``route_known`` at any time in between. A request is counted exactly once: by ``answered`` when a status line was, or is
-just being, handed to the socket; by ``left_unanswered`` or ``cut_off`` when there is none; by ``was_websocket`` when
+just being, handed to the socket; by ``left_unanswered`` or ``cut_off`` when there is none; by ``_websockets`` when
 the application turned the connection into a websocket. That happens before ``closed``, but for what Gunicorn answers in
 ``handle_error``: it is called once ``handle_request`` has raised, after ``closed``, and the request is counted then.
 All other counts (an exception, a client that left, a refusal) describe the request and do not complete it.
@@ -28,9 +28,8 @@ from promgun.metrics.families.requests import (
     REQUESTS_LOST,
     REQUESTS_UNANSWERED,
 )
-from promgun.metrics.families.websockets import WEBSOCKET_CONNECTIONS, WEBSOCKET_DURATION_SECONDS
 from promgun.metrics.instruments import Instruments
-from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason, WebsocketResult
+from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason
 from promgun.metrics.recorder import Recorder
 from promgun.routes.reporting import REPORT, ROUTE
 from promgun.routes.sources import RouteSources
@@ -55,7 +54,6 @@ _SECOND = 1_000_000_000
 #: An answer that ends so soon after its first byte, in nanoseconds, is counted as sent at once.
 AT_ONCE = 100_000
 _HINT = int(Cell.EXIT_HINT)
-_WEBSOCKETS = int(Cell.WEBSOCKETS)
 _APPLICATION = int(Phase.APPLICATION)
 _CLOSING = int(Phase.CLOSING)
 _BEYOND_TABLE_ANSWERED = int(Cell.BEYOND_TABLE_ANSWERED)
@@ -79,6 +77,8 @@ class RequestAccounting:
 
     #: Makes the state of a request that begins.
     new_state: Callable[[], RequestState] = RequestState
+    #: Whether each request takes a region for itself, so that another may have it when this one became a websocket.
+    regions_are_own = False
 
     __slots__ = ("_trusted", "board", "clock", "inc", "observe", "record", "record_stream", "routes", "running",
                  "unmeasured")  # fmt: skip
@@ -132,7 +132,7 @@ class RequestAccounting:
         if self.routes.active:
             self.follow_route(environ, state)
         if "HTTP_UPGRADE" in environ:
-            watch_handshake(environ, state, self.running)
+            watch_handshake(environ, state, self)
         self.observe_proxy(req, environ)
         state.carrier = environ
 
@@ -163,9 +163,6 @@ class RequestAccounting:
     def named_route(self, state: RequestState) -> str:
         """Return the route to count a request under, for the last time: the application may have named another."""
         carrier, state.carrier = state.carrier, None
-        if state.holds_websocket:
-            state.holds_websocket = False
-            self.board.cells[_WEBSOCKETS] -= 1
         if carrier is not None:
             named = carrier.get(ROUTE)
             if isinstance(named, str):
@@ -215,7 +212,7 @@ class RequestAccounting:
                 state.region = OVER
                 cells[region + START] = 0
                 self.running.free.append(region)
-        else:
+        elif region == NOWHERE:
             state.region = OVER
             self.board.leave(now)
             if state.recorded:
@@ -244,24 +241,17 @@ class RequestAccounting:
     def left_unanswered(self, state: RequestState, reason: UnansweredReason) -> None:
         """Count a request that ends without a status line although the worker continues."""
         route = self.named_route(state)
-        self._entered(state)
+        self.entered(state)
         self.inc(REQUESTS_UNANSWERED, (route, reason))
 
     def cut_off(self, state: RequestState, cause: ExitCause) -> None:
         """Count a request as lost because the worker, which has to end, cuts it off without an answer."""
         route = self.named_route(state)
-        self._entered(state)
+        self.entered(state)
         self.inc(REQUESTS_LOST, (cause, route))
 
-    def was_websocket(self, state: RequestState) -> None:
-        """Count a websocket, when it has ended."""
-        route = self.named_route(state)
-        self._entered(state)
-        self.inc(WEBSOCKET_CONNECTIONS, (route, WebsocketResult.ACCEPTED))
-        seconds = (self.clock() - state.start) / _SECOND
-        self.observe(WEBSOCKET_DURATION_SECONDS, (route,), seconds)
-
-    def _entered(self, state: RequestState) -> None:
+    def entered(self, state: RequestState) -> None:
+        """Note that the request is counted: if the worker is killed from here on, the master must not count it."""
         state.recorded = True
         if state.region >= 0:
             self.running.cells[state.region + PHASE] = _CLOSING

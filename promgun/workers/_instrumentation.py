@@ -31,6 +31,7 @@ from promgun.workers._queue_time import forwarded_client
 from promgun.workers._request_cpu import CpuAccounting
 from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size, response_in
 from promgun.workers._responses import ResponseObserver
+from promgun.workers._websockets import closed as websocket_closed
 from promgun.workers._websockets import watch_handshake
 
 _SERVED = int(Cell.SERVED)
@@ -123,6 +124,8 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
         finally:
             if state.response is not None:
                 state.response = ANSWERED
+            elif state.handshake:
+                region = websocket_closed(accounting, state)
             now = clock()
             if region >= 0:
                 # Nobody else writes to this cell meanwhile. It may be in another place, with its value.
@@ -192,8 +195,9 @@ def follow_application(  # noqa: C901, PLR0915 - as for follow_requests
                 follow_route(environ, state)
         if "HTTP_X_REQUEST_START" in environ or "HTTP_X_QUEUE_START" in environ:
             observe_proxy(req, environ)
-        if "HTTP_UPGRADE" in environ:
-            watch_handshake(environ, state, running)
+        if "HTTP_UPGRADE" in environ and watch_handshake(environ, state, accounting):
+            # When the application returns, the region may be another request's.
+            region = OVER
         try:
             result = application(environ, start_response)
         except BaseException as error:

@@ -119,6 +119,7 @@ class LoopAccounting(RequestAccounting):
     __slots__ = ("lag",)
 
     lag: LoopLag
+    regions_are_own = True
 
     def new_state(self) -> RequestState:
         """Return the state of a request that begins."""

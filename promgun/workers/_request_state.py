@@ -62,7 +62,7 @@ class RequestState:
     and after *closed*; ``owns_region`` says that *begin* took it. ``response`` is Gunicorn's from *application_called*
     on, and ``ANSWERED`` after *closed*. ``answered_by_handler`` says that *closed* is left to ``handle_error``, which
     answers the request. ``handshake`` says of a request for a websocket whether the application sent the status 101 on
-    the socket itself, ``None`` if that is not known; ``holds_websocket`` that it is counted among the open ones.
+    the socket itself, ``None`` if that is not known; from then on ``response`` is ``None`` until it has ended.
     ``route`` is the route by which the request is counted, ``pattern_route`` what it is while the framework names none,
     ``carrier`` the ``environ`` in which the application may name another, until it is counted, ``table`` the table of
     running requests from *application_called* on, where routes are reported. ``recorded`` says that the request was
@@ -86,7 +86,6 @@ class RequestState:
     client_left = False
     error_type = ""
     handshake: bool | None = None
-    holds_websocket = False
     file_size = 0
     route = ""
     pattern_route = ""

@@ -27,6 +27,7 @@ from promgun.workers._request_state import (
 )
 from promgun.workers._response_close import Close, counted_and_closed
 from promgun.workers._tracebacks import hide_own_frames
+from promgun.workers._websockets import count_unseen
 
 #: Counts an answered request: the request, its state, the status, bytes of body sent.
 Answered = Callable[[Any, RequestState, int, int], None]
@@ -133,9 +134,13 @@ class ResponseObserver:
             if cause is None and not state.recorded and not raised_by_gunicorn(error):
                 cause = error
         if state.response is None:
-            # The application was called past the accounting: by a thread that outlives the worker's service, or through
-            # a middleware that left nothing of the request in environ.
-            state.response = response_behind(error, req)
+            if state.handshake:
+                # An open websocket has ended: no request failed.
+                hide_own_frames(error)
+            else:
+                # The application was called past the accounting: by a thread that outlives the worker's service, or
+                # through a middleware that left nothing of the request in environ.
+                state.response = response_behind(error, req)
         response = state.response
         if response is None:
             return not state.recorded and self._left(req, state, error, error)
@@ -144,7 +149,7 @@ class ResponseObserver:
                 self._count_cut(req, state, cause)
             return False
         if not state.recorded and self._is_websocket(req, state, error):
-            self._accounting.was_websocket(state)
+            count_unseen(self._accounting, state)
             if not isinstance(error, StopIteration):
                 self._describe(req, state, cause)
             return False
@@ -202,7 +207,7 @@ class ResponseObserver:
                 self.raised(req, state, error_type or _GREENLET_EXIT)
             self.answered(req, state, response.status_code, response.sent)
         elif self._is_websocket(req, state, None):
-            self._accounting.was_websocket(state)
+            count_unseen(self._accounting, state)
         elif self._accounting.aborted:
             self._accounting.cut_off(state, ExitCause.TIMEOUT)
         elif self._is_ending() and error_type in {"", _GREENLET_EXIT}:
@@ -245,7 +250,7 @@ class ResponseObserver:
         libraries leave by StopIteration, or return an object that says so.
         """
         if state.handshake is not None:
-            return state.handshake
+            return False
         silent = state.response.status is None and state.error_type in {"", "StopIteration"}
         return silent and (error is None or isinstance(error, StopIteration)) and asks_for_websocket(req)
 

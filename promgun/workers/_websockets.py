@@ -7,39 +7,41 @@ it: Gunicorn's response knows nothing of it, and what the application raises or 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from promgun.metrics.families.websockets import WEBSOCKET_CONNECTIONS, WEBSOCKET_DURATION_SECONDS
+from promgun.metrics.label_values import WebsocketResult
 from promgun.store.board import Cell
-from promgun.store.request_table import PHASE, STATUS_SHIFT, SWITCHING_PROTOCOLS, Phase, RunningRequests
-from promgun.workers._request_state import RequestState
+from promgun.store.request_table import OVER, START
+from promgun.workers._request_state import ANSWERED, RequestState
+
+if TYPE_CHECKING:
+    from promgun.workers._accounting import RequestAccounting
 
 _SWITCHED = b"HTTP/1.1 101"
-_WEBSOCKETS = int(Cell.WEBSOCKETS)
-_OPEN = Phase.APPLICATION | SWITCHING_PROTOCOLS << STATUS_SHIFT
+_SECOND = 1_000_000_000
+_OPEN = int(Cell.WEBSOCKETS)
 
 
-def watch_handshake(environ: Any, state: RequestState, running: RunningRequests) -> None:
-    """Note in ``state.handshake`` whether the first thing sent on the socket of a request for a websocket is a 101, and
-    write that status to the request's region: if the worker is killed, the master knows. It counts as open from then
-    on.
+def watch_handshake(environ: Any, state: RequestState, accounting: RequestAccounting) -> bool:
+    """Have the request counted as a websocket if the first thing that is sent on its socket is a 101; return whether
+    that is watched. ``state.handshake`` says what was sent.
 
     The socket gets a class of its own until then, derived from its class; no object stands in front of it, because
     libraries select it, duplicate it, or ask for its type. A library that writes to the descriptor is not seen.
     """
     sock = environ.get("gunicorn.socket")
     if str(environ.get("HTTP_UPGRADE", "")).lower() != "websocket" or sock is None:
-        return
+        return False
     kind = getattr(sock, "promgun_watched", type(sock))
 
     def sent(sender: Any, data: Any) -> None:
         sender.__class__ = sock.__class__ = kind
         with suppress(TypeError):
             state.handshake = bytes(memoryview(data)[: len(_SWITCHED)]) == _SWITCHED
-        if not state.handshake:
-            return
-        count_open(environ, state, running)
-        if state.region >= 0:
-            running.cells[state.region + PHASE] = _OPEN
+        if state.handshake:
+            # Before it is sent: a worker may be killed meanwhile.
+            opened(accounting, state, environ)
 
     class Watched(kind):  # type: ignore[misc, valid-type] # any class of sockets
         """A socket that tells what is sent on it first."""
@@ -59,15 +61,49 @@ def watch_handshake(environ: Any, state: RequestState, running: RunningRequests)
         sock.__class__ = Watched
     except TypeError:
         # A class of sockets with another layout, or one written in C.
-        return
+        return False
     state.handshake = False
+    return True
 
 
-def count_open(environ: Any, state: RequestState, running: RunningRequests) -> None:
-    """Count a request as an open websocket, until its route is asked for, for the last time."""
-    cells = running.cells
-    # From the first one on the worker shows how many there are.
-    cells[_WEBSOCKETS] = cells[_WEBSOCKETS] or 1
-    cells[_WEBSOCKETS] += 1
-    state.holds_websocket = True
+def opened(accounting: RequestAccounting, state: RequestState, environ: Any) -> None:
+    """Count a request as an accepted websocket, just before 101 is sent. It is no request any longer: it does not run,
+    is not busy, and nothing that is sent or raised from now on is counted.
+    """
+    state.handshake = True
     state.carrier = environ
+    route = accounting.named_route(state)
+    accounting.entered(state)
+    accounting.inc(WEBSOCKET_CONNECTIONS, (route, WebsocketResult.ACCEPTED))
+    cells = accounting.board.cells
+    # From the first one on the worker shows how many there are.
+    cells[_OPEN] = (cells[_OPEN] or 1) + 1
+    region = state.region
+    if region >= 0:
+        accounting.running.cells[region + START] = 0
+        state.owns_region = accounting.regions_are_own
+    accounting.closed(state)
+    state.region = OVER
+    # Tells follow_requests that the region is not the request's any longer.
+    state.response = None
+
+
+def closed(accounting: RequestAccounting, state: RequestState) -> int:
+    """Count the end of a websocket; return the region that it has, ``OVER``."""
+    accounting.board.cells[_OPEN] -= 1
+    _observe(accounting, state)
+    state.response = ANSWERED
+    return OVER
+
+
+def count_unseen(accounting: RequestAccounting, state: RequestState) -> None:
+    """Count a websocket of which nothing was known until it ended."""
+    route = accounting.named_route(state)
+    accounting.entered(state)
+    accounting.inc(WEBSOCKET_CONNECTIONS, (route, WebsocketResult.ACCEPTED))
+    _observe(accounting, state)
+
+
+def _observe(accounting: RequestAccounting, state: RequestState) -> None:
+    seconds = (accounting.clock() - state.start) / _SECOND
+    accounting.observe(WEBSOCKET_DURATION_SECONDS, (state.route,), seconds)

@@ -9,10 +9,10 @@ from typing import Any
 from gunicorn.http.wsgi import Response
 
 from promgun.store.request_table import NOWHERE
+from promgun.workers import _websockets
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._request_state import DeclaredBody, response_in
 from promgun.workers._responses import ResponseObserver
-from promgun.workers._websockets import count_open
 
 
 class ApplicationMixin:
@@ -82,7 +82,7 @@ class ApplicationCall:
         self.sent = 0
         self._state = accounting.begin(self, NOWHERE)
         if self._has_websocket:
-            count_open(environ, self._state, accounting.running)
+            _websockets.opened(accounting, self._state, environ)
         length = str(environ.get("CONTENT_LENGTH") or "")
         if length.isdecimal():
             self._state.body = DeclaredBody(int(length))
@@ -102,16 +102,19 @@ class ApplicationCall:
     def fail(self, error: BaseException) -> None:
         """Count an exception, and the answer that the server gives for it."""
         if not self._over:
-            self._responses.raised(self, self._state, type(error).__name__)
-            self._silent = self._silent and self._has_websocket
+            if not self._has_websocket:
+                self._responses.raised(self, self._state, type(error).__name__)
+                self._silent = False
             self.end()
 
     def end(self) -> None:
         """Count the answer, once."""
         if not self._over:
             self._over = True
-            if self._silent and self._asks_for_websocket:
-                self._accounting.was_websocket(self._state)
+            if self._has_websocket:
+                _websockets.closed(self._accounting, self._state)
+            elif self._silent and self._asks_for_websocket:
+                _websockets.count_unseen(self._accounting, self._state)
             else:
                 self._responses.answered(self, self._state, self.status, self.sent)
             self._accounting.closed(self._state)

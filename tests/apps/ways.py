@@ -59,12 +59,14 @@ def close(_environ: WSGIEnvironment, start_response: StartResponse, name: str) -
     return SlowClose(name)
 
 
-def websocket(environ: WSGIEnvironment, _start_response: StartResponse, *_: str) -> Iterable[bytes]:
+def websocket(environ: WSGIEnvironment, start_response: StartResponse, answers: str = "") -> Iterable[bytes]:
     """Serve a websocket on the connection itself until the client leaves, as simple-websocket does under Gunicorn."""
     connection: Any = environ["gunicorn.socket"]
     connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
     while connection.recv(1024):
         pass
+    if answers:
+        return cast("Iterable[bytes]", probe.ok(environ, start_response))
     raise StopIteration
 
 

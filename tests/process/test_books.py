@@ -151,7 +151,13 @@ def client_leaves_a_stream(server: Server) -> None:
 def hijack(server: Server) -> None:
     with server.open(Request("/websocket", headers=UPGRADE)) as connection:
         assert connection.socket.recv(1024).startswith(b"HTTP/1.1 101")
-        assert server.process.fresh().sum("gunicorn_websocket_connections") == 1
+        page = server.process.fresh()
+        assert page.sum("gunicorn_websocket_connections") == page.sum("gunicorn_websocket_connections_total") == 1
+        assert page.sum("gunicorn_worker_requests_in_progress") == 0
+        assert page.sum("gunicorn_worker_oldest_request_seconds") == 0
+        busy = page.sum("gunicorn_worker_busy_seconds_total")
+        time.sleep(0.2)
+        assert server.process.fresh(page).sum("gunicorn_worker_busy_seconds_total") - busy < 0.1
         connection.socket.shutdown(socket.SHUT_WR)
         assert connection.socket.recv(1024) == b""
     wait_until(lambda: server.process.fresh().sum("gunicorn_websocket_connections") == 0)
@@ -161,6 +167,14 @@ def hijack_that_is_reset(server: Server) -> None:
     with server.open(Request("/websocket", headers=UPGRADE)) as connection:
         assert connection.socket.recv(1024).startswith(b"HTTP/1.1 101")
         connection.reset()
+    wait_until(lambda: server.process.fresh().sum("gunicorn_websocket_connections") == 0)
+
+
+def hijack_behind_which_a_view_answers(server: Server) -> None:
+    with server.open(Request("/websocket/answers", headers=UPGRADE)) as connection:
+        assert connection.socket.recv(1024).startswith(b"HTTP/1.1 101")
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert b"200 OK" in connection.socket.recv(1024)
     wait_until(lambda: server.process.fresh().sum("gunicorn_websocket_connections") == 0)
 
 
@@ -269,11 +283,8 @@ WAYS = [
     Way(client_leaves_a_chunked_upload, same("unanswered client_left", "left request")),
     Way(client_leaves_a_stream, same("answered 200", "left response")),
     Way(hijack, same("websocket accepted")),
-    Way(
-        hijack_that_is_reset,
-        # eventlet's recv() takes a reset for an end.
-        lambda kind: {"websocket accepted"} | ({"failed ConnectionResetError"} if kind != EVENTLET else set()),
-    ),
+    Way(hijack_that_is_reset, same("websocket accepted")),
+    Way(hijack_behind_which_a_view_answers, same("websocket accepted")),
     Way(stop_iteration_instead_of_a_websocket, same("unanswered stop_iteration", "failed StopIteration")),
     Way(os_error_instead_of_a_websocket, same("unanswered os_error", "failed BrokenPipeError")),
     Way(forked_child, same("answered 200")),
