@@ -1,4 +1,4 @@
-"""Scaling by saturation: running and waiting requests divided by the requests that can be served at once."""
+"""Scaling by saturation: running and waiting requests and open websockets, divided by what can be served at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ METRIC = "gunicorn_saturation"
 DEMAND = (
     "(sum by ({by}) (rate(gunicorn_worker_busy_seconds_total{{{select}}}[{window}]))"
     " + (sum by ({by}) (avg_over_time(gunicorn_listener_queue_connections{{{select}}}[{window}]))"
+    " or 0 * sum by ({by}) (gunicorn_worker_capacity{{{select}}}))"
+    " + (sum by ({by}) (avg_over_time(gunicorn_websocket_connections{{{select}}}[{window}]))"
     " or 0 * sum by ({by}) (gunicorn_worker_capacity{{{select}}})))"
     " / sum by ({by}) (gunicorn_worker_capacity{{{select}}})"
 )
@@ -31,7 +33,7 @@ class Scaling:
 
     least: int = option(2, "The fewest pods.", flag="--min")
     most: int = option(10, "The most pods.", flag="--max")
-    saturation: float = option(0.7, "The saturation to aim at: each pod's running and waiting requests / its capacity.")
+    saturation: float = option(0.7, "The saturation to aim at: what each pod serves or has waiting / its capacity.")
     window: str = option("2m", "The time that the saturation is averaged over.", "DURATION")
     keda: bool = option(default=False, text="Print a ScaledObject for KEDA, not a HorizontalPodAutoscaler.")
     prometheus: str = option(

@@ -11,6 +11,7 @@ _REQUESTS = "sum(rate(gunicorn_requests_total{<routes>}[<rate>]))"
 _ERRORS = 'sum(rate(gunicorn_requests_total{<routes>, status=~"5.."}[<rate>]))'
 _BUSY = "sum(rate(gunicorn_worker_busy_seconds_total{<servers>}[<rate>]))"
 _WAITING = "(sum(gunicorn_listener_queue_connections{<servers>}) or vector(0))"
+_WEBSOCKETS = "(sum(gunicorn_websocket_connections{<servers>}) or vector(0))"
 
 
 def _quantile(quantile: str, by: str = "", span: str = "<rate>") -> str:
@@ -62,9 +63,14 @@ OVERVIEW = Row(
         ),
         Panel(
             title="Saturation",
-            text="Running and waiting requests divided by capacity. Above 100 %, requests wait for a worker.",
-            kind="stat",
-            queries=(Query(f"({_BUSY} + {_WAITING}) / sum(gunicorn_worker_capacity{{<servers>}})", "saturation"),),
+            text="Running and waiting requests and open websockets divided by capacity. Above 100 %, requests wait for "
+            "a worker.",
+            queries=(
+                Query(
+                    f"({_BUSY} + {_WAITING} + {_WEBSOCKETS}) / sum(gunicorn_worker_capacity{{<servers>}})",
+                    "saturation",
+                ),
+            ),
             unit="percentunit",
             width=3,
             height=4,

@@ -8,6 +8,7 @@ from promgun.export.panels_requests import FULL
 _BUSY = "sum by (instance) (rate(gunicorn_worker_busy_seconds_total{<servers>}[<rate>]))"
 _CAPACITY = "sum by (instance) (gunicorn_worker_capacity{<servers>})"
 _WAITING = "sum by (instance) (gunicorn_listener_queue_connections{<servers>})"
+_WEBSOCKETS = "sum by (instance) (gunicorn_websocket_connections{<servers>})"
 
 
 def _wait(quantile: str) -> Query:
@@ -21,9 +22,14 @@ SATURATION = Row(
     (
         Panel(
             title="Saturation",
-            text="Running and waiting requests divided by capacity. Add workers or instances when it stays high: above "
-            "100 % requests wait for a worker.",
-            queries=(Query(f"({_BUSY} + ({_WAITING} or 0 * {_BUSY})) / {_CAPACITY}", "{{instance}}"),),
+            text="Running and waiting requests and open websockets divided by capacity. Add workers or instances when "
+            "it stays high: above 100 % requests wait for a worker.",
+            queries=(
+                Query(
+                    f"({_BUSY} + ({_WAITING} or 0 * {_BUSY}) + ({_WEBSOCKETS} or 0 * {_BUSY})) / {_CAPACITY}",
+                    "{{instance}}",
+                ),
+            ),
             unit="percentunit",
             steps=FULL,
         ),

@@ -40,7 +40,8 @@ RECORDS: tuple[Record, ...] = (
         " or 0 * job:gunicorn_requests:rate{<select>}"
         ") / job:gunicorn_requests:rate{<select>}",
     ),
-    # Saturation is demand by capacity; the demand is the requests that are served and the connections that wait.
+    # Saturation is demand by capacity; the demand is the requests that are served, the connections that wait, and the
+    # websockets that are open.
     Record("instance:gunicorn_capacity:sum", "sum by (<by>, instance) (gunicorn_worker_capacity{<select>})"),
     Record(
         "instance:gunicorn_busy:rate",
@@ -50,6 +51,8 @@ RECORDS: tuple[Record, ...] = (
         "instance:gunicorn_demand:sum",
         "instance:gunicorn_busy:rate{<select>} + ("
         "sum by (<by>, instance) (avg_over_time(gunicorn_listener_queue_connections{<select>}[<window>]))"
+        " or 0 * instance:gunicorn_busy:rate{<select>}) + ("
+        "sum by (<by>, instance) (avg_over_time(gunicorn_websocket_connections{<select>}[<window>]))"
         " or 0 * instance:gunicorn_busy:rate{<select>})",
     ),
     Record(

@@ -32,7 +32,9 @@ class Thresholds:
     slow_quantile: float = option(0.99, "GunicornSlow compares this quantile of the durations.")
     min_requests: float = option(20, "GunicornErrorShare and GunicornSlow need at least these requests in --window.")
     stuck_seconds: float = option(60.0, "GunicornStuckRequest fires for a request that is older than this.")
-    saturation: float = option(0.9, "GunicornSaturated fires above this: running and waiting requests / capacity.")
+    saturation: float = option(
+        0.9, "GunicornSaturated fires above this: requests, waiting or not, and websockets / capacity."
+    )
     queue_share: float = option(0.5, "GunicornQueueFilling fires above this share of the accept queue in use.")
     deaths: float = option(0, "GunicornWorkersDying fires above these deaths of one cause in --event-window.")
     crash_loop: float = option(10, "GunicornCrashLoop fires above these deaths of any cause in --event-window.")

@@ -2,12 +2,14 @@
 
 Under WSGI a library for websockets takes the socket out of ``environ["gunicorn.socket"]`` and sends the status 101 on
 it: Gunicorn's response knows nothing of it, and what the application raises or returns afterwards says little.
+
+``accounting`` is the ``RequestAccounting`` of the worker, whose module imports this one.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promgun.metrics.families.websockets import WEBSOCKET_CONNECTIONS, WEBSOCKET_DURATION_SECONDS
 from promgun.metrics.label_values import WebsocketResult
@@ -15,15 +17,12 @@ from promgun.store.board import Cell
 from promgun.store.request_table import OVER, START
 from promgun.workers._request_state import ANSWERED, RequestState
 
-if TYPE_CHECKING:
-    from promgun.workers._accounting import RequestAccounting
-
 _SWITCHED = b"HTTP/1.1 101"
 _SECOND = 1_000_000_000
 _OPEN = int(Cell.WEBSOCKETS)
 
 
-def watch_handshake(environ: Any, state: RequestState, accounting: RequestAccounting) -> bool:
+def watch_handshake(environ: Any, state: RequestState, accounting: Any) -> bool:
     """Have the request counted as a websocket if the first thing that is sent on its socket is a 101; return whether
     that is watched. ``state.handshake`` says what was sent.
 
@@ -66,7 +65,7 @@ def watch_handshake(environ: Any, state: RequestState, accounting: RequestAccoun
     return True
 
 
-def opened(accounting: RequestAccounting, state: RequestState, environ: Any) -> None:
+def opened(accounting: Any, state: RequestState, environ: Any) -> None:
     """Count a request as an accepted websocket, just before 101 is sent. It is no request any longer: it does not run,
     is not busy, and nothing that is sent or raised from now on is counted.
     """
@@ -88,7 +87,7 @@ def opened(accounting: RequestAccounting, state: RequestState, environ: Any) -> 
     state.response = None
 
 
-def closed(accounting: RequestAccounting, state: RequestState) -> int:
+def closed(accounting: Any, state: RequestState) -> int:
     """Count the end of a websocket; return the region that it has, ``OVER``."""
     accounting.board.cells[_OPEN] -= 1
     _observe(accounting, state)
@@ -96,7 +95,7 @@ def closed(accounting: RequestAccounting, state: RequestState) -> int:
     return OVER
 
 
-def count_unseen(accounting: RequestAccounting, state: RequestState) -> None:
+def count_unseen(accounting: Any, state: RequestState) -> None:
     """Count a websocket of which nothing was known until it ended."""
     route = accounting.named_route(state)
     accounting.entered(state)
@@ -104,6 +103,6 @@ def count_unseen(accounting: RequestAccounting, state: RequestState) -> None:
     _observe(accounting, state)
 
 
-def _observe(accounting: RequestAccounting, state: RequestState) -> None:
+def _observe(accounting: Any, state: RequestState) -> None:
     seconds = (accounting.clock() - state.start) / _SECOND
     accounting.observe(WEBSOCKET_DURATION_SECONDS, (state.route,), seconds)

@@ -20,8 +20,8 @@ WEBSOCKET_CONNECTIONS = CounterFamily[tuple[str, WebsocketResult]](
     group="websockets",
     closed={"result": tuple(WebsocketResult)},
     help=(
-        "Requests for a websocket: accepted, refused by an answer of HTTP, or failed (500, or no answer). Those of "
-        "WSGI applications are counted when they end."
+        "Requests for a websocket: accepted, refused by an answer of HTTP, or failed (500, or no answer). Those that "
+        "WSGI applications do not accept are requests only."
     ),
 )
 WEBSOCKET_DURATION_SECONDS = HistogramFamily[tuple[str]](

@@ -13,7 +13,7 @@ import pytest
 from promgun.errors import UsageError
 from promgun.export.emitter import Node, to_yaml
 from promgun.export.rules import RulesOptions, Thresholds, rules
-from tests.support.rule_cases import CASES, B, Case, requests, workers
+from tests.support.rule_cases import CASES, A, B, Case, requests, workers
 from tests.support.yamls import parse
 
 
@@ -82,12 +82,13 @@ def test_every_alert_has_cases_of_both_kinds() -> None:
 
 @pytest.mark.needs("promtool")
 def test_what_is_recorded(tmp_path: Path) -> None:
-    """Two servers of two workers: one half busy, one wholly and with two connections waiting."""
+    """Two servers of two workers: one half busy with a websocket, one wholly with two connections waiting."""
     series = workers("0+30x20", "0x20") | workers("0+60x20", "2x20", on=B) | requests("200", "0+60x20")
+    series[f'gunicorn_websocket_connections{{{A}, worker_id="1"}}'] = "1x20"
     expected: dict[str, dict[str, float]] = {
         "instance:gunicorn_utilisation:ratio": {"a:9164": 0.5, "b:9164": 1},
-        "instance:gunicorn_saturation:ratio": {"a:9164": 0.5, "b:9164": 2},
-        "job:gunicorn_saturation:ratio": {"": 1.25},
+        "instance:gunicorn_saturation:ratio": {"a:9164": 1, "b:9164": 2},
+        "job:gunicorn_saturation:ratio": {"": 1.5},
         "instance:gunicorn_capacity:sum": {"a:9164": 2, "b:9164": 2},
         "instance:gunicorn_requests:rate": {"a:9164": 1},
         "instance:gunicorn_request_errors:ratio": {"a:9164": 0},
