@@ -1,17 +1,15 @@
 """How each framework names the route of a request: one file a framework, and ``sources``, the table of them.
 
-A framework's file says which method of the framework's class to hook, in this process, and reads what was matched off
-its call: the template, or the empty string where nothing was. ``reporting`` makes the hook, reports what was read, and
-is where an error of a hook ends; ``mounts`` reports that a request enters a mount.
+A framework's file says which method of the framework's class to hook, in this process, and the statement that reports
+what was matched off its call: the template, or the empty string where nothing was. ``reporting`` makes the hook of it,
+and is where an error of a hook ends; ``mounts`` reports that a request enters a mount.
 
-A hook finds the request that is being counted by three keys of the WSGI ``environ`` or the ASGI ``scope``:
+A hook finds the request that is being counted by two keys of the WSGI ``environ`` or the ASGI ``scope``:
 
 ``promgun.report_route`` (``REPORT``)
-    An object whose method ``route_known`` takes the template. The worker puts it there before it calls the application.
-    An ``environ`` or ``scope`` without it belongs to no request of the server, such as one of a test client inside a
-    request.
-``promgun.mounts`` (``MOUNTS``)
-    The templates of the mounts that were entered so far, as one string. Only the hooks write it.
+    An object whose method ``route_known`` takes the template. The worker puts it there before it calls the application;
+    a mount puts one in its place that writes its own template in front. An ``environ`` or ``scope`` without it belongs
+    to no request of the server, such as one of a test client inside a request.
 ``promgun.route`` (``ROUTE``)
     The application's own name of the route, which overrides what was reported. It is read when the answer is counted.
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from promgun.routes.mounts import Mounts
-from promgun.routes.reporting import Match, report_after, seam
+from promgun.routes.reporting import report_after, seam
+
+_REPORT = """\
+matched = result[0] if result is not None else None
+if matched is None:
+    {1}[REPORT].route_known("")
+elif "mountpoint.prefix" in matched.config:
+    enter(matched.config, {1})
+else:
+    {1}[REPORT].route_known(matched.rule)
+"""
 
 
 def install(module: Any) -> None:
     """Hook ``bottle``."""
     mounts = Mounts()
 
-    def read(found: Any, _router: Any, environ: Any) -> Match | None:
-        if found is None:
-            return environ, ""
-        route = found[0]
-        prefix = route.config.get("mountpoint.prefix")
-        if prefix is None:
-            return environ, route.rule
-        mounts.enter(environ, "/" + prefix.strip("/"), route.config.get("mountpoint.target"))
-        return None
+    def enter(config: Any, environ: Any) -> None:
+        mounts.enter(environ, "/" + config["mountpoint.prefix"].strip("/"), config.get("mountpoint.target"))
 
-    report_after(seam(module, "Router"), "match", read)
+    report_after(seam(module, "Router"), "match", _REPORT, enter=enter)

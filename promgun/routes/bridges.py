@@ -6,21 +6,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import MOUNTS, REPORT, Carrier, report_after, report_before, seam
+from promgun.routes.reporting import report_after, report_before, seam
+
+_JOIN = "{1}[REPORT] = {0}[REPORT]"
 
 
 def install(module: Any) -> None:
     """Hook ``starlette.middleware.wsgi``, ``a2wsgi.wsgi`` or ``asgiref.wsgi``."""
     if module.__name__ == "starlette.middleware.wsgi":
-        report_before(seam(module, "WSGIResponder"), "wsgi", lambda responder, environ: _join(responder.scope, environ))
+        report_before(seam(module, "WSGIResponder"), "wsgi", _JOIN.format("{0}.scope", "{1}"))
     elif module.__name__ == "a2wsgi.wsgi":
-        report_after(module, "build_environ", lambda environ, scope, _body: _join(scope, environ))
+        report_after(module, "build_environ", _JOIN.format("{0}", "result"))
     else:
         owner = seam(module, "WsgiToAsgiInstance")
-        report_after(owner, "build_environ", lambda environ, _instance, scope: _join(scope, environ))
-
-
-def _join(scope: Carrier, environ: Carrier) -> None:
-    for key in (REPORT, MOUNTS):
-        if key in scope:
-            environ[key] = scope[key]
+        report_after(owner, "build_environ", _JOIN.format("{1}", "result"))

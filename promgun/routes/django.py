@@ -6,16 +6,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import Match, Slashed, report_after, seam
+from promgun.routes.reporting import report_after, seam, slashed
 
 
 def install(module: Any) -> None:
     """Hook ``django.core.handlers.base``."""
-    slashed = Slashed()
-
-    def read(found: Any, _handler: Any, request: Any) -> Match:
-        # An attribute "scope" of a WSGI request is the application's.
-        carrier = request.environ if hasattr(request, "environ") else request.scope
-        return carrier, slashed[found.route] if found is not None else ""
-
-    report_after(seam(module, "BaseHandler"), "resolve_request", read)
+    # An attribute "scope" of a WSGI request is the application's.
+    report_after(
+        seam(module, "BaseHandler"),
+        "resolve_request",
+        "({1}.environ if hasattr({1}, 'environ') else {1}.scope)"
+        "[REPORT].route_known(slashed(result.route) if result is not None else '')",
+        slashed=slashed,
+    )

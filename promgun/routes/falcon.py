@@ -6,19 +6,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import Match, report_after, seam
+from promgun.routes.reporting import report_after, seam
 
 
 def install(module: Any) -> None:
     """Hook ``falcon.app``."""
-    report_after(seam(module, "App"), "_get_responder", _read)
-
-
-def _read(found: Any, app: Any, req: Any) -> Match:
-    template = found[3]
-    if template is None:
-        template = _prefix(app, found[0], req.path)
-    return req.env if hasattr(req, "env") else req.scope, template
+    # A 404 has the template None as well.
+    report_after(
+        seam(module, "App"),
+        "_get_responder",
+        "matched = {1}.scope if {0}._ASGI else {1}.env\n"
+        "matched[REPORT].route_known(result[3] or prefix({0}, result[0], {1}.path))",
+        prefix=_prefix,
+    )
 
 
 def _prefix(app: Any, responder: Any, path: str) -> str:

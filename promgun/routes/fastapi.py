@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import Match, report_before, seam
+from promgun.routes.reporting import report_before, seam
+
+#: Where there is no context, it calls that of Starlette's route next, which is hooked too.
+_REPORT = """\
+matched = {1}["fastapi"].get("effective_route_context") if "fastapi" in {1} else None
+if matched is not None and matched.original_route is {0}:
+    {1}[REPORT].route_known(matched.path)
+"""
 
 
 def install(module: Any) -> None:
     """Hook ``fastapi.routing``."""
     route = seam(module, "APIRoute")
     if "handle" in vars(route):
-        report_before(route, "handle", _read)
-
-
-def _read(route: Any, scope: Any) -> Match | None:
-    context = scope["fastapi"].get("effective_route_context") if "fastapi" in scope else None
-    if context is not None and context.original_route is route:
-        return scope, context.path
-    # It calls that of Starlette's route next, which is hooked too.
-    return None
+        report_before(route, "handle", _REPORT)

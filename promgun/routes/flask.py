@@ -7,31 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import Match, report_after, seam
+from promgun.routes.reporting import report_after, seam
+
+#: There is no rule after a 404, a 405 and a redirect to the path with a slash.
+_REPORT = """\
+matched = {{0}}.{request}
+matched.{carrier}[REPORT].route_known(matched.url_rule.rule if matched.url_rule is not None else "")
+"""
 
 
 def install(module: Any) -> None:
     """Hook ``flask.ctx`` or ``quart.ctx``."""
     if module.__name__ == "quart.ctx":
-        report_after(seam(module, "_BaseRequestWebsocketContext"), "match_request", _read_quart)
+        owner = seam(module, "_BaseRequestWebsocketContext")
+        report_after(owner, "match_request", _REPORT.format(request="request_websocket", carrier="scope"))
         return
     # From 3.2 on the context of a request is an AppContext.
     owners = {getattr(module, name, None) for name in ("RequestContext", "AppContext")}
     found = [owner for owner in owners if isinstance(owner, type) and hasattr(owner, "match_request")]
     for owner in found or [seam(module, "RequestContext")]:
-        report_after(owner, "match_request", _read_flask)
-
-
-# There is no rule after a 404, a 405 and a redirect to the path with a slash.
-
-
-def _read_flask(_result: None, context: Any) -> Match:
-    request = context.request
-    rule = request.url_rule
-    return request.environ, rule.rule if rule is not None else ""
-
-
-def _read_quart(_result: None, context: Any) -> Match:
-    request = context.request_websocket
-    rule = request.url_rule
-    return request.scope, rule.rule if rule is not None else ""
+        report_after(owner, "match_request", _REPORT.format(request="request", carrier="environ"))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from promgun.routes.reporting import Match, guarded, hook, report_before, seam
+from promgun.routes.reporting import REPORT, guarded, hook, report_before, seam
 
 #: Of the class ``HTTPRoute``, with the scope as its first argument.
 _HANDLES = "_get_response_for_request"
@@ -22,15 +22,11 @@ def install(module: Any) -> None:
     hook(seam(module, "ASGIRouter"), "__call__", _report_answer)
     route = getattr(sys.modules.get("litestar.routes"), "HTTPRoute", None)
     if hasattr(route, _HANDLES):
-        report_before(route, _HANDLES, _read_handled)
-
-
-def _read_handled(_route: Any, scope: Any) -> Match:
-    return scope, scope["path_template"]
+        report_before(route, _HANDLES, "{1}[REPORT].route_known({1}['path_template'])")
 
 
 def _report_answer(call: Callable[..., Any]) -> Callable[..., Any]:
-    report = guarded(_read_answered)
+    report = guarded(_report_answered)
 
     async def call_router(router: Any, scope: Any, receive: Any, send: Any) -> None:
         path, reported = scope.get("path", ""), False
@@ -51,12 +47,12 @@ def _report_answer(call: Callable[..., Any]) -> Callable[..., Any]:
     return call_router
 
 
-def _read_answered(scope: Any, path: str) -> Match:
-    """Read what was matched: of a mount, which has no template in the scope, the longest of its paths that ``path``
+def _report_answered(scope: Any, path: str) -> None:
+    """Report what was matched: of a mount, which has no template in the scope, the longest of its paths that ``path``
     begins with.
     """
     template: str = scope.get("path_template", "")
     handler = scope.get("route_handler")
     if not template and handler is not None and getattr(handler, "is_mount", False):
         template = max((mount for mount in handler.paths if path.startswith(mount)), key=len, default="")
-    return scope, template
+    scope[REPORT].route_known(template)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from promgun.routes.reporting import MOUNTS, REPORT, Carrier
+from promgun.routes.reporting import REPORT, Carrier
 
 #: What the application objects of frameworks have, and other WSGI and ASGI applications have not: Flask and Quart,
 #: Django, Falcon, Pyramid, Bottle, Starlette and FastAPI, Litestar.
@@ -18,6 +18,27 @@ _INNER = ("app", "application", "wsgi", "wsgi_app", "asgi", "_app", "_applicatio
 _MOST = 16
 #: An application may make the applications that it mounts as it goes.
 _REMEMBERED = 1_000
+
+
+class MountedRequest:
+    """Takes the place of ``request`` in the carrier of a request that has entered mounts: reports routes with the
+    templates of these, ``mounts``, in front.
+    """
+
+    __slots__ = ("mounts", "request")
+    mounts: str
+    request: Any
+
+    def __init__(self, around: Any, template: str) -> None:
+        """``around`` is what was in the carrier: the state of a request, or another mount's."""
+        if isinstance(around, MountedRequest):
+            self.request, self.mounts = around.request, around.mounts + template
+        else:
+            self.request, self.mounts = around, template
+
+    def route_known(self, template: str) -> None:
+        """Report the route that has ``template`` inside the mounts, none if that is empty."""
+        self.request.route_known(self.mounts + template if template else "")
 
 
 class Mounts:
@@ -33,8 +54,8 @@ class Mounts:
         """
         known = carrier.get(REPORT)
         if known is not None:
-            carrier[MOUNTS] = mounts = carrier.get(MOUNTS, "") + template
-            known.route_known("" if self.lead_to_router(application) else mounts)
+            carrier[REPORT] = mounted = MountedRequest(known, template)
+            mounted.request.route_known("" if self.lead_to_router(application) else mounted.mounts)
 
     def lead_to_router(self, application: Any) -> bool:
         """Whether ``application`` has a router, or wraps one that has."""

@@ -4,78 +4,67 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from textwrap import indent
 from typing import Any
 
 #: The application's own name of the route, a string.
 ROUTE = "promgun.route"
-#: What a request is known by while it runs: its method ``route_known`` takes the route.
+#: Where the route of a carrier is reported: its method ``route_known`` takes the template.
 REPORT = "promgun.report_route"
-#: The templates of the mounts that the request has entered, joined.
-MOUNTS = "promgun.mounts"
 
 #: The environ of a WSGI request or the scope of an ASGI request.
 Carrier = MutableMapping[str, Any]
-#: The carrier of a request, and the template of what a router matched, in the framework's own words; empty if nothing
-#: matched.
-Match = tuple[Carrier, str]
-#: Reads a match, ``None`` where there is nothing to report, from what a hooked method is called with.
-ReadMatch = Callable[..., Match | None]
 
-# Every hook is made of this text: here a route is reported, and here an error of a hook ends, so that the request goes
-# on, without a route. As text it gets the parameters of the method that it replaces, which may be called by keywords,
-# and costs a request one frame; a function of *args costs two (CPython 3.11).
-_REPORT = """\
-try:
-    match = read({arguments})
-    if match is not None:
-        carrier, template = match
-        if REPORT in carrier:
-            if template and MOUNTS in carrier:
-                template = carrier[MOUNTS] + template
-            carrier[REPORT].route_known(template)
-except Exception:
-    pass
-"""
-_BEFORE = f"""\
-def bind(method, read):
-    {{define}} hooked({{parameters}}):
-{indent(_REPORT, " " * 8)}
-        return {{call}}
+# Every hook is made of these texts: so it has the parameters of the method that it replaces, which may be called by
+# keywords, and costs a request no other call than that of route_known. Here an error of a hook ends, and the request
+# goes on, without a route. A carrier without REPORT, such as that of a test client, is a KeyError.
+_BEFORE = """\
+def bind(method):
+    {define} hooked({parameters}):
+        try:
+{report}
+        except Exception:
+            pass
+        return {call}
     return hooked
 """
-_AFTER = f"""\
-def bind(method, read):
-    {{define}} hooked({{parameters}}):
+_AFTER = """\
+def bind(method):
+    {define} hooked({parameters}):
         result = None
         try:
-            result = {{call}}
+            result = {call}
         finally:
-{indent(_REPORT, " " * 12)}
+            try:
+{report}
+            except Exception:
+                pass
         return result
     return hooked
 """
-_RESERVED = frozenset({"method", "read", "result", "match", "carrier", "template"})
 
 
 class MissingSeamError(Exception):
     """The installed version of a framework lacks what a hook needs; the text is the dotted name of it."""
 
 
-def report_before(owner: Any, name: str, read: ReadMatch) -> None:
-    """Hook the method ``name`` of a class: what ``read(self, argument)`` finds is reported before each call. Raises
+def report_before(owner: Any, name: str, report: str, **names: Any) -> None:
+    """Hook the method ``name`` of a class: the statements ``report`` are executed before each call.
+
+    They report to ``carrier[REPORT]``. In them ``{0}`` and ``{1}`` stand for the first two arguments, of which the
+    first is the instance; ``matched`` is a local variable of theirs, ``names`` are what else they use. Raises
     :class:`MissingSeamError` if the class has no such method. ``owner`` may be a module, for one of its functions.
     """
-    hook(owner, name, lambda method: _made_of(_BEFORE, method, read))
+    hook(owner, name, lambda method: _made_of(_BEFORE, method, report, names))
 
 
-def report_after(owner: Any, name: str, read: ReadMatch) -> None:
-    """Hook the method ``name`` of a class: what ``read(result, self, argument)`` finds is reported after each call; the
-    result of a call that raised is ``None``. Raises :class:`MissingSeamError` if the class has no such method.
-    ``owner`` may be a module, for one of its functions.
+def report_after(owner: Any, name: str, report: str, **names: Any) -> None:
+    """Hook a method as :func:`report_before` does, but ``report`` is executed after each call. It may use ``result``,
+    what the call returned, ``None`` if it raised.
     """
-    hook(owner, name, lambda method: _made_of(_AFTER, method, read))
+    hook(owner, name, lambda method: _made_of(_AFTER, method, report, names))
 
 
 def hook(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -93,51 +82,45 @@ def hook(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..
     setattr(owner, name, hooked)
 
 
-def guarded(read: ReadMatch) -> Callable[[Any, Any], None]:
-    """Return a function of two arguments that reports what ``read`` finds by them."""
-    return _made_of(_BEFORE, lambda first, second: None, read)  # noqa: ARG005 - nothing to be called
+def guarded(report: Callable[..., None]) -> Callable[..., None]:
+    """Return ``report``, of which no error leaves."""
+
+    def call(*given: Any) -> None:
+        with suppress(Exception):
+            report(*given)
+
+    return call
 
 
-def _made_of(source: str, method: Callable[..., Any], read: ReadMatch) -> Callable[..., Any]:
-    """Return ``method`` with a report; ``read`` gets its first two arguments, or its only one."""
+def _made_of(source: str, method: Callable[..., Any], report: str, names: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return ``method`` with the statements ``report``."""
     declared = inspect.signature(method).parameters
-    names = list(declared)
-    arguments = names[:2]
-    if _RESERVED & declared.keys() or any(
+    parameters = list(declared)
+    arguments = parameters[:2]
+    if {"method", "result", "matched", "REPORT", *names} & declared.keys() or any(
         parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty
         for parameter in declared.values()
     ):
-        names, arguments = ["*given", "**named"], ["*given[:2]"]
-    if source is _AFTER:
-        arguments.insert(0, "result")
+        parameters, arguments = ["*given", "**named"], ["given[0]", "given[1]"]
     # Servers tell ASGI 3 from ASGI 2 by whether __call__ is a coroutine function; nobody asks that of another method.
     is_async = method.__name__ == "__call__" and inspect.iscoroutinefunction(method)
     filled = source.format(
         define="async def" if is_async else "def",
-        parameters=", ".join(names),
-        arguments=", ".join(arguments),
-        call=f"{'await ' if is_async else ''}method({', '.join(names)})",
+        parameters=", ".join(parameters),
+        report=indent(report.format(*arguments), " " * 16),
+        call=f"{'await ' if is_async else ''}method({', '.join(parameters)})",
     )
-    made: dict[str, Any] = {"__name__": __name__, "REPORT": REPORT, "MOUNTS": MOUNTS}
+    made: dict[str, Any] = {"__name__": __name__, "REPORT": REPORT, **names}
     exec(filled, made)  # noqa: S102 - the text above, with names of parameters
-    hooked: Callable[..., Any] = made["bind"](method, read)
+    hooked: Callable[..., Any] = made["bind"](method)
     return hooked
 
 
-class Slashed(dict[str, str]):
-    """Templates of a framework that writes paths without the leading slash, each with it; regular expressions that
-    begin with ``^`` stay as they are.
+def slashed(path: str) -> str:
+    """Return the template of a framework that writes paths without the leading slash, with it; a regular expression
+    that begins with ``^`` stays as it is.
     """
-
-    #: A framework may make up templates as it goes.
-    _REMEMBERED = 10_000
-
-    def __missing__(self, path: str) -> str:
-        """Remember a path."""
-        if len(self) >= self._REMEMBERED:
-            self.clear()
-        self[path] = template = path if path[:1] in {"/", "^"} else "/" + path
-        return template
+    return path if path[:1] in {"/", "^"} else "/" + path
 
 
 def seam(module: Any, name: str) -> Any:

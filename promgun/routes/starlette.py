@@ -8,20 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from promgun.routes.mounts import Mounts
-from promgun.routes.reporting import Match, report_before, seam
+from promgun.routes.reporting import report_before, seam
 
 
 def install(module: Any) -> None:
     """Hook ``starlette.routing``."""
     mounts = Mounts()
 
-    def read_mount(mount: Any, scope: Any) -> None:
+    def enter(mount: Any, scope: Any) -> None:
         mounts.enter(scope, mount.path, getattr(mount, "_base_app", mount.app))
 
-    report_before(seam(module, "Route"), "handle", _read_route)
-    report_before(seam(module, "WebSocketRoute"), "handle", _read_route)
-    report_before(seam(module, "Mount"), "handle", read_mount)
-
-
-def _read_route(route: Any, scope: Any) -> Match:
-    return scope, route.path
+    for name in ("Route", "WebSocketRoute"):
+        report_before(seam(module, name), "handle", "{1}[REPORT].route_known({0}.path)")
+    report_before(seam(module, "Mount"), "handle", "enter({0}, {1})", enter=enter)

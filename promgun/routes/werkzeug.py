@@ -15,7 +15,7 @@ def install(module: Any) -> None:
     """Hook ``werkzeug.middleware.dispatcher``."""
     mounts = Mounts()
 
-    def read(dispatcher: Any, environ: Any) -> None:
+    def enter(dispatcher: Any, environ: Any) -> None:
         mounted = dispatcher.mounts
         path = environ.get("PATH_INFO", "")
         while path not in mounted and "/" in path:
@@ -23,4 +23,4 @@ def install(module: Any) -> None:
         if path in mounted:
             mounts.enter(environ, path, mounted[path])
 
-    report_before(seam(module, "DispatcherMiddleware"), "__call__", read)
+    report_before(seam(module, "DispatcherMiddleware"), "__call__", "enter({0}, {1})", enter=enter)

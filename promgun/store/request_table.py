@@ -137,6 +137,11 @@ class RunningRequests:
             elif target[cell] == before:
                 target[cell] = late
 
+    def show_route(self, region: int, route: str) -> None:
+        """Write the route of a request, which has none there, behind its description."""
+        write, start, data = self.places.get(route) or self.place_route(route)
+        write(self.cells, region * 8 + start, data, ROUTE_MARK)
+
     def forget_route(self, region: int, route: str) -> None:
         """Remove the route of a request, which will be named anew: the mark first, so that no half of it is read."""
         write, start, _ = self.places.get(route) or self.place_route(route)

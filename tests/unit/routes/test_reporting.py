@@ -9,13 +9,25 @@ from typing import Any
 
 import pytest
 
-from promgun.routes.reporting import MOUNTS, REPORT, MissingSeamError, report_after, report_before
+from promgun.routes.mounts import MountedRequest
+from promgun.routes.reporting import REPORT, MissingSeamError, report_after, report_before
 
 
 def carrier(**more: Any) -> tuple[dict[str, Any], list[str]]:
     """Return a carrier, and the routes that are reported by it."""
     routes: list[str] = []
     return {REPORT: SimpleNamespace(route_known=routes.append), **more}, routes
+
+
+def test_no_variable_of_a_hook_is_taken_for_a_parameter_of_the_method() -> None:
+    class Router:
+        def match(self, matched: Any, result: str, method: str) -> str:
+            return f"{result} {method} {len(matched)}"
+
+    report_after(Router, "match", "matched = {1}\nmatched[REPORT].route_known(tell(result))", tell=str.upper)
+    environ, routes = carrier()
+    assert Router().match(environ, "a", "b") == "a b 1"
+    assert routes == ["A B 1"]
 
 
 def test_a_hook_is_called_in_every_way_in_which_the_method_can_be() -> None:
@@ -28,7 +40,7 @@ def test_a_hook_is_called_in_every_way_in_which_the_method_can_be() -> None:
             return f"{match} {len(environ) + len(more) + len(named)}"
 
     for owner in (Plain, Optional):
-        report_after(owner, "match", lambda result, _self, environ: (environ, result))
+        report_after(owner, "match", "{1}[REPORT].route_known(result)")
         environ, routes = carrier()
         instance: Any = owner()
         assert instance.match(environ) == "matched 1"
@@ -47,11 +59,8 @@ def test_no_error_of_a_hook_reaches_the_request() -> None:
         def before(self, environ: Any) -> Any:
             return environ["path"]
 
-    def fails(*given: Any) -> Any:
-        raise RuntimeError(given)
-
-    report_after(Router, "match", fails)
-    report_before(Router, "before", fails)
+    report_after(Router, "match", "{0}.missing({1})")
+    report_before(Router, "before", "{0}.missing({1})")
     assert Router().match({"path": 1}) == Router().before({"path": 1}) == 1
     for call in (Router().match, Router().before):
         with pytest.raises(KeyError) as error:
@@ -64,7 +73,7 @@ def test_a_method_that_raises_is_read_without_a_result() -> None:
         def match(self, environ: Any) -> Any:
             raise LookupError(len(environ))
 
-    report_after(Router, "match", lambda result, _self, environ: (environ, "" if result is None else "/wrong"))
+    report_after(Router, "match", "{1}[REPORT].route_known('' if result is None else '/wrong')")
     environ, routes = carrier()
     with pytest.raises(LookupError):
         Router().match(environ)
@@ -80,9 +89,10 @@ def test_a_coroutine_function_that_servers_ask_about_remains_one() -> None:
             return [*routes, scope["path"]]
 
     for name in ("__call__", "handle"):
-        report_before(Router, name, lambda _self, scope: (scope, "/x"))
+        report_before(Router, name, "{1}[REPORT].route_known('/x')")
     assert inspect.iscoroutinefunction(Router.__call__)
-    scope, routes = carrier(path="/path", **{MOUNTS: "/m"})
+    scope, routes = carrier(path="/path")
+    scope[REPORT] = MountedRequest(scope[REPORT], "/m")
     assert asyncio.run(Router()(scope)) == ["/m/x", "/path"]
     assert asyncio.run(Router().handle(scope)) == ["/m/x", "/m/x", "/path"]
 
@@ -93,9 +103,9 @@ def test_a_hook_is_put_once_and_only_where_there_is_a_method() -> None:
             return environ
 
     for _ in range(2):
-        report_after(Router, "match", lambda result, *_: (result, "/x"))
+        report_after(Router, "match", "{1}[REPORT].route_known('/x')")
     environ, routes = carrier()
     Router().match(environ)
     assert routes == ["/x"]
     with pytest.raises(MissingSeamError, match=r"Router\.find"):
-        report_after(Router, "find", lambda *_: None)
+        report_after(Router, "find", "pass")
