@@ -80,8 +80,8 @@ class RequestAccounting:
     #: Whether each request takes a region for itself, so that another may have it when this one became a websocket.
     regions_are_own = False
 
-    __slots__ = ("_trusted", "board", "clock", "inc", "observe", "record", "record_stream", "routes", "running",
-                 "unmeasured")  # fmt: skip
+    __slots__ = ("_trusted", "board", "clock", "inc", "kind_doubt", "observe", "record", "record_stream", "routes",
+                 "running", "unmeasured")  # fmt: skip
 
     def __init__(
         self,
@@ -102,6 +102,8 @@ class RequestAccounting:
         self.routes = RouteSources() if routes is None else routes
         #: requests until one has its CPU time measured, that one included; here none has
         self.unmeasured = sys.maxsize
+        #: asked about each exception that leaves the application
+        self.kind_doubt: Callable[[BaseException | None], None] | None = None
 
     def begin(self, req: Any, region: int | None = None) -> RequestState:
         """Record that a request runs from now on, attach its state to it as ``req.promgun``, and return the state.
@@ -266,8 +268,10 @@ class RequestAccounting:
                 self.observe(REQUEST_QUEUE_SECONDS, (QueueSource.PROXY,), wait)
 
     def raised(self, req: Any, state: RequestState, error_type: str) -> None:
-        """Count an exception that left the application."""
+        """Count an exception that left the application: the one that is being handled."""
         self.inc(FAILED_REQUESTS, (Recorder.known_method(req.method), self.named_route(state), error_type))
+        if self.kind_doubt is not None:
+            self.kind_doubt(sys.exc_info()[1])
 
     def refused(self, error: BaseException) -> None:
         """Count a request that never reached the application, by what was wrong with it."""

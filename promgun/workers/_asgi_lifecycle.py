@@ -12,6 +12,7 @@ from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
 from promgun.store.board import Cell, ExitHint
 from promgun.workers._accounting import RequestAccounting
+from promgun.workers._application_kind import KindDoubt
 from promgun.workers._asgi_websockets import show_families
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._queue_time import ArrivalObserver, TrustedPeers
@@ -45,6 +46,7 @@ class EventLoopLifecycle(WorkerLifecycle):
         super().prepare()
         self.is_replaced = self.max_requests != sys.maxsize
         self.accounting = self.new_accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
+        self.accounting.kind_doubt = KindDoubt(self, calls_asgi=True).look
         self.observe_arrival = ArrivalObserver(
             self.instruments.histograms.observer(REQUEST_QUEUE_SECONDS, (QueueSource.KERNEL,))
         )

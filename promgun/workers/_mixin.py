@@ -23,6 +23,7 @@ from gunicorn.http.wsgi import Response
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
 from promgun.workers._accounting import RequestAccounting
+from promgun.workers._application_kind import KindDoubt
 from promgun.workers._config_cache import cache_settings
 from promgun.workers._first_byte import note_writes
 from promgun.workers._gevent_exits import dropped_by, follow_inside
@@ -80,6 +81,7 @@ class PrometheusMixin(WorkerLifecycle):
         other = LoopAccounting if timers else RequestAccounting
         accounting = CpuAccounting if self.instruments.recorder.counts_cpu else other
         self.accounting = accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
+        self.accounting.kind_doubt = KindDoubt(self, calls_asgi=False).look
         self._regions = len(self.accounting.running.free)
         if isinstance(self.accounting, LoopAccounting):
             lag = self.accounting.lag = LoopLag(self._board, self.accounting.runs, timers)

@@ -16,7 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.harness import Page, PromgunProcess, wait_until
+from tests.support.harness import Page, PromgunProcess, Sandbox, wait_until
 from tests.support.http_client import Connection, NoAnswer, Request, send
 
 ASGI, UVICORN = "asgi", "uvicorn"
@@ -384,3 +384,41 @@ def test_the_life_of_a_worker(kind: str) -> None:
         assert page.sum("gunicorn_requests_lost_total") == (4 if kind == ASGI else 3)
         assert page.sum("gunicorn_requests_total") == (1 if kind == ASGI else 2)
         assert server.stop() == 0
+
+
+IN_DOUBT = """
+import functools
+
+async def answer(name, scope, receive, send):
+    assert scope["type"] == "http", scope["type"]
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+def wsgi(name, environ, start_response):
+    start_response("204 No Content", [])
+    return []
+
+asgi_app = functools.partial(answer, "")
+wsgi_app = functools.partial(wsgi, "")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "own"),
+    [("gthread", "asgi_app", "wsgi_app"), (ASGI, "wsgi_app", "asgi_app"), (UVICORN, "wsgi_app", "")],
+)
+def test_the_first_request_that_fails_for_its_kind_is_told_of(kind: str, other: str, own: str) -> None:
+    with Sandbox() as sandbox:
+        sandbox.write("doubt.py", IN_DOUBT)
+        with PromgunProcess("-k", kind, app=f"doubt:{other}", sandbox=sandbox, workers=1) as process:
+            assert [send(process.address).status for _ in range(2)] == [500, 500]
+            said = (
+                f"doubt:{other} seems to be a{'n ASGI' if other == 'asgi_app' else ' WSGI'} application, which worker"
+            )
+            wait_until(lambda: said in process.log)
+            process.expect("gunicorn_requests_total", 2, status="500")
+            assert process.log.count(said) == 1
+        if own:
+            with PromgunProcess("-k", kind, app=f"doubt:{own}", sandbox=sandbox, workers=1) as process:
+                assert send(process.address).status == 204
+                assert "seems to be" not in process.log
