@@ -61,9 +61,11 @@ class FilePlaces:
             return cells, range(index, index + schema.cells)
 
     def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:
-        """Return the label values of a schema's rows, those of earlier owners included."""
+        """Return the label values of a schema's rows, those of earlier owners included, and of the rows of schemas that
+        differ from it in other cells only.
+        """
         with self._owner.change.begin():
-            return list(self._owner.find_home().rows.table(schema).rows)
+            return self._owner.find_home().rows.values_like(schema)
 
     def keys(self, prefix: str, keys: Sequence[str]) -> Places:
         """Return the cells of a file and the index of each key in it; ``prefix`` is the type as in file names."""

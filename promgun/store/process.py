@@ -175,7 +175,7 @@ class ProcessStore:
             return self._wait(PendingValues(_ROWS, find, placed, schema.cells), error)
 
     def row_values(self, schema: RowSchema) -> list[tuple[str, ...]]:
-        """Return the label values of all rows of a schema in this slot; raises ``OSError`` while there is none."""
+        """Return the label values of rows in this slot, see ``FilePlaces``; raises ``OSError`` while there is none."""
         return self.in_files.row_values(schema)
 
     def place_row(

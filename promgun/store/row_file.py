@@ -95,6 +95,17 @@ class RowFile:
         """The end of the allocated pages: nothing was ever written behind it."""
         return self._reserved
 
+    def values_like(self, schema: RowSchema) -> list[tuple[str, ...]]:
+        """Return the label values of all rows with the labels and the first family of ``schema``: other buckets, or
+        cells of more families, make another schema. Some may come twice.
+        """
+        alike = [
+            table.rows
+            for other, table in self._tables.items()
+            if other.labels == schema.labels and other.groups[0].family == schema.groups[0].family
+        ]
+        return [values for rows in alike for values in rows]
+
     def table(self, schema: RowSchema) -> RowTable:
         """Return the rows of a schema, writing the schema's record if it is new; raises ``OSError`` when there is no
         room.

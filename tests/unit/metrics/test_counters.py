@@ -20,6 +20,7 @@ from promgun.metrics.histograms import Histograms
 from promgun.metrics.label_values import LogLevel
 from promgun.metrics.recorder import Recorder
 from promgun.metrics.spec import CounterFamily
+from promgun.metrics.stream_recorder import StreamRecorder
 from promgun.store.board import Board
 from promgun.store.slot_claims import SlotClaims
 from tests.support.store_fixtures import (
@@ -142,6 +143,27 @@ def test_what_earlier_owners_made_counts_towards_the_cap(place: Opened, tmp_path
     assert page[f"{FAILED}{{error_type={OVERFLOW},method=GET,route={OVERFLOW}}}"] == 1.0
     assert page[f"{FAILED}{{error_type=E,method=GET,route=/3}}"] == 2.0
     assert len([key for key in page if key.startswith(FAILED)]) == 6
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 1.0), (0.5, 2.0)])
+def test_streams_and_rows_of_other_buckets_count_towards_the_cap(
+    place: Opened, tmp_path: Path, bounds: tuple[float, ...]
+) -> None:
+    first = Counters(place.store, 4)
+    for n in range(2):
+        Recorder(place.store, first, (0.5, 1.0), (10.0,)).record("GET", f"/{n}", 200, 0.1, 0, 0)
+        StreamRecorder(place.store, first, (0.5, 1.0), (10.0,)).record_stream("GET", f"/s{n}", 200, 0.1, 0, 0, 0.1)
+    release(place.store)
+    for heirs_first in (StreamRecorder, Recorder):
+        with opened(tmp_path) as heir:
+            second = Counters(heir.store, 4)
+            heirs_first(heir.store, second, bounds, (10.0,)).record("GET", "/new", 200, 0.1, 0, 0)
+            release(heir.store)
+    page = page_totals(tmp_path)
+    counted = {key: value for key, value in page.items() if key.startswith("gunicorn_requests_total")}
+    routes = "/0", "/1", "/s0", "/s1", OVERFLOW
+    assert sorted(counted) == [f"gunicorn_requests_total{{method=GET,route={route},status=200}}" for route in routes]
+    assert counted[f"gunicorn_requests_total{{method=GET,route={OVERFLOW},status=200}}"] == 2.0
 
 
 def test_what_earlier_owners_made_counts_also_when_the_file_comes_late(
