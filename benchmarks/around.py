@@ -21,7 +21,7 @@ from pathlib import Path
 
 from servers import Command, Server, gunicorn, promgun
 from shared import Report, Tree, Value, arguments, cpu_seconds, is_met, spread
-from variants import plain_class
+from variants import app_of, plain_class
 
 #: The most that promgun may take for each figure, as a ratio to plain Gunicorn.
 AIMS = {
@@ -88,7 +88,7 @@ def command(variant: str, worker_type: str, *options: str) -> Command:
     """Return how to start a server of a variant."""
     worker_class = plain_class(worker_type) if variant == "plain" else worker_type
     threads = ["--threads", "4"] if worker_type == "gthread" else []
-    words = ["--bind", "127.0.0.1:0", "--worker-class", worker_class, *threads, *options, "apps:plain"]
+    words = ["--bind", "127.0.0.1:0", "--worker-class", worker_class, *threads, *options, app_of(worker_type)]
     return gunicorn(sys.executable, words) if variant == "plain" else promgun(words)
 
 
@@ -174,7 +174,7 @@ def commands(rounds: int) -> list[Pair]:
 def _parser() -> argparse.ArgumentParser:
     parser = arguments(__doc__)
     parser.add_argument("--only", default="start,life,idle,commands", help="which parts")
-    parser.add_argument("--worker-types", default="sync,gthread,gevent,eventlet", help="to leave idle")
+    parser.add_argument("--worker-types", default="sync,gthread,gevent,eventlet,asgi,uvicorn", help="to leave idle")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60, help="an idle round lasts")
     return parser

@@ -50,8 +50,21 @@ _ASGI = {"asgi": "asgi", "uvicorn": "uvicorn_worker.UvicornWorker"}
 
 def _options(worker_class: str, worker_type: str, app: str = "") -> list[str]:
     threads = ["--threads", "4"] if worker_type == "gthread" else []
-    app = app or ("asgi_app:app" if worker_type in _ASGI else "apps:plain")
-    return ["--bind", "127.0.0.1:0", "--workers", "1", "--worker-class", worker_class, *threads, app]
+    return [
+        "--bind",
+        "127.0.0.1:0",
+        "--workers",
+        "1",
+        "--worker-class",
+        worker_class,
+        *threads,
+        app or app_of(worker_type),
+    ]
+
+
+def app_of(worker_type: str) -> str:
+    """Return the application that all variants of a worker type serve."""
+    return "asgi_app:app" if worker_type in _ASGI else "apps:plain"
 
 
 def plain_class(worker_type: str) -> str:

@@ -28,6 +28,7 @@ from promgun.errors import PromgunError
 from promgun.master.context import RunContext
 from promgun.master.exit_causes import OomWatch, control_group_events
 from promgun.master.first_start import FirstStart
+from promgun.master.idle_passes import IdlePasses
 from promgun.master.password_masking import mask_in_worker
 from promgun.master.reaper import WaitRecorder, WorkerEnds
 from promgun.master.signal_counts import CountsSignals
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 _KILLED_END, _PAUSE = 1.0, 0.01
 
 
-class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ignore[misc] # gunicorn is untyped
+class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter):  # type: ignore[misc] # gunicorn is untyped
     """The master of ``promgun run``: what no worker needs for its first answer is done after the first fork."""
 
     def __init__(self, app: Any, context: RunContext) -> None:
@@ -63,7 +64,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self.instruments = Instruments(self.store, app.cfg)
         count_log(self.instruments.counters)
         self.metrics_process: MetricsProcess | None = None
-        self._first_start = FirstStart()
+        self.first_start = FirstStart()
         self._stopping = self._executing = self._is_complete = False
         self._intent = ExitCause.SCALE_IN
         os.register_at_fork(after_in_child=self._after_fork_in_child)
@@ -103,8 +104,7 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         warn_of_left_over_groups(self.cfg, self.log)
         warn_of_unused_directory(self.cfg, self.log)
         warn_of_preloaded_locks(self.cfg, self.app.worker_type, self.log)
-        if self.cfg.metrics_server:
-            self._log_metrics_addresses()
+        self._log_metrics_addresses()
         warn_of_visible_password(self.cfg, sys.argv, self.log)
 
     def _complete_start(self) -> None:
@@ -168,10 +168,6 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
             # A second worker failed to boot while the first failure was being handled.
             self.halt(reason=halt.reason, exit_status=halt.exit_status)
 
-    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        """Wait as Gunicorn does, but not for long while the first metrics process waits for a worker."""
-        return super().wait_for_signals(self._first_start.pause(timeout))
-
     # ---- workers
 
     def spawn_worker(self) -> Any:
@@ -221,17 +217,15 @@ class PrometheusArbiter(CountsSignals, StackDumpWatchdog, Arbiter):  # type: ign
         self.ends.classify_ended(self.WORKERS)
         self.forget_silence()
 
-    def manage_workers(self) -> None:
-        """Keep the number of workers, retry what found no space in the store, restart a metrics process that ended."""
-        self.store.board.cells[Cell.TARGET] = self.num_workers
-        super().manage_workers()
+    def tend(self) -> None:
+        """Retry what found no space in the store, write the master's values, restart a metrics process that ended."""
         self._complete_start()
         self._account_for_ended()
         self.instruments.retry()
         self.store.flush()
         if self.metrics_process is None or self._stopping:
             return
-        if self._first_start.is_due(self.context.directory, self.WORKERS.values()):
+        if self.first_start.is_due(self.context.directory, self.WORKERS.values()):
             self.context.succession.serve(self.metrics_process, self.context.directory, self.reexec_pid)
 
     # ---- reload, upgrade

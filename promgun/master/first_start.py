@@ -38,10 +38,14 @@ class FirstStart:
             )
         return self._is_due
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the first metrics process need not wait any more, or nobody has asked for one."""
+        return self._is_due or not self._until
+
     def pause(self, timeout: float) -> float:
         """Return how long the loop may wait for signals where Gunicorn would wait for ``timeout`` seconds."""
-        waits = self._until and not self._is_due
-        return min(timeout, _PAUSE) if waits else timeout
+        return timeout if self.is_over else min(timeout, _PAUSE)
 
 
 def _has_booted(directory: RunDirectory, number: int) -> bool:

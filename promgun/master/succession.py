@@ -52,6 +52,12 @@ class Succession:
         if self._old_store >= 0:
             log.warning("The old master's store has another format: counters begin anew")
 
+    def is_settled(self, process: MetricsProcess | None, successor: int) -> bool:
+        """Whether :meth:`serve` would change nothing: the process, if there is to be one, runs, and no other master
+        comes or goes.
+        """
+        return self._old_store < 0 and not successor and (process is None or process.pid > 0)
+
     def serve(self, process: MetricsProcess, directory: RunDirectory, successor: int) -> None:
         """Keep the metrics process running, or stopped while another master serves.
 

@@ -29,6 +29,9 @@ class StackDumpWatchdog:
 
     def __init__(self, *args: Any) -> None:
         self._asked: dict[int, float] = {}
+        #: the configuration that the ratio of ``--stack-dump-at`` is from
+        self._cfg: Any = None
+        self._ratio = 0.0
         #: the silence that is asked about, and until when no worker can have been silent for so long
         self._patience, self._quiet_until = 0.0, 0.0
         #: by worker, when what its loop is late with was due, of the last time that it was asked for that
@@ -43,18 +46,23 @@ class StackDumpWatchdog:
             del self._blocked[pid]
 
     def murder_workers(self) -> None:
-        """Ask workers that have been silent for long for their stacks, then kill those that were silent too long."""
-        ratio = self.cfg.stack_dump_at
-        if self.timeout and ratio:
-            self._look_for_silence(self.timeout * ratio)
-        if ratio:
-            self.look_for_blocked_loops()
-        super().murder_workers()  # type: ignore[misc] # the next class in the MRO, Gunicorn's Arbiter
+        """Ask workers that have been silent for long for their stacks, then kill those that were silent too long.
 
-    def _look_for_silence(self, patience: float) -> None:
+        While none can have been, as of the last look at their heartbeats, nobody looks again.
+        """
+        if self._cfg is not self.cfg:
+            self._cfg, self._ratio = self.cfg, self.cfg.stack_dump_at
+        is_silent = self.timeout > 0 and self._look_for_silence(self.timeout * (self._ratio or 1.0))
+        if self._ratio:
+            self.look_for_blocked_loops()
+        if is_silent:
+            super().murder_workers()  # type: ignore[misc] # the next class in the MRO, Gunicorn's Arbiter
+
+    def _look_for_silence(self, patience: float) -> bool:
+        """Ask workers that have been silent for so long for their stacks; return whether there may be one."""
         now = time.monotonic()
         if patience == self._patience and now < self._quiet_until:
-            return
+            return False
         earliest = now
         for pid, worker in list(self.WORKERS.items()):
             beat = last_beat(worker)
@@ -63,11 +71,16 @@ class StackDumpWatchdog:
             # While it is not known, and until the first one, it is no time of this clock.
             earliest = min(earliest, beat) if beat else earliest
         self._patience, self._quiet_until = patience, earliest + patience
+        return now >= self._quiet_until
 
     def look_for_blocked_loops(self) -> None:
         """Ask a worker for its stacks, once, while something blocks its event loop for more than a second."""
+        now = time.monotonic()
         for pid, worker in list(self.WORKERS.items()):
             if not getattr(worker, "has_loop", False) or worker.aborted or worker.slot is None:
+                continue
+            # The loop sends the heartbeat: it was not blocked then.
+            if 0.0 <= now - last_beat(worker) <= _BLOCKED:
                 continue
             board = read_slot_board(self.context.directory, worker.slot.number)
             due = board[Cell.LOOP_DUE] if board is not None and board[Cell.PID] == pid else 0

@@ -1,8 +1,8 @@
 """The values of a master: private memory, written to a file by ``pwrite``.
 
 A master maps no file: every worker would inherit the mapping, whatever the mode of the folder, and could write to the
-file of a process with more rights. The values are written at the end of each pass of the master's loop, before a fork
-and at exit.
+file of a process with more rights. The values are written at the end of each pass of the master's loop that an idle
+master does not shorten, before a fork and at exit.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from promgun.store.worker_table import WorkerTable
 
 _RETRY_AFTER = 1.0
 _ROWS = "rows"
+_Values = tuple[str, ...]
 
 
 class ProcessStore:
@@ -178,9 +179,7 @@ class ProcessStore:
         """Return the label values of rows in this slot, see ``FilePlaces``; raises ``OSError`` while there is none."""
         return self.in_files.row_values(schema)
 
-    def place_row(
-        self, schema: RowSchema, values: tuple[str, ...], instead_of: tuple[str, ...] | None = None
-    ) -> Places:
+    def place_row(self, schema: RowSchema, values: _Values, instead_of: _Values | None = None) -> Places:
         """Return the place of a row in the slot's file; raises ``OSError``. See ``FilePlaces.row``."""
         return self.in_files.row(schema, values, instead_of)
 
@@ -204,18 +203,20 @@ class ProcessStore:
 
     # ---- errors, what waits
 
+    @property
+    def waits(self) -> bool:
+        """Whether something has no place in a file yet, or could not be written out."""
+        return self._home is None or self._unwritten or not self._pending.empty
+
     def count_error(self, error: OSError) -> None:
-        """Count a value that could not be stored. :meth:`retry` logs it, once an episode: the caller may hold a lock
-        that the log needs too.
-        """
+        """Count a value that could not be stored; :meth:`retry` logs it: the caller may hold the log's lock."""
         if error.errno != errno.EAGAIN:
             count(self.board.cells, self._errors.note(error, "" if self.directory is None else self.directory.path))
 
     def retry(self) -> None:
         """Move waiting values from private memory into the files where possible; tries at most once a second."""
-        now = self._clock()
-        if now - self._tried >= _RETRY_AFTER:
-            self._tried = now
+        if self._clock() - self._tried >= _RETRY_AFTER:
+            self._tried = self._clock()
             self.retry_now()
             self._tend()
 
@@ -225,14 +226,13 @@ class ProcessStore:
         with contextlib.suppress(OSError):
             self.find_home()
         self._pending.move_in(self.lock)
-        if self._home is not None and self._pending.empty and not self._unwritten:
+        if not self.waits:
             self._errors.over()
 
     def give_up(self) -> None:
         """Store what waits if that is possible now, at the end of the process; count and log what is lost."""
         self.retry_now()
-        lost = self._pending.lost
-        if lost:
+        if lost := self._pending.lost:
             count(self.board.cells, self._errors.cell, lost)
             if self.warn is not None:
                 self.warn(f"The metrics store had no room until this process ended: {lost} of its series are lost")
@@ -252,11 +252,11 @@ class ProcessStore:
         upkeep.tend(self.warn)
 
     def is_at_rest(self) -> bool:
-        """Whether no value waits, and nobody has touched the files of this slot since the last call."""
-        return self._pending.empty and self._upkeep.is_untouched(self._files.values())
+        """Whether nothing :attr:`waits`, and nobody has touched the files of this slot since the last call."""
+        return not self.waits and self._upkeep.is_untouched(self._files.values())
 
     def flush(self) -> None:
-        """Write out a master's values: after each pass of its loop, before a fork, at exit. Never raises."""
+        """Write out a master's values: while its loop runs, before a fork, at exit. Never raises."""
         if self._home is not None:
             self._unwritten = True
             try:

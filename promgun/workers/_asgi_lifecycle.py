@@ -63,6 +63,10 @@ class EventLoopLifecycle(WorkerLifecycle):
         """Return how many requests count against ``--max-requests``."""
         raise NotImplementedError
 
+    def work_begun(self) -> int | None:
+        """Return how many requests were served, ``None`` while one runs or a websocket is open."""
+        return None if self.accounting.running.any_listed else self.requests_served()
+
     def hung_after(self) -> float:
         """Return the middle between the class's longest period and the timeout, in seconds; 0 without a timeout."""
         timeout = float(self.cfg.timeout)

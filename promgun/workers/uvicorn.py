@@ -18,6 +18,9 @@ from promgun.workers._uvicorn_cycles import follow_protocols
 from promgun.workers._uvicorn_ticks import follow_ticks
 
 _SERVED = int(Cell.SERVED)
+#: uvicorn compares the seconds since the last heartbeat with this, once a second (0.54 ``Server.on_tick``). The
+#: uvicorn-worker's half of ``--timeout`` would not tell a master whether the loop is blocked now.
+_NOTIFY_AFTER = 0.5
 
 
 class UvicornMixin(EventLoopLifecycle):
@@ -29,6 +32,7 @@ class UvicornMixin(EventLoopLifecycle):
         """Boot as the class does, with measured protocols in its configuration."""
         self._next_load = self.config.load
         self.config.load = self._load_config
+        self.config.timeout_notify = min(self.config.timeout_notify, _NOTIFY_AFTER)
         follow_ticks()
         super().init_process()
 
@@ -48,8 +52,8 @@ class UvicornMixin(EventLoopLifecycle):
         return int(self.config.limit_concurrency or 0)
 
     def heartbeat_period(self) -> float:
-        """Return seconds: half the timeout, looked at once a second (uvicorn 0.54 ``Server.on_tick``)."""
-        return float(self.cfg.timeout) // 2 + 1
+        """Return 1 second: ten ticks, see :data:`_NOTIFY_AFTER`."""
+        return 1.0
 
     def requests_served(self) -> int:
         """Return how many requests were counted; uvicorn does not use Gunicorn's ``nr``."""
