@@ -7,6 +7,7 @@ from typing import Any
 import gunicorn
 from gunicorn import version_info
 from gunicorn.asgi import lifespan, websocket
+from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 from gunicorn.workers.gasgi import ASGIWorker
 
@@ -14,7 +15,9 @@ from promgun.store.board import Cell, ExitHint
 from promgun.store.process import STORE
 from promgun.workers._asgi_lifecycle import EventLoopLifecycle
 from promgun.workers._asgi_protocol import MeasuredProtocol
+from promgun.workers._asgi_shortcuts import QuickProtocol, is_known
 from promgun.workers._asgi_websockets import MeasuredWebSocket
+from promgun.workers._config_cache import cache_settings
 from promgun.workers._loop_lag import LoopAccounting, LoopLag, beating, loop_timer
 
 _SERVED = int(Cell.SERVED)
@@ -36,6 +39,10 @@ class MeasuredLifespan(lifespan.LifespanManager):  # type: ignore[misc] # gunico
             if not isinstance(error, lifespan.LifespanStartupFailed) and "timed out" in str(error):
                 self.logger.warning("The application's lifespan start-up took too long: the worker serves without it")
             raise
+
+
+class QuickMeasuredProtocol(QuickProtocol, MeasuredProtocol):
+    """A connection that is measured, and costs the server less."""
 
 
 class AsgiMixin(EventLoopLifecycle):
@@ -67,6 +74,19 @@ class AsgiMixin(EventLoopLifecycle):
         accounting: Any = self.accounting
         self._lag = accounting.lag = LoopLag(self._board, accounting.runs, loop_timer)
         self._next_notify = beating(self._next_notify, self._lag)
+
+    def enter_service(self) -> None:
+        """Save Gunicorn work, then wait for the first heartbeat."""
+        wanted = self.cfg.settings.get("config_cache")
+        if wanted is None or wanted.get():
+            self.take_shortcuts()
+        super().enter_service()
+
+    def take_shortcuts(self) -> None:
+        """Save Gunicorn the work that it does anew for each connection and request, from now on."""
+        cache_settings(self.cfg)
+        if is_known(ASGIProtocol):
+            gasgi.ASGIProtocol = QuickMeasuredProtocol
 
     def capacity(self) -> int:
         """Return how many connections the worker may have."""
