@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from promgun.routes.reporting import REPORT, Carrier
@@ -22,40 +23,50 @@ _REMEMBERED = 1_000
 
 class MountedRequest:
     """Takes the place of ``request`` in the carrier of a request that has entered mounts: reports routes with the
-    templates of these, ``mounts``, in front.
+    templates of these, ``mounts``, in front. Calls ``learn`` when a router inside has matched.
     """
 
-    __slots__ = ("mounts", "request")
+    __slots__ = ("learn", "mounts", "request")
     mounts: str
     request: Any
 
-    def __init__(self, around: Any, template: str) -> None:
+    def __init__(self, around: Any, template: str, learn: Callable[[], None]) -> None:
         """``around`` is what was in the carrier: the state of a request, or another mount's."""
         if isinstance(around, MountedRequest):
+            around.learn()
             self.request, self.mounts = around.request, around.mounts + template
         else:
             self.request, self.mounts = around, template
+        self.learn = learn
 
     def route_known(self, template: str) -> None:
         """Report the route that has ``template`` inside the mounts, none if that is empty."""
-        self.request.route_known(self.mounts + template if template else "")
+        if template:
+            self.learn()
+            template = self.mounts + template
+        self.request.route_known(template)
 
 
 class Mounts:
-    """Reports the mounts that requests enter, and remembers which of them lead to a router."""
+    """Reports the mounts that requests enter, and remembers which of them lead to a router.
+
+    One that no attribute and no closure leads to is learned when it first matches something.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[Any], bool]] = {}
+        self._known: dict[int, tuple[Callable[[], Any], bool]] = {}
 
     def enter(self, carrier: Carrier, template: str, application: Any) -> None:
         """Report that the request goes on in ``application``, which is mounted at ``template``.
 
         It has no route yet if a router is there that will match it, else the template is its route.
         """
-        known = carrier.get(REPORT)
-        if known is not None:
-            carrier[REPORT] = mounted = MountedRequest(known, template)
-            mounted.request.route_known("" if self.lead_to_router(application) else mounted.mounts)
+        around = carrier.get(REPORT)
+        if around is not None:
+            has_router = self.lead_to_router(application)
+            learn = _nothing if has_router else partial(self._remember, application, has_router=True)
+            carrier[REPORT] = mounted = MountedRequest(around, template, learn)
+            mounted.request.route_known("" if has_router else mounted.mounts)
 
     def lead_to_router(self, application: Any) -> bool:
         """Whether ``application`` has a router, or wraps one that has."""
@@ -63,15 +74,25 @@ class Mounts:
         if known is not None and known[0]() is application:
             return known[1]
         found = any(_has_router(each) for each in _inwards(application))
+        self._remember(application, has_router=found)
+        return found
+
+    def _remember(self, application: Any, *, has_router: bool) -> None:
+        reference: Callable[[], Any]
         try:
             reference = weakref.ref(application)
         except TypeError:
-            # An object with slots: it is looked at each time.
-            return found
+            # Such as an object with slots.
+            def reference() -> Any:
+                return application
+
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known[id(application)] = reference, found
-        return found
+        self._known[id(application)] = reference, has_router
+
+
+def _nothing() -> None:
+    """Nothing is to be learned."""
 
 
 def _has_router(application: Any) -> bool:

@@ -92,7 +92,7 @@ def test_a_coroutine_function_that_servers_ask_about_remains_one() -> None:
         report_before(Router, name, "{1}[REPORT].route_known('/x')")
     assert inspect.iscoroutinefunction(Router.__call__)
     scope, routes = carrier(path="/path")
-    scope[REPORT] = MountedRequest(scope[REPORT], "/m")
+    scope[REPORT] = MountedRequest(scope[REPORT], "/m", lambda: None)
     assert asyncio.run(Router()(scope)) == ["/m/x", "/path"]
     assert asyncio.run(Router().handle(scope)) == ["/m/x", "/m/x", "/path"]
 
