@@ -2,6 +2,9 @@
 
 An application that was mounted as a WSGI callable is a route with the key ``mountpoint`` in its configuration and a
 rule that ends with a wildcard, ``/m/<:re:.*>``: its template is the prefix alone.
+
+The rule of any other route is the one that its router was given. ``Route.rule`` is not: ``mount`` writes the prefix
+into the routes of the application that it mounts, which may be mounted a second time, or serve by itself.
 """
 
 from __future__ import annotations
@@ -9,16 +12,16 @@ from __future__ import annotations
 from typing import Any
 
 from promgun.routes.mounts import Mounts
-from promgun.routes.reporting import report_after, seam
+from promgun.routes.reporting import REPORT, report_after, seam
 
+# A router has its rules once the first of its routes has matched.
 _REPORT = """\
-matched = result[0] if result is not None else None
-if matched is None:
+if result is None:
     {1}[REPORT].route_known("")
-elif "mountpoint.prefix" in matched.config:
-    enter(matched.config, {1})
+elif result[0] in getattr({0}, "promgun_rules", ()):
+    {1}[REPORT].route_known({0}.promgun_rules[result[0]])
 else:
-    {1}[REPORT].route_known(matched.rule)
+    report({0}, result[0], {1})
 """
 
 
@@ -26,7 +29,33 @@ def install(module: Any) -> None:
     """Hook ``bottle``."""
     mounts = Mounts()
 
-    def enter(config: Any, environ: Any) -> None:
-        mounts.enter(environ, "/" + config["mountpoint.prefix"].strip("/"), config.get("mountpoint.target"))
+    def report(router: Any, route: Any, environ: Any) -> None:
+        prefix = route.config.get("mountpoint.prefix")
+        if prefix is not None:
+            mounts.enter(environ, "/" + prefix.strip("/"), route.config.get("mountpoint.target"))
+            return
+        rules = vars(router).setdefault("promgun_rules", {})
+        if len(rules) >= _REMEMBERED:
+            rules.clear()
+        rules[route] = rule = _rule_in(router, route)
+        environ[REPORT].route_known(rule)
 
-    report_after(seam(module, "Router"), "match", _REPORT, enter=enter)
+    report_after(seam(module, "Router"), "match", _REPORT, report=report)
+
+
+#: An application may make routes as it goes.
+_REMEMBERED = 10_000
+
+
+def _rule_in(router: Any, route: Any) -> str:
+    """Return the rule by which ``router`` knows ``route``."""
+    rule: str = route.rule
+    for rules in router.dyna_routes.values():
+        for known, _pattern, target, _arguments in rules:
+            if target is route:
+                rule = known
+    for paths in router.static.values():
+        for path, (target, _arguments) in paths.items():
+            if target is route:
+                rule = path
+    return rule

@@ -50,7 +50,7 @@ class MissingSeamError(Exception):
     """The installed version of a framework lacks what a hook needs; the text is the dotted name of it."""
 
 
-def report_before(owner: Any, name: str, report: str, **names: Any) -> None:
+def report_before(owner: Any, name: str, report: str, /, **names: Any) -> None:
     """Hook the method ``name`` of a class: the statements ``report`` are executed before each call.
 
     They report to ``carrier[REPORT]``. In them ``{0}`` and ``{1}`` stand for the first two arguments, of which the
@@ -60,7 +60,7 @@ def report_before(owner: Any, name: str, report: str, **names: Any) -> None:
     hook(owner, name, lambda method: _made_of(_BEFORE, method, report, names))
 
 
-def report_after(owner: Any, name: str, report: str, **names: Any) -> None:
+def report_after(owner: Any, name: str, report: str, /, **names: Any) -> None:
     """Hook a method as :func:`report_before` does, but ``report`` is executed after each call. It may use ``result``,
     what the call returned, ``None`` if it raised.
     """

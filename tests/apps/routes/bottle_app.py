@@ -41,6 +41,12 @@ def foreign(_environ: Any, start_response: Any) -> list[bytes]:
 # Mounted with options, an application of Bottle's is called as any other; without, its routes are copied.
 app.mount("/m/", child, skip=[])
 app.mount("/foreign/", foreign)
+# Bottle 0.13 writes the prefix of a mount into the child's own routes, which a second mount asks.
+twice = bottle.Bottle()
+twice.route("/t/<name>", callback=view)
+twice.route("/fixed", callback=view)
+app.mount("/first/", twice)
+app.mount("/second/", twice)
 
 REQUESTS = {
     "GET /": (200, "/"),
@@ -54,6 +60,11 @@ REQUESTS = {
     "GET /files/none": (404, "/files/<name:path>"),
     "GET /m/s/you": (200, "/m/s/<name>"),
     "GET /m/none": (404, ""),
+    "GET /first/t/you": (200, "/first/t/<name>"),
+    "GET /first/fixed": (200, "/first/fixed"),
+    "GET /second/t/you": (200, "/second/t/<name>"),
+    "GET /second/fixed": (200, "/second/fixed"),
+    "GET /second/none": (404, ""),
     "GET /foreign/x": (404, "/foreign"),
     "GET /none": (404, ""),
 }
