@@ -56,6 +56,11 @@ app.mount("/t/{org}", sub)
 app.mount("/fixed", sub)
 app.mount("/static", StaticFiles(directory=_HERE), name="static")
 app.mount("/foreign", foreign)
+if hasattr(app, "frontend"):
+    app.frontend("/ui", directory=_HERE, fallback=None)
+    pages = APIRouter()
+    pages.frontend("/pages", directory=_HERE, fallback=None)
+    app.include_router(pages, prefix="/all")
 
 REQUESTS = {
     "GET /api/acme/users/5": (200, "/api/{tenant}/users/{user}"),
@@ -80,3 +85,11 @@ REQUESTS = {
     "GET /none": (404, ""),
     "GET /files/a/b": (200, "/files/{path:path}"),
 }
+if hasattr(app, "frontend"):
+    REQUESTS |= {
+        "GET /ui/fastapi_app.py": (200, "/ui"),
+        "GET /ui/none": (404, "/ui"),
+        "POST /ui/fastapi_app.py": (405, "/ui"),
+        "GET /all/pages/fastapi_app.py": (200, "/all/pages"),
+        "GET /all/none": (404, ""),
+    }
