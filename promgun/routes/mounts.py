@@ -23,10 +23,11 @@ _REMEMBERED = 1_000
 
 class MountedRequest:
     """Takes the place of ``request`` in the carrier of a request that has entered mounts: reports routes with the
-    templates of these, ``mounts``, in front. Calls ``learn`` when a router inside has matched.
+    templates of these, ``mounts``, in front. Calls ``learn`` when a router inside reports.
     """
 
     __slots__ = ("learn", "mounts", "request")
+    learn: Callable[[], None]
     mounts: str
     request: Any
 
@@ -41,16 +42,14 @@ class MountedRequest:
 
     def route_known(self, template: str) -> None:
         """Report the route that has ``template`` inside the mounts, none if that is empty."""
-        if template:
-            self.learn()
-            template = self.mounts + template
-        self.request.route_known(template)
+        self.learn()
+        self.request.route_known(self.mounts + template if template else "")
 
 
 class Mounts:
     """Reports the mounts that requests enter, and remembers which of them lead to a router.
 
-    One that no attribute and no closure leads to is learned when it first matches something.
+    One that no attribute and no closure leads to is learned when its router first reports something.
     """
 
     def __init__(self) -> None:
