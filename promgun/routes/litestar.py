@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from promgun.routes.mounts import Mounts
 from promgun.routes.reporting import REPORT, guarded, hook, report_before, seam
 
 #: Of the class ``HTTPRoute``, with the scope as its first argument.
@@ -25,34 +26,74 @@ def install(module: Any) -> None:
         report_before(route, _HANDLES, "{1}[REPORT].route_known({1}['path_template'])")
 
 
+class _Answer:
+    """Takes the place of what is in the scope of a request while one router has it, to see what is reported inside a
+    mount. ``path`` is the one that the router was called with.
+    """
+
+    __slots__ = ("_around", "_mounts", "_path", "_router", "_scope", "reported")
+
+    def __init__(self, router: Any, scope: Any, mounts: Mounts) -> None:
+        self._router, self._scope, self._mounts, self._path = router, scope, mounts, scope.get("path", "")
+        self._around = scope.get(REPORT)
+        self.reported = False
+
+    def route_known(self, template: str) -> None:
+        """Report what a handler of this router, or a router in a mount, has matched."""
+        self.reported = True
+        mount, application = self._mount()
+        if application is not None:
+            self._mounts.learn(application)
+        self._around.route_known(mount + template if template else "")
+
+    def report(self) -> None:
+        """Report, as the answer begins, what was matched where nothing else did so."""
+        if self.reported or self._around is None:
+            return
+        self.reported = True
+        mount, application = self._mount()
+        if application is None:
+            self._around.route_known(self._scope.get("path_template", ""))
+        else:
+            self._around.route_known("" if self._mounts.lead_to_router(application) else mount)
+
+    def forget_scope(self) -> None:
+        """Let go of the scope, which refers to this object: a cycle would wait for the collector of garbage."""
+        self._scope = {}
+
+    def _mount(self) -> tuple[str, Any]:
+        """Return the path of the mount that was matched, and what it calls, if it was one; its template in the scope is
+        that of the path ``/`` (Litestar 2.25).
+        """
+        handler = self._scope.get("route_handler")
+        if handler is None or not getattr(handler, "is_mount", False):
+            return "", None
+        paths = [
+            path
+            for path, node in self._router._mount_routes.items()  # noqa: SLF001 - Litestar shows them nowhere else
+            if any(each.handler is handler for each in node.asgi_handlers.values())
+        ]
+        return max((path for path in paths if path in self._path), key=len, default=""), handler.fn
+
+
 def _report_answer(call: Callable[..., Any]) -> Callable[..., Any]:
-    report = guarded(_report_answered)
+    mounts = Mounts()
 
     async def call_router(router: Any, scope: Any, receive: Any, send: Any) -> None:
-        path, reported = scope.get("path", ""), False
+        answer = _Answer(router, scope, mounts)
+        if REPORT in scope:
+            scope[REPORT] = answer
+        report = guarded(answer.report)
 
         async def report_and_send(message: Any) -> None:
-            nonlocal reported
-            if not reported:
-                reported = True
-                report(scope, path)
+            if not answer.reported:
+                report()
             await send(message)
 
         try:
             await call(router, scope, receive, report_and_send)
         finally:
-            if not reported:
-                report(scope, path)
+            report()
+            answer.forget_scope()
 
     return call_router
-
-
-def _report_answered(scope: Any, path: str) -> None:
-    """Report what was matched: of a mount, which has no template in the scope, the longest of its paths that ``path``
-    begins with.
-    """
-    template: str = scope.get("path_template", "")
-    handler = scope.get("route_handler")
-    if not template and handler is not None and getattr(handler, "is_mount", False):
-        template = max((mount for mount in handler.paths if path.startswith(mount)), key=len, default="")
-    scope[REPORT].route_known(template)

@@ -63,7 +63,7 @@ class Mounts:
         around = carrier.get(REPORT)
         if around is not None:
             has_router = self.lead_to_router(application)
-            learn = _nothing if has_router else partial(self._remember, application, has_router=True)
+            learn = _nothing if has_router else partial(self.learn, application)
             carrier[REPORT] = mounted = MountedRequest(around, template, learn)
             mounted.request.route_known("" if has_router else mounted.mounts)
 
@@ -75,6 +75,10 @@ class Mounts:
         found = any(_has_router(each) for each in _inwards(application))
         self._remember(application, has_router=found)
         return found
+
+    def learn(self, application: Any) -> None:
+        """Remember that ``application`` leads to a router, as one in it has reported."""
+        self._remember(application, has_router=True)
 
     def _remember(self, application: Any, *, has_router: bool) -> None:
         reference: Callable[[], Any]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Litestar, Router, asgi, get
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
 
 
 @get("/")
@@ -32,8 +35,21 @@ async def foreign(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 
     await send({"type": "http.response.body", "body": b""})
 
 
+async def view(_request: Any) -> PlainTextResponse:
+    return PlainTextResponse("view")
+
+
+inner = Starlette(routes=[Mount("/in", routes=[Route("/{name}/", view)])])
+
+
+async def hidden(scope: Any, receive: Any, send: Any) -> None:
+    await inner(scope, receive, send)
+
+
 mount = asgi("/foreign", is_mount=True, copy_scope=False)(foreign)
-app = Litestar([index, user, fails, Router("/shop/{shop:str}", route_handlers=[item]), mount], openapi_config=None)
+shop = Router("/shop/{shop:str}", route_handlers=[item])
+mounted = Router("/v1", route_handlers=[asgi("/hidden", is_mount=True, copy_scope=False)(hidden)])
+app = Litestar([index, user, fails, shop, mount, mounted], openapi_config=None)
 
 REQUESTS = {
     "GET /": (200, "/"),
@@ -44,5 +60,7 @@ REQUESTS = {
     "GET /shop/a/items/b": (200, "/shop/{shop}/items/{item}"),
     "GET /fails": (500, "/fails"),
     "GET /foreign/x": (404, "/foreign"),
+    "GET /v1/hidden/in/x/": (200, "/v1/hidden/in/{name}/"),
+    "GET /v1/hidden/none/": (404, ""),
     "GET /none": (404, ""),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import weakref
 
 import pytest
 
@@ -51,6 +53,27 @@ def test_root_path_is_no_part_of_a_route(framework: str) -> None:
     # Starlette before 0.33 expects the path without root_path.
     answers = [routed.ask("GET", f"{before}{path}", root_path="/from/a/proxy") for before in ("/from/a/proxy", "")]
     assert {answer.route for answer in answers if answer.status == 200} == {route}
+
+
+@pytest.mark.parametrize(
+    ("framework", "path"), [("starlette", "/a/one/x"), ("litestar", "/users/5"), ("litestar", "/foreign/x")]
+)
+def test_a_scope_ends_with_its_request(framework: str, path: str) -> None:
+    class InScope:
+        """Is seen to be gone."""
+
+    routed = RoutedASGI(module_of(framework).app)
+    routed.ask("GET", path)
+    gc.collect()
+    gc.disable()
+    try:
+        in_scope = InScope()
+        end = weakref.ref(in_scope)
+        routed.ask("GET", path, test=in_scope)
+        del in_scope
+        assert end() is None
+    finally:
+        gc.enable()
 
 
 def test_the_host_of_a_route_is_no_part_of_it() -> None:
