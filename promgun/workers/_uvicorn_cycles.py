@@ -98,6 +98,8 @@ class MeasuredProtocol:
 
 
 _BAD_REQUEST = 400
+#: Methods whose requests have no body, unless a header tells of one.
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
 
 class MeasuredCycle:
@@ -160,7 +162,15 @@ class MeasuredCycle:
             task = asyncio.current_task()
             if task is not None:
                 task.add_done_callback(lambda _: self._over(request))
-        request.application_ended(error, left=self.disconnected, uploading=self.more_body)
+        request.application_ended(error, left=self.disconnected, uploading=self.more_body and self._sends_body())
+
+    def _sends_body(self) -> bool:
+        """Whether the request has a body, as far as that is known: of HTTP/2, zttp (0.0.35) does not tell the end of a
+        request without one.
+        """
+        if self.received or self.scope["method"] not in _WITHOUT_BODY:
+            return True
+        return any(name in {b"content-length", b"transfer-encoding"} for name, _ in self.scope["headers"])
 
     def _over(self, request: AsgiRequest) -> None:
         request.received = self.received
