@@ -31,6 +31,12 @@ class HideOwnFrames(logging.Filter):
         return True
 
 
+def log_failed_startup(log: Any, message: str) -> None:
+    """Log why an application's lifespan could not start: the last line of its message, which may be a traceback."""
+    lines = message.split("Lifespan startup failed: ", 1)[-1].strip().splitlines() or ["it gave no reason"]
+    log.error("The application's lifespan start-up failed: %s", lines[-1].strip())
+
+
 class EventLoopLifecycle(WorkerLifecycle):
     """Goes before a worker class that serves on an event loop: most of its boot happens in ``run``."""
 

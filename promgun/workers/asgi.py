@@ -13,7 +13,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from promgun.store.board import Cell, ExitHint
 from promgun.store.process import STORE
-from promgun.workers._asgi_lifecycle import EventLoopLifecycle
+from promgun.workers._asgi_lifecycle import EventLoopLifecycle, log_failed_startup
 from promgun.workers._asgi_protocol import MeasuredProtocol
 from promgun.workers._asgi_shortcuts import QuickProtocol, is_known
 from promgun.workers._asgi_websockets import MeasuredWebSocket
@@ -28,15 +28,23 @@ OLD_SERVER = (
 )
 
 
+#: What an application raises that says itself that it cannot start; since gunicorn 27.0.0.
+_STARTUP_FAILED: Any = getattr(lifespan, "LifespanStartupFailed", ())
+
+
 class MeasuredLifespan(lifespan.LifespanManager):  # type: ignore[misc] # gunicorn is untyped
-    """The application's lifespan: says so when the server serves without waiting for it any longer."""
+    """The application's lifespan: says in one line why it did not start, and when the server serves without waiting for
+    it any longer.
+    """
 
     async def startup(self) -> None:
         """Start the application."""
         try:
             await super().startup()
         except RuntimeError as error:
-            if not isinstance(error, lifespan.LifespanStartupFailed) and "timed out" in str(error):
+            if isinstance(error, _STARTUP_FAILED):
+                log_failed_startup(self.logger, str(error))
+            elif "timed out" in str(error):
                 self.logger.warning("The application's lifespan start-up took too long: the worker serves without it")
             raise
 

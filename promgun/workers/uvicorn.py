@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn_worker import UvicornWorker
 
 from promgun.store.board import Cell
-from promgun.workers._asgi_lifecycle import EventLoopLifecycle, HideOwnFrames
+from promgun.workers._asgi_lifecycle import EventLoopLifecycle, HideOwnFrames, log_failed_startup
 from promgun.workers._loop_lag import LoopLag
 from promgun.workers._uvicorn_cycles import follow_protocols
 from promgun.workers._uvicorn_ticks import follow_ticks
@@ -21,6 +21,24 @@ _SERVED = int(Cell.SERVED)
 #: uvicorn compares the seconds since the last heartbeat with this, once a second (0.54 ``Server.on_tick``). The
 #: uvicorn-worker's half of ``--timeout`` would not tell a master whether the loop is blocked now.
 _NOTIFY_AFTER = 0.5
+
+
+def _explained(named: Any, log: Any) -> Any:
+    """Return a class of uvicorn's lifespans that says in one line why the application did not start."""
+    if not hasattr(named, "send"):
+        # That of ``lifespan="off"``
+        return named
+
+    class ExplainedLifespan(named):  # type: ignore[misc] # a class that is chosen at run time
+        """The application's lifespan."""
+
+        async def send(self, message: Any) -> None:
+            """Take a message of the application's."""
+            await super().send(message)
+            if message["type"] == "lifespan.startup.failed":
+                log_failed_startup(log, message.get("message", ""))
+
+    return ExplainedLifespan
 
 
 class UvicornMixin(EventLoopLifecycle):
@@ -46,6 +64,7 @@ class UvicornMixin(EventLoopLifecycle):
         """Load uvicorn's configuration, which chooses the protocol, then measure it."""
         self._next_load()
         follow_protocols(self.config, self)
+        self.config.lifespan_class = _explained(self.config.lifespan_class, self.log)
 
     def capacity(self) -> int:
         """Return uvicorn's ``limit_concurrency``, 0 without one: it does not heed ``--worker-connections``."""

@@ -264,11 +264,27 @@ def test_shutdown_and_a_worker_that_does_not_finish_in_time(hold: Hold, worker_t
 NO_MODULE = ("import a_module_that_nobody_has\ndef app(e, s): ...\n", "", 4, "app_load_error")
 RAISES = ("def app(e, s): ...\nraise ValueError('no database')\n", "", 4, "app_load_error")
 HOOK = ("def app(e, s): ...\n", "def post_worker_init(worker):\n    raise ValueError('no')\n", 3, "boot_error")
+LIFESPAN = (
+    """
+from contextlib import asynccontextmanager
+from starlette.applications import Starlette
+@asynccontextmanager
+async def lifespan(app):
+    raise ValueError("no database")
+    yield
+app = Starlette(lifespan=lifespan)
+""",
+    "",
+    3,
+    "boot_error",
+)
 
 
 @pytest.mark.parametrize(
     ("worker_type", "source", "config", "code", "cause"),
     [
+        ("asgi", *LIFESPAN),
+        ("uvicorn", *LIFESPAN),
         ("sync", *NO_MODULE),
         ("sync", *RAISES),
         ("sync", *HOOK),
@@ -289,6 +305,8 @@ def test_a_worker_that_cannot_boot_ends_the_server(
     page = server.dump("--dir", str(store))
     assert page.by("cause", EXITS) == {cause: 1}
     assert page.sum("gunicorn_worker_spawns_total") == 1
+    if (source, config, code, cause) == LIFESPAN:
+        assert "[ERROR] The application's lifespan start-up failed: ValueError: no database\n" in server.log
 
 
 @MASTERS_AFFAIR
