@@ -138,12 +138,15 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     cfg.set("worker_class", case.worker_type if case.worker_type != "eventlet" else worker_class)
     cfg.set("threads", 4 if case.worker_type == "gthread" else 1)
     cfg.set("errorlog", str(folder / "error.log"))
+    cfg.set("config_cache", variant == "promgun")
 
     class Idle(worker_class):  # type: ignore[misc] # chosen at run time
         """Boots like its parent, and leaves the serving to us."""
 
         def run(self) -> None:
-            """Do nothing."""
+            """Get ready to serve, as ours do when their ``run`` begins; plain ones have nothing to do."""
+            if variant in OURS:
+                self.enter_service()
 
     class App:
         """What a worker asks of Gunicorn's application."""
@@ -159,8 +162,6 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     worker = Idle(1, os.getppid(), [] if case.worker_type in _GREEN else listeners, App(), 30, cfg, log)
     worker.promgun_benchmark_listener = listeners[0]
     worker.init_process()
-    if variant == "promgun":
-        worker.take_shortcuts()
     return worker
 
 
