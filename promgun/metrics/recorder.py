@@ -15,7 +15,7 @@ time to its first byte. Streamed answers have rows of their own, with both times
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promgun.metrics.catalog import METHODS, OTHER_METHOD, OVERFLOW
@@ -41,6 +41,7 @@ _METHODS = frozenset(METHODS)
 #: (CPython 3.11).
 Row = tuple[Any, int, int, int, int, int, int, int, Any, int]
 
+Bounds = tuple[float, float, tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 #: The type of the function that counts one answered request.
 Record = Callable[[str, str, int, float, int, int], None]
 
@@ -73,6 +74,13 @@ class Recorder:
         self._rows: dict[tuple[str, str, int], Row] = {}
         self._by_labels: dict[tuple[str, ...], Row] = {}
         self._fine: tuple[Any, int] | None = None
+        #: The rows that requests were counted in, for whoever counts in them without a call of ``record``. None on a
+        #: free-threaded build, where a lock has to be taken.
+        self.rows: Mapping[tuple[str, str, int], Row] = self._rows if has_gil() else {}
+        # Two searches less for a request that is in both first buckets.
+        shortest = min((*self._duration_bounds[:1], *FINE_BOUNDS[:1]))
+        #: the largest size and the longest duration in both first buckets; the bounds of sizes, durations, fine ones
+        self.bounds: Bounds = size_bounds[0], shortest, self._size_bounds, self._duration_bounds, FINE_BOUNDS
         #: By route, the CPU cell of one of its rows: readers add up all rows of a route.
         self._cpu: dict[str, tuple[Any, int]] = {}
         #: ``count_cpu(route, seconds)`` adds the CPU time of a request that was just recorded.
@@ -117,10 +125,7 @@ class Recorder:
     def _recorder(self) -> Record:
         """Return the function that counts; everything it needs is in its closure."""
         rows, new_row = self._rows, self._row
-        duration_bounds, size_bounds = self._duration_bounds, self._size_bounds
-        smallest, fine_bounds = size_bounds[0], FINE_BOUNDS
-        # Two searches less for a request that is in both first buckets.
-        shortest = min((*duration_bounds[:1], *fine_bounds[:1]))
+        smallest, shortest, size_bounds, duration_bounds, fine_bounds = self.bounds
 
         def record(method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
             try:

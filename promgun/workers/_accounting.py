@@ -16,7 +16,7 @@ same.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import Any
 
@@ -30,7 +30,7 @@ from promgun.metrics.families.requests import (
 )
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason
-from promgun.metrics.recorder import Recorder
+from promgun.metrics.recorder import Recorder, Row
 from promgun.routes.reporting import REPORT, ROUTE
 from promgun.routes.sources import RouteSources
 from promgun.store.board import SIZE, Board, Cell, ExitHint
@@ -80,8 +80,8 @@ class RequestAccounting:
     #: Whether each request takes a region for itself, so that another may have it when this one became a websocket.
     regions_are_own = False
 
-    __slots__ = ("_trusted", "board", "clock", "inc", "kind_doubt", "observe", "record", "record_stream", "routes",
-                 "running", "unmeasured")  # fmt: skip
+    __slots__ = ("_trusted", "board", "bounds", "clock", "inc", "kind_doubt", "observe", "record", "record_stream",
+                 "routes", "rows", "running", "unmeasured")  # fmt: skip
 
     def __init__(
         self,
@@ -95,6 +95,8 @@ class RequestAccounting:
         self.running = board.requests
         self.clock = clock
         self.record: Callable[..., None] = instruments.recorder.record
+        self.rows: Mapping[tuple[str, str, int], Row] = instruments.recorder.rows
+        self.bounds = instruments.recorder.bounds
         self.record_stream: Callable[..., None] = instruments.streams.record_stream
         self.inc: Callable[..., None] = instruments.counters.inc
         self.observe: Callable[..., None] = instruments.histograms.observe
@@ -239,6 +241,7 @@ class RequestAccounting:
         self.board.cells = memoryview(bytearray(SIZE)).cast("q")
         self.running.look_at(self.board.cells)
         self.record = self.record_stream = self.inc = self.observe = _count_nothing
+        self.rows = {}
 
     def left_unanswered(self, state: RequestState, reason: UnansweredReason) -> None:
         """Count a request that ends without a status line although the worker continues."""

@@ -26,8 +26,6 @@ from gunicorn.workers.workertmp import WorkerTmp
 #: Seconds from the beginning of a second for which its date is reused. ``formatdate`` rounds to microseconds, so that
 #: the last of a second may be shown as the next.
 _SAME_DATE = 0.999
-#: Nanoseconds, a hundredth of the shortest timeout there is: it ends a worker that much earlier, at most.
-_HEARTBEAT_PAUSE = 10_000_000
 _NAMES_OF_HEARTBEAT = frozenset({"time", "monotonic", "os", "utime", "_tmp", "fileno"})
 _NAMES_OF_DELEGATION = frozenset({"getattr", "sock"})
 
@@ -127,25 +125,25 @@ def _accept_as_it_is(accept: Callable[..., None]) -> Callable[..., None]:
     return accept_as_it_is
 
 
-def heartbeat_pause(notify: Callable[[], None]) -> int:
-    """Return for how many nanoseconds ``notify``, a worker's method, need not be called again: a call is a system call,
-    once a request, and the master looks at its outcome about once a second. 0 if it is not Gunicorn's own.
+def may_pause(notify: Callable[[], None]) -> bool:
+    """Whether ``notify``, a worker's method, need not be called for each request: a call is a system call, and the
+    master looks at its outcome about once a second. It has to be Gunicorn's own.
     """
-    own = getattr(notify, "__func__", None) is Worker.notify and _names_in(WorkerTmp.notify) == _NAMES_OF_HEARTBEAT
-    return _HEARTBEAT_PAUSE if own else 0
+    return getattr(notify, "__func__", None) is Worker.notify and names_in(WorkerTmp.notify) == _NAMES_OF_HEARTBEAT
 
 
 def remember_name(listener: Any) -> None:
     """Have ``getsockname`` of one of Gunicorn's listening sockets, which is bound for good, answered without a system
     call, and ``accept`` found at once: 1,000 to 4,000 ns for each request of sync and each connection of gthread.
     """
-    if isinstance(listener, BaseSocket) and _names_in(BaseSocket.__getattr__) == _NAMES_OF_DELEGATION:
+    if isinstance(listener, BaseSocket) and names_in(BaseSocket.__getattr__) == _NAMES_OF_DELEGATION:
         name = listener.getsockname()
         vars(listener).setdefault("getsockname", lambda: name)
         vars(listener).setdefault("accept", listener.sock.accept)
 
 
-def _names_in(function: Any) -> frozenset[str] | None:
+def names_in(function: Any) -> frozenset[str] | None:
+    """Return the names in the code of a function, ``None`` for what has no code of Python's."""
     code = getattr(function, "__code__", None)
     return None if code is None else frozenset(code.co_names)
 
@@ -172,7 +170,7 @@ class Shortcut(NamedTuple):
     @property
     def applies(self) -> bool:
         """Whether the function is the one that the shortcut was written for."""
-        return _names_in(getattr(self.owner, self.name, None)) == self.names
+        return names_in(getattr(self.owner, self.name, None)) == self.names
 
 
 SHORTCUTS = (

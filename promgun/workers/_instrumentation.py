@@ -27,9 +27,10 @@ from promgun.store.request_table import (
 )
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._first_byte import note_head
+from promgun.workers._loop_lag import LoopAccounting
 from promgun.workers._queue_time import forwarded_client
 from promgun.workers._request_cpu import CpuAccounting
-from promgun.workers._request_state import ANSWERED, CountingReader, RequestState, file_size, response_in
+from promgun.workers._request_state import ANSWERED, CountingReader, FollowedState, file_size, response_in
 from promgun.workers._responses import ResponseObserver
 from promgun.workers._websockets import closed as websocket_closed
 from promgun.workers._websockets import watch_handshake
@@ -50,8 +51,9 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
     ``worker`` tells the shape: ``request_at``, ``only_region``, ``region_of_connection``, ``max_requests``.
     """
     board, running, clock = accounting.board, accounting.running, accounting.clock
-    # What CpuAccounting.new_state does besides is repeated below.
-    new_state = RequestState if isinstance(accounting, CpuAccounting) else accounting.new_state
+    # What CpuAccounting.new_state and LoopAccounting.new_state do is repeated below.
+    measures_cpu = isinstance(accounting, CpuAccounting)
+    lag = accounting.lag if isinstance(accounting, LoopAccounting) else None
     request_first, only_region, region_of_connection = (
         worker.request_at == 0,
         worker.only_region,
@@ -80,16 +82,21 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                 region = take()
             except IndexError:
                 region = NOWHERE
-        state = req.promgun = new_state()
+        state = req.promgun = FollowedState()
         state.start = start = clock()
         state.region = region
         state.response = state.carrier = None
         state.recorded = state.has_more = False
         state.route = ""
-        accounting.unmeasured = left = accounting.unmeasured - 1
-        if left <= 0:
-            accounting.measure_cpu(state)
-            state.has_more = True
+        if measures_cpu:
+            accounting.unmeasured = left = accounting.unmeasured - 1
+            if left <= 0:
+                accounting.measure_cpu(state)
+                state.has_more = True
+        elif lag is not None:
+            lag.ran = True
+            if not lag.armed:
+                lag.arm()
         if region >= 0:
             cells = running.cells
             busy_cell = region + BUSY
@@ -108,7 +115,17 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
                     state.has_more = True
             result = handle(req, second) if request_first else handle(first, req, third, fourth)
         except BaseException as error:
-            if broken(req, state, error):
+            if (
+                error.__class__ is StopIteration
+                and state.recorded
+                and error.__context__ is None
+                and state.response is not None
+                and not state.error_type
+            ):
+                # The end of a connection of an async worker, after an answer: there is nothing to decide.
+                if region_is_own or region < 0:
+                    state.region = OVER
+            elif broken(req, state, error):
                 # handle_error answers it next, which ends the request: a kill until then finds it in its region.
                 state.answered_by_handler = True
                 state.owns_region = region_is_own and region >= 0

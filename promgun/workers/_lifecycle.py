@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _SECOND = 1_000_000_000
 _SELF_REPORT = 10 * _SECOND
+#: Nanoseconds, a hundredth of the shortest timeout: a worker is ended, or shown as hung, that much earlier at most.
+HEARTBEAT_PAUSE = 10_000_000
 #: How long a worker at rest does not look at its files, though it has heartbeats.
 _AT_REST = 2 * _SECOND
 #: How long a worker rests at most: what a look at the files does not tell is then seen to.
@@ -136,15 +138,13 @@ class WorkerLifecycle:
             # Its claim on a directory that other runs may want is renewed, and theirs looked at, once a second.
             self._longest_rest = 0
         self._work_seen: int | None = None
-        self._reported = 0
-        self._unique_memory_due = 0
-        self._waited = 0
+        self._reported = self._unique_memory_due = self._waited = 0
         count_log(self.instruments.counters, self.log)
         self._board: Board = STORE.board
         self._next_notify: Callable[[], None] = super().notify  # type: ignore[misc] # the next class in the MRO
-        self._next_notify_at = self._heartbeat = 0
-        #: nanoseconds between two heartbeats that are passed on to the master
-        self._notify_pause = 0
+        self._next_beat_at = self._heartbeat = 0
+        #: whether the master gets every heartbeat, also those that the scoreboard does not need
+        self._passes_all_on = True
         # A response's close reaches the sources of routes, and would keep worker and application from being finalized.
         warn = WeakMethod(self._warn_of_routes)
         self.routes = route_sources(self.cfg, lambda *message: (found := warn()) and found(*message))
@@ -182,8 +182,7 @@ class WorkerLifecycle:
         cells = self._board.cells
         now = monotonic_ns()
         cells[Cell.BOOTED] = now
-        boot = (now - cells[Cell.CLAIMED]) / _SECOND
-        self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), boot)
+        self.instruments.histograms.observe(WORKER_BOOT_SECONDS, (), (now - cells[Cell.CLAIMED]) / _SECOND)
         STORE.app.tick()
         self.routes.install()
         self._update_at = now + _SECOND  # not before the first answer
@@ -210,8 +209,8 @@ class WorkerLifecycle:
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to drain; only touches cells, because it is a signal handler."""
-        self._board.cells[_HINT] = ExitHint.SIGNALLED
-        self._board.cells[_DRAINING] = 1
+        cells = self._board.cells
+        cells[_HINT], cells[_DRAINING] = ExitHint.SIGNALLED, 1
         super().handle_exit(sig, frame)  # type: ignore[misc] # the next class in the MRO
 
     def handle_quit(self, sig: int, frame: Any) -> None:
@@ -229,14 +228,15 @@ class WorkerLifecycle:
         super().handle_abort(sig, frame)  # type: ignore[misc] # the next class in the MRO
 
     def notify(self) -> None:
-        """Send the heartbeat to the master and to the scoreboard."""
+        """Send the heartbeat to the master and, if the last one is 10 ms old, to the scoreboard."""
         self._heartbeat = now = monotonic_ns()
-        if now >= self._next_notify_at:
-            # In a variable first: CPython 3.11 looks a method up in the class before the instance.
-            notify, pause = self._next_notify, self._notify_pause
-            notify()
-            if pause:
-                self._next_notify_at = now + pause
+        notify = self._next_notify  # in a variable: CPython 3.11 looks a method up in the class before the instance
+        if now < self._next_beat_at:
+            if self._passes_all_on:
+                notify()
+            return
+        notify()
+        self._next_beat_at = now + HEARTBEAT_PAUSE
         if now > self._update_at:
             # First, because it mends a board whose file was cut: a touch of that would kill the process.
             self.update_worker_metrics()

@@ -27,7 +27,7 @@ from promgun.workers._application_kind import KindDoubt
 from promgun.workers._config_cache import cache_settings
 from promgun.workers._first_byte import note_writes
 from promgun.workers._gevent_exits import dropped_by, follow_inside
-from promgun.workers._gunicorn_shortcuts import heartbeat_pause, remember_name, take_shortcuts
+from promgun.workers._gunicorn_shortcuts import may_pause, remember_name, take_shortcuts
 from promgun.workers._hub_timers import hub_timers
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._lifecycle import WorkerLifecycle
@@ -148,7 +148,7 @@ class PrometheusMixin(WorkerLifecycle):
         """Save Gunicorn the work that it does anew for each request, from now on."""
         cache_settings(self.cfg)
         take_shortcuts()
-        self._notify_pause = heartbeat_pause(self._next_notify)
+        self._passes_all_on = not may_pause(self._next_notify)
         for listener in self.sockets:
             remember_name(listener)
 
@@ -223,6 +223,9 @@ class PrometheusConnectionMixin(PrometheusMixin):
         """Serve a connection."""
         next_handle = self._next_handle
         if addr.__class__ is tuple:
-            arrivals = self.observe_arrival
-            arrivals(client, monotonic_ns())
+            arrivals, now = self.observe_arrival, monotonic_ns()
+            # ArrivalObserver.__call__
+            arrivals.left = left = arrivals.left - 1
+            if left <= 0 or now >= arrivals.ask_at:
+                arrivals.ask(client, now)
         next_handle(listener, client, addr)

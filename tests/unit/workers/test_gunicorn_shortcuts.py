@@ -22,7 +22,7 @@ from gunicorn.workers.sync import SyncWorker
 from gunicorn.workers.workertmp import WorkerTmp
 
 from promgun.workers import _gunicorn_shortcuts as shortcuts
-from promgun.workers._gunicorn_shortcuts import SHORTCUTS, heartbeat_pause, remember_name, take_shortcuts
+from promgun.workers._gunicorn_shortcuts import SHORTCUTS, may_pause, remember_name, take_shortcuts
 
 BY_NAME = {shortcut.name: shortcut for shortcut in SHORTCUTS}
 
@@ -232,7 +232,7 @@ def test_only_gunicorns_own_heartbeat_may_be_left_out(monkeypatch: pytest.Monkey
         def notify(self) -> None:
             """Look at something else as well."""
 
-    assert heartbeat_pause(Own().notify) == 10_000_000
-    assert heartbeat_pause(Checked().notify) == 0
+    assert may_pause(Own().notify)
+    assert not may_pause(Checked().notify)
     monkeypatch.setattr(WorkerTmp, "notify", lambda self: self.fchmod())
-    assert heartbeat_pause(Own().notify) == 0
+    assert not may_pause(Own().notify)
