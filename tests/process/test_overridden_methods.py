@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.harness import PromgunProcess, Sandbox
 from tests.support.http_client import Connection, Request, load
+from tests.support.sandbox import wait_until
 
 LEAVE_CALLS = "import json\ndef worker_exit(server, worker):\n    json.dump(worker.calls, open('calls.json', 'w'))\n"
 
@@ -25,6 +26,7 @@ def test_each_is_called_for_what_it_is_named_after(sandbox: Sandbox, worker_clas
         assert page.by("status", "gunicorn_requests_total") == {"200": 3, "500": 1, "400": 1}
         assert page.sum("gunicorn_failed_requests_total", error_type="ValueError") == 1
         assert page.sum("gunicorn_invalid_requests_total") == 1
+        wait_until((sandbox.directory / "updated").exists)
         assert server.stop() == 0
     calls = Counter(json.loads((sandbox.directory / "calls.json").read_text()))
     assert calls.pop("update_worker_metrics") >= 1
