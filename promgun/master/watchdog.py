@@ -9,10 +9,14 @@ from typing import Any
 
 from promgun.store.board import Cell
 from promgun.store.run_reader import read_slot_board
+from promgun.workers._heartbeat_marks import is_marked
 from promgun.workers._stack_dump import STACK_SIGNAL
 
 #: Seconds for which a loop may be blocked without a word.
 _BLOCKED = 1.0
+#: Seconds by which a loop may be late before the master looks again when it will have been blocked for so long.
+_SUSPECT = 0.05
+_AFTER = 0.01
 _NS = 1e9
 
 
@@ -36,6 +40,10 @@ class StackDumpWatchdog:
         self._patience, self._quiet_until = 0.0, 0.0
         #: by worker, when what its loop is late with was due, of the last time that it was asked for that
         self._blocked: dict[int, int] = {}
+        #: by worker, the heartbeat behind which a blocked loop was asked about
+        self._blocked_since: dict[int, float] = {}
+        #: seconds until a loop that is late now is blocked, if it stays so
+        self._look_again = _BLOCKED
         super().__init__(*args)
 
     def forget_silence(self) -> None:
@@ -44,6 +52,11 @@ class StackDumpWatchdog:
             del self._asked[pid]
         for pid in [pid for pid in self._blocked if pid not in self.WORKERS]:
             del self._blocked[pid]
+            self._blocked_since.pop(pid, None)
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Wait as Gunicorn does, but look again in time while a loop is late."""
+        return super().wait_for_signals(min(timeout, self._look_again))  # type: ignore[misc, no-any-return] # Arbiter's
 
     def murder_workers(self) -> None:
         """Ask workers that have been silent for long for their stacks, then kill those that were silent too long.
@@ -74,13 +87,17 @@ class StackDumpWatchdog:
         return now >= self._quiet_until
 
     def look_for_blocked_loops(self) -> None:
-        """Ask a worker for its stacks, once, while something blocks its event loop for more than a second."""
+        """Ask a worker for its stacks, once, while something blocks its event loop for more than a second.
+
+        No block is missed: its loop was late at one of the looks of a second, and is looked at again in time.
+        """
         now = time.monotonic()
+        self._look_again = _BLOCKED
         for pid, worker in list(self.WORKERS.items()):
             if not getattr(worker, "has_loop", False) or worker.aborted or worker.slot is None:
                 continue
-            # The loop sends the heartbeat: it was not blocked then.
-            if 0.0 <= now - last_beat(worker) <= _BLOCKED:
+            # The loop sends the heartbeat: it was not blocked then, and no request that runs may have blocked it since.
+            if 0.0 <= now - last_beat(worker) <= _BLOCKED and not is_marked(worker.tmp):
                 continue
             board = read_slot_board(self.context.directory, worker.slot.number)
             due = board[Cell.LOOP_DUE] if board is not None and board[Cell.PID] == pid else 0
@@ -91,12 +108,14 @@ class StackDumpWatchdog:
                 self._blocked[pid] = due
                 beat = last_beat(worker)
                 # A silence that was asked about may be the same block, and what is silent from now on is no news.
-                if self._asked.get(pid) == beat:
+                if self._asked.get(pid) == beat != self._blocked_since.get(pid):
                     continue
-                self._asked[pid] = beat
+                self._asked[pid] = self._blocked_since[pid] = beat
                 self.log.warning("Worker (pid:%s) has blocked its event loop for %.1f s: its stacks follow", pid, late)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, STACK_SIGNAL)
+            elif late > _SUSPECT:
+                self._look_again = min(self._look_again, _BLOCKED - late + _AFTER)
 
     def ask_for_stacks(self, pid: int, worker: Any) -> None:
         """Ask a worker to dump its stacks, once for each silence."""

@@ -5,7 +5,8 @@ message of a websocket runs, a timer is due every tenth of a second; it is set w
 nothing ran since the last one, so it wakes no idle process. uvicorn's server looks at its state every tenth of a second
 itself, so nothing is added there. Each lateness is counted once, whichever of them was late.
 
-When the next of them is due is on the board: the master sees while it happens that a loop is blocked.
+When the next of them is due is on the board: the master sees while it happens that a loop is blocked. It reads the
+board of a worker whose heartbeat is late, or marked: the timer is set, so that a request may block the loop.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class LoopLag:
     """The lateness of one worker's loop, written to its board; all methods are called on the loop.
 
     ``runs`` tells whether a request is running. ``call_later`` sets a timer of the loop; without it only
-    :meth:`beat` measures.
+    :meth:`beat` measures. ``mark`` marks the heartbeat while the timer is set.
     """
 
-    __slots__ = ("_beat_due", "_board", "_call_later", "_clock", "_due", "_runs", "_seen", "armed", "ran")
+    __slots__ = ("_beat_due", "_board", "_call_later", "_clock", "_due", "_runs", "_seen", "armed", "mark", "ran")
 
     def __init__(
         self,
@@ -44,8 +45,10 @@ class LoopLag:
         runs: Callable[[], bool] = lambda: False,
         call_later: CallLater | None = None,
         clock: Callable[[], int] = monotonic_ns,
+        mark: Callable[[], None] = lambda: None,
     ) -> None:
         self._board = board
+        self.mark = mark
         self._runs = runs
         self._call_later = call_later
         self._clock = clock
@@ -83,6 +86,7 @@ class LoopLag:
         """Set the timer."""
         self.armed = True
         self._set()
+        self.mark()
 
     def _set(self) -> None:
         assert self._call_later is not None  # noqa: S101 - it is always armed without one
@@ -147,5 +151,7 @@ def beating(notify: Callable[[], None], lag: LoopLag) -> Callable[[], None]:
     def notify_and_beat() -> None:
         notify()
         lag.beat(1.0)
+        if lag.armed:
+            lag.mark()
 
     return notify_and_beat

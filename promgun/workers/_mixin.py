@@ -28,6 +28,7 @@ from promgun.workers._config_cache import cache_settings
 from promgun.workers._first_byte import note_writes
 from promgun.workers._gevent_exits import dropped_by, follow_inside
 from promgun.workers._gunicorn_shortcuts import may_pause, remember_name, take_shortcuts
+from promgun.workers._heartbeat_marks import marking
 from promgun.workers._hub_timers import hub_timers
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._lifecycle import WorkerLifecycle
@@ -73,6 +74,7 @@ class PrometheusMixin(WorkerLifecycle):
     gives_requests = True
 
     wsgi: Any
+    tmp: Any
 
     def prepare(self) -> None:
         """Get ready to follow requests."""
@@ -84,7 +86,7 @@ class PrometheusMixin(WorkerLifecycle):
         self.accounting.kind_doubt = KindDoubt(self, calls_asgi=False).look
         self._regions = len(self.accounting.running.free)
         if isinstance(self.accounting, LoopAccounting):
-            lag = self.accounting.lag = LoopLag(self._board, self.accounting.runs, timers)
+            lag = self.accounting.lag = LoopLag(self._board, self.accounting.runs, timers, mark=marking(self.tmp))
             self._next_notify = beating(self._next_notify, lag)
         # Bound once: a look-up through super() costs as much as a whole counter.
         self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)

@@ -18,6 +18,7 @@ from promgun.workers._asgi_protocol import MeasuredProtocol
 from promgun.workers._asgi_shortcuts import QuickProtocol, is_known
 from promgun.workers._asgi_websockets import MeasuredWebSocket
 from promgun.workers._config_cache import cache_settings
+from promgun.workers._heartbeat_marks import marking
 from promgun.workers._loop_lag import LoopAccounting, LoopLag, beating, loop_timer
 
 _SERVED = int(Cell.SERVED)
@@ -57,6 +58,7 @@ class AsgiMixin(EventLoopLifecycle):
     """Goes before Gunicorn's ASGI worker, or a class that is derived from it."""
 
     asgi: Any
+    tmp: Any
     new_accounting = LoopAccounting
 
     #: set when the worker cuts off what still runs
@@ -80,7 +82,7 @@ class AsgiMixin(EventLoopLifecycle):
         """Get ready to follow requests, and to measure the loop."""
         super().prepare()
         accounting: Any = self.accounting
-        self._lag = accounting.lag = LoopLag(self._board, accounting.runs, loop_timer)
+        self._lag = accounting.lag = LoopLag(self._board, accounting.runs, loop_timer, mark=marking(self.tmp))
         self._next_notify = beating(self._next_notify, self._lag)
 
     def enter_service(self) -> None:

@@ -13,6 +13,7 @@ from uvicorn_worker import UvicornWorker
 
 from promgun.store.board import Cell
 from promgun.workers._asgi_lifecycle import EventLoopLifecycle, HideOwnFrames, log_failed_startup
+from promgun.workers._heartbeat_marks import marking
 from promgun.workers._loop_lag import LoopLag
 from promgun.workers._uvicorn_cycles import follow_protocols
 from promgun.workers._uvicorn_ticks import follow_ticks
@@ -45,6 +46,7 @@ class UvicornMixin(EventLoopLifecycle):
     """Goes before a class that runs a ``uvicorn.Server`` with ``self.config``."""
 
     config: Any
+    tmp: Any
 
     def init_process(self) -> None:
         """Boot as the class does, with measured protocols in its configuration."""
@@ -58,6 +60,14 @@ class UvicornMixin(EventLoopLifecycle):
         """Get ready to follow requests."""
         super().prepare()
         self.loop_lag = LoopLag(self._board)
+        # Its loop has a step every tenth of a second, whether or not a request runs.
+        mark, next_notify = marking(self.tmp), self._next_notify
+
+        def notify_and_mark() -> None:
+            next_notify()
+            mark()
+
+        self._next_notify = notify_and_mark
         logging.getLogger("uvicorn.error").addFilter(HideOwnFrames())
 
     def _load_config(self) -> None:

@@ -236,6 +236,7 @@ def test_a_heartbeat_is_one_touch_of_a_file_and_a_listener_hands_on_all_else(wor
     # What may_pause and remember_name stand on.
     assert worker_class.notify is Worker.notify
     assert "os.utime(self._tmp.fileno(), (new_time, new_time))" in inspect.getsource(WorkerTmp.notify)
+    assert "os.fstat(self._tmp.fileno()).st_mtime" in inspect.getsource(WorkerTmp.last_update)
     assert may_pause(worker_class.__new__(worker_class).notify)
     assert "return getattr(self.sock, name)" in inspect.getsource(BaseSocket.__getattr__)
     assert "getsockname" not in vars(BaseSocket)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 from promgun.master import watchdog
 from promgun.master.watchdog import StackDumpWatchdog
+from promgun.store.board import Cell
+from promgun.workers._heartbeat_marks import marking
 
 
 class Loop:
@@ -18,10 +22,16 @@ class Loop:
 
     def __init__(self) -> None:
         self.looked = 0
+        self.waited = 0.0
 
     def murder_workers(self) -> None:
         """Count the look."""
         self.looked += 1
+
+    def wait_for_signals(self, timeout: float) -> list[int]:
+        """Note how long it would wait."""
+        self.waited = timeout
+        return []
 
 
 class Master(StackDumpWatchdog, Loop):
@@ -35,7 +45,7 @@ class Master(StackDumpWatchdog, Loop):
         self.context = SimpleNamespace(directory=None)
         self.WORKERS = {
             pid: SimpleNamespace(
-                tmp=SimpleNamespace(last_update=lambda beat=beat: beat),
+                tmp=SimpleNamespace(last_update=lambda beat=beat: beat, fileno=lambda: -1),
                 aborted=False,
                 has_loop=has_loop,
                 slot=SimpleNamespace(number=pid),
@@ -84,6 +94,29 @@ def test_the_board_of_a_loop_that_has_just_sent_a_heartbeat_is_not_read(monkeypa
     assert read == []
     Master(998.9, 999.9, 1.7e9, 0.0, has_loop=True).murder_workers()
     assert read == [1, 3, 4]
+
+
+def test_a_loop_that_is_late_is_looked_at_again_when_it_will_be_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request runs on it, which the mark on its heartbeat says, so that its board is read however new that is."""
+    monkeypatch.setattr(os, "kill", lambda pid, _signal: killed.append(pid))
+    killed: list[int] = []
+    with TemporaryFile() as file:
+        marking(file)()
+        master = Master(time.monotonic(), has_loop=True)
+        master.WORKERS[1].tmp.fileno = file.fileno
+        due, pid = time.monotonic_ns() - 400_000_000, 1
+        board = {Cell.LOOP_DUE: due, Cell.PID: pid, Cell.DRAINING: 0}
+        monkeypatch.setattr(watchdog, "read_slot_board", lambda _directory, _number: board)
+        master.murder_workers()
+        master.wait_for_signals()
+        assert 0.3 < master.waited < 0.65
+        assert killed == []
+        for board[Cell.LOOP_DUE] in (due - 1_000_000_000, due - 1_000_000_000, due - 900_000_000):
+            # The same block, once; then another one behind the same heartbeat.
+            master.murder_workers()
+        assert killed == [1, 1]
+        master.wait_for_signals()
+        assert master.waited == 1.0
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from promgun.collect.slot_owners import loop_lag
 from promgun.store.board import LAG_WINDOW, Board, Cell
-from promgun.workers._loop_lag import LoopLag
+from promgun.workers._loop_lag import LoopLag, beating
 
 SECOND = 1_000_000_000
 
@@ -54,6 +54,22 @@ def test_a_loop_that_is_on_time_is_not_late() -> None:
     loop.running = True
     loop.sleep(5)
     assert (loop.late, loop.shown) == (0, 0)
+
+
+def test_the_heartbeat_is_marked_while_the_timer_is_set() -> None:
+    loop = Loop()
+    marks: list[int] = []
+    loop.lag.mark = lambda: marks.append(loop.now)
+    notify = beating(lambda: None, loop.lag)
+    notify()
+    assert marks == []
+    loop.lag.touch()
+    loop.running = True
+    loop.sleep(0.5)
+    loop.lag.touch()
+    assert len(marks) == 1
+    notify()
+    assert len(marks) == 2
 
 
 def test_no_timer_is_set_once_nothing_runs() -> None:
