@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import report_after, seam, slashed
+from promgun.routes.reporting import Slashed, report_after, seam
 
 
 def install(module: Any) -> None:
@@ -16,6 +16,6 @@ def install(module: Any) -> None:
         seam(module, "BaseHandler"),
         "resolve_request",
         "({1}.environ if hasattr({1}, 'environ') else {1}.scope)"
-        "[REPORT].route_known(slashed(result.route) if result is not None else '')",
-        slashed=slashed,
+        "[REPORT].route_known(slashed[result.route] if result is not None else '')",
+        slashed=Slashed(),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import REPORT, report_after, report_before, seam, slashed
+from promgun.routes.reporting import REPORT, Slashed, report_after, report_before, seam
 
 
 def install(module: Any) -> None:
@@ -16,8 +16,8 @@ def install(module: Any) -> None:
         seam(module, "RoutesMapper"),
         "__call__",
         "matched = result['route']\n"
-        "{1}.environ[REPORT].route_known(slashed(matched.pattern) if matched is not None else '')",
-        slashed=slashed,
+        "{1}.environ[REPORT].route_known(slashed[matched.pattern] if matched is not None else '')",
+        slashed=Slashed(),
     )
 
 

@@ -116,11 +116,20 @@ def _made_of(source: str, method: Callable[..., Any], report: str, names: Mappin
     return hooked
 
 
-def slashed(path: str) -> str:
-    """Return the template of a framework that writes paths without the leading slash, with it; a regular expression
-    that begins with ``^`` stays as it is.
+class Slashed(dict[str, str]):
+    """Templates of a framework that writes paths without the leading slash, each with it; regular expressions that
+    begin with ``^`` stay as they are.
     """
-    return path if path[:1] in {"/", "^"} else "/" + path
+
+    #: A framework may make up templates as it goes.
+    _REMEMBERED = 10_000
+
+    def __missing__(self, path: str) -> str:
+        """Remember a path."""
+        if len(self) >= self._REMEMBERED:
+            self.clear()
+        self[path] = template = path if path[:1] in {"/", "^"} else "/" + path
+        return template
 
 
 def seam(module: Any, name: str) -> Any:
