@@ -92,7 +92,7 @@ def _queue(snapshot: Snapshot, _interval: Interval | None) -> str:
 
 
 def _in_use(snapshot: Snapshot, _interval: Interval | None) -> str:
-    return f"{snapshot.in_progress} of {snapshot.capacity}"
+    return f"{snapshot.in_use} of {snapshot.capacity}"
 
 
 def _quantile(_snapshot: Snapshot, interval: Interval | None, *, name: str) -> str:
@@ -131,7 +131,7 @@ FIGURES: Mapping[str, Figure] = MappingProxyType(
                 least=1.0,
             ),
             Figure("queue", _queue, attrgetter("queue"), least=1.0),
-            Figure("in use", _in_use, attrgetter("in_progress"), least=1.0),
+            Figure("in use", _in_use, attrgetter("in_use"), least=1.0),
             *map(_latency, _QUANTILES),
         )
     }
@@ -176,7 +176,7 @@ def worker_texts(worker: Worker, interval: WorkerInterval | None, *, paths: bool
         "request": request_text(worker, paths=paths),
         "age": texts.age(shown_age(worker)),
         "rate": texts.rate(None if interval is None else interval.requests_per_second),
-        "in_use": f"{worker.in_progress}/{worker.capacity}",
+        "in_use": f"{worker.in_use}/{worker.capacity}",
         "cpu": texts.cpu(None if interval is None else interval.cpu_share),
         "memory": texts.memory(worker.memory),
     }

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from promgun.collect.route_sums import RouteTotals
-from promgun.metrics.families import listeners, master, requests, workers
+from promgun.metrics.families import listeners, master, requests, websockets, workers
 from promgun.metrics.label_values import WorkerCount
 from promgun.metrics.spec import HistogramFamily, MetricSpec
 from promgun.status.snapshot import Details, Queue, SlotTotals, Snapshot, Worker
@@ -37,6 +37,8 @@ _READ: tuple[MetricSpec, ...] = (
     workers.WORKER_OLDEST_REQUEST_SECONDS,
     workers.WORKER_REQUESTS,
     workers.WORKER_REQUESTS_IN_PROGRESS,
+    workers.WORKER_LOOP_LAG_SECONDS,
+    websockets.WEBSOCKETS_OPEN,
     workers.WORKER_REQUESTS_LEFT,
     workers.WORKER_RESIDENT_MEMORY_BYTES,
     workers.WORKER_STATE,
@@ -131,18 +133,21 @@ def _is_slot(text: str) -> bool:
 
 def _workers(page: _Page, details: Details) -> dict[int, Worker]:
     in_progress = page.by_slot(workers.WORKER_REQUESTS_IN_PROGRESS)
+    open_websockets = page.by_slot(websockets.WEBSOCKETS_OPEN)
     capacity = page.by_slot(workers.WORKER_CAPACITY)
     oldest_request = page.by_slot(workers.WORKER_OLDEST_REQUEST_SECONDS)
     heartbeat_age = page.by_slot(workers.WORKER_HEARTBEAT_AGE_SECONDS)
     uptime = page.by_slot(workers.WORKER_UPTIME_SECONDS)
     memory = page.by_slot(workers.WORKER_RESIDENT_MEMORY_BYTES)
     requests_left = page.by_slot(workers.WORKER_REQUESTS_LEFT)
+    loop_lag = page.by_slot(workers.WORKER_LOOP_LAG_SECONDS)
     return {
         slot: Worker(
             worker_id=slot,
             state=state,
             pid=details.pids.get(slot),
             in_progress=int(in_progress.get(slot, 0)),
+            websockets=int(open_websockets.get(slot, 0)),
             capacity=int(capacity.get(slot, 0)),
             oldest_request=oldest_request.get(slot, 0.0),
             heartbeat_age=heartbeat_age.get(slot, 0.0),
@@ -150,6 +155,7 @@ def _workers(page: _Page, details: Details) -> dict[int, Worker]:
             memory=_whole(memory.get(slot)),
             requests_left=_whole(requests_left.get(slot)),
             running=details.running.get(slot, ()),
+            loop_lag=loop_lag.get(slot),
         )
         for slot, state in sorted(page.states())
     }

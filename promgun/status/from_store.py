@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 from promgun.collect.reading import Reading
-from promgun.collect.slot_owners import SlotOwner, worker_state
+from promgun.collect.slot_owners import SlotOwner, loop_lag, worker_state
 from promgun.metrics.families.master import INFO, WORKER_EXITS
 from promgun.metrics.families.requests import REQUESTS
 from promgun.metrics.families.workers import WORKER_REQUESTS
@@ -75,6 +75,7 @@ def _worker(worker: SlotOwner, now_ns: int) -> Worker:
         state=worker_state(board, now_ns),
         pid=board[Cell.PID],
         in_progress=board.in_progress,
+        websockets=max(0, board[Cell.WEBSOCKETS] - 1),
         capacity=board[Cell.CAPACITY],
         oldest_request=worker.oldest_request(running, now_ns),
         heartbeat_age=worker.heartbeat_age(now_ns),
@@ -82,6 +83,7 @@ def _worker(worker: SlotOwner, now_ns: int) -> Worker:
         memory=worker.figures.resident if worker.figures is not None else None,
         requests_left=worker.requests_left,
         running=open_requests(running, now_ns),
+        loop_lag=loop_lag(board, now_ns) if board[Cell.LOOP_WINDOW] else None,
     )
 
 

@@ -23,14 +23,15 @@ class Point:
 
     Points are told apart by identity, which is what makes keeping their JSON cheap.
 
-    ``workers`` (living ones), ``in_progress`` (requests) and ``queue`` (connections) are those of its end. Rates,
-    shares and quantiles are rounded to ``DIGITS``.
+    ``workers`` (living ones), ``in_progress`` (requests), ``in_use`` (these and open websockets) and ``queue``
+    (connections) are those of its end. Rates, shares and quantiles are rounded to ``DIGITS``.
     """
 
     at: float
     seconds: float
     workers: int
     in_progress: int
+    in_use: int
     queue: int | None
     requests_per_second: float
     error_share: float | None
@@ -110,6 +111,7 @@ def _point(snapshot: Snapshot, interval: Interval) -> Point:
         seconds=interval.seconds,
         workers=len(snapshot.workers),
         in_progress=snapshot.in_progress,
+        in_use=snapshot.in_use,
         queue=snapshot.waiting,
         requests_per_second=round(interval.requests_per_second, DIGITS),
         error_share=_rounded(interval.error_share),

@@ -33,20 +33,22 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
                                       uptime_seconds, uptime_text}; gunicorn, promgun and python are versions
         workers_target                workers that the master wants
         workers_by_state              {state: n}, of states that any worker is in
-        now                           {workers, requests_in_progress, capacity, queue_connections, queue_limit,
-                                      requests_per_second, error_share, p50_seconds, p95_seconds, p99_seconds,
-                                      longest_seconds, longest_bound_seconds, utilisation_share}
+        now                           {workers, requests_in_progress, websockets, in_use, capacity, queue_connections,
+                                      queue_limit, requests_per_second, error_share, p50_seconds, p95_seconds,
+                                      p99_seconds, longest_seconds, longest_bound_seconds, utilisation_share}; in_use
+                                      are requests and websockets
         figures                       [{name, text, level, point, most, ceiling}], the head of the status page: text is
                                       the figure now, level "", "warn" or "bad", point the key of history.points that
                                       its chart shows, most the text of the largest of those, ceiling a full bar
         history                       {seconds, points}: one point an interval, oldest first, {at_unix_seconds,
-                                      interval_seconds, workers, requests_in_progress, queue_connections,
+                                      interval_seconds, workers, requests_in_progress, in_use, queue_connections,
                                       requests_per_second, error_share, p50_seconds, p95_seconds, p99_seconds,
                                       longest_seconds, utilisation_share}
         queues                        [{listener, connections, limit}]
-        workers                       [{worker_id, pid, state, requests_in_progress, capacity, requests_per_second,
-                                      cpu_share, utilisation_share, resident_memory_bytes, requests_left,
-                                      uptime_seconds, heartbeat_age_seconds, oldest_request_seconds, running, texts}]
+        workers                       [{worker_id, pid, state, requests_in_progress, websockets, capacity,
+                                      requests_per_second, loop_lag_seconds, cpu_share, utilisation_share,
+                                      resident_memory_bytes, requests_left, uptime_seconds, heartbeat_age_seconds,
+                                      oldest_request_seconds, running, texts}]; loop_lag_seconds is null without a loop
         workers[].texts               {request, age, rate, in_use, cpu, memory}
         workers[].running             [{phase, method, route, age_seconds}] oldest first, at most 64; with ``paths``
                                       also path, which never has a query string. The client's address is left out.
@@ -145,7 +147,7 @@ _POINT_KEYS = {
     "errors": "error_share",
     "utilised": "utilisation_share",
     "queue": "queue_connections",
-    "in use": "requests_in_progress",
+    "in use": "in_use",
     "p50": "p50_seconds",
     "p95": "p95_seconds",
     "p99": "p99_seconds",
@@ -157,6 +159,8 @@ def _now(snapshot: Snapshot, interval: Interval | None) -> dict[str, float | Non
     return {
         "workers": len(snapshot.workers),
         "requests_in_progress": snapshot.in_progress,
+        "websockets": snapshot.websockets,
+        "in_use": snapshot.in_use,
         "capacity": snapshot.capacity,
         "queue_connections": snapshot.waiting,
         "queue_limit": sum(queue.limit for queue in snapshot.queues) if snapshot.queues else None,
@@ -197,6 +201,7 @@ def _point(point: Point) -> dict[str, float | None]:
         "interval_seconds": round(point.seconds, 3),
         "workers": point.workers,
         "requests_in_progress": point.in_progress,
+        "in_use": point.in_use,
         "queue_connections": point.queue,
         "requests_per_second": point.requests_per_second,
         "error_share": point.error_share,
@@ -214,8 +219,10 @@ def _worker(worker: Worker, interval: WorkerInterval | None, *, paths: bool) -> 
         "pid": worker.pid,
         "state": worker.state,
         "requests_in_progress": worker.in_progress,
+        "websockets": worker.websockets,
         "capacity": worker.capacity,
         "requests_per_second": None if interval is None else _rounded(interval.requests_per_second),
+        "loop_lag_seconds": _rounded(worker.loop_lag),
         "cpu_share": None if interval is None else _rounded(interval.cpu_share),
         "utilisation_share": None if interval is None else _rounded(interval.utilisation),
         "resident_memory_bytes": worker.memory,

@@ -47,6 +47,7 @@ class Worker:
     state: str
     pid: int | None = None
     in_progress: int = 0
+    websockets: int = 0
     capacity: int = 0
     oldest_request: float = 0.0
     heartbeat_age: float = 0.0
@@ -54,6 +55,13 @@ class Worker:
     memory: int | None = None
     requests_left: int | None = None
     running: tuple[OpenRequest, ...] = ()
+    #: seconds; ``None`` where the worker has no event loop
+    loop_lag: float | None = None
+
+    @property
+    def in_use(self) -> int:
+        """How much of the capacity is taken: by running requests and by open websockets."""
+        return self.in_progress + self.websockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,16 @@ class Snapshot:
     def in_progress(self) -> int:
         """Requests that are being served now."""
         return sum(worker.in_progress for worker in self.workers.values())
+
+    @property
+    def websockets(self) -> int:
+        """Websockets that are open now."""
+        return sum(worker.websockets for worker in self.workers.values())
+
+    @property
+    def in_use(self) -> int:
+        """How much of the capacity is taken."""
+        return sum(worker.in_use for worker in self.workers.values())
 
     @property
     def capacity(self) -> int:

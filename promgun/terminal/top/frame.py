@@ -139,7 +139,7 @@ HELP = (
     ("utilised share of capacity in use     queue    connections no worker took yet", "plain"),
     ("p50 ...  half (95 %, 99 %) of the last interval's requests took at most this,", "plain"),
     ("         within 5 %; with --url a range, the bounds of the page's bucket", "plain"),
-    ("longest  the longest of them          in use   running requests / capacity", "plain"),
+    ("longest  the longest of them          in use   requests, websockets / capacity", "plain"),
     ("Charts show the last minute; a bar is the largest value of its time.", "plain"),
     ("", "plain"),
     ("BUSY     share of the seconds that all requests of the interval took", "plain"),

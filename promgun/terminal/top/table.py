@@ -44,7 +44,7 @@ def _memory(row: Row) -> float | None:
 
 
 def _in_use(rows: Sequence[Row]) -> str:
-    return f"{sum(row.worker.in_progress for row in rows)}/{sum(row.worker.capacity for row in rows)}"
+    return f"{sum(row.worker.in_use for row in rows)}/{sum(row.worker.capacity for row in rows)}"
 
 
 def _states(rows: Sequence[Row]) -> str:

@@ -83,7 +83,7 @@ ORDERS: Mapping[str, Callable[[Row], float]] = {
     "slot": lambda _row: 0.0,
     "requests": lambda row: row.interval.requests_per_second if row.interval else 0.0,
     "age": lambda row: row.age or 0.0,
-    "in use": lambda row: row.worker.in_progress,
+    "in use": lambda row: row.worker.in_use,
     "cpu": lambda row: row.interval.cpu_share if row.interval else 0.0,
     "memory": lambda row: row.worker.memory or 0,
 }

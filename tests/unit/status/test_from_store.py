@@ -130,6 +130,11 @@ def test_snapshot_tells_of_running_requests_without_their_query(tmp_path: Path, 
     seen = take(tmp_path)
     shown = seen.workers[1]
     assert (shown.pid, shown.state, shown.in_progress, shown.capacity) == (os.getpid(), "busy", 2, 4)
+    assert (shown.websockets, shown.in_use, shown.loop_lag) == (0, 2, None)
+    cells = worker.board.cells
+    cells[Cell.WEBSOCKETS], cells[Cell.LOOP_WINDOW] = 4, 1
+    watched = take(tmp_path).workers[1]
+    assert (watched.websockets, watched.in_use, watched.loop_lag) == (3, 5, 0)
     assert [(request.phase, request.path) for request in shown.running] == [
         ("application", "/users/7"),
         ("reading", ""),

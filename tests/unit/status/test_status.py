@@ -63,7 +63,10 @@ def page(
     for slot, state in (states or {1: "idle", 2: "busy"}).items():
         names = ("booting", "idle", "busy", "draining", "hung")
         lines += [f'gunicorn_worker_state{{state="{name}",worker_id="{slot}"}} {int(name == state)}' for name in names]
-        for name, value in (("capacity", 4), ("requests_in_progress", 1), ("requests_left", 7)):
+        lines += ["# TYPE gunicorn_websocket_connections gauge"]
+        lines += [f'gunicorn_websocket_connections{{worker_id="{slot}"}} {slot - 1}']
+        figures = ("capacity", 4), ("requests_in_progress", 1), ("requests_left", 7), ("loop_lag_seconds", 0.5)
+        for name, value in figures:
             lines += [f"# TYPE gunicorn_worker_{name} gauge", f'gunicorn_worker_{name}{{worker_id="{slot}"}} {value}']
     for slot, (count, busy, cpu) in (slots or {}).items():
         lines += [
@@ -95,7 +98,8 @@ def test_page_becomes_a_snapshot() -> None:
     seen = snapshot(page(requests={"200": 5}, slots={1: (3, 1.5, 0.25)}, exits={"oom": 1, "killed": 0}), 7.0, details)
     assert (seen.up, seen.uptime, seen.target, seen.taken, seen.at) == (True, 100.0, 2, 7.0, 1007.0)
     assert seen.states == {"idle": 1, "busy": 1}
-    assert (seen.in_progress, seen.capacity, seen.waiting) == (2, 8, 3)
+    assert (seen.in_progress, seen.websockets, seen.in_use, seen.capacity, seen.waiting) == (2, 1, 3, 8, 3)
+    assert seen.workers[1].loop_lag == 0.5
     assert seen.requests == {"200": 10.0}, "summed over methods and routes"
     assert seen.slots[1].cpu == 0.5, "user and system"
     assert seen.exits == {"oom": 1, "killed": 0}

@@ -217,6 +217,7 @@ def point(at: float, seconds: float, rate: float) -> Point:
         seconds=seconds,
         workers=1,
         in_progress=0,
+        in_use=0,
         queue=None,
         requests_per_second=rate,
         error_share=None,
