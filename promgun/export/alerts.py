@@ -68,6 +68,17 @@ _REQUESTS = (
         action="'promgun ps --requests' on that host shows what each worker is doing. Give every outgoing call a "
         "timeout. Where requests are meant to last (streams, long polls), raise the threshold.",
     ),
+    Alert(
+        name="GunicornLoopBlocked",
+        expr="max by (<by>, instance) (max_over_time(gunicorn_worker_loop_lag_seconds{<select>}[<window>]))"
+        " > <blocked_seconds>",
+        severity=WARNING,
+        summary="An event loop on {{ $labels.instance }} was blocked for {{ $value | humanizeDuration }}",
+        meaning="Something kept the loop of a worker (asgi, uvicorn), or the hub of gevent or eventlet, to itself: all "
+        "requests of that worker waited.",
+        action="The error log has the stacks ('has blocked its event loop'), the culprit's first. Await it, or give it "
+        "to a thread (run_in_executor, anyio.to_thread).",
+    ),
 )
 
 _SATURATION = (

@@ -32,6 +32,7 @@ class Thresholds:
     slow_quantile: float = option(0.99, "GunicornSlow compares this quantile of the durations.")
     min_requests: float = option(20, "GunicornErrorShare and GunicornSlow need at least these requests in --window.")
     stuck_seconds: float = option(60.0, "GunicornStuckRequest fires for a request that is older than this.")
+    blocked_seconds: float = option(1.0, "GunicornLoopBlocked fires above this lateness of an event loop.")
     saturation: float = option(
         0.9, "GunicornSaturated fires above this: requests, waiting or not, and websockets / capacity."
     )

@@ -150,6 +150,13 @@ CASES: Mapping[str, Cases] = {
             quiet("for 10 s", 3, {f'gunicorn_worker_oldest_request_seconds{{{A}, worker_id="1"}}': "10x10"}),
         ),
     ),
+    "GunicornLoopBlocked": Cases(
+        "warning",
+        (
+            fires("for 2 s, once", 6, {f'gunicorn_worker_loop_lag_seconds{{{A}, worker_id="1"}}': "0 0 2 2 0x10"}),
+            quiet("for half a second", 6, {f'gunicorn_worker_loop_lag_seconds{{{A}, worker_id="1"}}': "0.5x15"}),
+        ),
+    ),
     "GunicornSaturated": Cases(
         "warning",
         (
