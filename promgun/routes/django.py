@@ -1,4 +1,4 @@
-"""Django (4.2 to 5.2), under WSGI and ASGI: ``BaseHandler.resolve_request``, through which Django REST framework's
+"""Django (4.2 to 6.1), under WSGI and ASGI: ``BaseHandler.resolve_request``, through which Django REST framework's
 requests go as well.
 """
 

@@ -1,4 +1,4 @@
-"""Flask (2.2 to 3.1) and Quart (0.18 to 0.22): the rule that ``match_request`` of their contexts found, which is known
+"""Flask (2.2 to 3.1) and Quart (0.18 to 0.23): the rule that ``match_request`` of their contexts found, which is known
 before any of the application's functions runs. The signal ``request_started`` has it as well, and costs a request 3 µs
 more.
 """
@@ -19,8 +19,12 @@ matched.{carrier}[REPORT].route_known(matched.url_rule.rule if matched.url_rule 
 def install(module: Any) -> None:
     """Hook ``flask.ctx`` or ``quart.ctx``."""
     if module.__name__ == "quart.ctx":
-        owner = seam(module, "_BaseRequestWebsocketContext")
-        report_after(owner, "match_request", _REPORT.format(request="request_websocket", carrier="scope"))
+        # From 0.23 on there is one context, of the application.
+        old = getattr(module, "_BaseRequestWebsocketContext", None)
+        owner, request = (
+            (old, "request_websocket") if old is not None else (seam(module, "AppContext"), "_request_websocket")
+        )
+        report_after(owner, "match_request", _REPORT.format(request=request, carrier="scope"))
         return
     # From 3.2 on the context of a request is an AppContext.
     owners = {getattr(module, name, None) for name in ("RequestContext", "AppContext")}
