@@ -129,7 +129,12 @@ def _workers(reading: Reading) -> Iterator[FamilyColumn]:
     ids, boards = _ids(slots), [worker.board for worker in living]
     running = [board.in_progress for board in boards]
     yield column(workers.WORKER_REQUESTS_IN_PROGRESS, ids, running)
-    yield column(workers.WORKER_CAPACITY, ids, [board[Cell.CAPACITY] for board in boards])
+    capacities = [board[Cell.CAPACITY] for board in boards]
+    if all(capacities):
+        yield column(workers.WORKER_CAPACITY, ids, capacities)
+    else:
+        # Where a class has no limit, nothing can be divided by it.
+        yield column(workers.WORKER_CAPACITY, *_known(slots, [float(number) or None for number in capacities]))
     oldest = [worker.oldest_request(worker.board.running(), now_ns) for worker in living]
     yield column(workers.WORKER_OLDEST_REQUEST_SECONDS, ids, oldest)
     yield column(workers.WORKER_HEARTBEAT_AGE_SECONDS, ids, [worker.heartbeat_age(now_ns) for worker in living])

@@ -92,7 +92,7 @@ def _queue(snapshot: Snapshot, _interval: Interval | None) -> str:
 
 
 def _in_use(snapshot: Snapshot, _interval: Interval | None) -> str:
-    return f"{snapshot.in_use} of {snapshot.capacity}"
+    return f"{snapshot.in_use} of {snapshot.capacity}" if snapshot.capacity else f"{snapshot.in_use}"
 
 
 def _quantile(_snapshot: Snapshot, interval: Interval | None, *, name: str) -> str:
@@ -176,7 +176,7 @@ def worker_texts(worker: Worker, interval: WorkerInterval | None, *, paths: bool
         "request": request_text(worker, paths=paths),
         "age": texts.age(shown_age(worker)),
         "rate": texts.rate(None if interval is None else interval.requests_per_second),
-        "in_use": f"{worker.in_use}/{worker.capacity}",
+        "in_use": f"{worker.in_use}/{worker.capacity}" if worker.capacity else f"{worker.in_use}",
         "cpu": texts.cpu(None if interval is None else interval.cpu_share),
         "memory": texts.memory(worker.memory),
     }

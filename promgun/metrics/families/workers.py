@@ -27,7 +27,7 @@ WORKER_CAPACITY = GaugeFamily[tuple[str]](
     name="gunicorn_worker_capacity",
     labels=("worker_id",),
     group="workers",
-    help="Requests that can be served at once: 1, threads, or connections.",
+    help="Requests that can be served at once: 1, threads, or connections. Absent where there is no limit.",
 )
 WORKER_OLDEST_REQUEST_SECONDS = GaugeFamily[tuple[str]](
     name="gunicorn_worker_oldest_request_seconds",
