@@ -9,10 +9,14 @@ import time
 from collections.abc import Callable
 from struct import Struct
 from typing import Any
+from zlib import crc32
 
 from promgun.store.row_format import (
+    BIRTH,
     CHANGING_MAGIC,
     HEADER_SIZE,
+    LONGEST_VALUE,
+    ROW_MAGIC,
     RowSchema,
     blank_values,
     encode_row,
@@ -51,20 +55,23 @@ class RowFile:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.cells = memory.cast("d")
-        self._memory = memory
-        self._words = memory.cast("Q")
+        self.memory = memory
+        self.words = memory.cast("Q")
         self._start = start
         self._reserve = reserve
-        self._reserved = max(start, reserved)
+        #: the end of the allocated pages: nothing was ever written behind it
+        self.reserved = max(start, reserved)
         self.clock = clock
         self._tables: dict[RowSchema, RowTable] = {}
+        #: by the identity of a schema, which lives as long as its entry
+        self._seen: dict[int, tuple[RowSchema, RowTable]] = {}
         self.damaged = 0
         self.end = start
         self._index_rows()
 
     def _index_rows(self) -> None:
         """Index the rows of earlier owners, and clear what a killed owner left behind the last whole one."""
-        found = scan_rows(self._memory[: self._reserved], self._start, self._reserved)
+        found = scan_rows(self.memory[: self.reserved], self._start, self.reserved)
         self.damaged = found.damaged
         self.end = found.end
         self._identities = len(found.schemas)
@@ -75,13 +82,13 @@ class RowFile:
             self._tables[row.schema].rows.setdefault(row.values, row.numbers // 8)
         for position in found.changing:
             self._finish_change(position, found.schemas)
-        rest = self._reserved - self.end
+        rest = self.reserved - self.end
         if rest > 0:
-            self._memory[self.end : self._reserved] = bytes(rest)
+            self.memory[self.end : self.reserved] = bytes(rest)
 
     def _finish_change(self, position: int, schemas: dict[int, RowSchema]) -> None:
         """Make a whole row, with blank label values, of one whose owner was killed while it changed them."""
-        length, identity = _LENGTH_AND_IDENTITY.unpack_from(self._memory, position)
+        length, identity = _LENGTH_AND_IDENTITY.unpack_from(self.memory, position)
         schema = schemas[identity]
         numbers = length - 8 * schema.cells
         values = blank_values(len(schema.labels), numbers - HEADER_SIZE)
@@ -89,11 +96,6 @@ class RowFile:
         if len(record) == length:
             self.rewrite(position, record)
             self._tables[schema].rows.setdefault(values, (position + numbers) // 8)
-
-    @property
-    def reserved(self) -> int:
-        """The end of the allocated pages: nothing was ever written behind it."""
-        return self._reserved
 
     def values_like(self, schema: RowSchema) -> list[tuple[str, ...]]:
         """Return the label values of all rows with the labels and the first family of ``schema``: other buckets, or
@@ -110,6 +112,10 @@ class RowFile:
         """Return the rows of a schema, writing the schema's record if it is new; raises ``OSError`` when there is no
         room.
         """
+        # Comparing schemas takes longer than all else that finds a row.
+        known = self._seen.get(id(schema))
+        if known is not None:
+            return known[1]
         table = self._tables.get(schema)
         if table is None:
             identity = self._identities + 1
@@ -118,30 +124,49 @@ class RowFile:
             self.append(encode_schema(schema, identity))
             self._identities = identity
             table = self._tables[schema] = RowTable(self, identity, schema.cells)
+        self._seen[id(schema)] = schema, table
         return table
 
     def append(self, record: bytes) -> int:
         """Write a record behind the last; return the offset of its end. Raises ``OSError`` when there is no room."""
         at, end = self.end, self.end + len(record)
-        if end > len(self._memory):
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        if end > self._reserved:
-            step = _FIRST_STEP if end <= _FIRST_STEPS else _STEP
-            upto = min(len(self._memory), -(-end // step) * step)
-            self._reserve(self._reserved, upto - self._reserved)
-            self._reserved = upto
+        if end > self.reserved:
+            self.make_room(end)
         # The word that makes it count is stored last: a kill before that leaves only bytes that are overwritten.
-        self._memory[at + 8 : end] = record[8:]
+        self.memory[at + 8 : end] = record[8:]
         self.end = end
-        self._words[at // 8] = _HEAD.unpack_from(record)[0]
+        self.words[at // 8] = _HEAD.unpack_from(record)[0]
         return end
+
+    def make_room(self, end: int) -> None:
+        """Allocate the file up to an offset behind what is allocated; raises ``OSError`` when there is no room."""
+        if end > len(self.memory):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        step = _FIRST_STEP if end <= _FIRST_STEPS else _STEP
+        upto = min(len(self.memory), -(-end // step) * step)
+        self._reserve(self.reserved, upto - self.reserved)
+        self.reserved = upto
 
     def rewrite(self, at: int, record: bytes) -> None:
         """Replace the record at an offset by another of the same length."""
         # Readers skip it while its magic is another, and so does the next owner after a kill.
-        self._words[at // 8] = _HEAD.unpack(_MAGIC_AND_LENGTH.pack(CHANGING_MAGIC, len(record)))[0]
-        self._memory[at + 8 : at + len(record)] = record[8:]
-        self._words[at // 8] = _HEAD.unpack_from(record)[0]
+        self.words[at // 8] = _HEAD.unpack(_MAGIC_AND_LENGTH.pack(CHANGING_MAGIC, len(record)))[0]
+        self.memory[at + 8 : at + len(record)] = record[8:]
+        self.words[at // 8] = _HEAD.unpack_from(record)[0]
+
+
+#: What packs the birth, the lengths of the label values and their text; what packs all behind the record's first word;
+#: that word; the record's length.
+RowForm = tuple[Callable[..., bytes], Callable[..., bytes], int, int]
+
+
+def row_form(labels: int, text: int, cells: int) -> RowForm:
+    """Return the form of the records of rows with so many labels, bytes of their values' text and numbers."""
+    described = -(-(BIRTH.size + 2 * labels + text) // 8) * 8
+    size = HEADER_SIZE + described + 8 * cells
+    describe = Struct(f"=q{labels}H{described - BIRTH.size - 2 * labels}s").pack
+    rest = Struct(f"=IHH{described}s{8 * cells}s").pack
+    return describe, rest, _HEAD.unpack(_MAGIC_AND_LENGTH.pack(ROW_MAGIC, size))[0], size
 
 
 class RowTable:
@@ -152,13 +177,32 @@ class RowTable:
         self._identity = identity
         self._cells = cells
         self.rows: dict[tuple[str, ...], int] = {}
+        self._forms: dict[int, RowForm] = {}
 
     def place(self, values: tuple[str, ...]) -> RowPlace:
         """Return the place of a row's numbers, making the row if need be; raises ``OSError`` when there is no room."""
         file = self._file
         index = self.rows.get(values)
         if index is None:
-            end = file.append(encode_row(self._cells, self._identity, values, file.clock()))
+            text = "".join(values)
+            length = len(text)
+            if length > LONGEST_VALUE or not text.isascii():
+                end = file.append(encode_row(self._cells, self._identity, values, file.clock()))
+            else:
+                # encode_row and append written out, for the first request with a label set waits for its row.
+                form = self._forms.get(length)
+                if form is None:
+                    form = self._forms[length] = row_form(len(values), length, self._cells)
+                describe, rest, first_word, size = form
+                at, identity = file.end, self._identity
+                end = at + size
+                if end > file.reserved:
+                    file.make_room(end)
+                described = describe(file.clock(), *map(len, values), text.encode())
+                # As in append: the first word last.
+                file.memory[at + 8 : end] = rest(crc32(described, identity), identity, 0, described, b"")
+                file.end = end
+                file.words[at // 8] = first_word
             index = self.rows[values] = end // 8 - self._cells
         return file.cells, index
 

@@ -71,7 +71,7 @@ def test_no_bad_file_costs_the_page(place: Opened, recorder: Recorder, tmp_path:
 def test_no_wrong_bit_costs_the_page(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
     recorder.record("GET", "/a", 200, 0.5, 1, 1)
     assert place.store._home is not None
-    memory, end = place.store._home.rows._memory, place.store._home.rows.end
+    memory, end = place.store._home.rows.memory, place.store._home.rows.end
     random_ = random.Random(11)
     # every bit of label names, and a sample of all others
     start = bytes(memory[:end]).index(b'"method"')

@@ -205,7 +205,7 @@ def test_a_writer_killed_while_it_gives_a_row_away_leaves_it_to_the_next() -> No
     for stores in range(3):
         memory = bytearray(content_of(before))
         file = RowFile(memoryview(memory), START, lambda _o, _s: None, reserved=SIZE)
-        file._memory = file._words = KilledMemory(memoryview(memory), stores)  # type: ignore[assignment] # as memory
+        file.memory = file.words = KilledMemory(memoryview(memory), stores)  # type: ignore[assignment] # as memory
         with pytest.raises(Cut):
             file.table(LOST).reuse(("oom", "/a"), ("oom", "/b"))
         seen.add(frozenset(totals(RowReader(), bytes(memory))))
@@ -434,3 +434,19 @@ def test_a_counter_is_also_summed_for_each_file() -> None:
     count(anew, REQUESTS, ("GET", "/", "200"), 7.0)
     reader.read([RowContent(1, "made anew", START, content_of(anew))])
     assert reader.sums_by_file() == {0: 10.0, 1: 7.0}
+
+
+@pytest.mark.parametrize(
+    "values", [("GET", "/a/{id}", "200"), ("", "", ""), ("GET", "/ü", "200"), ("x" * 5000, "", "2")]
+)
+def test_a_row_is_written_as_it_is_encoded(values: tuple[str, ...]) -> None:
+    schema = RowSchema(("method", "route", "status"), (CellGroup("gunicorn_requests_total", ("method",), (0.1, 1.0)),))
+    memory = bytearray(1 << 16)
+    file = RowFile(memoryview(memory), START, lambda _o, _s: None, clock=lambda: 1 << 40)
+    table = file.table(schema)
+    begin = file.end
+    _, first = table.place(values)
+    written = bytes(memory[begin : file.end])
+    assert written == encode_row(schema.cells, 1, values, 1 << 40)
+    assert 8 * (first + schema.cells) == file.end
+    assert table.place(values)[1] == first
