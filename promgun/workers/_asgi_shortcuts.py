@@ -17,11 +17,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from types import CodeType
 from typing import Any
-from zlib import crc32
 
 from gunicorn.asgi.protocol import ASGIProtocol
+
+from promgun.workers._known_code import has_methods
 
 #: The methods that are repeated or replaced here, or on which that rests, and the checksums of the names in them.
 SERVER = {
@@ -43,20 +43,9 @@ _data_received = ASGIProtocol.data_received
 _set = asyncio.Event.set
 
 
-def checksum(function: Any) -> int:
-    """Return a checksum of the names in a function, the same on each version of Python; 0 of what is no function."""
-    code = getattr(function, "__code__", None)
-    return 0 if code is None else crc32(" ".join(sorted(_names_in(code) - {".0"})).encode())
-
-
-def _names_in(code: CodeType) -> set[str]:
-    nested = [_names_in(inner) for inner in code.co_consts if isinstance(inner, CodeType)]
-    return {*code.co_names, *code.co_varnames, *code.co_cellvars, *code.co_freevars}.union(*nested)
-
-
 def is_known(server: type) -> bool:
     """Whether a class of Gunicorn's is the one that all this was written for."""
-    return all(checksum(getattr(server, name, None)) == known for name, known in SERVER.items())
+    return has_methods(server, SERVER)
 
 
 class RequestReady(asyncio.Event):

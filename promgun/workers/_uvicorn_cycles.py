@@ -16,6 +16,7 @@ from time import monotonic_ns
 from typing import Any
 
 from promgun.workers._asgi_follower import AsgiRequest, begin_request, count_refused
+from promgun.workers._uvicorn_shortcuts import QuickProtocol, is_known
 from promgun.workers._uvicorn_websockets import measured_websocket
 
 _CYCLE = "RequestResponseCycle"
@@ -29,7 +30,9 @@ def follow_protocols(config: Any, worker: Any) -> None:
     """Measure the HTTP protocol that a loaded ``uvicorn.Config`` names, for ``worker``."""
     setattr(config, _WORKER, worker)
     named = config.http_protocol_class
-    config.http_protocol_class = type(named.__name__, (MeasuredProtocol, named), {"__module__": named.__module__})
+    quick = (QuickProtocol,) if worker.takes_shortcuts and is_known(named) else ()
+    bases = (*quick, MeasuredProtocol, named)
+    config.http_protocol_class = type(named.__name__, bases, {"__module__": named.__module__})
     config.ws_protocol_class = measured_websocket(config.ws_protocol_class, worker)
     for base in named.__mro__:
         follow_cycles(base.__module__)
@@ -108,6 +111,9 @@ class MeasuredCycle:
     promgun: AsgiRequest | None = None
     #: whether the server has answered it with 400 before it began
     promgun_refused = False
+    #: its task, and the set of tasks that it leaves (``_uvicorn_shortcuts``)
+    promgun_task: Any = None
+    promgun_tasks: Any = None
     #: bytes of the request's body
     received = 0
 
@@ -152,11 +158,16 @@ class MeasuredCycle:
         except BaseException as error:
             self._application_ended(request, error)
             raise
-        if not request.is_over:
+        if not request.is_over or result is not None:
             self._application_ended(request, None)
+        elif self.promgun_task is not None:
+            # Nothing more is done in it.
+            self.promgun_tasks.discard(self.promgun_task)
         return result
 
     def _application_ended(self, request: AsgiRequest, error: BaseException | None) -> None:
+        if self.promgun_task is not None:
+            self.promgun_task.add_done_callback(self.promgun_tasks.discard)
         if not request.is_over:
             # The server may answer yet, in the task that ends with that.
             task = asyncio.current_task()

@@ -6,6 +6,8 @@ from typing import Any
 
 from uvicorn.server import Server
 
+from promgun.workers._uvicorn_shortcuts import forget_ended
+
 _INTERVAL = 0.1
 _LAST = "promgun_last"
 
@@ -22,6 +24,7 @@ def follow_ticks() -> None:
         if worker is not None:
             if ends:
                 worker.loop_lag.last_beat()
+                forget_ended(server.server_state.tasks)
             else:
                 worker.loop_lag.beat(_INTERVAL)
         return ends

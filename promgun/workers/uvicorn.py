@@ -70,6 +70,12 @@ class UvicornMixin(EventLoopLifecycle):
         self._next_notify = notify_and_mark
         logging.getLogger("uvicorn.error").addFilter(HideOwnFrames())
 
+    @property
+    def takes_shortcuts(self) -> bool:
+        """Whether uvicorn is saved the work that it does anew for each request."""
+        wanted = self.cfg.settings.get("config_cache")
+        return wanted is None or bool(wanted.get())
+
     def _load_config(self) -> None:
         """Load uvicorn's configuration, which chooses the protocol, then measure it."""
         self._next_load()
