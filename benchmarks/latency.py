@@ -7,7 +7,9 @@ of each turn; a ratio compares the turns of one round.
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from variants import VARIANTS, Ground
 
 _SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 TARGET_RATIO = 1.05
+_LEAST_ROUNDS = 2
 
 
 @dataclass(slots=True)
@@ -34,8 +37,12 @@ class Figures:
     failed: int = 0
 
 
-def compare(worker_type: str, folder: Path, options: argparse.Namespace) -> tuple[float, dict[str, Figures]]:
-    """Start a server of each variant, and give them the load in turns; return the rate and what was measured."""
+def compare(
+    worker_type: str, folder: Path, options: argparse.Namespace, deadline: float
+) -> tuple[float, dict[str, Figures]]:
+    """Start a server of each variant, and give them the load in turns, two rounds at least and no more that would end
+    after ``deadline`` on the monotonic clock; return the rate and what was measured.
+    """
     variants = [variant for variant in VARIANTS if variant.name in options.variants.split(",")]
     figures = {variant.name: Figures() for variant in variants}
     keep_alive = worker_type != "sync"
@@ -51,7 +58,9 @@ def compare(worker_type: str, folder: Path, options: argparse.Namespace) -> tupl
         with pinned(other):
             rate = _capacity(servers, folder, keep_alive=keep_alive, options=options) * float(options.share)
             rate = float(options.rate or rate)
-            for _ in range(options.rounds):
+            for done in range(options.rounds):
+                if done >= _LEAST_ROUNDS and time.monotonic() + options.seconds * len(servers) > deadline:
+                    break
                 for name, server in servers.items():
                     _turn(server, figures[name], rate, keep_alive=keep_alive, options=options)
     return rate, figures
@@ -79,7 +88,7 @@ def show(report: Report, results: Sequence[tuple[str, float, dict[str, Figures]]
     for worker_type, rate, figures in results:
         for variant, mine in figures.items():
             row: dict[str, Value] = {"worker type": worker_type, "requests/s": int(rate), "variant": variant}
-            row |= {"requests": mine.requests, "failed": mine.failed}
+            row |= {"rounds": len(mine.milliseconds["p50"]), "requests": mine.requests, "failed": mine.failed}
             for name in _SHARES:
                 around = spread(mine.milliseconds[name])
                 row |= {f"{name} ms": f"{around.median:.2f} ± {around.iqr / 2:.2f}"}
@@ -107,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=int, default=3, help="a turn lasts")
     parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument(
+        "--within", type=float, metavar="SECONDS", help="all of it, with fewer rounds where there is no time for more"
+    )
     return parser
 
 
@@ -119,8 +131,11 @@ def main() -> None:
     report = Report("latency")
     with tempfile.TemporaryDirectory(prefix="latency-") as folder:
         results = []
-        for worker_type in options.worker_types.split(","):
-            rate, figures = compare(worker_type, Path(folder), options)
+        begin, worker_types = time.monotonic(), options.worker_types.split(",")
+        for number, worker_type in enumerate(worker_types, 1):
+            # Each type ends when its share of the time is over, and stopping its servers takes a second.
+            share = number / len(worker_types) * options.within - 1 if options.within else math.inf
+            rate, figures = compare(worker_type, Path(folder), options, begin + share)
             results.append((worker_type, rate, figures))
     show(report, results)
     report.save(options.json)

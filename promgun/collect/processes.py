@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import TYPE_CHECKING
+from operator import add, attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from promgun.system.procfs import HAS_PROC, Usage
 
@@ -16,13 +16,10 @@ if TYPE_CHECKING or not HAS_PROC:
 
 _NS = 1_000_000_000
 
-#: Counters of a process that are shown by slot: they must go on when the next owner of the slot begins at 0.
-COUNTERS = ("user", "system", "voluntary", "involuntary")
-_counters_of = attrgetter(*COUNTERS)
+_counts_of = attrgetter("user", "system", "voluntary", "involuntary")
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """A process at one moment: bytes, nanoseconds, counts. ``None`` is what the kernel would not tell."""
 
     resident: int
@@ -82,6 +79,33 @@ def _fds(pid: int) -> int | None:
         return None
 
 
+class Counts(NamedTuple):
+    """What a process has used: nanoseconds of CPU, counts of context switches. It is shown by slot, so it must go on
+    when the next owner of the slot begins at 0.
+    """
+
+    user: int = 0
+    system: int = 0
+    voluntary: int = 0
+    involuntary: int = 0
+
+
+_NOTHING = Counts()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What is known of a slot: its owner; what the master had recorded of earlier ones, and what they used besides; the
+    sum of both; the totals that were shown last.
+    """
+
+    pid: int
+    recorded: Counts
+    unrecorded: Counts
+    base: Counts
+    shown: Counts
+
+
 class SlotCounters:
     """Makes per-process counters monotonic per slot: what earlier owners used is added.
 
@@ -90,50 +114,45 @@ class SlotCounters:
     """
 
     def __init__(self) -> None:
-        self._pids: dict[int, int] = {}
-        #: by slot: what the master had recorded at the last reading, and what is added to the figures of its owner
-        self._bases: dict[int, tuple[dict[str, int], list[int]]] = {}
-        self._recorded: dict[int, dict[str, int]] = {}
-        self._unrecorded: dict[int, dict[str, int]] = {}
-        self._last: dict[int, dict[str, int]] = {}
+        self._slots: dict[int, _Slot] = {}
+        self._highest: dict[tuple[int, str], int] = {}
 
-    def update(self, slot: int, pid: int, figures: Figures | None, by_master: dict[str, int]) -> dict[str, int]:
+    def update(self, slot: int, pid: int, figures: Figures | None, by_master: Counts) -> Counts:
         """Return the totals of a slot; ``by_master`` is what the master recorded when it reaped earlier owners.
 
         What it has not recorded, or not yet, when a process ends is taken from the last figures that were read of that
-        process.
+        process. The totals are never less than the last time.
         """
-        changed = self._pids.get(slot) != pid
-        if not changed and self._bases[slot][0] == by_master:
-            return self._rise(slot, figures)
-        self._pids[slot] = pid
-        last = self._last.setdefault(slot, {})
-        recorded_before = self._recorded.setdefault(slot, {})
-        unrecorded_before = self._unrecorded.setdefault(slot, {})
-        base = []
-        for name in COUNTERS:
-            recorded = by_master.get(name, 0)
-            unrecorded = max(0, unrecorded_before.get(name, 0) - (recorded - recorded_before.get(name, recorded)))
-            if changed:
-                unrecorded = max(unrecorded, last.get(name, 0) - recorded)
-            recorded_before[name], unrecorded_before[name] = recorded, unrecorded
-            base.append(recorded + unrecorded)
-        self._bases[slot] = by_master, base
-        return self._rise(slot, figures)
-
-    def _rise(self, slot: int, figures: Figures | None) -> dict[str, int]:
-        """Return the totals: what is added to the owner's figures, and these; never less than the last time."""
-        last, base = self._last[slot], self._bases[slot][1]
-        now = _counters_of(figures) if figures is not None else (0,) * len(COUNTERS)
-        totals = {}
-        for name, before, own in zip(COUNTERS, base, now, strict=True):
-            totals[name] = last[name] = max(before + own, last.get(name, 0))
+        known = self._slots.get(slot)
+        if known is None:
+            known = self._slots[slot] = _Slot(pid, by_master, _NOTHING, by_master, _NOTHING)
+        elif known.pid != pid or known.recorded != by_master:
+            _begin(known, pid, by_master)
+        if figures is not None:
+            totals = Counts._make(map(max, map(add, known.base, _counts_of(figures)), known.shown))
+        else:
+            totals = Counts._make(map(max, known.base, known.shown))
+        known.shown = totals
         return totals
 
     def clamp(self, slot: int, name: str, value: int) -> int:
         """Return ``value``, or the last one of that name where it was higher: between a death and its record by the
         master, and while a board was copied in the middle of a change.
         """
-        last = self._last.setdefault(slot, {})
-        value = last[name] = max(value, last.get(name, 0))
+        key = slot, name
+        value = self._highest[key] = max(value, self._highest.get(key, 0))
         return value
+
+
+def _begin(known: _Slot, pid: int, by_master: Counts) -> None:
+    """Go on with another owner, or with what the master has recorded meanwhile."""
+    unrecorded = [
+        max(0, before - (recorded - recorded_before))
+        for before, recorded, recorded_before in zip(known.unrecorded, by_master, known.recorded, strict=True)
+    ]
+    if known.pid != pid:
+        unrecorded = [
+            max(own, shown - recorded) for own, shown, recorded in zip(unrecorded, known.shown, by_master, strict=True)
+        ]
+    known.pid, known.recorded, known.unrecorded = pid, by_master, Counts._make(unrecorded)
+    known.base = Counts._make(map(add, by_master, unrecorded))

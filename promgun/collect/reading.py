@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from promgun.collect.accept_queues import AcceptQueues, Queue
-from promgun.collect.processes import SlotCounters, process_figures
+from promgun.collect.processes import Counts, SlotCounters, process_figures
 from promgun.collect.route_sums import RouteSums, RouteTotals
 from promgun.collect.shown_sets import Shown, ShownSets
 from promgun.collect.slot_owners import SlotOwner, owners_of
@@ -40,6 +41,8 @@ SUMMED = (
 )
 #: All masters together, where slots are told apart by number: no slot has this one.
 _MASTERS = 0
+#: The cells of a board with what the master has recorded of earlier owners, in the order of :class:`Counts`.
+_FIRST_RECORDED = Cell.CPU_USER_BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,7 @@ def newest_first(masters: Iterable[Master]) -> tuple[Master, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SlotTotals:
+class SlotTotals(NamedTuple):
     """Counters of a slot over all its owners: nanoseconds (busy, user, system) and counts of context switches."""
 
     busy: int
@@ -209,17 +211,12 @@ class InstanceReader:
 
     def _totals_of(self, owner: SlotOwner) -> SlotTotals:
         board = owner.board
-        recorded = {
-            "user": board[Cell.CPU_USER_BASE],
-            "system": board[Cell.CPU_SYSTEM_BASE],
-            "voluntary": board[Cell.SWITCHES_VOLUNTARY_BASE],
-            "involuntary": board[Cell.SWITCHES_INVOLUNTARY_BASE],
-        }
+        recorded = Counts._make(board.cells[_FIRST_RECORDED : _FIRST_RECORDED + len(Counts._fields)])
         # A child that the application forked may own a slot that was a worker's; what it uses is not the workers'.
         figures = owner.figures if owner.was_worker else None
         totals = self._counters.update(owner.slot, board[Cell.PID], figures, recorded)
         busy = self._counters.clamp(owner.slot, "busy", board.busy_ns(board.taken))
-        return SlotTotals(busy=busy, **totals)
+        return SlotTotals(busy, *totals)
 
 
 def _has_ended(usage: Callable[[int], Usage | None], view: BoardView) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from promgun.collect.processes import Figures
 from promgun.metrics.label_values import WorkerState
@@ -20,8 +20,7 @@ ReadFigures = Callable[[int, Usage | None], Figures | None]
 ReadUsage = Callable[[int], Usage | None]
 
 
-@dataclass(frozen=True, slots=True)
-class SlotOwner:
+class SlotOwner(NamedTuple):
     """The process that owns a slot, or owned it last: a copy of its board, and its figures where they were read."""
 
     board: BoardView

@@ -34,6 +34,8 @@ PHASE, START, BUSY = TEXT_SIZE // 8, TEXT_SIZE // 8 + 1, TEXT_SIZE // 8 + 2
 _ALL = range(LAST - STEP, FIRST - STEP, -STEP)
 #: The status in the cell of the phase; any number of three digits may be one.
 STATUS_SHIFT = 8
+#: The status of a request that became a websocket.
+SWITCHING_PROTOCOLS = 101
 _PHASE_BITS = (1 << STATUS_SHIFT) - 1
 _HIGHEST_STATUS = 999
 #: What is behind a route, and nowhere else.
@@ -137,11 +139,6 @@ class RunningRequests:
             elif target[cell] == before:
                 target[cell] = late
 
-    def show_route(self, region: int, route: str) -> None:
-        """Write the route of a request, which has none there, behind its description."""
-        write, start, data = self.places.get(route) or self.place_route(route)
-        write(self.cells, region * 8 + start, data, ROUTE_MARK)
-
     def forget_route(self, region: int, route: str) -> None:
         """Remove the route of a request, which will be named anew: the mark first, so that no half of it is read."""
         write, start, _ = self.places.get(route) or self.place_route(route)
@@ -169,10 +166,17 @@ def busy_cells(data: bytes | bytearray | memoryview) -> Sequence[int]:
     return _starts_and_busy(data, OFFSET)[1::2] if len(data) >= END else ()
 
 
-def count_running(busy: Sequence[int]) -> int:
-    """Return how many of these busy cells are those of running requests."""
-    # In most workers none is, at most moments.
-    return sum(map((0).__gt__, busy)) if busy and min(busy) < 0 else 0
+def sum_up(data: bytes | bytearray | memoryview) -> tuple[int, int, bool]:
+    """Return the sum of all busy cells in a slot file's content, how many are those of running requests, and whether a
+    region may have a request to read. Content that is too short has no busy cells.
+    """
+    if len(data) < END:
+        return 0, 0, True
+    starts_and_busy = _starts_and_busy(data, OFFSET)
+    busy = starts_and_busy[1::2]
+    # In most workers none is running, at most moments.
+    running = sum(map((0).__gt__, busy)) if min(busy) < 0 else 0
+    return sum(busy), running, max(starts_and_busy[::2]) > 0
 
 
 def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:
@@ -180,9 +184,6 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
     whole = memoryview(data)[: len(data) - len(data) % 8].cast("B")
     cells = whole.cast("q")
     behind = min(LAST, len(cells) - STEP + 1)
-    if len(data) >= END and max(_starts_and_busy(data, OFFSET)[::2]) <= 0:
-        # most workers serve nothing at this moment
-        return
     starts = cells[FIRST + START : behind + START : STEP].tolist() if behind > FIRST else []
     for number, start in enumerate(starts):
         if start <= 0:

@@ -60,6 +60,8 @@ def joined(view: BoardView, row: WorkerRow | None, has_ended: Callable[[BoardVie
             )
     else:
         view = _until_its_end(view, has_ended)
+    if not (row.user or row.system or row.voluntary or row.involuntary) and view[Cell.WORKED] >= row.worked:
+        return view
     return view.having(
         {
             Cell.CPU_USER_BASE: view[Cell.CPU_USER_BASE] + row.user,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import BoardView, Cell
@@ -24,8 +24,7 @@ from promgun.system.safe_open import open_regular, opened_folder
 _FOLDERS = ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int))
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SlotContent:
+class SlotContent(NamedTuple):
     """A file at one moment: its board as its owner wrote it, and what stands behind that.
 
     ``identity`` is device, inode and edition; ``size`` are the bytes that it takes.
@@ -85,5 +84,6 @@ def _content(fd: int, slot: int, status: os.stat_result) -> SlotContent | None:
     board = read_open_board(fd, slot)
     if board is None:
         return None
-    rows = os.pread(fd, data_end(fd, BOARD_SIZE) - BOARD_SIZE, BOARD_SIZE)
-    return SlotContent(board, (status.st_dev, status.st_ino, board[Cell.EDITION]), status.st_blocks * 512, rows)
+    size = status.st_blocks * 512
+    rows = os.pread(fd, data_end(fd, BOARD_SIZE, size) - BOARD_SIZE, BOARD_SIZE)
+    return SlotContent(board, (status.st_dev, status.st_ino, board[Cell.EDITION]), size, rows)

@@ -69,11 +69,16 @@ class SlotFile:
             os.close(fd)
 
 
-def data_end(fd: int, start: int) -> int:
-    """Return the end of the data from ``start`` on, before a hole (lseek(2), SEEK_HOLE)."""
+def data_end(fd: int, start: int, allocated: int = FILE_SIZE + 1) -> int:
+    """Return the end of the data from ``start`` on, before a hole (lseek(2), SEEK_HOLE); ``allocated`` are the bytes
+    that the file takes, if they are known.
+    """
     end = start
     while True:
         try:
+            if allocated <= (hole := os.lseek(fd, end, os.SEEK_HOLE)):
+                # All bytes are in front of the first hole: there is no data behind it.
+                return hole
             data = os.lseek(fd, end, os.SEEK_DATA)
             end = os.lseek(fd, data, os.SEEK_HOLE)
         except OSError as error:

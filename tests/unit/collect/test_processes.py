@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from promgun.collect import processes
-from promgun.collect.processes import COUNTERS, Figures, SlotCounters, process_figures
+from promgun.collect.processes import Counts, Figures, SlotCounters, process_figures
 from promgun.collect.slot_owners import owners_of
 from promgun.store.board import Cell, Role
 from promgun.system.procfs import read_usage
@@ -156,39 +155,39 @@ def test_boards_come_with_the_figures_of_living_owners(
 # ---- totals by slot
 
 
-def user(total: dict[str, int]) -> int:
-    return total["user"]
+def user(total: Counts) -> int:
+    return total.user
 
 
 def test_the_next_owner_goes_on_where_the_last_one_ended() -> None:
     rising = SlotCounters()
-    assert user(rising.update(1, 100, replace(FIGURES, user=1000), {})) == 1000
-    assert user(rising.update(1, 100, replace(FIGURES, user=1200), {})) == 1200
-    assert user(rising.update(1, 0, None, {})) == 1200
-    assert user(rising.update(1, 200, replace(FIGURES, user=50), {})) == 1250
-    assert user(rising.update(1, 300, replace(FIGURES, user=25), {})) == 1275
+    assert user(rising.update(1, 100, FIGURES._replace(user=1000), Counts())) == 1000
+    assert user(rising.update(1, 100, FIGURES._replace(user=1200), Counts())) == 1200
+    assert user(rising.update(1, 0, None, Counts())) == 1200
+    assert user(rising.update(1, 200, FIGURES._replace(user=50), Counts())) == 1250
+    assert user(rising.update(1, 300, FIGURES._replace(user=25), Counts())) == 1275
 
 
 def test_what_the_master_books_is_not_counted_twice() -> None:
     """The master learns what a worker used from wait4, sooner or later than we see it gone."""
     sooner, later = SlotCounters(), SlotCounters()
     for rising in (sooner, later):
-        rising.update(1, 100, replace(FIGURES, user=1000), {})
-    recorded = {"user": 1050}
+        rising.update(1, 100, FIGURES._replace(user=1000), Counts())
+    recorded = Counts(user=1050)
     assert user(sooner.update(1, 0, None, recorded)) == 1050
-    assert user(sooner.update(1, 200, replace(FIGURES, user=100), recorded)) == 1150
-    assert user(later.update(1, 200, replace(FIGURES, user=100), {})) == 1100
-    assert user(later.update(1, 200, replace(FIGURES, user=100), recorded)) == 1150
-    assert user(later.update(1, 200, replace(FIGURES, user=200), recorded)) == 1250
+    assert user(sooner.update(1, 200, FIGURES._replace(user=100), recorded)) == 1150
+    assert user(later.update(1, 200, FIGURES._replace(user=100), Counts())) == 1100
+    assert user(later.update(1, 200, FIGURES._replace(user=100), recorded)) == 1150
+    assert user(later.update(1, 200, FIGURES._replace(user=200), recorded)) == 1250
 
 
 def test_a_reader_that_begins_late_takes_what_is_recorded() -> None:
-    assert user(SlotCounters().update(1, 200, replace(FIGURES, user=100), {"user": 5000})) == 5100
+    assert user(SlotCounters().update(1, 200, FIGURES._replace(user=100), Counts(user=5000))) == 5100
 
 
 def test_totals_never_sink() -> None:
     rising = SlotCounters()
-    last = dict.fromkeys(COUNTERS, 0)
+    last = Counts()
     story = [
         (100, 500, 0),
         (100, 900, 0),
@@ -200,21 +199,21 @@ def test_totals_never_sink() -> None:
         (300, 0, 980),
     ]
     for pid, now, recorded in story:
-        figures = None if now is None else replace(FIGURES, user=now, system=now, voluntary=now)
-        totals = rising.update(1, pid, figures, {"user": recorded, "system": recorded})
-        assert all(totals[name] >= last[name] for name in COUNTERS)
+        figures = None if now is None else FIGURES._replace(user=now, system=now, voluntary=now)
+        totals = rising.update(1, pid, figures, Counts(user=recorded, system=recorded))
+        assert all(new >= old for new, old in zip(totals, last, strict=True))
         last = totals
-    assert last["user"] == 980
+    assert last.user == 980
 
 
 def test_slots_are_apart() -> None:
     rising = SlotCounters()
-    rising.update(1, 100, replace(FIGURES, user=1000), {})
-    assert user(rising.update(2, 101, replace(FIGURES, user=100), {})) == 100
+    rising.update(1, 100, FIGURES._replace(user=1000), Counts())
+    assert user(rising.update(2, 101, FIGURES._replace(user=100), Counts())) == 100
 
 
 def test_what_is_not_told_is_nothing() -> None:
-    assert set(SlotCounters().update(1, 0, None, {}).values()) == {0}
+    assert SlotCounters().update(1, 0, None, Counts()) == Counts()
 
 
 def test_other_figures_are_kept_from_sinking_too() -> None:
@@ -238,6 +237,6 @@ def _read_twice(seed: int) -> None:
         else:
             now += tick * dice.randrange(4)
         shown = [
-            user(one.update(1, pid, replace(FIGURES, user=now), {"user": recorded})) for one in (old, SlotCounters())
+            user(one.update(1, pid, FIGURES._replace(user=now), Counts(user=recorded))) for one in (old, SlotCounters())
         ]
         assert shown[0] / 1e9 == shown[1] / 1e9 == (recorded + now) / 1e9
