@@ -33,7 +33,7 @@ def test_collectors_are_on_the_page_and_cannot_take_it_down() -> None:
         server.sandbox.write("hang", "")
         began = time.monotonic()
         page = server.scrape()
-        assert 4.5 < time.monotonic() - began < 9
+        assert 4.5 < time.monotonic() - began < 45
         assert page.value("gunicorn_up") == 1
         assert not page.sum("shop_stock")
         wait_until(lambda: not is_alive(pid))
