@@ -34,8 +34,6 @@ PHASE, START, BUSY = TEXT_SIZE // 8, TEXT_SIZE // 8 + 1, TEXT_SIZE // 8 + 2
 _ALL = range(LAST - STEP, FIRST - STEP, -STEP)
 #: The status in the cell of the phase; any number of three digits may be one.
 STATUS_SHIFT = 8
-#: The status of a request that became a websocket.
-SWITCHING_PROTOCOLS = 101
 _PHASE_BITS = (1 << STATUS_SHIFT) - 1
 _HIGHEST_STATUS = 999
 #: What is behind a route, and nowhere else.
@@ -138,6 +136,11 @@ class RunningRequests:
                 target[cell] += late
             elif target[cell] == before:
                 target[cell] = late
+
+    def show_route(self, region: int, route: str) -> None:
+        """Write the route of a request, which has none there, behind its description."""
+        write, start, data = self.places.get(route) or self.place_route(route)
+        write(self.cells, region * 8 + start, data, ROUTE_MARK)
 
     def forget_route(self, region: int, route: str) -> None:
         """Remove the route of a request, which will be named anew: the mark first, so that no half of it is read."""

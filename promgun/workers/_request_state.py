@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import NoMoreData
 
-from promgun.store.request_table import OVER, ROUTE_MARK
+from promgun.store.request_table import OVER, ROUTE_MARK, RunningRequests
 
 
 class CountingReader:
@@ -89,7 +89,7 @@ class RequestState:
     route = ""
     pattern_route = ""
     carrier: Any = None
-    table: Any = None
+    table: RunningRequests = None  # type: ignore[assignment] # set before a route can be reported
 
     def route_known(self, route: str) -> None:
         """Count the request under ``route``, as the framework writes it (``/users/<int:id>``), from now on."""
