@@ -60,17 +60,21 @@ class AsgiRequest(RequestState):
     was counted, or is left to the master.
     """
 
-    # Defaults are class attributes, as in RequestState.
+    # As in FollowedState: begin_request sets all of these.
+    __slots__ = ("accounting", "carrier", "head", "is_over", "method", "owns_region", "path", "peer_addr", "pending",
+                 "received", "recorded", "region", "route", "sent", "start", "status", "table")  # fmt: skip
+
     accounting: RequestAccounting
-    method = ""
-    path = ""
-    peer_addr: Any = None
-    status = 0
-    pending = 0
+    method: str
+    path: str
+    peer_addr: Any
+    status: int
+    pending: int
+    sent: int
+    received: int
+    is_over: bool
+    # Defaults of what is rarely set are class attributes, as in RequestState.
     given = 0
-    sent = 0
-    received = 0
-    is_over = False
     left = False
     application_done = False
 
@@ -80,7 +84,6 @@ class AsgiRequest(RequestState):
         """Have the hooks of frameworks report the route of this request, which reaches the application."""
         routes = self.accounting.routes
         if routes.active:
-            self.table = self.accounting.running
             scope[REPORT] = self
             if routes.patterns is not None:
                 self.pattern_route = routes.patterns.match(self.path)
@@ -205,11 +208,16 @@ def begin_request(  # noqa: C901 - calls that each request would make are writte
     request.method = method
     request.path = path
     request.peer_addr = peer
-    running = accounting.running
+    request.status = request.pending = request.sent = request.received = request.head = 0
+    request.is_over = request.recorded = False
+    request.route = ""
+    request.carrier = None
+    request.table = running = accounting.running
     try:
         region = running.free.pop()
     except IndexError:
         region = NOWHERE
+        request.owns_region = False
         accounting.board.enter(start)
     else:
         request.owns_region = True
@@ -232,7 +240,6 @@ def begin_request(  # noqa: C901 - calls that each request would make are writte
         routes = accounting.routes
         if routes.active:
             if routes.patterns is None:
-                request.table = running
                 scope[REPORT] = request
             else:
                 request.application_called(scope)
