@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -111,8 +114,20 @@ def inode_of(pid: int, address: str) -> str:
     return os.readlink(f"/proc/{pid}/fd/{fd}")
 
 
+def free_on_every_interface() -> int:
+    """Return a port that nothing has, below those that the system gives to whoever asks for any: a connection of
+    somebody else's may have one of these on another address.
+    """
+    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(below // 2, below), 100):
+        with suppress(OSError), socket.socket() as sock:
+            sock.bind(("", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 def test_address_opens_to_every_interface_and_closes_again(sandbox: Sandbox) -> None:
-    config = "metrics_bind = ['127.0.0.1:0']\n"
+    config = f"metrics_bind = ['127.0.0.1:{free_on_every_interface()}']\n"
     with PromgunProcess(sandbox=sandbox, config=config, metrics=None) as server:
         wait_until(lambda: "Metrics at" in server.log)
         reload = Reloading(server, sandbox)
