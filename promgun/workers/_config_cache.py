@@ -11,6 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 
+def wants_shortcuts(cfg: Any) -> bool:
+    """Whether servers are to be saved work, which they are without the setting ``config_cache``: plain Gunicorn's."""
+    wanted = cfg.settings.get("config_cache")
+    return wanted is None or bool(wanted.get())
+
+
 def cache_settings(cfg: Any) -> None:
     """Set every setting as a plain attribute of ``cfg``; ``cfg.set`` keeps working.
 

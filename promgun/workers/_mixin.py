@@ -24,7 +24,7 @@ from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._application_kind import KindDoubt
-from promgun.workers._config_cache import cache_settings
+from promgun.workers._config_cache import cache_settings, wants_shortcuts
 from promgun.workers._first_byte import note_writes
 from promgun.workers._gevent_exits import dropped_by, follow_inside
 from promgun.workers._gunicorn_shortcuts import may_pause, remember_name, take_shortcuts
@@ -142,8 +142,7 @@ class PrometheusMixin(WorkerLifecycle):
         """Note that the worker serves, put the accounting in front of the application, and save Gunicorn work."""
         super().enter_service()
         self._worker_wsgi = WorkerWsgi(self, self.follow_application)
-        wanted = self.cfg.settings.get("config_cache")
-        if wanted is None or wanted.get():
+        if wants_shortcuts(self.cfg):
             self.take_shortcuts()
 
     def take_shortcuts(self) -> None:

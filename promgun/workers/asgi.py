@@ -17,7 +17,7 @@ from promgun.workers._asgi_lifecycle import EventLoopLifecycle, log_failed_start
 from promgun.workers._asgi_protocol import MeasuredProtocol
 from promgun.workers._asgi_shortcuts import QuickProtocol, is_known
 from promgun.workers._asgi_websockets import MeasuredWebSocket
-from promgun.workers._config_cache import cache_settings
+from promgun.workers._config_cache import cache_settings, wants_shortcuts
 from promgun.workers._heartbeat_marks import marking
 from promgun.workers._loop_lag import LoopAccounting, LoopLag, beating, loop_timer
 
@@ -87,8 +87,7 @@ class AsgiMixin(EventLoopLifecycle):
 
     def enter_service(self) -> None:
         """Save Gunicorn work, then wait for the first heartbeat."""
-        wanted = self.cfg.settings.get("config_cache")
-        if wanted is None or wanted.get():
+        if wants_shortcuts(self.cfg):
             self.take_shortcuts()
         super().enter_service()
 

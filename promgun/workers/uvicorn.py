@@ -13,6 +13,7 @@ from uvicorn_worker import UvicornWorker
 
 from promgun.store.board import Cell
 from promgun.workers._asgi_lifecycle import EventLoopLifecycle, HideOwnFrames, log_failed_startup
+from promgun.workers._config_cache import wants_shortcuts
 from promgun.workers._heartbeat_marks import marking
 from promgun.workers._loop_lag import LoopLag
 from promgun.workers._uvicorn_cycles import follow_protocols
@@ -73,8 +74,7 @@ class UvicornMixin(EventLoopLifecycle):
     @property
     def takes_shortcuts(self) -> bool:
         """Whether uvicorn is saved the work that it does anew for each request."""
-        wanted = self.cfg.settings.get("config_cache")
-        return wanted is None or bool(wanted.get())
+        return wants_shortcuts(self.cfg)
 
     def _load_config(self) -> None:
         """Load uvicorn's configuration, which chooses the protocol, then measure it."""
