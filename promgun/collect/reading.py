@@ -27,7 +27,7 @@ from promgun.metrics.fine_durations import FINE_DURATIONS
 from promgun.store.board import BoardView, Cell
 from promgun.store.master_info import MasterFacts, read_facts
 from promgun.store.reader import StoredValues, StoreReader, SumBy, Sums
-from promgun.store.row_reader import RowTotal
+from promgun.store.row_total import RowTotal
 from promgun.store.run_reader import has_ended, joined, master_slot, read_worker_rows
 from promgun.system.kept_files import KeptFiles
 from promgun.system.procfs import HAS_PROC, ProcessFiles, Usage
@@ -151,7 +151,7 @@ class InstanceReader:
         self._kept = KeptFiles()
         self._processes = ProcessFiles(self._kept)
         self._living: frozenset[int] = frozenset()
-        self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED, self._kept)
+        self._reader = StoreReader(store, lambda slot: slot in self._living, SUMMED, self._kept, unshown=FINE_DURATIONS)
         self._shown_sets = ShownSets()
         self._routes = RouteSums()
         self._unique_memory = unique_memory or UniqueMemory(0)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from promgun.metrics.families.requests import REQUEST_CPU_SECONDS, REQUEST_DURATION_SECONDS, REQUESTS
 from promgun.store.own_families import Fold
 from promgun.store.row_format import RowSchema
-from promgun.store.row_reader import Numbers, RowTotal
+from promgun.store.row_total import Numbers, RowTotal
 
 _ROUTE, _STATUS = REQUESTS.labels.index("route"), REQUESTS.labels.index("status")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from promgun.store.definitions import CHANGED, DEFINED, ENUM, INFO, OWNER, SCHEMA, STATE, Definition, parse_definition
 from promgun.store.format import go_string
-from promgun.store.row_reader import Numbers, RowTotal
+from promgun.store.row_total import Numbers, RowTotal
 from promgun.store.series import Pairs, Series, owner_label
 
 _ContentRow = tuple[int, Numbers, Definition]

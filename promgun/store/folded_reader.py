@@ -76,7 +76,8 @@ class FoldedFiles:
         except OSError:
             return {}
         try:
-            matches = (_FOLDED_NAME.fullmatch(name) for name in os.listdir(slots_fd))
+            names = [name for name in os.listdir(slots_fd) if name.startswith(_FOLDED)]
+            matches = map(_FOLDED_NAME.fullmatch, names)
             return {kind: self.read(slots_fd, kind) for kind in sorted(match[1] for match in matches if match)}
         except OSError:
             return {}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from promgun.store.format import go_string
 from promgun.store.row_format import RowSchema
-from promgun.store.row_reader import Numbers, RowTotal
+from promgun.store.row_total import Numbers, RowTotal
 
 Values = tuple[str, ...]
 Bounds = tuple[float, ...]

@@ -7,8 +7,10 @@ order, so that no total decreases by a rounding error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 
 from promgun.store.app_reader import AppReader
@@ -19,7 +21,8 @@ from promgun.store.file_sums import FileSums
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader, ForeignReading
 from promgun.store.own_families import Fold, OwnFamilies, sum_by, sum_by_slot
-from promgun.store.row_reader import RowContent, RowReader, RowTotal
+from promgun.store.row_reader import RowContent, RowReader
+from promgun.store.row_total import RowTotal
 from promgun.store.run_places import open_run
 from promgun.store.series import Series, merge_gauge
 from promgun.store.slot_contents import SlotContent, SlotContents
@@ -64,7 +67,8 @@ class StoreReader:
     """Reads one store repeatedly, from one thread at a time.
 
     ``alive`` tells whether the owner of a slot lives, for gauges of live modes; ``sums`` are those that
-    :meth:`read_sums` makes. Files of slots stay open in ``kept``.
+    :meth:`read_sums` makes. Files of slots stay open in ``kept``. Rows whose first family is ``unshown`` are for sums
+    alone.
     """
 
     def __init__(
@@ -73,8 +77,11 @@ class StoreReader:
         alive: Callable[[int], bool] = lambda _: True,
         sums: Sequence[SumBy] = (),
         kept: KeptFiles | None = None,
+        *,
+        unshown: str = "",
     ) -> None:
         self._slots = SlotContents(path, kept)
+        self._unshown = {unshown, DEFINITIONS.groups[0].family}
         self._files = FileFollower(path)
         self._file_sums = FileSums()
         self._sums = tuple(sums)
@@ -110,7 +117,7 @@ class StoreReader:
             self._accumulate(self._files.follow_children(content.kind, content.data))
         files, size = files + children.files, size + children.size
         own = OwnFamilies()
-        own.add_rows((total for total in totals if total.schema != DEFINITIONS), fold)
+        own.add_rows(chain.from_iterable(self._shown(totals)), fold)
         app_series = self._app.read(totals, lambda slot, pid: self._pids.get(slot) == pid and self._alive(slot))
         series = [*self._app.shown([item for item in self._files.interned() if item.seen == self._round]), *app_series]
         corrupt = self._files.corrupt + self._rows.corrupt + children.corrupt
@@ -124,6 +131,11 @@ class StoreReader:
             corrupt,
             (*self._files.complaints(), *children.complaints),
         )
+
+    def _shown(self, totals: Iterable[RowTotal]) -> Iterator[Iterable[RowTotal]]:
+        for schema, rows in groupby(totals, attrgetter("schema")):
+            if schema.groups[0].family not in self._unshown:
+                yield rows
 
     def _read_children(self) -> ForeignReading:
         if self._children is None:

@@ -7,24 +7,18 @@ error.
 from __future__ import annotations
 
 import math
-import sys
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from operator import add
-from struct import Struct
-from typing import Any, NamedTuple
+from functools import partial
 
+from promgun.store.row_blocks import Row, RowBlock
 from promgun.store.row_format import RowSchema
 from promgun.store.row_scan import RowHead, scan_rows
+from promgun.store.row_total import RowTotal
 
-Numbers = tuple[float, ...]
-Unpack = Callable[[bytes], Numbers]
-_PAGE = 4096
-#: The byte of a float64 with its sign and the upper seven bits of its exponent, and what it is from 1e154 on.
-_UPPER_BYTE = 7 if sys.byteorder == "little" else 0
-_HUGE = 0x7F
+#: Where no record begins. Most files have the rows that they had at the last reading.
+_NO_RECORD = bytes(8)
 #: The limits of all files together: bytes, files, schemas and label sets. The rest is left out, and counted once.
 MOST_BYTES = 64 << 20
 MOST_FILES = 4096
@@ -33,54 +27,14 @@ MOST_SETS = 50_000
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class RowTotal:
-    """A label set over all files: its total ``numbers`` as they are shown, by cell of its schema, its earliest birth.
-
-    A birth is in nanoseconds of the monotonic clock.
-    """
-
-    schema: RowSchema
-    values: tuple[str, ...]
-    birth: int
-    numbers: Numbers = ()
-    #: the cells in each file as they stand there, by the file's ``order``: numbers would take four times as much memory
-    parts: dict[int, bytes] = field(default_factory=dict)
-    #: what was last made of ``numbers`` for a page, and of which numbers: most label sets do not change between pages
-    shown: Any = None
-    shown_of: object = None
-
-    def cells_by_file(self) -> list[tuple[int, Numbers]]:
-        """Return the cells in each file with its ``order``, in that order."""
-        unpack = _unpacker(self.schema.cells)
-        return [(order, unpack(self.parts[order])) for order in sorted(self.parts)]
-
-
-class _Row(NamedTuple):
-    """A row of a file: where its cells are, the total that they are added to, and what takes those out of them that say
-    how often the family was counted that is summed by file.
-    """
-
-    begin: int
-    end: int
-    total: RowTotal
-    counted: Unpack | None
-
-
-@dataclass(slots=True, eq=False, repr=False)
 class _KnownFile:
-    """The known state of a file: its identity, its last content, how far it was parsed, and its rows.
-
-    ``on_page`` has the indexes of the rows that a page of the file has a part of, ``counts`` for each row what is
-    summed by file.
-    """
+    """The known state of a file: its identity, its last content, how far it was parsed, and its rows."""
 
     identity: object
     end: int
     data: bytes = b""
     schemas: dict[int, RowSchema] = field(default_factory=dict)
-    rows: list[_Row] = field(default_factory=list)
-    on_page: dict[int, list[int]] = field(default_factory=dict)
-    counts: list[float] = field(default_factory=list)
+    blocks: list[RowBlock] = field(default_factory=list)
     bad_rows: set[int] = field(default_factory=set)
     left_out: bool = False
 
@@ -111,7 +65,7 @@ class RowReader:
         self._files: dict[int, _KnownFile] = {}
         self._schemas: dict[RowSchema, RowSchema] = {}
         self._totals: dict[int, dict[tuple[str, ...], RowTotal]] = {}
-        self._changed: set[RowTotal] = set()
+        self._dropped: set[RowTotal] = set()
         self._sets = 0
         self._full = False
         self._held = 0
@@ -124,29 +78,21 @@ class RowReader:
         self._held = sum(len(file.data) for file in self._files.values())
         for content in contents:
             self._add_file(content)
-        for total in self._changed:
-            self._add_up(total)
-        self._changed.clear()
+        for total in self._dropped:
+            if total.is_empty and self._totals[id(total.schema)].pop(total.values, None) is not None:
+                self._sets -= 1
+        self._dropped.clear()
         return [total for totals in self._totals.values() for total in totals.values()]
 
     def sums_by_file(self) -> dict[int, float]:
         """Return the sum of the counter ``by_file`` in each file, by the file's ``order``."""
-        return {order: sum(file.counts) for order, file in self._files.items()}
+        return {order: sum([block.count for block in file.blocks]) for order, file in self._files.items()}
 
     def _drop_file(self, order: int) -> None:
-        for row in self._files.pop(order).rows:
-            row.total.parts.pop(order, None)
-            self._changed.add(row.total)
-
-    def _add_up(self, total: RowTotal) -> None:
-        if not total.parts:
-            if self._totals[id(total.schema)].pop(total.values, None) is not None:
-                self._sets -= 1
-            return
-        (_, first), *others = total.cells_by_file()
-        for _, numbers in others:
-            first = tuple(map(add, first, numbers))
-        total.numbers = total.schema.shown(first)
+        for block in self._files.pop(order).blocks:
+            for total in block.totals():
+                total.drop_part(order)
+                self._dropped.add(total)
 
     def _add_file(self, content: RowContent) -> None:
         order, data = content.order, content.data
@@ -163,34 +109,33 @@ class RowReader:
             known = self._files[order] = _KnownFile(content.identity, content.start)
         if data == known.data:
             return
-        found = scan_rows(data, known.end, len(data), known.schemas)
+        before, known.data = known.data, data
+        if not data.startswith(_NO_RECORD, known.end):
+            self._find_rows(known)
+        blocks = known.blocks
+        for block in blocks:
+            if len(blocks) == 1 or before[block.begin : block.end] != data[block.begin : block.end]:
+                block.read(data, order, partial(self._checked, known))
+
+    def _find_rows(self, known: _KnownFile) -> None:
+        """Read the records that stand behind those that are known."""
+        found = scan_rows(known.data, known.end, len(known.data), known.schemas)
         # Records found before are not parsed again, so each damage counts once.
         self.corrupt += found.damaged
         known.end, known.schemas = found.end, found.schemas
-        before, known.data = known.data, data
-        for index in _changed_rows(known.on_page, before, data):
-            row = known.rows[index]
-            if before[row.begin : row.end] != data[row.begin : row.end]:
-                self._read_row(known, order, index)
         # Rows of a file share their schema's object, which is compared once.
         shared: dict[int, RowSchema | None] = {}
         for head in found.rows:
             if id(head.schema) not in shared:
                 shared[id(head.schema)] = self._schema_of(head.schema)
-            self._add_row(known, order, head, shared[id(head.schema)])
-
-    def _add_row(self, known: _KnownFile, order: int, head: RowHead, schema: RowSchema | None) -> None:
-        total = None if schema is None else self._total_of(schema, head)
-        if schema is None or total is None:
-            self._count_left_out(known)
-            return
-        index, begin = len(known.rows), head.numbers
-        end = begin + 8 * schema.cells
-        known.rows.append(_Row(begin, end, total, _counted(schema, self._by_file)))
-        known.counts.append(0.0)
-        for page in range(begin // _PAGE, (end - 1) // _PAGE + 1):
-            known.on_page.setdefault(page, []).append(index)
-        self._read_row(known, order, index)
+            schema = shared[id(head.schema)]
+            total = None if schema is None else self._total_of(schema, head)
+            if schema is None or total is None:
+                self._count_left_out(known)
+                continue
+            if not known.blocks or known.blocks[-1].is_full:
+                known.blocks.append(RowBlock(self._by_file))
+            known.blocks[-1].add(Row(head.numbers, head.numbers + 8 * schema.cells, total))
 
     def _count_left_out(self, known: _KnownFile | None) -> None:
         """Count once that part of a file is beyond the limits; files that were never read count once together."""
@@ -200,21 +145,6 @@ class RowReader:
         elif not known.left_out:
             known.left_out = True
             self.corrupt += 1
-
-    def _read_row(self, known: _KnownFile, order: int, index: int) -> None:
-        begin, end, total, counted = known.rows[index]
-        if end > len(known.data):
-            # the file was cut: the row keeps its last numbers
-            return
-        cells = known.data[begin:end]
-        # The sign and the upper bits of the exponent of each: no number that counts something has one of these.
-        upper = cells[_UPPER_BYTE::8]
-        if not upper.isascii() or _HUGE in upper:
-            cells = self._checked(known, begin, cells)
-        total.parts[order] = cells
-        if counted is not None:
-            known.counts[index] = sum(counted(cells))
-        self._changed.add(total)
 
     def _checked(self, known: _KnownFile, begin: int, cells: bytes) -> bytes:
         """Return a row's cells with 0 in place of what is below 0 or not finite."""
@@ -243,29 +173,3 @@ class RowReader:
             total = totals[row.values] = RowTotal(schema, row.values, row.birth)
         total.birth = min(total.birth, row.birth)
         return total
-
-
-def _changed_rows(on_page: dict[int, list[int]], before: bytes, after: bytes) -> Iterable[int]:
-    """Return the rows on pages in which two contents differ, also on those that only one of them has."""
-    changed = [
-        start // _PAGE
-        for start in range(0, max(len(before), len(after)), _PAGE)
-        if before[start : start + _PAGE] != after[start : start + _PAGE]
-    ]
-    # a row may lie on two pages
-    return {index for page in changed for index in on_page.get(page, ())}
-
-
-@lru_cache(maxsize=MOST_SCHEMAS)
-def _unpacker(cells: int) -> Unpack:
-    return Struct(f"={cells}d").unpack_from
-
-
-@lru_cache(maxsize=MOST_SCHEMAS)
-def _counted(schema: RowSchema, family: str) -> Unpack | None:
-    """Return what takes the cells out of a row whose sum is what is shown of a counter; ``None`` if it is not there."""
-    first = schema.firsts.get(family)
-    if first is None:
-        return None
-    cells = {first, *range(schema.cells)[schema.included.get(first, slice(0, 0))]}
-    return Struct("=" + "".join(["d" if cell in cells else "8x" for cell in range(schema.cells)])).unpack_from

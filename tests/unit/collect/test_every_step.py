@@ -29,8 +29,9 @@ from promgun.store.own_families import OwnFamilies, sum_by
 from promgun.store.pending import Places
 from promgun.store.process import ProcessStore
 from promgun.store.reader import families_of
+from promgun.store.row_blocks import counter
 from promgun.store.row_format import RowSchema
-from promgun.store.row_reader import RowTotal, _counted
+from promgun.store.row_total import RowTotal
 from tests.support.store_fixtures import own_series, samples, sum_of, worker
 
 #: Bodies: none, one that the first bucket has, one that another has.
@@ -168,7 +169,7 @@ def shown(schema: RowSchema, cells: tuple[float, ...]) -> dict[object, float]:
     found: dict[object, float] = {}
     found.update(samples(build_family(name, items) for name, items in series.items()))
     for group in schema.groups:
-        counted = _counted(schema, group.family)
+        counted = counter(schema, group.family)
         assert counted is not None
         found[group.family, "by slot"] = sum(counted(array("d", cells).tobytes()))
         for label in ("le",) if group.bounds else schema.labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from promgun.collect.reading import InstanceReader
 from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
-from promgun.metrics.fine_durations import FINE_BOUNDS, WIDEST
+from promgun.metrics.fine_durations import FINE_BOUNDS, FINE_DURATIONS, WIDEST
 from promgun.metrics.recorder import Recorder
 from promgun.status.from_store import snapshot_of
 from promgun.status.history import History
@@ -41,6 +42,8 @@ def test_quantiles_of_an_application_that_always_takes_the_same(tmp_path: Path, 
             for route in ("/a", "/b"):
                 recorder.record("GET", route, 200, seconds, 0, 1)
         last = snapshot_of(reader.read(whole=False))
+        # On a quick machine the two readings are of the same moment.
+        last = replace(last, taken=last.taken + 1.0)
         history.add(last)
         interval = history.interval
         assert interval is not None
@@ -58,3 +61,11 @@ def test_places_move_from_private_memory_into_the_slot(tmp_path: Path) -> None:
         recorder.record("GET", "/b", 200, 0.5, 0, 1)
         durations = snapshot_of(InstanceReader(tmp_path).read(whole=False)).durations
         assert durations[max(durations)] == 3
+
+
+def test_it_is_added_up_for_a_status_alone(tmp_path: Path) -> None:
+    with opened(tmp_path, Role.WORKER) as slot:
+        counting(slot).record("GET", "/a", 200, 0.5, 0, 1)
+        reading = InstanceReader(tmp_path).read(whole=True)
+        assert sum(reading.sums[FINE_DURATIONS].values()) == 1
+        assert FINE_DURATIONS not in {name for name, _, _ in reading.values.own}

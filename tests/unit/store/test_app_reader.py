@@ -12,7 +12,7 @@ import pytest
 from promgun.store.app_reader import AppReader
 from promgun.store.definitions import ENUM, INFO, SCHEMA, spell
 from promgun.store.row_format import CellGroup, RowSchema
-from promgun.store.row_reader import RowTotal
+from promgun.store.row_total import RowTotal
 from promgun.store.series import Series
 
 
@@ -43,7 +43,7 @@ def test_of_an_info_what_was_set_last_is_shown() -> None:
     old = row({1: (1, 5, 0, 10), 2: (2, 2, 0, 20)}, INFO, "build", {}, {"version": "1"})
     new = row({1: (1, 4, 0, 10)}, INFO, "build", {}, {"version": "2"})
     assert read(old, new)[1] == {"build_info{version=1}": 1.0}
-    new.parts[3] = cells(3.0, 6.0, 0.0, 30.0)
+    new.set_part(3, cells(3.0, 6.0, 0.0, 30.0))
     assert read(old, new)[1] == {"build_info{version=2}": 1.0}
 
 
