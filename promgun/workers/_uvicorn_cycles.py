@@ -16,7 +16,7 @@ from time import monotonic_ns
 from typing import Any
 
 from promgun.workers._asgi_follower import AsgiRequest, begin_request, count_refused
-from promgun.workers._uvicorn_shortcuts import QuickProtocol, is_known
+from promgun.workers._uvicorn_shortcuts import QuickProtocol, is_known, quick_protocol
 from promgun.workers._uvicorn_websockets import measured_websocket
 
 _CYCLE = "RequestResponseCycle"
@@ -30,9 +30,8 @@ def follow_protocols(config: Any, worker: Any) -> None:
     """Measure the HTTP protocol that a loaded ``uvicorn.Config`` names, for ``worker``."""
     setattr(config, _WORKER, worker)
     named = config.http_protocol_class
-    quick = (QuickProtocol,) if worker.takes_shortcuts and is_known(named) else ()
-    bases = (*quick, MeasuredProtocol, named)
-    config.http_protocol_class = type(named.__name__, bases, {"__module__": named.__module__})
+    module: Any = sys.modules.get(named.__module__)
+    quick = worker.takes_shortcuts and is_known(named, module)
     config.ws_protocol_class = measured_websocket(config.ws_protocol_class, worker)
     for base in named.__mro__:
         follow_cycles(base.__module__)
@@ -40,6 +39,12 @@ def follow_protocols(config: Any, worker: Any) -> None:
         # AutoZttpProtocol makes one of these two for each connection.
         for name in ("uvicorn.protocols.http.zttp_impl", "uvicorn.protocols.http.zttp_h2_impl"):
             follow_cycles(name)
+    bases: tuple[Any, ...] = (MeasuredProtocol, named)
+    namespace = {"__module__": named.__module__}
+    if quick:
+        bases = (QuickProtocol, *bases)
+        namespace.update(quick_protocol(module, worker))
+    config.http_protocol_class = type(named.__name__, bases, namespace)
 
 
 def follow_cycles(module_name: str) -> None:
@@ -194,18 +199,21 @@ class MeasuredCycle:
         request = self.promgun
         if request is None or request.is_over:
             return self._next_send(message)  # type: ignore[no-any-return] # uvicorn's
-        kind = message["type"]
+        kind = message.get("type")
         if self.disconnected:
             if kind == "http.response.start" and not request.application_done and not request.given:
-                request.given = message["status"]
+                request.given = message.get("status", 0)
             return self._next_send(message)  # type: ignore[no-any-return] # same
         if kind != "http.response.body" or not request.status or self.flow.write_paused:
             return self._send_and_look(message, request)
-        last = not message.get("more_body", False)
+        body, last = message.get("body", b""), not message.get("more_body", False)
+        if body.__class__ is not bytes:
+            # The server may refuse it.
+            return self._send_and_look(message, request)
         if self.scope["method"] == "HEAD" or self.bodyless:
             size, left = 0, None
         else:
-            size, left = len(message.get("body", b"")), None if self.chunked_encoding else self._length_left()
+            size, left = len(body), None if self.chunked_encoding else self._length_left()
         if self.trailers_expected or (left is not None and (size > left or (last and size != left))):
             # The server may refuse it for the Content-Length that was declared, or ends the answer with trailers.
             return self._send_and_look(message, request)
@@ -219,12 +227,13 @@ class MeasuredCycle:
         await self._next_send(message)
         if self.disconnected or request.is_over:
             return
-        kind = message["type"]
+        kind = message.get("type")
         if kind == "http.response.start":
             if self.response_started and not request.status:
                 request.head_sent(message["status"])
         elif kind == "http.response.body" and self.scope["method"] != "HEAD" and not self.bodyless:
-            request.sent += len(message.get("body", b""))
+            # Chunked encoding takes anything that is false for no bytes.
+            request.sent += len(message.get("body", b"") or b"")
         if self.response_complete:
             self._finish(request)
 
