@@ -20,6 +20,8 @@ _READING = int(Phase.READING)
 class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
     """Gunicorn's threaded worker, measured."""
 
+    __slots__ = ("_leave_region", "_next_enqueue_req", "_next_handle", "_running", "_take_region")
+
     request_at = 0
     region_of_connection = True
 
