@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -243,6 +244,22 @@ def test_a_bad_chunk_is_the_answer_of_the_request_that_reads_it(server: Server) 
     added = server.added(act, "requests_total", "failed_requests_total", "requests_unanswered_total")
     assert got == [b"HTTP/1.1 400"]
     assert added == {"requests_total POST /status/{status} 400": 1}
+
+
+def test_what_the_loop_logs_has_no_frames_of_promgun(server: Server) -> None:
+    """On h11 uvicorn fails to answer a bad chunk that comes after the answer (0.30 to 0.54)."""
+    assert isinstance(server.address, tuple)
+    logged = len(server.log)
+    with socket.create_connection(server.address, timeout=10) as sock:
+        sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sock.recv(1 << 16)
+        sock.sendall(b"zz\r\n")
+        with suppress(ConnectionError):
+            while sock.recv(1 << 16):
+                pass
+    if server.kind not in {ASGI, UVICORN}:
+        wait_until(lambda: "LocalProtocolError" in server.log[logged:])
+    assert "promgun/workers" not in server.log[logged:]
 
 
 def test_pipelined_requests_are_each_counted(server: Server) -> None:
