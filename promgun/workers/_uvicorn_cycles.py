@@ -63,8 +63,11 @@ class MeasuredProtocol:
 
     config: Any
     cycle: Any
+    transport: Any
     #: the cycle that began last
     promgun_running: Any = None
+    #: once the client has ended its side: the request that had been answered last, or ``_NOTHING``
+    promgun_ended: object = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection, and observe how long it waited for that."""
@@ -72,6 +75,21 @@ class MeasuredProtocol:
         if sock is not None and isinstance(transport.get_extra_info("peername"), tuple):
             getattr(self.config, _WORKER).observe_arrival(sock, monotonic_ns())
         super().connection_made(transport)  # type: ignore[misc] # the next class in the MRO
+
+    def eof_received(self) -> Any:
+        """Note that the client has left: the loop tells of the lost connection a moment later."""
+        stays_open = super().eof_received()  # type: ignore[misc] # the next class in the MRO
+        if not stays_open and not self.transport.get_write_buffer_size():
+            request = None if self.promgun_running is None else self.promgun_running.promgun
+            self.promgun_ended = _NOTHING if request is None or not request.is_over else request
+        return stays_open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        super().connection_lost(exc)  # type: ignore[misc] # the next class in the MRO
+        request = None if self.promgun_running is None else self.promgun_running.promgun
+        if self.promgun_ended is not None and request is not None and request is not self.promgun_ended:
+            request.answered_nobody()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a request's body; called where the parser calls back (httptools)."""
@@ -106,6 +124,7 @@ class MeasuredProtocol:
 
 
 _BAD_REQUEST = 400
+_NOTHING = object()
 #: Methods whose requests have no body, unless a header tells of one.
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
