@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from apps import Application, naive, plain
-from pauses import UNTIL_SETTLED, Pause
 
 _HEAD = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\nUser-Agent: benchmark\r\nAccept: */*\r\n"
 _WARM_UP = 8  # requests before each batch: meanwhile another twin has used the processor's caches
@@ -109,20 +108,12 @@ def _load(path: str) -> Any:
 def _serve(case: Case, variant: str, worker_class: Any, control: Any, size: int) -> None:
     with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:
         worker = _boot(case, variant, worker_class, Path(folder), stack)
-        batch, pause = _Batch(worker, case), Pause(worker)
+        batch = _Batch(worker, case)
         batch.run(_WARM_UP)
-        if variant in OURS:
-            end = time.monotonic() + UNTIL_SETTLED
-            while time.monotonic() < end:
-                batch.run(size)
-        pause.begin()
         # The control socket is older than any monkey patch: its methods block for real, as they should.
         while control.recv(1):
-            pause.end()
             batch.run(_WARM_UP)
-            figure = batch.run(size)
-            pause.begin()
-            control.sendall(str(figure).encode())
+            control.sendall(str(batch.run(size)).encode())
 
 
 def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: contextlib.ExitStack) -> Any:

@@ -9,7 +9,8 @@ from pathlib import Path
 from prometheus_client.core import Metric
 
 from promgun.collect.app_families import AppFamilies
-from promgun.collect.live_families import Column, computed_columns, zero_sets
+from promgun.collect.live_columns import Column
+from promgun.collect.live_families import computed_columns, zero_sets
 from promgun.collect.live_family import LiveFamilies
 from promgun.collect.page_names import count_refused
 from promgun.collect.reading import InstanceReader, Reading

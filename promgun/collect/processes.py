@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from operator import add, attrgetter
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from promgun.system.procfs import HAS_PROC, Usage
@@ -15,8 +15,6 @@ if TYPE_CHECKING or not HAS_PROC:
     import psutil
 
 _NS = 1_000_000_000
-
-_counts_of = attrgetter("user", "system", "voluntary", "involuntary")
 
 
 class Figures(NamedTuple):
@@ -39,15 +37,9 @@ def process_figures(pid: int, usage: Usage | None, *, whole: bool = True) -> Fig
     """
     if usage is None:
         return None if HAS_PROC else _ask(pid)
-    return Figures(
-        resident=usage.resident,
-        user=usage.user,
-        system=usage.system,
-        fds=_fds(pid) if whole and not usage.ended else None,
-        threads=usage.threads,
-        voluntary=usage.voluntary,
-        involuntary=usage.involuntary,
-    )
+    _, user, system, voluntary, involuntary, threads, resident, ended = usage
+    fds = _fds(pid) if whole and not ended else None
+    return Figures(resident, user, system, fds, threads, voluntary, involuntary)
 
 
 def _ask(pid: int) -> Figures | None:
@@ -100,9 +92,9 @@ class _Slot:
     """
 
     pid: int
-    recorded: Counts
+    recorded: tuple[int, ...]
     unrecorded: Counts
-    base: Counts
+    base: tuple[int, ...]
     shown: Counts
 
 
@@ -117,7 +109,7 @@ class SlotCounters:
         self._slots: dict[int, _Slot] = {}
         self._highest: dict[tuple[int, str], int] = {}
 
-    def update(self, slot: int, pid: int, figures: Figures | None, by_master: Counts) -> Counts:
+    def update(self, slot: int, pid: int, figures: Figures | None, by_master: tuple[int, ...]) -> Counts:
         """Return the totals of a slot; ``by_master`` is what the master recorded when it reaped earlier owners.
 
         What it has not recorded, or not yet, when a process ends is taken from the last figures that were read of that
@@ -128,10 +120,16 @@ class SlotCounters:
             known = self._slots[slot] = _Slot(pid, by_master, _NOTHING, by_master, _NOTHING)
         elif known.pid != pid or known.recorded != by_master:
             _begin(known, pid, by_master)
+        user, system, voluntary, involuntary = known.base
         if figures is not None:
-            totals = Counts._make(map(max, map(add, known.base, _counts_of(figures)), known.shown))
-        else:
-            totals = Counts._make(map(max, known.base, known.shown))
+            user += figures.user
+            system += figures.system
+            voluntary += figures.voluntary
+            involuntary += figures.involuntary
+        shown = known.shown
+        totals = Counts(user, system, voluntary, involuntary)
+        if not (user >= shown[0] and system >= shown[1] and voluntary >= shown[2] and involuntary >= shown[3]):
+            totals = Counts._make(map(max, totals, shown))
         known.shown = totals
         return totals
 
@@ -140,11 +138,13 @@ class SlotCounters:
         master, and while a board was copied in the middle of a change.
         """
         key = slot, name
-        value = self._highest[key] = max(value, self._highest.get(key, 0))
-        return value
+        highest = self._highest.get(key, 0)
+        if value > highest:
+            highest = self._highest[key] = value
+        return highest
 
 
-def _begin(known: _Slot, pid: int, by_master: Counts) -> None:
+def _begin(known: _Slot, pid: int, by_master: tuple[int, ...]) -> None:
     """Go on with another owner, or with what the master has recorded meanwhile."""
     unrecorded = [
         max(0, before - (recorded - recorded_before))

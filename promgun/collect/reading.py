@@ -42,7 +42,9 @@ SUMMED = (
 #: All masters together, where slots are told apart by number: no slot has this one.
 _MASTERS = 0
 #: The cells of a board with what the master has recorded of earlier owners, in the order of :class:`Counts`.
-_FIRST_RECORDED = Cell.CPU_USER_BASE
+_FIRST_RECORDED = int(Cell.CPU_USER_BASE)
+_BEHIND_RECORDED = _FIRST_RECORDED + len(Counts._fields)
+_PID, _PROCESS_START, _WORKED = int(Cell.PID), int(Cell.PROCESS_START), int(Cell.WORKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +95,12 @@ class Reading:
     shown: Shown
     #: bytes that workers share with no other process, by pid, of those that have been read
     unique_memory: dict[int, int]
+    #: the living workers, in the order of their slots
+    workers: tuple[SlotOwner, ...]
     _read_values: Callable[[], StoredValues]
     _read_totals: Callable[[], tuple[Sums, list[RowTotal]]]
     _read_routes: Callable[[list[RowTotal]], dict[str, RouteTotals]]
     _read_queues: Callable[[Iterable[str]], list[Queue]]
-
-    @cached_property
-    def workers(self) -> tuple[SlotOwner, ...]:
-        """The living workers, in the order of their slots."""
-        return tuple(owner for owner in self.owners if owner.is_worker)
 
     @property
     def master(self) -> Master | None:
@@ -169,12 +168,14 @@ class InstanceReader:
         slots = self._reader.read_slots()
         # Each process is looked at once, after all boards.
         usage = cache(self._processes.usage)
-        views = [joined(slot.board, rows.get(slot.board.slot), partial(_has_ended, usage)) for slot in slots]
+        ended = partial(_has_ended, usage)
+        views = [joined(slot.board, rows.get(slot.board.slot), ended) for slot in slots]
         owners = owners_of(self.store, partial(process_figures, whole=whole), self._last_boards, views, usage)
         taken_ns, at = time.monotonic_ns(), time.time()
         self._kept.close_unused()
-        self._living = frozenset(owner.slot for owner in owners if owner.alive)
-        starts = {owner.board[Cell.PID]: owner.board[Cell.PROCESS_START] for owner in owners if owner.is_worker}
+        self._living = frozenset([owner.board.slot for owner in owners if owner.alive])
+        workers = tuple([owner for owner in owners if owner.is_worker])
+        starts = {worker.board[Cell.PID]: worker.board[Cell.PROCESS_START] for worker in workers}
         facts = list(read_facts(self.store))
         max_label_sets = max((fact.max_label_sets for fact in facts), default=0) or MAX_LABEL_SETS
         masters = newest_first(_masters(owners, facts))
@@ -185,7 +186,8 @@ class InstanceReader:
             at=at,
             owners=owners,
             masters=masters,
-            totals={owner.slot: self._totals_of(owner) for owner in owners if owner.board[Cell.WORKED]},
+            totals={owner.board.slot: self._totals_of(owner) for owner in owners if owner.board.cells[_WORKED]},
+            workers=workers,
             master_cpu=self._master_cpu(owners),
             max_label_sets=max_label_sets,
             shown=shown,
@@ -200,7 +202,7 @@ class InstanceReader:
         """Return what the masters have used, ended ones included: the sum never sinks when one takes over or leaves."""
         user = system = 0
         for owner in owners:
-            if owner.slot < 0:
+            if owner.board.slot < 0:
                 board, now = owner.board, owner.figures
                 user += board[Cell.CPU_USER_BASE] + max(board[Cell.OWN_CPU_USER], now.user if now else 0)
                 system += board[Cell.CPU_SYSTEM_BASE] + max(board[Cell.OWN_CPU_SYSTEM], now.system if now else 0)
@@ -211,20 +213,22 @@ class InstanceReader:
 
     def _totals_of(self, owner: SlotOwner) -> SlotTotals:
         board = owner.board
-        recorded = Counts._make(board.cells[_FIRST_RECORDED : _FIRST_RECORDED + len(Counts._fields)])
+        cells = board.cells
+        recorded = cells[_FIRST_RECORDED:_BEHIND_RECORDED]
         # A child that the application forked may own a slot that was a worker's; what it uses is not the workers'.
         figures = owner.figures if owner.was_worker else None
-        totals = self._counters.update(owner.slot, board[Cell.PID], figures, recorded)
-        busy = self._counters.clamp(owner.slot, "busy", board.busy_ns(board.taken))
+        totals = self._counters.update(board.slot, cells[_PID], figures, recorded)
+        busy = self._counters.clamp(board.slot, "busy", board.busy_ns(board.taken))
         return SlotTotals(busy, *totals)
 
 
 def _has_ended(usage: Callable[[int], Usage | None], view: BoardView) -> bool:
     """Whether the process that wrote the board has certainly ended, by what was read of it for this reading."""
-    if not HAS_PROC or view[Cell.PID] <= 0:
+    pid = view.cells[_PID]
+    if not HAS_PROC or pid <= 0:
         return has_ended(view)
-    found = usage(view[Cell.PID])
-    return found is None or found.ended or found.start != view[Cell.PROCESS_START]
+    found = usage(pid)
+    return found is None or found.ended or found.start != view.cells[_PROCESS_START]
 
 
 def _masters(owners: Sequence[SlotOwner], facts: Sequence[MasterFacts]) -> Iterator[Master]:

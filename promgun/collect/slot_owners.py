@@ -14,6 +14,11 @@ from promgun.store.run_reader import is_alive, read_board_of, read_views
 from promgun.system.procfs import HAS_PROC, Usage, read_usage
 
 _NS = 1e9
+# Plain integers: a page looks at these cells of every worker, and to find an enum's member takes an attribute look-up.
+_PID, _PROCESS_START, _ROLE = int(Cell.PID), int(Cell.PROCESS_START), int(Cell.ROLE)
+_BOOTED, _TIMEOUT, _HEARTBEAT = int(Cell.BOOTED), int(Cell.TIMEOUT), int(Cell.HEARTBEAT)
+_DRAINING, _WORKED = int(Cell.DRAINING), int(Cell.WORKED)
+_MASTER, _WORKER = int(Role.MASTER), int(Role.WORKER)
 #: Reads the figures of a process; ``None`` for one that is gone.
 ReadFigures = Callable[[int, Usage | None], Figures | None]
 #: Reads what a process has used; ``None`` for one that is gone.
@@ -35,17 +40,17 @@ class SlotOwner(NamedTuple):
     @property
     def is_master(self) -> bool:
         """Whether it is a living master."""
-        return self.alive and self.board[Cell.ROLE] == Role.MASTER
+        return self.alive and self.board.cells[_ROLE] == _MASTER
 
     @property
     def was_worker(self) -> bool:
         """Whether it is a worker, living or not."""
-        return self.board[Cell.ROLE] == Role.WORKER
+        return self.board.cells[_ROLE] == _WORKER
 
     @property
     def is_worker(self) -> bool:
         """Whether it is a living worker."""
-        return self.alive and self.was_worker
+        return self.alive and self.board.cells[_ROLE] == _WORKER
 
     @property
     def has_booted(self) -> bool:
@@ -77,12 +82,13 @@ def worker_state(board: BoardView, now_ns: int, *, serves: bool | None = None) -
 
     ``serves`` is whether requests are in progress, for a caller that has looked already.
     """
-    if not board[Cell.BOOTED]:
+    cells = board.cells
+    if not cells[_BOOTED]:
         return WorkerState.BOOTING
-    timeout = board[Cell.TIMEOUT]
-    if timeout and now_ns - board[Cell.HEARTBEAT] > timeout // 2:
+    timeout = cells[_TIMEOUT]
+    if timeout and now_ns - cells[_HEARTBEAT] > timeout // 2:
         return WorkerState.HUNG
-    if board[Cell.DRAINING]:
+    if cells[_DRAINING]:
         return WorkerState.DRAINING
     if serves is None:
         serves = board.in_progress > 0
@@ -127,7 +133,7 @@ def owners_of(
         last.update(boards)
     for _, board in sorted(boards.items()):
         owner = _owner(board, figures, usage)
-        if owner.figures is None and board[Cell.PID] > 0 and board[Cell.WORKED]:
+        if owner.figures is None and board.cells[_PID] > 0 and board.cells[_WORKED]:
             again = read_board_of(store, board.slot)
             if again is not None and again[Cell.PID] != board[Cell.PID]:
                 owner = _owner(again, figures, usage)
@@ -141,12 +147,12 @@ def living_owners(store: Path) -> tuple[SlotOwner, ...]:
 
 
 def _owner(board: BoardView, figures: ReadFigures, read: ReadUsage) -> SlotOwner:
-    pid = board[Cell.PID]
+    pid = board.cells[_PID]
     if pid <= 0:
         return SlotOwner(board, alive=False)
     if not HAS_PROC:
         return SlotOwner(board, is_alive(board), figures(pid, None))
     usage = read(pid)
-    if usage is None or usage.start != board[Cell.PROCESS_START]:
+    if usage is None or usage.start != board.cells[_PROCESS_START]:
         return SlotOwner(board, alive=False)
     return SlotOwner(board, not usage.ended, figures(pid, usage))

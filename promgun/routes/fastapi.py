@@ -15,9 +15,7 @@ from promgun.routes.reporting import REPORT, report_before, seam
 _REPORT = """\
 matched = {1}["fastapi"].get("effective_route_context") if "fastapi" in {1} else None
 if matched is not None and matched.original_route is {0}:
-    carrier = {1}
-    template = matched.path
-    {report}
+    {1}[REPORT].route_known(matched.path)
 """
 
 

@@ -16,9 +16,7 @@ def install(module: Any) -> None:
         seam(module, "RoutesMapper"),
         "__call__",
         "matched = result['route']\n"
-        "carrier = {1}.environ\n"
-        "template = slashed[matched.pattern] if matched is not None else ''\n"
-        "{report}",
+        "{1}.environ[REPORT].route_known(slashed[matched.pattern] if matched is not None else '')",
         slashed=Slashed(),
     )
 

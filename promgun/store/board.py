@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from struct import Struct
 from typing import Any
 
 from promgun.store import request_table
@@ -23,6 +24,7 @@ from promgun.store.request_table import (
     RunningRequests,
     read_running,
     sum_up,
+    without_unused,
 )
 from promgun.system.procfs import process_start
 
@@ -38,9 +40,12 @@ _BEGUN = int(Cell.WRITES_BEGUN)
 _ENDED = int(Cell.WRITES_ENDED)
 _BALANCE = int(Cell.BEYOND_TABLE_BALANCE)
 _BEYOND_TABLE = int(Cell.BEYOND_TABLE)
-_FIRST_LASTING = Cell.BUSY_BASE
+_FIRST_LASTING = int(Cell.BUSY_BASE)
+_BUSY_BASE = int(Cell.BUSY_BASE)
+_FOLDING_BUSY = int(Cell.FOLDING_BUSY)
 _CPU_TOTALS = ((Cell.OWN_CPU_USER, Cell.CPU_USER_BASE), (Cell.OWN_CPU_SYSTEM, Cell.CPU_SYSTEM_BASE))
 _CELLS = 64
+_cells_of = Struct(f"={_CELLS}q").unpack_from
 #: An upper bound for every time and count of a slot: a century in nanoseconds.
 _HIGHEST = 100 * 366 * 86_400 * 1_000_000_000
 _MAGIC = int.from_bytes(b"promgun" + bytes([VERSION]), "little")
@@ -61,14 +66,16 @@ class BoardView:
 
     def _sum_up(self) -> tuple[int, int, bool]:
         """Return what :func:`sum_up` does, of the first call."""
-        if self._listed is None:
-            self._listed = sum_up(self.data)
-        return self._listed
+        listed = self._listed
+        if listed is None:
+            listed = self._listed = sum_up(self.data)
+        return listed
 
     def running(self) -> list[RunningRequest]:
         """Return the requests that were running, oldest first."""
         # Most workers serve nothing at this moment.
-        return sorted(read_running(self.data), key=lambda request: request.start) if self._sum_up()[2] else []
+        may_be_some = (self._listed or self._sum_up())[2]
+        return sorted(read_running(self.data), key=lambda request: request.start) if may_be_some else []
 
     def __getitem__(self, cell: Cell) -> int:
         return self.cells[cell]
@@ -76,15 +83,16 @@ class BoardView:
     @property
     def consistent(self) -> bool:
         """Whether no change of the request cells was under way when the copy was made."""
-        return self.cells[Cell.WRITES_BEGUN] == self.cells[Cell.WRITES_ENDED]
+        return self.cells[_BEGUN] == self.cells[_ENDED]
 
     def busy_ns(self, now_ns: int) -> int:
         """Return the slot's busy nanoseconds up to ``now_ns``, with those of earlier owners and of running requests."""
         # Below 0 is a copy in the middle of a change, or of a process killed there.
-        unlisted = max(0, self.cells[_BALANCE] + self.cells[_BEYOND_TABLE] * now_ns)
-        busy, running, _ = self._sum_up()
+        cells = self.cells
+        unlisted = max(0, cells[_BALANCE] + cells[_BEYOND_TABLE] * now_ns)
+        busy, running, _ = self._listed or self._sum_up()
         unlisted += busy + now_ns * running
-        return self.cells[Cell.FOLDING_BUSY] or self.cells[Cell.BUSY_BASE] + unlisted
+        return cells[_FOLDING_BUSY] or cells[_BUSY_BASE] + unlisted
 
     def busy_total(self, ended_ns: int) -> int:
         """Return the busy nanoseconds that the next owner begins with; the last one's are left out if not plausible."""
@@ -108,21 +116,21 @@ class BoardView:
     @property
     def in_progress(self) -> int:
         """How many requests were running."""
-        return self.cells[_BEYOND_TABLE] + self._sum_up()[1]
+        return self.cells[_BEYOND_TABLE] + (self._listed or self._sum_up())[1]
 
 
 def parse_board(slot: int, data: bytes, taken: int = 0) -> BoardView | None:
     """Return the board in ``data``; ``None`` when there is none of this version."""
     if len(data) < _CELLS * _CELL:
         return None
-    cells = tuple(memoryview(data[: _CELLS * _CELL]).cast("q"))
-    if cells[Cell.MAGIC] != _MAGIC:
+    cells = _cells_of(data)
+    if cells[0] != _MAGIC:
         return None
     # Cells that outlive the owners only grow from 0: any other content was not written by promgun.
     lasting = cells[_FIRST_LASTING:]
     if min(lasting) < 0 or max(lasting) > _HIGHEST:
-        lasting = tuple(cell if 0 <= cell <= _HIGHEST else 0 for cell in lasting)
-    return BoardView(slot, cells[:_FIRST_LASTING] + lasting, data, taken)
+        cells = cells[:_FIRST_LASTING] + tuple(cell if 0 <= cell <= _HIGHEST else 0 for cell in lasting)
+    return BoardView(slot, cells, without_unused(data), taken)
 
 
 class Board:

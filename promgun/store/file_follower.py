@@ -17,6 +17,7 @@ from typing import Any
 
 from promgun.store import format as fmt
 from promgun.store.files import MAX_SIZE
+from promgun.store.folder_listing import Entries, FolderListing
 from promgun.store.run_directory import MASTER, SLOTS
 from promgun.store.run_reader import master_slot
 from promgun.store.series import Series
@@ -73,6 +74,23 @@ _FOLDERS = (
 )
 
 
+#: Where a file comes: its type's kind, its type, its slot.
+_Place = tuple[int, str, int]
+
+
+def _places(entries: Entries, pattern: re.Pattern[str], slot_of: Callable[[int], int]) -> list[tuple[_Place, str]]:
+    """Return the value files among entries of a folder.
+
+    Kinds in a fixed order, then masters, then slots by number: the order of float additions must never change.
+    """
+    matches = [pattern.fullmatch(name) for name, _ in entries]
+    return [
+        ((_KINDS.index(match[2].partition("_")[0]), match[2], slot_of(int(match[1]))), match[0])
+        for match in matches
+        if match
+    ]
+
+
 class FileFollower:
     """Follows the value files of one store. ``corrupt`` counts damage found so far, once for each file and kind of
     damage.
@@ -88,6 +106,9 @@ class FileFollower:
         #: keys first seen in this reading: most slots have the same ones, so each is parsed once
         self._parsed: dict[str, fmt.SeriesKey | None] = {}
         self._complaints: list[str] = []
+        self._listings = {folder: FolderListing() for folder, _, _ in _FOLDERS}
+        self._entries: dict[str, Entries] = {}
+        self._places: dict[str, list[tuple[_Place, str]]] = {}
 
     def complaints(self) -> tuple[str, ...]:
         """Return what was found damaged since the last call."""
@@ -108,17 +129,15 @@ class FileFollower:
         self._held = sum(len(file.data) for file in self._known.values())
         self._make_room()
         with ExitStack() as opened:
-            files = []
+            files: list[tuple[_Place, str, int]] = []
             for folder, pattern, slot_of in _FOLDERS:
                 with suppress(OSError):
                     folder_fd = opened.enter_context(opened_folder(self.path / folder))
-                    for name in os.listdir(folder_fd):
-                        match = pattern.fullmatch(name)
-                        if match is not None:
-                            # Kinds in a fixed order, then masters, then slots by number: the order of float additions
-                            # must never change.
-                            place = _KINDS.index(match[2].partition("_")[0]), match[2], slot_of(int(match[1]))
-                            files.append((place, name, folder_fd))
+                    entries = self._listings[folder].read(folder_fd)
+                    if entries is not self._entries.get(folder):
+                        self._entries[folder] = entries
+                        self._places[folder] = _places(entries, pattern, slot_of)
+                    files += [(place, name, folder_fd) for place, name in self._places[folder]]
             for (_, kind, slot), name, folder_fd in sorted(files):
                 present.add(name)
                 if wanted(kind, slot) and self._has_room(name):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from promgun.store.folded_file import FOLDED_SIZE, Folded, Origin, Pair, parse_folded
+from promgun.store.folder_listing import Entries, FolderListing
 from promgun.store.link_names import KINDS
 from promgun.store.run_directory import RunDirectory
 from promgun.system.safe_open import open_regular
@@ -48,6 +49,9 @@ class FoldedFiles:
 
     def __init__(self) -> None:
         self._parsed: dict[str, tuple[tuple[int, ...], Folded | None]] = {}
+        self._listing = FolderListing()
+        self._entries: Entries | None = None
+        self._kinds: list[str] = []
 
     def read(self, slots_fd: int, kind: str) -> Folded | None:
         """Return the content of a kind's folded file: ``None`` if it is damaged, an empty one if there is no file."""
@@ -76,9 +80,12 @@ class FoldedFiles:
         except OSError:
             return {}
         try:
-            names = [name for name in os.listdir(slots_fd) if name.startswith(_FOLDED)]
-            matches = map(_FOLDED_NAME.fullmatch, names)
-            return {kind: self.read(slots_fd, kind) for kind in sorted(match[1] for match in matches if match)}
+            entries = self._listing.read(slots_fd)
+            if entries is not self._entries:
+                matches = [_FOLDED_NAME.fullmatch(name) for name, _ in entries]
+                self._kinds = sorted(match[1] for match in matches if match)
+                self._entries = entries
+            return {kind: self.read(slots_fd, kind) for kind in self._kinds}
         except OSError:
             return {}
         finally:

@@ -28,6 +28,7 @@ from promgun.store.series import Series, merge_gauge
 from promgun.store.slot_contents import SlotContent, SlotContents
 from promgun.system.kept_files import KeptFiles
 
+_PID = int(Cell.PID)
 #: Sums by name, then by the value of the remaining label: a bound's text for ``le``, a slot's number for slots.
 Sums = dict[str, dict[str, float]]
 
@@ -149,8 +150,9 @@ class StoreReader:
     def _read_rows(self, slots: Iterable[SlotContent] | None) -> list[RowTotal]:
         slots = list(self._slots.read() if slots is None else slots)
         self._row_files, self._row_bytes = len(slots), sum([slot.size for slot in slots])
-        self._pids.update((slot.board.slot, slot.board[Cell.PID]) for slot in slots)
-        return self._rows.read(RowContent(slot.board.slot, slot.identity, 0, slot.rows) for slot in slots)
+        boards = [slot.board for slot in slots]
+        self._pids.update([(board.slot, board.cells[_PID]) for board in boards])
+        return self._rows.read([RowContent(slot.board.slot, slot.identity, 0, slot.rows) for slot in slots])
 
     def _accumulate(self, file: FollowedFile) -> None:
         if file.pick is None:

@@ -50,8 +50,14 @@ OVER = -2
 #: ``describe(cells, 8 * region, text, phase, start)`` writes a request's description, the text before the phase.
 describe = Struct(f"={TEXT_SIZE}sqq").pack_into
 _mark = Struct("B").pack_into
+#: A copy of a slot file ends here if no region behind was ever used. The first free region is taken, so most
+#: workers use few, and a page holds a copy of each board.
+_FEW = 4
+_END_OF_FEW = OFFSET + _FEW * REGION_SIZE
+_UNUSED = bytes(END - _END_OF_FEW)
 #: Start and busy cell of each region in turn, at one look.
 _starts_and_busy = Struct("=" + f"{TEXT_SIZE + 8}xqq" * REGIONS).unpack_from
+_starts_and_busy_of_few = Struct("=" + f"{TEXT_SIZE + 8}xqq" * _FEW).unpack_from
 
 
 class Phase(IntEnum):
@@ -164,18 +170,29 @@ class RunningRequests:
         return place
 
 
+def without_unused(data: bytes) -> bytes:
+    """Return a slot file's content without the regions at its end, if they were never used."""
+    return data[:_END_OF_FEW] if data.startswith(_UNUSED, _END_OF_FEW) else data
+
+
 def busy_cells(data: bytes | bytearray | memoryview) -> Sequence[int]:
-    """Return the busy cells of all regions in a slot file's content; empty if the content is too short."""
-    return _starts_and_busy(data, OFFSET)[1::2] if len(data) >= END else ()
+    """Return the busy cells of the regions in a slot file's content; empty if the content is too short."""
+    return _look_at(data)[1::2]
+
+
+def _look_at(data: bytes | bytearray | memoryview) -> Sequence[int]:
+    if len(data) == _END_OF_FEW:
+        return _starts_and_busy_of_few(data, OFFSET)
+    return _starts_and_busy(data, OFFSET) if len(data) >= END else ()
 
 
 def sum_up(data: bytes | bytearray | memoryview) -> tuple[int, int, bool]:
     """Return the sum of all busy cells in a slot file's content, how many are those of running requests, and whether a
     region may have a request to read. Content that is too short has no busy cells.
     """
-    if len(data) < END:
+    starts_and_busy = _look_at(data)
+    if not starts_and_busy:
         return 0, 0, True
-    starts_and_busy = _starts_and_busy(data, OFFSET)
     busy = starts_and_busy[1::2]
     # In most workers none is running, at most moments.
     running = sum(map((0).__gt__, busy)) if min(busy) < 0 else 0

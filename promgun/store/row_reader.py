@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from promgun.store.row_blocks import Row, RowBlock
 from promgun.store.row_format import RowSchema
@@ -39,8 +40,7 @@ class _KnownFile:
     left_out: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class RowContent:
+class RowContent(NamedTuple):
     """A file of rows at one moment.
 
     ``order`` is its position in every sum and its key; ``identity`` tells it from an earlier file with that key. Rows

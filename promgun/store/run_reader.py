@@ -17,6 +17,7 @@ SLOT_FILE = re.compile(r"(\d{1,6})")
 MASTER_FILE = re.compile(r"m(\d{1,3})")
 TABLE_FILE = re.compile(r"m(\d{1,3})\.workers")
 _ATTEMPTS = 5
+_PID = int(Cell.PID)
 
 
 def master_slot(number: int) -> int:
@@ -81,7 +82,7 @@ def is_alive(view: BoardView) -> bool:
 
 def _until_its_end(view: BoardView, has_ended: Callable[[BoardView], bool]) -> BoardView:
     """Return the board of a process of which no master knows anything: folded if the process is gone."""
-    is_gone = view.slot >= 0 and view[Cell.PID] > 0 and has_ended(view)
+    is_gone = view.slot >= 0 and view.cells[_PID] > 0 and has_ended(view)
     return view.folded(last_sign_of_life(view)) if is_gone else view
 
 

@@ -8,13 +8,15 @@ mapped: a file that is cut meanwhile gives fewer bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import BoardView, Cell
+from promgun.store.folder_listing import Entries, FolderListing
 from promgun.store.run_directory import MASTER, SLOTS
 from promgun.store.run_reader import MASTER_FILE, SLOT_FILE, master_slot, read_open_board
 from promgun.store.slot_file import FILE_SIZE, data_end
@@ -36,26 +38,47 @@ class SlotContent(NamedTuple):
     rows: bytes
 
 
+#: The slot's number, its file's name and inode.
+_Named = tuple[int, str, int]
+
+
+class _Folder:
+    """A folder with files of slots."""
+
+    def __init__(self, path: Path, pattern: re.Pattern[str], slot_of: Callable[[int], int]) -> None:
+        self.path = path
+        self._pattern = pattern
+        self._slot_of = slot_of
+        self._listing = FolderListing()
+        self._entries: Entries | None = None
+        self._files: list[_Named] = []
+
+    def files(self, folder_fd: int) -> tuple[int, list[_Named]]:
+        """Return the device and the files, in the order of slots; raises ``OSError``."""
+        entries = self._listing.read(folder_fd)
+        if entries is not self._entries:
+            matches = [(self._pattern.fullmatch(name), inode) for name, inode in entries]
+            self._files = sorted((self._slot_of(int(match[1])), match[0], inode) for match, inode in matches if match)
+            self._entries = entries
+        return os.fstat(folder_fd).st_dev, self._files
+
+
 class SlotContents:
     """Reads one run, from one thread at a time. Without ``kept`` no file stays open."""
 
     def __init__(self, run: Path, kept: KeptFiles | None = None) -> None:
-        self._run = run
+        self._folders = [_Folder(run / part, pattern, slot_of) for part, pattern, slot_of in _FOLDERS]
         self._kept = KeptFiles(0) if kept is None else kept
 
     def read(self) -> list[SlotContent]:
         """Return the content of each file that is one: masters' first, then slots' in order. Never raises."""
         found: list[SlotContent] = []
-        for part, pattern, slot_of in _FOLDERS:
-            with suppress(OSError), opened_folder(self._run / part) as folder_fd:
-                device = os.fstat(folder_fd).st_dev
-                with os.scandir(folder_fd) as entries:
-                    matches = [(pattern.fullmatch(entry.name), entry.inode()) for entry in entries]
-                files = sorted((slot_of(int(match[1])), match[0], inode) for match, inode in matches if match)
-                found += self._read_files(folder_fd, device, files)
+        for folder in self._folders:
+            with suppress(OSError), opened_folder(folder.path) as folder_fd:
+                found += self._read_files(folder_fd, *folder.files(folder_fd))
         return found
 
-    def _read_files(self, folder_fd: int, device: int, files: list[tuple[int, str, int]]) -> Iterator[SlotContent]:
+    def _read_files(self, folder_fd: int, device: int, files: list[_Named]) -> Iterator[SlotContent]:
         for slot, name, inode in files:
             key = device, inode
             fd = self._kept.get(key)
