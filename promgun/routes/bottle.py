@@ -16,12 +16,17 @@ from promgun.routes.reporting import REPORT, report_after, seam
 
 # A router has its rules once the first of its routes has matched.
 _REPORT = """\
-if result is None:
-    {1}[REPORT].route_known("")
-elif result[0] in getattr({0}, "promgun_rules", ()):
-    {1}[REPORT].route_known({0}.promgun_rules[result[0]])
+carrier = {1}
+if result is not None:
+    try:
+        template = {0}.promgun_rules[result[0]]
+    except (AttributeError, KeyError):
+        report({0}, result[0], carrier)
+    else:
+        {report}
 else:
-    report({0}, result[0], {1})
+    template = ""
+    {report}
 """
 
 

@@ -8,14 +8,22 @@ from typing import Any
 
 from promgun.routes.reporting import Slashed, report_after, seam
 
+#: An attribute ``scope`` of a WSGI request is the application's.
+_REPORT = """\
+try:
+    carrier = {1}.environ
+except AttributeError:
+    carrier = {1}.scope
+template = slashed[result.route] if result is not None else ""
+{report}
+"""
+
 
 def install(module: Any) -> None:
     """Hook ``django.core.handlers.base``."""
-    # An attribute "scope" of a WSGI request is the application's.
     report_after(
         seam(module, "BaseHandler"),
         "resolve_request",
-        "({1}.environ if hasattr({1}, 'environ') else {1}.scope)"
-        "[REPORT].route_known(slashed[result.route] if result is not None else '')",
+        _REPORT,
         slashed=Slashed(),
     )

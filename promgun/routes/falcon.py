@@ -15,8 +15,9 @@ def install(module: Any) -> None:
     report_after(
         seam(module, "App"),
         "_get_responder",
-        "matched = {1}.scope if {0}._ASGI else {1}.env\n"
-        "matched[REPORT].route_known(result[3] or prefix({0}, result[0], {1}.path))",
+        "carrier = {1}.scope if {0}._ASGI else {1}.env\n"
+        "template = result[3] or prefix({0}, result[0], {1}.path)\n"
+        "{report}",
         prefix=_prefix,
     )
 

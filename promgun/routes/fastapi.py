@@ -15,7 +15,9 @@ from promgun.routes.reporting import REPORT, report_before, seam
 _REPORT = """\
 matched = {1}["fastapi"].get("effective_route_context") if "fastapi" in {1} else None
 if matched is not None and matched.original_route is {0}:
-    {1}[REPORT].route_known(matched.path)
+    carrier = {1}
+    template = matched.path
+    {report}
 """
 
 

@@ -12,7 +12,10 @@ from promgun.routes.reporting import report_after, seam
 #: There is no rule after a 404, a 405 and a redirect to the path with a slash.
 _REPORT = """\
 matched = {{0}}.{request}
-matched.{carrier}[REPORT].route_known(matched.url_rule.rule if matched.url_rule is not None else "")
+carrier = matched.{carrier}
+matched = matched.url_rule
+template = matched.rule if matched is not None else ""
+{{report}}
 """
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from promgun.routes.mounts import Mounts
 from promgun.routes.reporting import REPORT, guarded, hook, report_before, seam
+from promgun.store.request_table import OVER
 
 #: Of the class ``HTTPRoute``, with the scope as its first argument.
 _HANDLES = "_get_response_for_request"
@@ -23,7 +24,7 @@ def install(module: Any) -> None:
     hook(seam(module, "ASGIRouter"), "__call__", _report_answer)
     route = getattr(sys.modules.get("litestar.routes"), "HTTPRoute", None)
     if hasattr(route, _HANDLES):
-        report_before(route, _HANDLES, "{1}[REPORT].route_known({1}['path_template'])")
+        report_before(route, _HANDLES, "carrier = {1}\ntemplate = carrier['path_template']\n{report}")
 
 
 class _Answer:
@@ -32,6 +33,8 @@ class _Answer:
     """
 
     __slots__ = ("_around", "_mounts", "_path", "_router", "_scope", "reported")
+    #: As of a request in a mount: hooks leave all to ``route_known``.
+    region = OVER
 
     def __init__(self, router: Any, scope: Any, mounts: Mounts) -> None:
         self._router, self._scope, self._mounts, self._path = router, scope, mounts, scope.get("path", "")

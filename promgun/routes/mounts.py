@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from promgun.routes.reporting import REPORT, Carrier
+from promgun.store.request_table import OVER
 
 #: What the application objects of frameworks have, and other WSGI and ASGI applications have not: Flask and Quart,
 #: Django, Falcon, Pyramid, Bottle, Starlette and FastAPI, Litestar.
@@ -27,6 +28,8 @@ class MountedRequest:
     """
 
     __slots__ = ("learn", "mounts", "request")
+    #: What hooks ask a state before they write a route by themselves: here they must not.
+    region = OVER
     learn: Callable[[], None]
     mounts: str
     request: Any

@@ -16,7 +16,9 @@ def install(module: Any) -> None:
         seam(module, "RoutesMapper"),
         "__call__",
         "matched = result['route']\n"
-        "{1}.environ[REPORT].route_known(slashed[matched.pattern] if matched is not None else '')",
+        "carrier = {1}.environ\n"
+        "template = slashed[matched.pattern] if matched is not None else ''\n"
+        "{report}",
         slashed=Slashed(),
     )
 

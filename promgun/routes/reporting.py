@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from textwrap import indent
 from typing import Any
+
+from promgun.store.request_table import ROUTE_MARK
 
 #: The application's own name of the route, a string.
 ROUTE = "promgun.route"
@@ -18,8 +20,8 @@ REPORT = "promgun.report_route"
 Carrier = MutableMapping[str, Any]
 
 # Every hook is made of these texts: so it has the parameters of the method that it replaces, which may be called by
-# keywords, and costs a request no other call than that of route_known. Here an error of a hook ends, and the request
-# goes on, without a route. A carrier without REPORT, such as that of a test client, is a KeyError.
+# keywords, and costs a request no other call. Here an error of a hook ends, and the request goes on, without a route. A
+# carrier without REPORT, such as that of a test client, is a KeyError.
 _BEFORE = """\
 def bind(method):
     {define} hooked({parameters}):
@@ -33,17 +35,44 @@ def bind(method):
 _AFTER = """\
 def bind(method):
     {define} hooked({parameters}):
-        result = None
         try:
             result = {call}
-        finally:
+        except BaseException:
+            result = None
             try:
-{report}
+{report_failed}
             except Exception:
                 pass
+            raise
+        try:
+{report}
+        except Exception:
+            pass
         return result
     return hooked
 """
+#: Reports ``template`` to ``carrier``.
+_CALL = f"carrier[{REPORT!r}].route_known(template)"
+# RequestState.route_known, written out for a request that has no route yet, whose region is in the table of running
+# requests: a call less.
+_WRITE = f"""\
+known = carrier[{REPORT!r}]
+region = known.region
+if region < 0 or known.route or known.recorded:
+    known.route_known(template)
+elif template:
+    table = known.table
+    try:
+        write, start, data = table.places[template]
+    except KeyError:
+        known.route_known(template)
+    else:
+        known.route = template
+        write(table.cells, region * 8 + start, data, {ROUTE_MARK})
+"""
+#: The local variables of a hook.
+_LOCALS = frozenset(("method", "result", "carrier", "template", "matched", "known", "region", "table", "write", "start",
+                     "data"))  # fmt: skip
 
 
 class MissingSeamError(Exception):
@@ -53,9 +82,10 @@ class MissingSeamError(Exception):
 def report_before(owner: Any, name: str, report: str, /, **names: Any) -> None:
     """Hook the method ``name`` of a class: the statements ``report`` are executed before each call.
 
-    They report to ``carrier[REPORT]``. In them ``{0}`` and ``{1}`` stand for the first two arguments, of which the
-    first is the instance; ``matched`` is a local variable of theirs, ``names`` are what else they use. Raises
-    :class:`MissingSeamError` if the class has no such method. ``owner`` may be a module, for one of its functions.
+    In them ``{0}`` and ``{1}`` stand for the first two arguments, of which the first is the instance. ``matched`` is a
+    variable of theirs, ``names`` are what else they use. Those that set ``carrier`` and ``template`` are followed by
+    the line ``{report}``, which reports this template to ``carrier[REPORT]``. Raises :class:`MissingSeamError` if the
+    class has no such method. ``owner`` may be a module, for one of its functions.
     """
     hook(owner, name, lambda method: _made_of(_BEFORE, method, report, names))
 
@@ -97,7 +127,7 @@ def _made_of(source: str, method: Callable[..., Any], report: str, names: Mappin
     declared = inspect.signature(method).parameters
     parameters = list(declared)
     arguments = parameters[:2]
-    if {"method", "result", "matched", "REPORT", *names} & declared.keys() or any(
+    if (_LOCALS | names.keys()) & declared.keys() or any(
         parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty
         for parameter in declared.values()
     ):
@@ -107,13 +137,24 @@ def _made_of(source: str, method: Callable[..., Any], report: str, names: Mappin
     filled = source.format(
         define="async def" if is_async else "def",
         parameters=", ".join(parameters),
-        report=indent(report.format(*arguments), " " * 16),
+        report=_statements(report, arguments, _WRITE),
+        report_failed=_statements(report, arguments, _CALL),
         call=f"{'await ' if is_async else ''}method({', '.join(parameters)})",
     )
     made: dict[str, Any] = {"__name__": __name__, "REPORT": REPORT, **names}
     exec(filled, made)  # noqa: S102 - the text above, with names of parameters
     hooked: Callable[..., Any] = made["bind"](method)
     return hooked
+
+
+def _statements(report: str, arguments: Sequence[str], how: str) -> str:
+    """Return the lines of ``report`` as they stand in a hook, which reports in the way that ``how`` says."""
+    lines = []
+    for line in report.splitlines():
+        statement = line.lstrip()
+        written = how if statement == "{report}" else statement.format(*arguments)
+        lines.append(indent(written, " " * (16 + len(line) - len(statement))))
+    return "\n".join(lines)
 
 
 class Slashed(dict[str, str]):

@@ -19,5 +19,5 @@ def install(module: Any) -> None:
         mounts.enter(scope, mount.path, getattr(mount, "_base_app", mount.app))
 
     for name in ("Route", "WebSocketRoute"):
-        report_before(seam(module, name), "handle", "{1}[REPORT].route_known({0}.path)")
+        report_before(seam(module, name), "handle", "carrier = {1}\ntemplate = {0}.path\n{report}")
     report_before(seam(module, "Mount"), "handle", "enter({0}, {1})", enter=enter)

@@ -170,13 +170,23 @@ def request_text(worker: Worker, *, paths: bool = True) -> str:
     return f"{text} +{others}" if others > 0 else text
 
 
+def in_use_text(workers: Iterable[Worker]) -> str:
+    """How much of the capacity of some workers is in use; what is, where there is no limit."""
+    used, capacity = 0, 0
+    for worker in workers:
+        used += worker.in_use
+        capacity += worker.capacity
+    return f"{used}/{capacity}" if capacity else str(used)
+
+
 def worker_texts(worker: Worker, interval: WorkerInterval | None, *, paths: bool) -> dict[str, str]:
     """The cells of a worker's row that take more than writing a text or a count."""
     return {
         "request": request_text(worker, paths=paths),
         "age": texts.age(shown_age(worker)),
         "rate": texts.rate(None if interval is None else interval.requests_per_second),
-        "in_use": f"{worker.in_use}/{worker.capacity}" if worker.capacity else f"{worker.in_use}",
+        "in_use": in_use_text([worker]),
+        "lag": texts.latency(worker.loop_lag),
         "cpu": texts.cpu(None if interval is None else interval.cpu_share),
         "memory": texts.memory(worker.memory),
     }

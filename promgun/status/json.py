@@ -49,7 +49,7 @@ def to_json(snapshot: Snapshot, history: History, *, paths: bool = False) -> str
                                       requests_per_second, loop_lag_seconds, cpu_share, utilisation_share,
                                       resident_memory_bytes, requests_left, uptime_seconds, heartbeat_age_seconds,
                                       oldest_request_seconds, running, texts}]; loop_lag_seconds is null without a loop
-        workers[].texts               {request, age, rate, in_use, cpu, memory}
+        workers[].texts               {request, age, rate, in_use, lag, cpu, memory}
         workers[].running             [{phase, method, route, age_seconds}] oldest first, at most 64; with ``paths``
                                       also path, which never has a query string. The client's address is left out.
         routes                        [{route, requests_per_second, error_share, p50_seconds, p95_seconds, busy_seconds,

@@ -233,6 +233,10 @@ class RequestAccounting:
     def measure_cpu(self, state: RequestState) -> None:
         """Measure the CPU time of a request from now on; here it is not."""
 
+    def counts_cpu_alone(self, _: RequestState) -> bool:
+        """Count CPU time of a request, and return whether nothing else is seldom about it; here it is not counted."""
+        return False
+
     def look_at_rate(self) -> None:
         """Look how many requests there are, about once a second; here nothing depends on it."""
 

@@ -132,6 +132,11 @@ class AsgiRequest(RequestState):
         else:
             accounting.closed(self)
 
+    def answered_nobody(self) -> None:
+        """Note that the client had left when the answer was handed over, if one was: that is known only now."""
+        if self.is_over and self.recorded:
+            self.accounting.disconnected(self, DisconnectPhase.RESPONSE)
+
     def discard(self) -> None:
         """End a request whose answer was counted before it began."""
         self.is_over = True

@@ -22,7 +22,9 @@ _SERVED = int(Cell.SERVED)
 
 
 class HideOwnFrames(logging.Filter):
-    """Removes promgun's frames from the tracebacks of a logger: the server logs what leaves the application at once."""
+    """Removes promgun's frames from the tracebacks of a logger: the server, or the loop, logs at once what leaves the
+    application, or the protocol.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
@@ -60,6 +62,7 @@ class EventLoopLifecycle(WorkerLifecycle):
         error_log = getattr(self.log, "error_log", None)
         if isinstance(error_log, logging.Logger):
             error_log.addFilter(HideOwnFrames())
+        logging.getLogger("asyncio").addFilter(HideOwnFrames())
 
     def heartbeat_period(self) -> float:
         """Return the longest time in seconds between two heartbeats of an idle worker of this class."""

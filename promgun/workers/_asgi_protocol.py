@@ -27,6 +27,8 @@ _LAST_PIECE_IS_TOLD = [*signature(ASGIProtocol._send_body).parameters] == ["self
 # A call of these costs 80 ns less than one through super() (CPython 3.11).
 _build_http_scope, _send_body = ASGIProtocol._build_http_scope, ASGIProtocol._send_body  # noqa: SLF001 - same
 
+_NOTHING = object()
+
 
 class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
     """A connection of HTTP/1 or HTTP/2, whose requests are followed one after the other."""
@@ -41,6 +43,8 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
     _conn_lost_handled = False
     #: whether a piece of body is being written (before 27.0.1)
     _writes_piece = False
+    #: once the client has ended its side: the request that had been answered last, or ``_NOTHING``
+    _ended: object = None
     #: whether the server answered while reading, and closes the connection for that
     _refused = False
 
@@ -58,10 +62,21 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
             self.worker.observe_arrival(sock, monotonic_ns())
         super().connection_made(transport)
 
+    def eof_received(self) -> bool | None:
+        """Note that the client has left: the loop tells of the lost connection a moment later."""
+        stays_open: bool | None = super().eof_received()
+        if not stays_open and self._stream is None and not self.transport.get_write_buffer_size():
+            followed = self._promgun
+            self._ended = _NOTHING if followed is None or not followed.is_over else followed
+        return stays_open
+
     def connection_lost(self, exc: Exception | None) -> None:
         """End a connection."""
         super().connection_lost(exc)
         self._conn_lost_handled = True
+        followed = self._promgun
+        if self._ended is not None and followed is not None and followed is not self._ended:
+            followed.answered_nobody()
 
     def _on_body(self, chunk: bytes) -> None:
         self._received += len(chunk)
@@ -89,7 +104,9 @@ class MeasuredProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untype
         def send_followed(message: Any) -> Any:
             if message["type"] == "http.response.start":
                 if not self._closed:
-                    followed.pending = message["status"]
+                    # The server heeds the first one, unless it had a header that is not valid.
+                    if not followed.pending or not self._has_begun(followed):
+                        followed.pending = message["status"]
                 elif not followed.given:
                     followed.given = message["status"]
             return send(message)

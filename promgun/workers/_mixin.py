@@ -64,6 +64,9 @@ def _hands_on(worker_class: type) -> bool:
 class PrometheusMixin(WorkerLifecycle):
     """Adds metrics to the Gunicorn worker class for WSGI that it stands in front of."""
 
+    __slots__ = ("_follow_request", "_next_handle_request", "_regions", "_worker_wsgi", "accounting", "observe_arrival",
+                 "responses")  # fmt: skip
+
     #: The index of the request among the arguments of the class's ``handle_request``.
     request_at = 1
     #: The region of the only request, in a class that serves one at a time. Other classes take a region for each
@@ -214,6 +217,8 @@ class PrometheusMixin(WorkerLifecycle):
 
 class PrometheusConnectionMixin(PrometheusMixin):
     """For classes that serve a whole connection in ``handle(listener, client, addr)``."""
+
+    __slots__ = ("_next_handle",)
 
     def prepare(self) -> None:
         """Get ready to follow connections as well."""

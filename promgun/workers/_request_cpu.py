@@ -11,7 +11,7 @@ when ``k`` changes. Accounting without this class reads no clock of a thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import log
 from random import Random
 from time import thread_time_ns
@@ -34,7 +34,7 @@ class CpuAccounting(RequestAccounting):
     measured; it is not the generator of the application, which may have seeded that. One request in ``every`` is.
     """
 
-    __slots__ = ("_drawn", "_looked_at", "_random", "_thread_clock", "count_cpu", "every")
+    __slots__ = ("_drawn", "_looked_at", "_random", "_rarity", "_thread_clock", "count_cpu", "cpu_cells", "every")
 
     def __init__(
         self,
@@ -44,10 +44,15 @@ class CpuAccounting(RequestAccounting):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.count_cpu: Callable[[str, float], None] = args[1].recorder.count_cpu
+        recorder = args[1].recorder
+        self.count_cpu: Callable[[str, float], None] = recorder.count_cpu
+        cells = recorder.cpu_cells
+        self.cpu_cells: Mapping[str, Any] = {} if cells is None else cells
         self._thread_clock = thread_clock
-        self._random = Random() if random is None else random  # noqa: S311 - chooses what to measure
+        self._random = (Random() if random is None else random).random  # noqa: S311 - chooses what to measure
         self.every = 1
+        #: what the logarithm of a random number is divided by to draw a gap
+        self._rarity = 0.0
         self.unmeasured = 1
         #: all that were drawn into ``unmeasured`` since the rate was looked at
         self._drawn = 1
@@ -72,8 +77,7 @@ class CpuAccounting(RequestAccounting):
         state.cpu = self._thread_clock()
 
     def _draw(self) -> None:
-        every = self.every
-        self.unmeasured = gap = 1 if every == 1 else 1 + int(log(1 - self._random.random()) / log(1 - 1 / every))
+        self.unmeasured = gap = 1 if self.every == 1 else 1 + int(log(1 - self._random()) / self._rarity)
         self._drawn += gap
 
     def look_at_rate(self) -> None:
@@ -85,6 +89,7 @@ class CpuAccounting(RequestAccounting):
         self._looked_at = now
         begun = self._drawn - self.unmeasured
         self.every = max(1, round(begun * _SECOND / passed / _MEASURED_A_SECOND))
+        self._rarity = log(1 - 1 / self.every) if self.every > 1 else 0.0
         # What is left was drawn for the former rate.
         self._drawn = 0
         self._draw()
@@ -100,6 +105,22 @@ class CpuAccounting(RequestAccounting):
         # Less than nothing: another thread than the one that began it has answered.
         if spent > 0:
             self.count_cpu(state.route, spent * state.stands_for / _SECOND)
+
+    def counts_cpu_alone(self, state: RequestState) -> bool:
+        """Count the CPU time of a request that is being answered, and return whether nothing else is seldom about it.
+
+        Nothing is counted where there is more, or no request of its route was counted yet: ``answered`` does that.
+        """
+        began = state.cpu
+        if not began or state.head or state.body is not None:
+            return False
+        spent = self._thread_clock() - began
+        route = state.route if state.carrier is None else self.named_route(state)
+        if route not in self.cpu_cells:
+            return False
+        if spent > 0:
+            self.count_cpu(route, spent * state.stands_for / _SECOND)
+        return True
 
     def forget_parent(self) -> None:
         """Stop counting, in a child forked by the application during a request."""

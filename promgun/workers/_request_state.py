@@ -129,7 +129,7 @@ class FollowedState(RequestState):
     CPython 3.12 and newer take ten times as long for an attribute that shadows a default of the class.
     """
 
-    __slots__ = ("carrier", "has_more", "recorded", "region", "response", "route", "start")
+    __slots__ = ("carrier", "has_more", "recorded", "region", "response", "route", "start", "table")
 
 
 def file_size(result: Any) -> int:

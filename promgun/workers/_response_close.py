@@ -40,9 +40,10 @@ def answered_and_closed(  # noqa: C901 - see below
 ) -> Close:
     """Return ``close``, the method of Gunicorn's ``Response``, with ``answered`` in front of it.
 
-    ``count`` counts what is seldom: a stream, a file or no body in the answer, one in the request, CPU time.
+    ``count`` counts what is seldom: a stream, a file or no body in the answer, one in the request.
     """
     running, board, clock, named_route = accounting.running, accounting.board, accounting.clock, accounting.named_route
+    counts_cpu_alone = accounting.counts_cpu_alone
     smallest, shortest, size_bounds, duration_bounds, fine_bounds = accounting.bounds
     # Gunicorn's own sends what is left: the head, or the end of a chunked body.
     may_have_nothing_to_send = names_in(close) == _NAMES_OF_CLOSE
@@ -61,7 +62,7 @@ def answered_and_closed(  # noqa: C901 - see below
             close(response)
             return
         sent = response.sent
-        if state.has_more or not sent:
+        if not sent or (state.has_more and not counts_cpu_alone(state)):
             count(response)
             close(response)
             return

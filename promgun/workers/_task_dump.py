@@ -12,6 +12,8 @@ from typing import Any
 #: More are counted, but not shown. Tasks of one stack are one.
 _MOST_STACKS, _MOST_TASKS, _MOST_FRAMES, _MOST_NAMES = 200, 5_000, 50, 5
 _LONGEST = 200
+#: The generator that drives a coroutine step by step (``_uvicorn_quick_cycle``), and its variable for that.
+_DRIVER, _DRIVEN = "_call_application", "driven"
 #: Of each kind of what is awaited, its attributes: the frame, and what it awaits itself.
 _KINDS: dict[type, tuple[str, str]] = {
     CoroutineType: ("cr_frame", "cr_await"),
@@ -65,6 +67,8 @@ def _stack(awaited: Any, future: type) -> _Stack:
         if frame is not None:
             lines.append((frame.f_code, frame.f_lineno))
         awaited = getattr(awaited, kind[1])
+        if awaited is None and frame is not None and frame.f_code.co_name == _DRIVER:
+            awaited = frame.f_locals.get(_DRIVEN)
     waits = "" if awaited is None else _described(awaited)
     return tuple(lines), waits
 

@@ -16,7 +16,7 @@ from time import monotonic_ns
 from typing import Any
 
 from promgun.workers._asgi_follower import AsgiRequest, begin_request, count_refused
-from promgun.workers._uvicorn_shortcuts import QuickProtocol, is_known
+from promgun.workers._uvicorn_shortcuts import QuickProtocol, is_known, quick_protocol
 from promgun.workers._uvicorn_websockets import measured_websocket
 
 _CYCLE = "RequestResponseCycle"
@@ -30,9 +30,8 @@ def follow_protocols(config: Any, worker: Any) -> None:
     """Measure the HTTP protocol that a loaded ``uvicorn.Config`` names, for ``worker``."""
     setattr(config, _WORKER, worker)
     named = config.http_protocol_class
-    quick = (QuickProtocol,) if worker.takes_shortcuts and is_known(named) else ()
-    bases = (*quick, MeasuredProtocol, named)
-    config.http_protocol_class = type(named.__name__, bases, {"__module__": named.__module__})
+    module: Any = sys.modules.get(named.__module__)
+    quick = worker.takes_shortcuts and is_known(named, module)
     config.ws_protocol_class = measured_websocket(config.ws_protocol_class, worker)
     for base in named.__mro__:
         follow_cycles(base.__module__)
@@ -40,6 +39,12 @@ def follow_protocols(config: Any, worker: Any) -> None:
         # AutoZttpProtocol makes one of these two for each connection.
         for name in ("uvicorn.protocols.http.zttp_impl", "uvicorn.protocols.http.zttp_h2_impl"):
             follow_cycles(name)
+    bases: tuple[Any, ...] = (MeasuredProtocol, named)
+    namespace = {"__module__": named.__module__}
+    if quick:
+        bases = (QuickProtocol, *bases)
+        namespace.update(quick_protocol(module, worker))
+    config.http_protocol_class = type(named.__name__, bases, namespace)
 
 
 def follow_cycles(module_name: str) -> None:
@@ -58,8 +63,11 @@ class MeasuredProtocol:
 
     config: Any
     cycle: Any
+    transport: Any
     #: the cycle that began last
     promgun_running: Any = None
+    #: once the client has ended its side: the request that had been answered last, or ``_NOTHING``
+    promgun_ended: object = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection, and observe how long it waited for that."""
@@ -67,6 +75,21 @@ class MeasuredProtocol:
         if sock is not None and isinstance(transport.get_extra_info("peername"), tuple):
             getattr(self.config, _WORKER).observe_arrival(sock, monotonic_ns())
         super().connection_made(transport)  # type: ignore[misc] # the next class in the MRO
+
+    def eof_received(self) -> Any:
+        """Note that the client has left: the loop tells of the lost connection a moment later."""
+        stays_open = super().eof_received()  # type: ignore[misc] # the next class in the MRO
+        if not stays_open and not self.transport.get_write_buffer_size():
+            request = None if self.promgun_running is None else self.promgun_running.promgun
+            self.promgun_ended = _NOTHING if request is None or not request.is_over else request
+        return stays_open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        super().connection_lost(exc)  # type: ignore[misc] # the next class in the MRO
+        request = None if self.promgun_running is None else self.promgun_running.promgun
+        if self.promgun_ended is not None and request is not None and request is not self.promgun_ended:
+            request.answered_nobody()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a request's body; called where the parser calls back (httptools)."""
@@ -101,6 +124,7 @@ class MeasuredProtocol:
 
 
 _BAD_REQUEST = 400
+_NOTHING = object()
 #: Methods whose requests have no body, unless a header tells of one.
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
@@ -194,18 +218,21 @@ class MeasuredCycle:
         request = self.promgun
         if request is None or request.is_over:
             return self._next_send(message)  # type: ignore[no-any-return] # uvicorn's
-        kind = message["type"]
+        kind = message.get("type")
         if self.disconnected:
             if kind == "http.response.start" and not request.application_done and not request.given:
-                request.given = message["status"]
+                request.given = message.get("status", 0)
             return self._next_send(message)  # type: ignore[no-any-return] # same
         if kind != "http.response.body" or not request.status or self.flow.write_paused:
             return self._send_and_look(message, request)
-        last = not message.get("more_body", False)
+        body, last = message.get("body", b""), not message.get("more_body", False)
+        if body.__class__ is not bytes:
+            # The server may refuse it.
+            return self._send_and_look(message, request)
         if self.scope["method"] == "HEAD" or self.bodyless:
             size, left = 0, None
         else:
-            size, left = len(message.get("body", b"")), None if self.chunked_encoding else self._length_left()
+            size, left = len(body), None if self.chunked_encoding else self._length_left()
         if self.trailers_expected or (left is not None and (size > left or (last and size != left))):
             # The server may refuse it for the Content-Length that was declared, or ends the answer with trailers.
             return self._send_and_look(message, request)
@@ -219,12 +246,13 @@ class MeasuredCycle:
         await self._next_send(message)
         if self.disconnected or request.is_over:
             return
-        kind = message["type"]
+        kind = message.get("type")
         if kind == "http.response.start":
             if self.response_started and not request.status:
                 request.head_sent(message["status"])
         elif kind == "http.response.body" and self.scope["method"] != "HEAD" and not self.bodyless:
-            request.sent += len(message.get("body", b""))
+            # Chunked encoding takes anything that is false for no bytes.
+            request.sent += len(message.get("body", b"") or b"")
         if self.response_complete:
             self._finish(request)
 

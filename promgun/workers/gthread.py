@@ -20,6 +20,8 @@ _READING = int(Phase.READING)
 class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[misc] # gunicorn is untyped
     """Gunicorn's threaded worker, measured."""
 
+    __slots__ = ("_leave_region", "_next_enqueue_req", "_next_handle", "_running", "_take_region")
+
     request_at = 0
     region_of_connection = True
 
@@ -52,14 +54,14 @@ class PrometheusThreadWorker(PrometheusMixin, ThreadWorker):  # type: ignore[mis
 
     def handle(self, conn: Any) -> Any:
         """Serve what a connection has sent, in a thread of the pool."""
-        running, next_handle, leave_region = self._running, self._next_handle, self._leave_region
-        region = conn.promgun
-        if region >= 0:
-            running.cells[region + PHASE] = _READING
+        next_handle, region = self._next_handle, conn.promgun
+        if region < 0:
+            return next_handle(conn)
+        running, leave_region = self._running, self._leave_region
+        running.cells[region + PHASE] = _READING
         try:
             return next_handle(conn)
         finally:
             conn.promgun = NOWHERE
-            if region >= 0:
-                running.cells[region + START] = 0
-                leave_region(region)
+            running.cells[region + START] = 0
+            leave_region(region)

@@ -29,6 +29,8 @@ class PrometheusWorker(PrometheusMixin, SyncWorker):  # type: ignore[misc] # gun
     one.
     """
 
+    __slots__ = ("_next_handle", "_resting_since", "_running")
+
     only_region = FIRST
 
     def prepare(self) -> None:

@@ -77,6 +77,18 @@ async def block(_request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
+async def hiccup(_request: Request) -> Response:
+    """Keep the loop from its other tasks for half a second."""
+    time.sleep(0.5)  # noqa: ASYNC251 - that is what is tried
+    return PlainTextResponse("ok")
+
+
+async def yields(_request: Request) -> Response:
+    """Answer in the next round of the loop."""
+    await asyncio.sleep(0)
+    return PlainTextResponse("ok")
+
+
 async def pid(_request: Request) -> Response:
     """Answer with the worker's pid."""
     return PlainTextResponse(str(os.getpid()))
@@ -133,6 +145,13 @@ async def raw(scope: Any, receive: Any, send: Any) -> None:
     await body(b"k")
 
 
+async def again(_scope: Any, _receive: Any, send: Any) -> None:
+    """Start an answer twice."""
+    for status in (200, 201):
+        await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
 app = Starlette(
     routes=[
         Route("/status/{status}", answer, methods=["GET", "POST", "PUT", "HEAD"]),
@@ -144,7 +163,10 @@ app = Starlette(
         Route("/wait/{n}", wait),
         Route("/nap", nap),
         Route("/block", block),
+        Route("/hiccup", hiccup),
+        Route("/yields", yields),
         Route("/pid", pid),
+        Mount("/again", app=again),
         Mount("/raw", app=raw),
         WebSocketRoute("/echo/{room}", echo),
         WebSocketRoute("/refuse", refuse),

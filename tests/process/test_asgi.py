@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -198,6 +199,16 @@ def test_no_status_is_counted_where_no_byte_was_sent(server: Server) -> None:
         assert added == {"requests_total GET /raw 200": 1, "requests_unanswered_total other /raw": 1}
 
 
+def test_a_second_start_of_an_answer_changes_nothing(server: Server) -> None:
+    got: list[bytes] = []
+    added = server.added(
+        lambda: got.append(raw(server, b"GET /again/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")),
+        "requests_total",
+    )
+    assert got[0].startswith(b"HTTP/1.1 200 ")
+    assert added == {"GET /again 200": 1}
+
+
 def test_bytes_beyond_the_declared_length_are_not_sent(server: Server) -> None:
     got: list[bytes] = []
     added = server.added(
@@ -245,6 +256,22 @@ def test_a_bad_chunk_is_the_answer_of_the_request_that_reads_it(server: Server) 
     assert added == {"requests_total POST /status/{status} 400": 1}
 
 
+def test_what_the_loop_logs_has_no_frames_of_promgun(server: Server) -> None:
+    """On h11 uvicorn fails to answer a bad chunk that comes after the answer (0.30 to 0.54)."""
+    assert isinstance(server.address, tuple)
+    logged = len(server.log)
+    with socket.create_connection(server.address, timeout=10) as sock:
+        sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sock.recv(1 << 16)
+        sock.sendall(b"zz\r\n")
+        with suppress(ConnectionError):
+            while sock.recv(1 << 16):
+                pass
+    if server.kind not in {ASGI, UVICORN}:
+        wait_until(lambda: "LocalProtocolError" in server.log[logged:])
+    assert "promgun/workers" not in server.log[logged:]
+
+
 def test_pipelined_requests_are_each_counted(server: Server) -> None:
     line = b"GET /status/200 HTTP/1.1\r\nHost: x\r\n"
     got: list[int] = []
@@ -272,6 +299,27 @@ def test_clients_that_leave(server: Server) -> None:
         "requests_unanswered_total client_left /status/{status}": 1,
         "client_disconnects_total request": 1,
         "client_disconnects_total response": 2,
+    }
+
+
+def test_a_client_that_leaves_in_the_same_round_of_the_loop_as_it_is_answered(server: Server) -> None:
+    """Its end has come when the server writes, which is told of it a moment later."""
+
+    def act() -> None:
+        assert isinstance(server.address, tuple)
+        with socket.create_connection(server.address, timeout=10) as blocker:
+            blocker.sendall(b"GET /hiccup HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.1)
+            for _ in range(10):
+                with socket.create_connection(server.address, timeout=10) as sock:
+                    sock.sendall(b"GET /yields HTTP/1.1\r\nHost: x\r\n\r\n")
+            blocker.recv(100)
+
+    added = server.added(act, "requests_total", "client_disconnects_total")
+    assert added == {
+        "requests_total GET /hiccup 200": 1,
+        "requests_total GET /yields 200": 10,
+        "client_disconnects_total response": 10,
     }
 
 

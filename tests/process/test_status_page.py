@@ -139,7 +139,7 @@ ROUTE_TEXTS = ("route", "rate", "errors", "p50", "p95", "busy", "cpu")
 def worker(slot: int) -> dict[str, Any]:
     """A worker with long names and numbers."""
     running = [{"phase": HOSTILE, "method": "PROPPATCH", "route": HOSTILE * 9, "age_seconds": 86399.0}] * 3
-    cells = {"age": "23h59m", "rate": "12346", "in_use": "1000/1000", "cpu": "999%", "memory": "954M"}
+    cells = {"age": "23h59m", "rate": "12346", "in_use": "1000/1000", "lag": "2h 59m", "cpu": "999%", "memory": "954M"}
     return {
         "worker_id": slot,
         "pid": 4_194_304,
@@ -147,6 +147,7 @@ def worker(slot: int) -> dict[str, Any]:
         "requests_in_progress": 1000,
         "capacity": 1000,
         "requests_per_second": 12345.6,
+        "loop_lag_seconds": 10_799.0,
         "cpu_share": 9.99,
         "utilisation_share": 1.0,
         "resident_memory_bytes": 10**9,
@@ -220,7 +221,7 @@ def test_no_text_becomes_markup_and_none_breaks_the_layout(browser: Browser) -> 
 @needs_browser
 def test_page_shows_the_texts_of_the_server_and_makes_none(browser: Browser) -> None:
     """The terminal is tested to show the same ones."""
-    text = to_json(*watched(4, 70, requests_left=77, routes=60), paths=True)
+    text = to_json(*watched(4, 70, requests_left=77, loop_lag=0.0125, routes=60), paths=True)
     told = json.loads(text)
     with Endpoint(status=lambda: text) as endpoint:
         browser.open(url(endpoint.address))
@@ -232,7 +233,7 @@ def test_page_shows_the_texts_of_the_server_and_makes_none(browser: Browser) -> 
         assert f"up {told['instance']['uptime_text']}" in browser.text("#about")
         rows = browser.run(
             "return [...document.querySelectorAll('#workers tbody tr')]"
-            ".map(row => [...row.cells].slice(3, 9).map(cell => cell.textContent))"
+            ".map(row => [...row.cells].slice(3, 10).map(cell => cell.textContent))"
         )
         assert rows == [list(worker["texts"].values()) for worker in told["workers"]]
         by_route = (

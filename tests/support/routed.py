@@ -18,6 +18,7 @@ from promgun.routes.patterns import RoutePatterns
 from promgun.routes.reporting import REPORT, ROUTE
 from promgun.routes.sources import RouteSources
 from promgun.store.process import ProcessStore
+from promgun.store.request_table import OVER
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._queue_time import TrustedPeers
@@ -62,7 +63,7 @@ class _Response:
 
 class RoutedWSGI:
     """A WSGI application behind what a worker puts in front of it; ``look`` gets the route that other processes see as
-    the answer is counted.
+    the answer is counted. Without ``hooks`` the framework stays as it is.
     """
 
     def __init__(
@@ -70,18 +71,21 @@ class RoutedWSGI:
         application: Callable[..., Any],
         patterns: Iterable[str] = (),
         look: Callable[[str], None] | None = None,
+        *,
+        hooks: bool = True,
     ) -> None:
         patterns = tuple(patterns)
         self.warnings: list[str] = []
         sources = RouteSources(
             RoutePatterns(patterns) if patterns else None, lambda text, *given: self.warnings.append(text % given)
         )
-        sources.install()
+        if hooks:
+            sources.install()
         store = ProcessStore()
         self.board = store.board
-        self.accounting = RequestAccounting(
-            self.board, Instruments(store, Config()), TrustedPeers(Config()), routes=sources
-        )
+        instruments = Instruments(store, Config())
+        self.recorder = instruments.recorder
+        self.accounting = RequestAccounting(self.board, instruments, TrustedPeers(Config()), routes=sources)
         self.counted: list[Answer] = []
         self.accounting.record = lambda _method, route, status, *_: self.counted.append(Answer(status, route))
         self.failed: list[tuple[str, ...]] = []
@@ -104,9 +108,13 @@ class RoutedWSGI:
 
     def ask(self, method: str, path: str, **environ: Any) -> Answer:
         """Make a request; return how it was counted."""
+        self.serve(method, path, **environ)
+        return self.counted[-1]
+
+    def serve(self, method: str, path: str, **environ: Any) -> None:
+        """Make a request."""
         body = SimpleNamespace(reader=LengthReader(None, 0))
         self._follow(SimpleNamespace(method=method, path=path, body=body, peer_addr=("127.0.0.1", 5)), environ)
-        return self.counted[-1]
 
     def running_route(self) -> str:
         """Return the route of the request that runs, as other processes see it."""
@@ -186,7 +194,7 @@ class RoutedASGI:
         self.route = ""
         scope = {
             **http_scope(method, path),
-            REPORT: SimpleNamespace(route_known=partial(setattr, self, "route")),
+            REPORT: SimpleNamespace(region=OVER, route_known=partial(setattr, self, "route")),
             **more,
         }
         done = asyncio.Event()

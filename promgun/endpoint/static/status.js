@@ -94,6 +94,7 @@
     ["age", "age", (worker) => worker.texts.age],
     ["req/s", "rate", (worker) => worker.texts.rate],
     ["in use", "use", (worker) => worker.texts.in_use],
+    ["lag", "lag", (worker) => worker.texts.lag],
     ["CPU", "cpu", (worker) => worker.texts.cpu],
     ["memory", "memory", (worker) => worker.texts.memory],
     ["left", "left", (worker) => count(worker.requests_left)],
@@ -114,6 +115,7 @@
 
   function drawWorkers(data) {
     byId("workers").classList.toggle("unlimited", !data.workers.some((worker) => known(worker.requests_left)));
+    byId("workers").classList.toggle("loopless", !data.workers.some((worker) => known(worker.loop_lag_seconds)));
     if (body.querySelector(".none")) body.replaceChildren();
     data.workers.forEach((worker, index) => {
       const row = body.rows[index] || newRow();

@@ -145,6 +145,7 @@ HELP = (
     ("BUSY     share of the seconds that all requests of the interval took", "plain"),
     ("REQUEST  the oldest running one [its route]; +2: two more are running", "plain"),
     ("AGE      how long it has been running LEFT  requests until --max-requests", "plain"),
+    ("LAG      the most that the event loop was late, in the last 15 to 30 s", "plain"),
     ("CPU      100% is one whole CPU        MEM   resident memory", "plain"),
     ("exits    ended workers by cause since the start; (+2): two while you watch", "plain"),
 )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from promgun.metrics.label_values import WorkerState
 from promgun.status import texts
-from promgun.status.figures import request_text
+from promgun.status.figures import in_use_text, request_text
+from promgun.status.snapshot import Worker
 from promgun.terminal.output import printable
 from promgun.terminal.top.charts import Glyphs
 from promgun.terminal.top.layout import Column, Laid, Line, join, lay, rest_line
@@ -44,7 +45,11 @@ def _memory(row: Row) -> float | None:
 
 
 def _in_use(rows: Sequence[Row]) -> str:
-    return f"{sum(row.worker.in_use for row in rows)}/{sum(row.worker.capacity for row in rows)}"
+    return in_use_text(row.worker for row in rows)
+
+
+def _lag(rows: Sequence[Row]) -> str:
+    return texts.latency(_most(row.worker.loop_lag for row in rows))
 
 
 def _states(rows: Sequence[Row]) -> str:
@@ -62,10 +67,16 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("AGE", 6, 2, lambda row: texts.age(row.age), lambda rows: texts.age(_most(row.age for row in rows))),
     Column("REQ/S", 6, 1, lambda row: texts.rate(_requests(row)), lambda rows: texts.rate(_sum(_requests, rows))),
     Column("IN USE", 7, 3, lambda row: _in_use([row]), _in_use),
-    Column("CPU", 5, 5, lambda row: texts.cpu(_cpu(row)), lambda rows: texts.cpu(_sum(_cpu, rows))),
-    Column("MEM", 6, 6, lambda row: texts.memory(_memory(row)), lambda rows: texts.memory(_sum(_memory, rows))),
-    Column("LEFT", 6, 7, lambda row: texts.count(row.worker.requests_left)),
+    Column("LAG", 7, 5, lambda row: _lag([row]), _lag),
+    Column("CPU", 5, 6, lambda row: texts.cpu(_cpu(row)), lambda rows: texts.cpu(_sum(_cpu, rows))),
+    Column("MEM", 6, 7, lambda row: texts.memory(_memory(row)), lambda rows: texts.memory(_sum(_memory, rows))),
+    Column("LEFT", 6, 8, lambda row: texts.count(row.worker.requests_left)),
 )
+#: Columns that are there only if some worker has what they show.
+_OPTIONAL: Mapping[str, Callable[[Worker], float | None]] = {
+    "LAG": lambda worker: worker.loop_lag,
+    "LEFT": lambda worker: worker.requests_left,
+}
 
 
 def table(rows: Sequence[Row], width: int | None, height: int | None, glyphs: Glyphs) -> Iterator[Line]:
@@ -77,7 +88,7 @@ def table(rows: Sequence[Row], width: int | None, height: int | None, glyphs: Gl
         return
     fitting = len(rows) if height is None or len(rows) < height else height - 2
     shown, rest = rows[:fitting], rows[fitting:]
-    columns = [column for column in COLUMNS if column.heading != "LEFT" or _has_limit(rows)]
+    columns = [column for column in COLUMNS if _is_shown(column, rows)]
     cells = [[printable(column.cell(row)) for column in columns] for row in shown]
     if rest:
         cells.append([column.total(rest) for column in columns])
@@ -100,5 +111,6 @@ def _worker_line(row: Row, cells: Sequence[str], laid: Laid, glyphs: Glyphs) -> 
     ]
 
 
-def _has_limit(rows: Sequence[Row]) -> bool:
-    return any(row.worker.requests_left is not None for row in rows)
+def _is_shown(column: Column[Row], rows: Sequence[Row]) -> bool:
+    read = _OPTIONAL.get(column.heading)
+    return read is None or any(read(row.worker) is not None for row in rows)

@@ -174,6 +174,21 @@ def test_column_of_a_limit_only_where_there_is_one() -> None:
     assert "LEFT" not in "".join(drawn(view()))
 
 
+def test_column_of_a_loop_s_lag_only_where_there_is_a_loop() -> None:
+    assert "LAG" not in "".join(drawn(view()))
+    lines = drawn(view(loop_lag=0.0125))
+    heading = next(line for line in lines if line.startswith("SLOT"))
+    assert heading.split()[-4:] == ["USE", "LAG", "CPU", "MEM"]
+    assert next(line for line in lines if "4004" in line).split()[-4:] == ["12.5", "ms", "50%", "23.8M"]
+    last = drawn(view(40, loop_lag=2.5))
+    assert " 2.50 s " in next(line for line in last if line.startswith("…")), "the largest of those that do not fit"
+
+
+def test_what_is_in_use_stands_alone_without_a_limit() -> None:
+    line = next(line for line in drawn(view(capacity=0)) if "4004" in line)
+    assert line.split()[-3:] == ["1", "50%", "23.8M"]
+
+
 # -- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -323,7 +338,7 @@ def test_a_thousand_routes_are_cheap() -> None:
 
 def test_terminal_and_status_page_are_given_the_same_texts() -> None:
     """Neither formats a number of its own: what /status.json carries for the browser stands in the frame."""
-    last, history = watched(4, 70, requests_left=77, routes=7)
+    last, history = watched(4, 70, requests_left=77, loop_lag=0.0125, routes=7)
     told = to_object(last, history, paths=True)
     lines = line_texts(frame(View.of("shop", last, history), Controls(every=1), 300, 40, GLYPHS))
     missing = [figure["text"] for figure in told["figures"] if not any(figure["text"] in line for line in lines)]

@@ -14,6 +14,7 @@ from promgun.metrics.instruments import Instruments
 from promgun.store.process import ProcessStore
 from promgun.workers._queue_time import TrustedPeers
 from promgun.workers._request_cpu import CpuAccounting
+from promgun.workers._response_close import answered_and_closed
 
 SECOND = 1_000_000_000
 MICROSECOND = 1_000
@@ -128,3 +129,44 @@ def test_an_answer_by_another_thread_is_not_counted() -> None:
     worker.thread_now -= SECOND
     worker.accounting.answered(req, state, 200, 0)
     assert sum(worker.counted.values()) == 0
+
+
+class Answer:
+    """What is used of a response of Gunicorn's; it answers a request of ``route`` with three bytes."""
+
+    status_code, sent, headers_sent, chunked = 200, 3, True, False
+
+    def __init__(self, worker: Worker, route: str) -> None:
+        self.req = SimpleNamespace(method="GET")
+        worker.accounting.begin(self.req).route = route
+        worker.thread_now += COSTS[route]
+
+    def close(self) -> None:
+        """Send nothing."""
+
+
+@pytest.mark.parametrize("is_named_late", [False, True])
+def test_a_response_that_is_closed_counts_its_cpu_time(*, is_named_late: bool) -> None:
+    worker = Worker()
+    accounting, close = worker.accounting, vars(Answer)["close"]
+    slowly: list[Answer] = []
+
+    def count(response: Answer) -> None:
+        slowly.append(response)
+        accounting.answered(response.req, response.req.promgun, 200, 3)
+
+    closed = answered_and_closed(accounting, close, count)
+    for number in range(3):
+        answer = Answer(worker, "/cheap")
+        state = answer.req.promgun
+        state.has_more = True
+        if is_named_late:
+            state.route, state.carrier = "", {"promgun.route": "/cheap"}
+        closed(answer)
+        closed(answer)
+        assert len(slowly) == 1, "the first of a route only, which makes its row"
+        assert worker.counted["/cheap"] == pytest.approx((number + 1) * COSTS["/cheap"] / SECOND)
+    rows = accounting.rows
+    assert rows.keys() == {("GET", "/cheap", 200)}
+    cells, small, *_ = rows["GET", "/cheap", 200]
+    assert cells[small] == 3

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 from gunicorn.config import Config
+from uvicorn.protocols.http import h11_impl, httptools_impl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -47,7 +48,7 @@ def measured(*, takes_shortcuts: bool) -> uvicorn.Config:
 
 def test_it_knows_the_server() -> None:
     """Fails with the first version of uvicorn whose server is another one."""
-    assert is_known(HttpToolsProtocol)
+    assert is_known(HttpToolsProtocol, httptools_impl)
     assert issubclass(measured(takes_shortcuts=True).http_protocol_class, QuickProtocol)
     assert not issubclass(measured(takes_shortcuts=False).http_protocol_class, QuickProtocol)
 
@@ -59,8 +60,8 @@ def test_another_server_serves_in_its_own_way() -> None:
         def on_response_complete(self) -> None:
             self.transport.close()
 
-    assert not is_known(H11Protocol)
-    assert not is_known(Own)
+    assert not is_known(H11Protocol, h11_impl)
+    assert not is_known(Own, httptools_impl)
 
 
 @pytest.mark.parametrize("takes_shortcuts", [False, True])
