@@ -153,8 +153,8 @@ class AsgiRequest(RequestState):
             caused_by_loss = caused_by_loss or (uploading and error is not None)
             phase = DisconnectPhase.REQUEST if uploading else DisconnectPhase.RESPONSE
             self.accounting.disconnected(self, phase)
-            if uploading and error is not None:
-                # What a framework answers to its own exception is for nobody.
+            if uploading and (error is not None or self.given == _SERVER_ERROR):
+                # What a framework answers to its own exception is for nobody, whether or not that leaves it (Litestar).
                 self.given = 0
         if error is None or caused_by_loss:
             return

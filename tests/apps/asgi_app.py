@@ -152,6 +152,15 @@ async def again(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+async def gives_up(_scope: Any, receive: Any, send: Any) -> None:
+    """Read the body; answer 500 if it is not complete, as Litestar does."""
+    while (message := await receive())["type"] != "http.disconnect" and message["more_body"]:
+        pass
+    status = 500 if message["type"] == "http.disconnect" else 200
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
 app = Starlette(
     routes=[
         Route("/status/{status}", answer, methods=["GET", "POST", "PUT", "HEAD"]),
@@ -167,6 +176,7 @@ app = Starlette(
         Route("/yields", yields),
         Route("/pid", pid),
         Mount("/again", app=again),
+        Mount("/gives-up", app=gives_up),
         Mount("/raw", app=raw),
         WebSocketRoute("/echo/{room}", echo),
         WebSocketRoute("/refuse", refuse),

@@ -302,6 +302,17 @@ def test_clients_that_leave(server: Server) -> None:
     }
 
 
+def test_the_error_that_is_given_to_a_client_that_left_its_upload_is_none(server: Server) -> None:
+    def act() -> None:
+        leave(server, b"POST /gives-up/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+
+    added = server.added(act, "requests_total", "client_disconnects_total", "requests_unanswered_total", within=0.5)
+    assert added == {
+        "requests_unanswered_total client_left /gives-up": 1,
+        "client_disconnects_total request": 1,
+    }
+
+
 def test_a_client_that_leaves_in_the_same_round_of_the_loop_as_it_is_answered(server: Server) -> None:
     """Its end has come when the server writes, which is told of it a moment later."""
 
