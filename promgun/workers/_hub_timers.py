@@ -31,10 +31,12 @@ def _gevent_timer() -> CallLater:
     timers: list[Any] = []
 
     def call_later(seconds: float, call: Callable[[], None]) -> None:
-        if not timers:
-            from gevent import get_hub  # noqa: PLC0415 - same
+        from gevent import get_hub  # noqa: PLC0415 - same
 
-            timers.append(get_hub().loop.timer(seconds))
+        if timers:
+            # One that has fired and is started again is due at once (gevent 26.9 on libev).
+            timers.pop().close()
+        timers.append(get_hub().loop.timer(seconds))
         # The loop's clock may be as old as its last step is long.
         timers[0].start(call, update=True)
 
