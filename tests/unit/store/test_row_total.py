@@ -33,7 +33,7 @@ def in_order(parts: list[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(reduce(add, column) for column in zip(*parts, strict=True))
 
 
-@pytest.mark.parametrize("files", [1, 2, 4, 5, 9, 130])
+@pytest.mark.parametrize("files", [1, 2, 11, 12, 13, 130])
 def test_cells_are_added_in_the_order_of_the_files(files: int) -> None:
     """As floats are: what is added in another order, or is corrected for rounding errors, may sink."""
     random_ = random.Random(files)
@@ -81,9 +81,9 @@ class Slot:
 @pytest.mark.unmeasured("it runs the same lines over and over, and measuring makes it several times as slow")
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 7),
+    st.integers(1, 14),
     st.lists(
-        st.lists(st.tuples(st.integers(0, 6), st.integers(0, 40), st.integers(0, SCHEMA.cells - 1)), max_size=25),
+        st.lists(st.tuples(st.integers(0, 13), st.integers(0, 40), st.integers(0, SCHEMA.cells - 1)), max_size=25),
         min_size=1,
         max_size=6,
     ),
