@@ -21,11 +21,10 @@ from scrape import Server, scrape_ours
 from shared import Report, Value, arguments, fast_folder, high_water, mib, pinned, resident_bytes, spread, two_cores
 from stores import Population, files_and_bytes, workers
 
-from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
-from promgun.metrics.defaults import MAX_LABEL_SETS
+from promgun.metrics.defaults import DURATION_BUCKETS, MAX_LABEL_SETS, SIZE_BUCKETS
 from promgun.metrics.recorder import Record, Recorder
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.process import STORE
 from promgun.store.run_places import take_over
 

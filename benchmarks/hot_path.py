@@ -26,7 +26,7 @@ from shared import Report, Spread, Value, arguments, fast_folder, percentile, pi
 import promgun.config.gunicorn_settings  # noqa: F401 - makes our settings known to Gunicorn
 from promgun.metrics.instruments import Instruments
 from promgun.store.board import Role
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.process import STORE
 from promgun.store.request_table import BUSY
 from promgun.store.run_places import create_private

@@ -29,7 +29,7 @@ from stores import Population, files_and_bytes, fill_stock, serve, workers
 from promgun.collect.families import build_family
 from promgun.collect.page import Collector
 from promgun.exposition.formats import Page
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.own_families import Folded
 from promgun.store.process import STORE
 from promgun.store.reader import StoreReader, families_of

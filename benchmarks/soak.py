@@ -33,7 +33,7 @@ from stores import files_and_bytes
 from promgun.collect.page import Collector
 from promgun.exposition.formats import Page
 from promgun.store.board import Role
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.process import STORE
 from promgun.store.run_places import take_over
 

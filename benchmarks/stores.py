@@ -42,8 +42,8 @@ def count(sets: int) -> None:
 
 def serve(sets: int) -> None:
     """Count answered requests of so many routes, as a worker does."""
-    from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS  # noqa: PLC0415 - same
     from promgun.metrics.counters import Counters  # noqa: PLC0415 - same
+    from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS  # noqa: PLC0415 - same
     from promgun.metrics.recorder import Recorder  # noqa: PLC0415 - same
 
     recorder = Recorder(STORE, Counters(STORE, sets), DURATION_BUCKETS, SIZE_BUCKETS)

@@ -131,7 +131,7 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     from gunicorn.glogging import Logger  # noqa: PLC0415 - same
 
     import promgun.config.gunicorn_settings  # noqa: F401, PLC0415 - only in children: makes our settings known
-    from promgun.store.files import Owner  # noqa: PLC0415 - same
+    from promgun.store.new_file import Owner  # noqa: PLC0415 - same
     from promgun.store.process import STORE  # noqa: PLC0415 - same
     from promgun.store.run_places import create_private  # noqa: PLC0415 - same
 

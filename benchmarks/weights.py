@@ -13,12 +13,12 @@ from pathlib import Path
 from shared import Report, Value, fast_folder, is_met, pinned, spread, two_cores
 from stores import Population, files_and_bytes, serve, workers
 
-from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
+from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.recorder import Record, Recorder
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import Role
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.process import STORE
 from promgun.store.row_scan import scan_rows
 from promgun.store.run_directory import RunDirectory

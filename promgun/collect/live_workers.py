@@ -11,7 +11,8 @@ from promgun.collect.live_columns import FamilyColumn, column, ids_by, ids_of, k
 from promgun.collect.reading import Reading
 from promgun.collect.slot_owners import SlotOwner, loop_lag, worker_state
 from promgun.metrics.families import workers
-from promgun.metrics.label_values import CpuMode, Generation, SwitchKind, WorkerState
+from promgun.metrics.label_values import CpuMode
+from promgun.metrics.late_label_values import Generation, SwitchKind, WorkerState
 from promgun.store.board import Cell
 
 _NS = 1e9
@@ -51,7 +52,7 @@ def worker_rows(reading: Reading) -> Iterator[FamilyColumn]:
         yield from _loops(reading, slots, cells)
 
 
-def _slots(reading: Reading, slots: tuple[int, ...], cells: Mapping[Cell, tuple[int, ...]]) -> Iterator[FamilyColumn]:
+def _slots(reading: Reading, slots: tuple[int, ...], cells: Mapping[int, tuple[int, ...]]) -> Iterator[FamilyColumn]:
     requests = reading.values.by_slot[workers.WORKER_REQUESTS.name]
     ids = ids_of(slots)
     yield column(workers.WORKER_REQUESTS, ids, [requests.get(worker_id, 0.0) for (worker_id,) in ids])
@@ -76,7 +77,7 @@ def _alternating(*columns: Iterable[int]) -> Iterable[int]:
     return chain.from_iterable(zip(*columns, strict=True))
 
 
-def _workers(reading: Reading, slots: tuple[int, ...], cells: Mapping[Cell, tuple[int, ...]]) -> Iterator[FamilyColumn]:
+def _workers(reading: Reading, slots: tuple[int, ...], cells: Mapping[int, tuple[int, ...]]) -> Iterator[FamilyColumn]:
     living, now_ns = reading.workers, reading.taken_ns
     ids, boards = ids_of(slots), [worker.board for worker in living]
     running = [board.in_progress for board in boards]
@@ -117,13 +118,13 @@ def _figures(reading: Reading, living: Sequence[SlotOwner]) -> Iterator[FamilyCo
     yield column(workers.WORKER_OPEN_FDS, *known(slots, fds))
 
 
-def _loops(reading: Reading, slots: tuple[int, ...], cells: Mapping[Cell, tuple[int, ...]]) -> Iterator[FamilyColumn]:
+def _loops(reading: Reading, slots: tuple[int, ...], cells: Mapping[int, tuple[int, ...]]) -> Iterator[FamilyColumn]:
     if any(cells[Cell.LOOP_WINDOW]):
         lags = [loop_lag(worker.board, reading.taken_ns) for worker in reading.workers]
         yield column(workers.WORKER_LOOP_LAG_SECONDS, *known(slots, lags))
 
 
-def _columns_of(owners: Sequence[SlotOwner]) -> Mapping[Cell, tuple[int, ...]]:
+def _columns_of(owners: Sequence[SlotOwner]) -> Mapping[int, tuple[int, ...]]:
     """Return these cells of at least one board, each as a column; ``_columns_of(owners)[cell][n]`` is of the n-th."""
     return dict(zip(_COLUMNS, zip(*[_cells_of(owner.board.cells) for owner in owners], strict=True), strict=True))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promgun.collect.processes import Figures
-from promgun.metrics.label_values import WorkerState
+from promgun.metrics.late_label_values import WorkerState
 from promgun.store.board import LAG_WINDOW, BoardView, Cell, Role
 from promgun.store.request_table import Phase, RunningRequest
 from promgun.store.run_reader import is_alive, read_board_of, read_views

@@ -16,8 +16,7 @@ from gunicorn import config
 import promgun.config.series_settings  # noqa: F401 - its settings join Gunicorn's by being declared
 from promgun.config.endpoint_settings import SECTION as SECTION  # noqa: PLC0414 - also the name by which others ask for it
 from promgun.config.push_gateway import validate_push_gateway
-from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
-from promgun.metrics.defaults import MAX_LABEL_SETS
+from promgun.metrics.defaults import DURATION_BUCKETS, MAX_LABEL_SETS, SIZE_BUCKETS
 
 
 def validate_buckets(value: Any) -> tuple[float, ...]:

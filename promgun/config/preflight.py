@@ -14,7 +14,7 @@ from promgun.config.app_addresses import check_addresses, check_free
 from promgun.config.metrics_addresses import check_addresses as check_metrics_addresses
 from promgun.config.metrics_addresses import parse_address
 from promgun.config.push_gateway import gateway_of
-from promgun.config.reexec import GUNICORN_PID
+from promgun.config.run_settings import GUNICORN_PID
 from promgun.errors import ConfigurationError
 
 

@@ -11,11 +11,8 @@ from typing import Any, NamedTuple
 
 from promgun.config.listeners import NO_LISTENERS, Listener, Listeners
 from promgun.config.metrics_addresses import SocketAddress
+from promgun.config.run_settings import GUNICORN_PID, HANDOVER
 from promgun.store.run_directory import FORMAT
-
-VARIABLE = "PROMGUN_HANDOVER"
-#: Set by Gunicorn's ``Arbiter.reexec`` for the master that it executes.
-GUNICORN_PID = "GUNICORN_PID"
 
 
 class Handover(NamedTuple):
@@ -40,7 +37,7 @@ class Handover(NamedTuple):
         """Write it where the new master will look. One list has the listeners' descriptors, another, in the same order,
         the addresses they were asked for.
         """
-        environment[VARIABLE] = json.dumps(
+        environment[HANDOVER] = json.dumps(
             {
                 "store": str(self.store),
                 "private": self.private,
@@ -58,7 +55,7 @@ class Handover(NamedTuple):
         """Take it out of the environment, and make its descriptors sockets that no child inherits; ``None`` when no
         master executed us.
         """
-        text = environment.pop(VARIABLE, "")
+        text = environment.pop(HANDOVER, "")
         if not text or GUNICORN_PID not in environment:
             return None
         raw = json.loads(text)

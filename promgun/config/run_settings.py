@@ -1,10 +1,15 @@
-"""What a command was asked to do, as frozen data."""
+"""What a command was asked to do, as frozen data, and the variables that tell a master that another executed it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
+
+#: Set by Gunicorn's ``Arbiter.reexec`` for the master that it executes.
+GUNICORN_PID = "GUNICORN_PID"
+#: Set by ours: what the old master hands over (``config.reexec``).
+HANDOVER = "PROMGUN_HANDOVER"
 
 
 class RunSettings(NamedTuple):

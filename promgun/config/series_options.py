@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
-from promgun.metrics.catalog import CATALOG
 from promgun.store.definitions import checked_text, is_label
 
 #: Characters in all texts of one option together: a master's facts are one small file.
 _MOST_CHARACTERS = 10_000
-#: Names that a constant label cannot have: the exposition formats', and those of our families.
-_TAKEN = frozenset({"le", "quantile", *(label for spec in CATALOG for label in spec.labels)})
 _TRUE, _FALSE = frozenset({"1", "true", "t", "yes", "y", "on"}), frozenset({"0", "false", "f", "no", "n", "off", ""})
 
 
@@ -40,11 +37,12 @@ def check_labels(texts: Iterable[str]) -> list[str]:
     that no label can have or that our own families use, and for an empty value.
     """
     labels: dict[str, str] = {}
+    taken = _taken() if texts else frozenset()
     for text in _bounded(texts):
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not name:
             raise ValueError(f"{text!r} is not NAME=VALUE, e.g. environment=staging")
-        if name in _TAKEN:
+        if name in taken:
             raise ValueError(f"{name!r} is a label of promgun's own metrics, choose another name")
         if not is_label(name):
             raise ValueError(f"{name!r} is no name of a label: letters, digits and _, with no digit or __ before it")
@@ -52,6 +50,13 @@ def check_labels(texts: Iterable[str]) -> list[str]:
             raise ValueError(f"the label {name!r} has no value; Prometheus takes an empty label for a missing one")
         labels[name] = value
     return [f"{name}={value}" for name, value in labels.items()]
+
+
+def _taken() -> frozenset[str]:
+    """Return names that a constant label cannot have: the exposition formats', and those of our families."""
+    from promgun.metrics.catalog import CATALOG  # noqa: PLC0415 - most servers have no constant label
+
+    return frozenset({"le", "quantile", *(label for spec in CATALOG for label in spec.labels)})
 
 
 def _bounded(texts: Iterable[str]) -> list[str]:

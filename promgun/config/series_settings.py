@@ -11,7 +11,15 @@ from gunicorn import config
 
 from promgun.config.endpoint_settings import SECTION
 from promgun.config.series_options import check_globs, check_labels
-from promgun.routes.patterns import read_patterns
+
+
+def validate_routes(value: Any) -> tuple[str, ...]:
+    """Return patterns of routes; raises ``ValueError`` for one that cannot be used."""
+    if value in (None, ()):
+        return ()
+    from promgun.routes.patterns import read_patterns  # noqa: PLC0415 - most servers have no pattern
+
+    return read_patterns(value)
 
 
 def validate_globs(value: Any) -> list[str]:
@@ -32,7 +40,7 @@ class MetricsRoute(config.Setting):  # type: ignore[misc] # gunicorn is untyped
     cli = ("--metrics-route",)
     meta = "PATTERN"
     action = "append"
-    validator = read_patterns
+    validator = validate_routes
     default = ()
     desc = """\
         A route to count requests under that no framework names one for, e.g. ``/users/{id}`` or ``/files/{path:path}``.

@@ -16,7 +16,7 @@ from promgun.endpoint.answers import OUT_OF_DESCRIPTORS
 from promgun.endpoint.connection import CHUNK
 from promgun.endpoint.connection_limit import address_of
 from promgun.endpoint.tls_layer import TlsLayer
-from promgun.metrics.label_values import EndpointRefusal
+from promgun.metrics.late_label_values import EndpointRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from promgun.endpoint import answers
 from promgun.endpoint.answers import REFUSALS, Answer
 from promgun.endpoint.authentication import Passwords, Verdict, is_one_of, read_basic
-from promgun.metrics.label_values import EndpointRefusal
+from promgun.metrics.late_label_values import EndpointRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,8 @@ from promgun.metrics.families.endpoint import ENDPOINT_REFUSED, WEB_CONFIG_RELOA
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from promgun.metrics.label_values import EndpointRefusal, ReloadResult
+    from promgun.metrics.label_values import ReloadResult
+    from promgun.metrics.late_label_values import EndpointRefusal
     from promgun.metrics.spec import MetricSpec
 
 _OURS = frozenset(spec.family for spec in CATALOG)

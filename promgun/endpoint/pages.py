@@ -11,7 +11,7 @@ from promgun.endpoint.answers import REFUSALS, Answer, Headers
 from promgun.endpoint.coalescing import SharedCollections
 from promgun.endpoint.negotiation import Form, choose_form
 from promgun.endpoint.rendering import Renderer
-from promgun.metrics.label_values import EndpointRefusal
+from promgun.metrics.late_label_values import EndpointRefusal
 from promgun.status.from_page import FAMILIES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from promgun.metrics.label_values import EndpointRefusal
+from promgun.metrics.late_label_values import EndpointRefusal
 
 if TYPE_CHECKING:
     from promgun.endpoint.connection import HttpConnection

@@ -1,6 +1,4 @@
-"""The Gunicorn application that ``promgun run`` builds, with promgun's order of configuration, worker class and
-arbiter.
-"""
+"""The Gunicorn application that ``promgun run`` builds: promgun's order of configuration, worker class, arbiter."""
 
 from __future__ import annotations
 
@@ -23,7 +21,6 @@ from promgun.config.run_settings import RunSettings
 from promgun.errors import ConfigurationError, PromgunError, UsageError
 from promgun.master.application_kind import check_kind
 from promgun.master.arbiter import PrometheusArbiter
-from promgun.master.config_file import execute
 from promgun.master.context import RunContext
 from promgun.master.instrumented_config import InstrumentedConfig
 from promgun.master.load_errors import ApplicationRefusedError, failure_of, refusal_of
@@ -196,6 +193,8 @@ class PromgunApplication(WSGIApplication, ArbiterSeam):  # type: ignore[misc] # 
 
     def get_config_from_filename(self, filename: str) -> Any:
         """Execute a configuration file and return its names."""
+        from promgun.master.config_file import execute  # noqa: PLC0415 - many servers have no such file
+
         return super().get_config_from_filename(filename) if filename.endswith(".pyc") else execute(filename)
 
     def _choose_worker_class(self) -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import arbiter as arbiter_module
@@ -18,19 +19,12 @@ from gunicorn import systemd, version_info
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from promgun.config.client_directory import warn_of_unused_directory
 from promgun.config.listeners import metrics_url
-from promgun.config.push_gateway import warn_of_visible_password
-from promgun.config.reexec import Handover
-from promgun.config.worker_types import warn_of_preloaded_locks
-from promgun.config.workers_user import warn_of_left_over_groups
 from promgun.errors import PromgunError
 from promgun.master.context import RunContext
-from promgun.master.exit_causes import OomWatch, control_group_events
 from promgun.master.first_start import FirstStart
 from promgun.master.idle_passes import IdlePasses
 from promgun.master.password_masking import mask_in_worker
-from promgun.master.reaper import WaitRecorder, WorkerEnds
 from promgun.master.signal_counts import CountsSignals
 from promgun.master.watchdog import StackDumpWatchdog
 from promgun.metrics.families.master import RELOADS, WORKER_BOOT_SECONDS, WORKER_SPAWNS
@@ -47,6 +41,7 @@ from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 if TYPE_CHECKING:
     from promgun.endpoint.supervisor import MetricsProcess
+    from promgun.master.reaper import WorkerEnds
 
 #: Seconds to wait at the end for workers that were killed, and seconds between two checks.
 _KILLED_END, _PAUSE = 1.0, 0.01
@@ -73,21 +68,22 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
         super().__init__(app)
         count_log(self.instruments.counters, self.log)
         self.store.warn = self.log.warning
-        self.ends = WorkerEnds(
-            self.instruments,
-            OomWatch(control_group_events(self.cfg.cgroup_dir)),
-            self.log,
-            self.store.worker_table,
-            lambda number: read_slot_board(context.directory, number),
-            self._release,
-        )
-        self._waiting_os = WaitRecorder(self.ends.before_reap, self.ends.reaped)
         self.instruments.histograms.touch(WORKER_BOOT_SECONDS, ())
         for source in QueueSource:
             self.instruments.histograms.touch(REQUEST_QUEUE_SECONDS, (source,))
         if os.path.basename(sys.argv[0]) == "__main__.py":
             # ``python -m promgun``: running that file as a script would put the package's own folder on sys.path.
             self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
+
+    @cached_property
+    def ends(self) -> WorkerEnds:
+        """What follows workers from fork to reap; made right after the first fork."""
+        with collection_waits(freeze=False):
+            from promgun.master.reaper import WorkerEnds  # noqa: PLC0415 - not before the first fork
+
+        read_board = partial(read_slot_board, self.context.directory)
+        table, cgroup_dir = self.store.worker_table, self.cfg.cgroup_dir
+        return WorkerEnds(self.instruments, cgroup_dir, self.log, table, read_board, self._release)
 
     def _after_fork_in_child(self) -> None:
         """Close the metrics listeners and mask passwords in every child except one that executes a new master."""
@@ -101,14 +97,10 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
         """Start as Gunicorn does, then log where the metrics are; they are served once a worker has booted."""
         super().start()
         self.context.succession.announce(self.log)
-        warn_of_left_over_groups(self.cfg, self.log)
-        warn_of_unused_directory(self.cfg, self.log)
-        warn_of_preloaded_locks(self.cfg, self.app.worker_type, self.log)
         self._log_metrics_addresses()
-        warn_of_visible_password(self.cfg, sys.argv, self.log)
 
     def _complete_start(self) -> None:
-        """Once, after the first fork: import what is needed from now on, and show this server to others."""
+        """Once, a moment after the first fork: import what is needed from now on, and show this server to others."""
         if self._is_complete:
             return
         self._is_complete = True
@@ -116,6 +108,7 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
             from promgun.master import late_start  # noqa: PLC0415 - not before the first fork
 
             late_start.load_ahead()
+        late_start.warn(self)
         if self.cfg.metrics_server:
             self.metrics_process = late_start.metrics_process_of(self, self._metrics_listeners())
         self._register()
@@ -172,6 +165,9 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
 
     def spawn_worker(self) -> Any:
         """Fork a worker, and count it."""
+        if self.WORKERS:
+            # Before the second fork, not after the first, whose worker boots meanwhile: Gunicorn waits between them.
+            self._complete_start()
         try:
             pid = super().spawn_worker()
         except KeyboardInterrupt:
@@ -182,7 +178,6 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
             raise SystemExit(-1) from None
         self.instruments.counters.inc(WORKER_SPAWNS, ())
         self.ends.on_fork(pid, self.WORKERS.get(pid))
-        self._complete_start()
         return pid
 
     def kill_worker(self, pid: int, sig: int) -> None:
@@ -197,7 +192,7 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
         """Reap the metrics process by pid, then the workers; free the slots of those that are gone."""
         if self.metrics_process is not None:
             self.metrics_process.reap()
-        arbiter_module.os = self._waiting_os
+        arbiter_module.os = self.ends.recorded_os
         try:
             super().reap_workers()
         except HaltServer:
@@ -269,6 +264,8 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
     def reexec(self) -> None:
         """Execute a new master (SIGUSR2), which continues with our store and our metrics listeners."""
         directory, listeners = self.context.directory, self._metrics_listeners()
+        from promgun.config.reexec import Handover  # noqa: PLC0415 - for an upgrade only
+
         handover = Handover(
             store=directory.path,
             private=directory.private,

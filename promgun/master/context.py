@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from promgun.config.collectors import collectors_of
 from promgun.config.listeners import NO_LISTENERS, Listeners, bind_all, close_and_unlink, is_lost
 from promgun.config.metrics_addresses import parse_address
-from promgun.config.web_options import web_options_of
 from promgun.errors import MetricsAddressError
 from promgun.master.succession import Succession
 from promgun.store.process import ProcessStore
@@ -20,6 +18,9 @@ from promgun.store.run_directory import RunDirectory
 if TYPE_CHECKING:
     from promgun.endpoint.process import EndpointConfig
     from promgun.instances.registration import Registration
+
+#: The settings that name files which protect the metrics endpoint.
+_PROTECTING = ("metrics_web_config", "metrics_certfile", "metrics_keyfile", "metrics_bearer_token_file")
 
 
 class RunContext:
@@ -101,7 +102,9 @@ class RunContext:
 
     def endpoint_config(self, cfg: Any) -> EndpointConfig:
         """Return the configuration of this master's metrics process; its store is ``""`` until there is one."""
-        from promgun.endpoint.process import EndpointConfig  # noqa: PLC0415 - not before the first fork: see ``Arbiter``
+        from promgun.config.collectors import collectors_of  # noqa: PLC0415 - not before the first fork: see ``Arbiter``
+        from promgun.config.web_options import web_options_of  # noqa: PLC0415 - same
+        from promgun.endpoint.process import EndpointConfig  # noqa: PLC0415 - same
 
         root = os.geteuid() == 0
         return EndpointConfig(
@@ -121,7 +124,7 @@ class RunContext:
 
         Raises :class:`ConfigurationError` when the certificates or passwords that protect them cannot be used.
         """
-        if not cfg.metrics_server or not web_options_of(cfg).names_files:
+        if not cfg.metrics_server or not any(cfg.settings[name].get() for name in _PROTECTING):
             return False
         from promgun.endpoint.process import check_web  # noqa: PLC0415 - only for these files
 

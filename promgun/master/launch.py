@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from promgun.config.listeners import Listeners, close_and_unlink
 from promgun.config.push_gateway import SECRET_VARIABLES
-from promgun.config.reexec import GUNICORN_PID, Handover
-from promgun.config.run_settings import RunSettings
+from promgun.config.run_settings import GUNICORN_PID, HANDOVER, RunSettings
 from promgun.errors import AppLoadError
 from promgun.master.interrupts import interrupts_wait
 from promgun.master.socket_activation import take_metrics_sockets
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.process import STORE
 from promgun.store.run_directory import MULTIPROC_VARIABLE, DirectoryIdentity, RunDirectory
 from promgun.store.run_places import attach, check_named, create_private, take_over
@@ -22,6 +21,7 @@ from promgun.system.collector import collection_waits
 from promgun.system.secrets import hide_passwords
 
 if TYPE_CHECKING:
+    from promgun.config.reexec import Handover
     from promgun.master.application import PromgunApplication
     from promgun.master.context import RunContext
 
@@ -36,8 +36,8 @@ def launch(settings: RunSettings) -> None:
     use is reported on the terminal.
     """
     environment_at_start = dict(os.environ)
-    handover = Handover.from_environment(os.environ)
-    environment_at_start.pop("PROMGUN_HANDOVER", None)
+    handover = _take_handover()
+    environment_at_start.pop(HANDOVER, None)
     # A reload and SIGUSR2 use the environment at start; workers inherit the one changed here.
     hide_passwords(os.environ, SECRET_VARIABLES)
     STORE.publish()
@@ -75,6 +75,15 @@ def launch(settings: RunSettings) -> None:
             context.close()
     except ApplicationRefusedError as error:
         raise AppLoadError(error.message, traceback=error.traceback) from error
+
+
+def _take_handover() -> Handover | None:
+    """Take what the old master left for this one, if one executed it."""
+    if HANDOVER not in os.environ:
+        return None
+    from promgun.config.reexec import Handover  # noqa: PLC0415 - for an upgrade only
+
+    return Handover.from_environment(os.environ)
 
 
 def _check_application(application: PromgunApplication) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from promgun.errors import ExitCode
-from promgun.master.exit_causes import End, OomWatch, classify
-from promgun.metrics.catalog import OVERFLOW
+from promgun.master.exit_causes import End, OomWatch, classify, control_group_events
 from promgun.metrics.families.master import WORKER_EXITS
 from promgun.metrics.families.requests import REQUESTS_LOST
 from promgun.metrics.families.websockets import (
@@ -19,6 +18,7 @@ from promgun.metrics.families.websockets import (
 )
 from promgun.metrics.families.workers import WORKER_REQUESTS
 from promgun.metrics.instruments import Instruments
+from promgun.metrics.label_sets import OVERFLOW
 from promgun.metrics.label_values import ExitCause
 from promgun.store.board import BoardView, Cell, ExitHint, monotonic_ns
 from promgun.store.request_table import read_uncounted
@@ -83,7 +83,7 @@ class WorkerEnds:
     def __init__(
         self,
         instruments: Instruments,
-        oom: OomWatch,
+        cgroup_dir: str | None,
         log: Any,
         table: WorkerTable,
         read_board: Callable[[int], BoardView | None],
@@ -92,13 +92,15 @@ class WorkerEnds:
         self._counters = instruments.counters
         self._record = instruments.recorder.record
         self._observe = instruments.histograms.observe
-        self._oom = oom
+        self._oom = OomWatch(control_group_events(cgroup_dir))
         self._log = log
         self._table = table
         self._read_board = read_board
         self._release = release
         self._children: dict[int, _Child] = {}
         self._seen: list[tuple[int, int]] = []
+        #: takes the place of ``os`` in Gunicorn's ``reap_workers``
+        self.recorded_os = WaitRecorder(self.before_reap, self.reaped)
 
     def on_fork(self, pid: int, worker: Any) -> None:
         """Remember a worker that was just forked."""

@@ -13,11 +13,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from promgun.config.reexec import Handover
 from promgun.store.run_directory import DirectoryIdentity, RunDirectory
 from promgun.system.safe_open import open_folder, read_regular
 
 if TYPE_CHECKING:
+    from promgun.config.reexec import Handover
     from promgun.endpoint.supervisor import MetricsProcess
 
 _NOTE = "superseded"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
-from promgun.metrics.defaults import MAX_LABEL_SETS
+from promgun.metrics.defaults import DURATION_BUCKETS, MAX_LABEL_SETS, SIZE_BUCKETS
 from promgun.metrics.histograms import Histograms
 from promgun.metrics.recorder import Recorder
 from promgun.metrics.stream_recorder import StreamRecorder

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from promgun.metrics.catalog import FREE_LABELS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.statuses import status_class
 
+#: Methods of RFC 9110 (section 9) and PATCH (RFC 5789); any other becomes :data:`OTHER_METHOD`.
+METHODS = ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
+OTHER_METHOD = "_OTHER"
+#: The value of the free labels in a folded label set.
+OVERFLOW = "_OVERFLOW"
+#: Labels whose values the application or a client can choose; only these are folded at first.
+FREE_LABELS = frozenset({"route", "error_type"})
 #: The values of a family's labels, in the order of their names.
 Values = tuple[str, ...]
 #: The most folded sets that keep their method and status.

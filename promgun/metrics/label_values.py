@@ -1,4 +1,4 @@
-"""The closed sets of label values, each an enum; they are defined only here."""
+"""The closed sets of label values, each an enum; they are defined only here and in ``late_label_values``."""
 
 from __future__ import annotations
 
@@ -39,16 +39,6 @@ class ExitCause(LabelValue):
 _WANTED = frozenset({ExitCause.MAX_REQUESTS, ExitCause.RELOAD, ExitCause.SCALE_IN, ExitCause.SHUTDOWN})
 
 
-class WorkerState(LabelValue):
-    """What a living worker does: ``state`` of ``gunicorn_worker_state``."""
-
-    BOOTING = "booting"
-    IDLE = "idle"
-    BUSY = "busy"
-    DRAINING = "draining"
-    HUNG = "hung"
-
-
 class WorkerCount(LabelValue):
     """Which workers are counted: ``state`` of ``gunicorn_workers``."""
 
@@ -76,21 +66,6 @@ class ReloadResult(LabelValue):
 
     OK = "ok"
     FAILED = "failed"
-
-
-class EndpointRefusal(LabelValue):
-    """Why the metrics endpoint refused a request, or a connection."""
-
-    HOST = "host"  #: a foreign name in Host, on a loopback address
-    CROSS_SITE = "cross_site"  #: a page of another site
-    RATE_LIMIT = "rate_limit"  #: more requests than rate_limit allows
-    CREDENTIALS = "credentials"  #: no valid password or token
-    PASSWORDS_WAITING = "passwords_waiting"  #: too many passwords wait to be checked
-    CLIENT_CERTIFICATE = "client_certificate"  #: a certificate that names nobody who is allowed
-    TLS_HANDSHAKE = "tls_handshake"  #: a handshake that failed
-    FILTERS = "filters"  #: no place for one more set of name[]
-    DESCRIPTORS = "descriptors"  #: no file descriptor left
-    WEB_CONFIG = "web_config"  #: no web configuration that can be used
 
 
 class LogLevel(LabelValue):
@@ -129,21 +104,6 @@ class UnansweredReason(LabelValue):
     OTHER = "other"
 
 
-class WebsocketResult(LabelValue):
-    """What became of a request for a websocket."""
-
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
-    FAILED = "failed"
-
-
-class MessageDirection(LabelValue):
-    """Who sent a message of a websocket, as the server sees it."""
-
-    RECEIVED = "received"
-    SENT = "sent"
-
-
 class QueueSource(LabelValue):
     """The source of a queue time: the kernel (TCP_INFO), or a proxy's header."""
 
@@ -158,16 +118,16 @@ class CpuMode(LabelValue):
     SYSTEM = "system"
 
 
-class SwitchKind(LabelValue):
-    """Kinds of context switches (getrusage(2): ``ru_nvcsw``, ``ru_nivcsw``)."""
+class WebsocketResult(LabelValue):
+    """What became of a request for a websocket."""
 
-    VOLUNTARY = "voluntary"
-    INVOLUNTARY = "involuntary"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    FAILED = "failed"
 
 
-class Generation(LabelValue):
-    """Generations of CPython's garbage collector."""
+class MessageDirection(LabelValue):
+    """Who sent a message of a websocket, as the server sees it."""
 
-    YOUNGEST = "0"
-    MIDDLE = "1"
-    OLDEST = "2"
+    RECEIVED = "received"
+    SENT = "sent"

@@ -18,7 +18,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from promgun.metrics.catalog import METHODS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.counters import Counters
 from promgun.metrics.families.requests import (
     REQUEST_CPU_SECONDS,
@@ -29,6 +28,7 @@ from promgun.metrics.families.requests import (
     RESPONSE_START_SECONDS,
 )
 from promgun.metrics.fine_durations import FINE_BOUNDS, FINE_SCHEMA
+from promgun.metrics.label_sets import METHODS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.statuses import status_label
 from promgun.store.process import ProcessStore
 from promgun.store.row_format import CellGroup, RowSchema

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from promgun.routes.patterns import RoutePatterns
 from promgun.routes.reporting import MissingSeamError
+
+if TYPE_CHECKING:
+    from promgun.routes.patterns import RoutePatterns
 
 
 class Framework(NamedTuple):

@@ -11,7 +11,7 @@ from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 
-from promgun.metrics.label_values import WorkerState
+from promgun.metrics.late_label_values import WorkerState
 from promgun.status import texts
 from promgun.status.history import Point
 from promgun.status.interval import Interval, WorkerInterval

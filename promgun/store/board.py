@@ -77,7 +77,7 @@ class BoardView:
         may_be_some = (self._listed or self._sum_up())[2]
         return sorted(read_running(self.data), key=lambda request: request.start) if may_be_some else []
 
-    def __getitem__(self, cell: Cell) -> int:
+    def __getitem__(self, cell: int) -> int:
         return self.cells[cell]
 
     @property
@@ -106,7 +106,7 @@ class BoardView:
         cells[Cell.PID : _FIRST_LASTING] = [0] * (_FIRST_LASTING - Cell.PID)
         return BoardView(self.slot, tuple(cells), b"", self.taken)
 
-    def having(self, changes: Mapping[Cell, int]) -> BoardView:
+    def having(self, changes: Mapping[int, int]) -> BoardView:
         """Return a copy of the board with ``changes`` applied to its cells."""
         cells = list(self.cells)
         for cell, number in changes.items():

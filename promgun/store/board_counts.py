@@ -9,7 +9,7 @@ from promgun.store.board import Cell
 _MOST = (1 << 62) - 1
 
 
-def count(cells: Any, cell: Cell, amount: int = 1) -> None:
+def count(cells: Any, cell: int, amount: int = 1) -> None:
     """Add to a counter; one that cannot be right stays as it is until the slot's next owner resets it."""
     before = cells[cell]
     if 0 <= before < _MOST:

@@ -13,7 +13,6 @@ The only label of a row is the definition as JSON: ``[kind, family, help, labels
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -25,9 +24,6 @@ DEFINED, CHANGED, STATE, OWNER = range(len(_CELLS))
 #: The schema of these rows, one row for each definition.
 SCHEMA = RowSchema(("definition",), tuple(CellGroup(name, ("definition",)) for name in _CELLS))
 INFO, ENUM = "info", "stateset"
-
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -81,12 +77,17 @@ def parse_definition(text: str) -> Definition | None:
 
 def is_metric(name: str) -> bool:
     """Whether every reader accepts a metric of this name."""
-    return bool(_NAME.fullmatch(name))
+    return _is_word(name.replace(":", "_"))
 
 
 def is_label(name: str) -> bool:
     """Whether every reader accepts a label of this name: one bad name makes the whole page unreadable."""
-    return bool(_LABEL.fullmatch(name)) and not name.startswith("__")
+    return _is_word(name) and not name.startswith("__")
+
+
+def _is_word(text: str) -> bool:
+    """Whether a text is ASCII letters, digits and underscores, with no digit before the others."""
+    return text.isascii() and text.isidentifier()
 
 
 def checked_text(value: Any) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from promgun.store.board import Board, Cell
 from promgun.store.board_counts import count, renew
 from promgun.store.exclusive import ExclusiveChange
-from promgun.store.files import ValueFile
 from promgun.store.home import ProcessHome
 from promgun.store.pending import Places
 from promgun.store.row_format import RowSchema
+
+if TYPE_CHECKING:
+    from promgun.store.files import ValueFile
 
 
 class FileOwner(Protocol):

@@ -11,11 +11,11 @@ import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from promgun.store import format as fmt
 from promgun.store.descriptor import Descriptor
 from promgun.store.healing import Harm, Healing, MappedFile, find_harm, heal
+from promgun.store.new_file import Owner, reserve
 
 #: Small enough for many workers in a 64 MiB /dev/shm, large enough that most files never grow.
 INITIAL_SIZE = 1 << 14
@@ -29,45 +29,6 @@ _NOT_REGULAR = "not a regular file"
 _OVERSIZE = "oversize"
 #: Damage of a file in which no good entries are looked for; the empty text is a file without damage.
 _NOTHING_IN_IT = frozenset({_NOT_REGULAR, _OVERSIZE, ""})
-
-
-class Owner(NamedTuple):
-    """The owner of a file in the store; ``None`` leaves it to whoever makes it."""
-
-    uid: int | None = None
-    gid: int | None = None
-
-    def take(self, fd: int) -> None:
-        """Give an open file to this owner, if it is another user and this process may."""
-        if self != Owner() and os.geteuid() == 0:
-            os.fchown(fd, -1 if self.uid is None else self.uid, -1 if self.gid is None else self.gid)
-
-
-def reserve(fd: int, size: int) -> None:
-    """Allocate ``size`` bytes of the file's disk space; raises ``OSError`` (ENOSPC, EDQUOT …) when that fails.
-
-    A sparse mapping kills its process with SIGBUS when the file system is full.
-    """
-    try:
-        os.posix_fallocate(fd, 0, size)
-    except OSError as error:
-        # musl and some file systems do not emulate posix_fallocate: write the zeros ourselves.
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-        have = os.fstat(fd).st_size
-        while have < size:
-            have += os.pwrite(fd, bytes(min(size - have, 1 << 16)), have)
-
-
-def reserve_range(fd: int, offset: int, size: int) -> None:
-    """Allocate ``size`` bytes from ``offset`` on without changing their content; raises ``OSError``."""
-    try:
-        os.posix_fallocate(fd, offset, size)
-    except OSError as error:
-        # musl and some file systems do not emulate it: write the present content, so that the pages are allocated.
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-        os.pwrite(fd, os.pread(fd, size, offset).ljust(size, b"\0"), offset)
 
 
 def _size_for(need: int, size: int) -> int:

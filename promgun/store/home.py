@@ -7,19 +7,24 @@ import errno
 import fcntl
 import os
 import resource
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import Board, Cell, monotonic_ns
 from promgun.store.client_links import link_file, link_masters, unlink_file
-from promgun.store.files import Owner, ValueFile, WrittenValueFile
 from promgun.store.master_file import MasterFile
+from promgun.store.new_file import Owner
 from promgun.store.row_file import RowFile
 from promgun.store.run_directory import RunDirectory
 from promgun.store.slot_file import MASTER_FILE_SIZE, SlotFile
 from promgun.store.slot_lock import SlotLock
 from promgun.store.worker_table import WorkerTable
+
+if TYPE_CHECKING:
+    from promgun.store.files import ValueFile, WrittenValueFile
 
 _MOST_MASTERS = 64
 _LIVE = "gauge_live"
@@ -83,7 +88,7 @@ class SlotHome:
         ``OSError``.
         """
         path = self._directory.slots / f"{self.number}.{prefix}"
-        file = ValueFile(path, Owner())
+        file: ValueFile = _files().ValueFile(path, Owner())
         link_file(self._directory, path, str(self.number), prefix)
         return file
 
@@ -111,7 +116,7 @@ class MasterHome:
         finally:
             os.close(folder_fd)
         self._file = MasterFile(fd, MASTER_FILE_SIZE, directory.master / f"m{self.number}")
-        self.rows = RowFile(self._file.memory, BOARD_SIZE, lambda _offset, _size: None, reserved=MASTER_FILE_SIZE)
+        self.rows = RowFile(self._file.memory, BOARD_SIZE, lambda _offset, _size: None, reserved=self._file.length)
         board.move_into(self._file.memory[:BOARD_SIZE], monotonic_ns())
         self._board = board
 
@@ -124,7 +129,7 @@ class MasterHome:
             # can be.
             inside = Path(f"/proc/self/fd/{folder_fd}")
             path = (inside if inside.is_dir() else self._directory.master) / name
-            file = WrittenValueFile(path, Owner(None, self._directory.owner.gid), mode=0o640)
+            file: WrittenValueFile = _files().WrittenValueFile(path, Owner(None, self._directory.owner.gid), mode=0o640)
         finally:
             os.close(folder_fd)
         file.path = self._directory.master / name
@@ -145,6 +150,16 @@ class MasterHome:
         """Close the file in a child, which must not hold it."""
         self._file.close()
         self.table.close()
+
+
+def _files() -> ModuleType:
+    """Return the module of the application's files: its first metric loads it, upkeep after a second. Raises
+    ``OSError`` in a process that can no longer read this package.
+    """
+    try:
+        return import_module("promgun.store.files")
+    except ImportError as error:
+        raise OSError(errno.EACCES, str(error)) from error
 
 
 def _claim_master(folder_fd: int, owner: Owner) -> tuple[int, int]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from promgun.store.files import ValueFile
 from promgun.store.home import SlotHome
 from promgun.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    from promgun.store.files import ValueFile
     from promgun.store.upkeep import SlotUpkeep
 
 

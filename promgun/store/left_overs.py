@@ -9,7 +9,7 @@ import stat
 import time
 from pathlib import Path
 
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.run_directory import VERSION, has_workers
 from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder

@@ -17,7 +17,7 @@ _PAGE = 4096
 
 
 class MasterFile:
-    """Private memory with a file behind it; ``memory`` begins with the file's content, followed by zeros.
+    """Private memory with a file behind it; ``memory`` begins with the ``length`` bytes that the file had, then zeros.
 
     The file is read only once, when it is opened: only masters can write where it lies. ``fd`` is locked; it is opened
     again by ``path`` if the application closes it.
@@ -26,10 +26,11 @@ class MasterFile:
     def __init__(self, fd: int, size: int, path: Path) -> None:
         self._descriptor = Descriptor(fd, lock=fcntl.LOCK_EX)
         self._path = path
-        self._content = bytearray(size)
         before = os.pread(fd, size, 0)
-        self._content[: len(before)] = before
-        self._written = bytearray(self._content)
+        self.length = len(before)
+        # Copies of all of it would take pages that are never used.
+        self._content, self._written = bytearray(size), bytearray(size)
+        self._content[: self.length] = self._written[: self.length] = before
         self.memory = memoryview(self._content)
 
     def flush(self, end: int) -> None:

@@ -138,7 +138,7 @@ class StoreErrors:
         #: the cell of the board that counts errors like the last one
         self.cell = Cell.ERRORS_NO_SPACE
 
-    def note(self, error: OSError, path: object) -> Cell:
+    def note(self, error: OSError, path: object) -> int:
         """Note an error; return the cell of the board that counts such errors."""
         if not self._known:
             self._known = True

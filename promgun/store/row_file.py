@@ -22,7 +22,6 @@ from promgun.store.row_format import (
     encode_row,
     encode_schema,
 )
-from promgun.store.row_scan import scan_rows
 
 _HEAD = Struct("=Q")
 _LENGTH_AND_IDENTITY = Struct("=4xI4xH")
@@ -67,10 +66,14 @@ class RowFile:
         self._seen: dict[int, tuple[RowSchema, RowTable]] = {}
         self.damaged = 0
         self.end = start
-        self._index_rows()
+        self._identities = 0
+        if self.reserved > start:
+            self._index_rows()
 
     def _index_rows(self) -> None:
         """Index the rows of earlier owners, and clear what a killed owner left behind the last whole one."""
+        from promgun.store.row_scan import scan_rows  # noqa: PLC0415 - the files of most starts are new
+
         found = scan_rows(self.memory[: self.reserved], self._start, self.reserved)
         self.damaged = found.damaged
         self.end = found.end

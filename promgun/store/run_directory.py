@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promgun.store.descriptor import Descriptor
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.slot_lock import is_any_slot_held
 from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder, open_regular

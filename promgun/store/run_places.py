@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from promgun.errors import StoreError
-from promgun.store.files import Owner
 from promgun.store.left_overs import UNFINISHED, sweep
+from promgun.store.new_file import Owner
 from promgun.store.run_directory import (
     MASTER,
     SECOND_CLIENT,

@@ -9,11 +9,14 @@ import errno
 import mmap
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from promgun.store.board import SIZE as BOARD_SIZE
-from promgun.store.files import reserve_range
-from promgun.store.healing import Harm, Healing, MappedFile, heal
+from promgun.store.new_file import reserve_range
 from promgun.store.row_file import RowFile
+
+if TYPE_CHECKING:
+    from promgun.store.healing import Healing
 
 #: 8 MiB hold more than 20,000 label sets; unused pages take address space only.
 FILE_SIZE = 1 << 23
@@ -52,6 +55,8 @@ class SlotFile:
         Places stay valid unless the file was cut: then :attr:`rows` is a different object with the remaining rows, the
         content of the board and of other rows is lost, and places have to be asked for anew.
         """
+        from promgun.store.healing import Harm, MappedFile, heal  # noqa: PLC0415 - upkeep, which calls this, has loaded it
+
         healing = heal(MappedFile(self.path, self.identity, FILE_SIZE, self.rows.reserved, self._mapping))
         self.identity = healing.identity
         if healing.harm is Harm.SHRUNK and not healing.error:

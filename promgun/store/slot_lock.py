@@ -16,7 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from promgun.store.descriptor import Descriptor, Identity, identity_of
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.system.safe_open import open_regular, opened_folder
 
 FIRST_SLOT = 1

@@ -1,4 +1,4 @@
-"""Says once that the application seems to be of the other kind, WSGI or ASGI, than its worker class calls.
+"""Tells by an exception that the application is of the other kind, WSGI or ASGI, than its worker class calls.
 
 The master refuses an application where there is no doubt about that (``master.application_kind``). Where there was
 some, the first request tells that fails because of it: the call itself raises, or what it returned is no answer. A
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
-from weakref import ref
 
 #: Packages that call the application: an exception of theirs is about the call.
 _SERVERS = frozenset({"gunicorn", "promgun", "uvicorn"})
@@ -44,7 +43,7 @@ class Seen(Enum):
 
 
 #: What to do, under ``promgun run`` and under plain Gunicorn.
-_ADVICE: Mapping[Seen, tuple[str, str]] = MappingProxyType(
+ADVICE: Mapping[Seen, tuple[str, str]] = MappingProxyType(
     {
         Seen.ASGI: (
             "Serve it with --worker-type asgi or --worker-type uvicorn",
@@ -62,33 +61,6 @@ _ADVICE: Mapping[Seen, tuple[str, str]] = MappingProxyType(
         ),
     }
 )
-
-
-class KindDoubt:
-    """The doubt of one worker, which calls its application by ASGI (``calls_asgi``) or by WSGI."""
-
-    def __init__(self, worker: Any, *, calls_asgi: bool) -> None:
-        self._worker = ref(worker)
-        self._seen: Callable[[Any, BaseException], Seen | None] = seen_by_asgi if calls_asgi else seen_by_wsgi
-        self._told = False
-
-    def look(self, error: BaseException | None) -> None:
-        """Warn, once, if this exception, which leaves the application, says that it is of the other kind."""
-        worker = self._worker()
-        if self._told or worker is None or not isinstance(error, TypeError | KeyError):
-            return
-        application = worker.app.wsgi()
-        seen = self._seen(application, error)
-        if seen is None:
-            return
-        self._told = True
-        worker.log.warning(
-            "%s %s: a request failed with %r. %s",
-            getattr(worker.app, "app_uri", None) or type(application).__qualname__,
-            seen.value.format(getattr(worker.app, "worker_type", "") or type(worker).__qualname__),
-            error,
-            _ADVICE[seen][worker.standalone is not None],
-        )
 
 
 def seen_by_wsgi(application: Any, error: BaseException) -> Seen | None:

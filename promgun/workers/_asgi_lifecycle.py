@@ -12,8 +12,8 @@ from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
 from promgun.store.board import Cell, ExitHint
 from promgun.workers._accounting import RequestAccounting
-from promgun.workers._application_kind import KindDoubt
 from promgun.workers._asgi_websockets import show_families
+from promgun.workers._kind_doubt import KindDoubt
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._queue_time import ArrivalObserver, TrustedPeers
 from promgun.workers._tracebacks import hide_own_frames

@@ -14,10 +14,7 @@ from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause
 from promgun.metrics.log_counter import count_log
-from promgun.routes.sources import load_ahead as load_hooks_ahead
 from promgun.store.board import Board, Cell, ExitHint, Role
-from promgun.store.healing import load_ahead as load_healing_ahead
-from promgun.store.late_upkeep import load_ahead as load_upkeep_ahead
 from promgun.store.process import STORE
 from promgun.store.slot_lock import SlotLock
 from promgun.system.procfs import cpu_wait_ns, unique_memory
@@ -93,9 +90,9 @@ class WorkerLifecycle:
             self.standalone.register(self.cfg, self.app, self.log, self.sockets)
         self._changes_user = os.geteuid() == 0 and bool(self.cfg.uid)
         if self._changes_user:
-            load_healing_ahead()
-            load_hooks_ahead()
-            load_upkeep_ahead()
+            from promgun.workers._load_ahead import load_ahead  # noqa: PLC0415 - only for such workers
+
+            load_ahead()
         self.slot: SlotLock | None = STORE.reserve()
         self.worker_id = "" if self.slot is None else str(self.slot.number)
         DEFERRED_SIGNALS.expect_fork(self)

@@ -23,7 +23,6 @@ from gunicorn.http.wsgi import Response
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
 from promgun.workers._accounting import RequestAccounting
-from promgun.workers._application_kind import KindDoubt
 from promgun.workers._config_cache import cache_settings, wants_shortcuts
 from promgun.workers._first_byte import note_writes
 from promgun.workers._gevent_exits import dropped_by, follow_inside
@@ -31,6 +30,7 @@ from promgun.workers._gunicorn_shortcuts import may_pause, remember_name, take_s
 from promgun.workers._heartbeat_marks import marking
 from promgun.workers._hub_timers import hub_timers
 from promgun.workers._instrumentation import follow_application, follow_requests
+from promgun.workers._kind_doubt import KindDoubt
 from promgun.workers._lifecycle import WorkerLifecycle
 from promgun.workers._loop_lag import LoopAccounting, LoopLag, beating
 from promgun.workers._queue_time import ArrivalObserver, TrustedPeers

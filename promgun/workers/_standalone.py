@@ -22,9 +22,9 @@ from promgun.endpoint.process import EndpointConfig
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.instances.registration import Registration
 from promgun.store.board import Cell, Role
-from promgun.store.files import Owner
 from promgun.store.late_upkeep import load_ahead
 from promgun.store.master_info import MasterFacts
+from promgun.store.new_file import Owner
 from promgun.store.process import ProcessStore
 from promgun.store.run_directory import MULTIPROC_VARIABLE
 from promgun.store.run_places import create_private

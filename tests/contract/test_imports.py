@@ -63,6 +63,9 @@ def test_the_master_holds_nothing_of_the_endpoint_but_what_starts_it() -> None:
 LATE = {
     *("asyncio", "dataclasses", "difflib", "prometheus_client", "subprocess"),
     *("gunicorn.workers.base_async", "gunicorn.workers.gthread"),
+    *("promgun.config.collectors", "promgun.config.reexec", "promgun.config.web_options", "promgun.master.reaper"),
+    *("promgun.metrics.catalog", "promgun.metrics.late_label_values", "promgun.routes.patterns"),
+    *("promgun.store.files", "promgun.store.healing", "promgun.store.row_scan", "promgun.workers._application_kind"),
     *("promgun.endpoint.process", "promgun.instances", "promgun.store.upkeep", "promgun.terminal.output"),
 }
 

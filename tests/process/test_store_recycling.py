@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
+from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.recorder import Recorder
 from promgun.store.board import Role
 from promgun.store.format import series_key

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promgun.store import format as fmt
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.run_places import create_private
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from promgun.store import format as fmt
 from promgun.store.board import BoardView, Cell, Role
-from promgun.store.files import Owner, ValueFile
+from promgun.store.files import ValueFile
 from promgun.store.late_upkeep import LateUpkeep
+from promgun.store.new_file import Owner
 from promgun.store.own_families import OwnFamilies, bucket_texts
 from promgun.store.process import ProcessStore
 from promgun.store.reader import StoreReader

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from promgun.metrics.label_values import EndpointRefusal, ReloadResult
+from promgun.metrics.label_values import ReloadResult
+from promgun.metrics.late_label_values import EndpointRefusal
 from promgun.metrics.spec import CounterFamily, MetricSpec
 
 ENDPOINT_REFUSED = CounterFamily[tuple[EndpointRefusal]](

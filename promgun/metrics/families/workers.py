@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from promgun.metrics.label_values import CpuMode, Generation, SwitchKind, WorkerState
+from promgun.metrics.label_values import CpuMode
+from promgun.metrics.late_label_values import Generation, SwitchKind, WorkerState
 from promgun.metrics.spec import CounterFamily, GaugeFamily, MetricSpec
 
 WORKER_REQUESTS = CounterFamily[tuple[str]](

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from promgun.metrics.label_values import WorkerState
+from promgun.metrics.late_label_values import WorkerState
 from promgun.status import texts
 from promgun.status.figures import in_use_text, request_text
 from promgun.status.snapshot import Worker

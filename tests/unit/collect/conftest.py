@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
+from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.recorder import Recorder
 from tests.support.store_fixtures import Opened, worker
 

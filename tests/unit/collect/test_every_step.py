@@ -15,8 +15,8 @@ import pytest
 
 from promgun.collect.families import build_family
 from promgun.collect.page import Collector
-from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
+from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.families.requests import (
     REQUEST_DURATION_SECONDS,
     REQUEST_SIZE_BYTES,

@@ -13,12 +13,12 @@ import pytest
 
 from promgun.collect import reading
 from promgun.collect.page import Collector
-from promgun.metrics.catalog import OVERFLOW
 from promgun.metrics.counters import Counters
 from promgun.metrics.families.promgun import LABEL_SETS_FOLDED
 from promgun.metrics.families.requests import FAILED_REQUESTS, REQUESTS
 from promgun.metrics.families.websockets import WEBSOCKET_DURATION_SECONDS
 from promgun.metrics.histograms import Histograms
+from promgun.metrics.label_sets import OVERFLOW
 from promgun.metrics.recorder import Recorder
 from promgun.store.board import Role
 from promgun.store.process import ProcessStore

@@ -19,13 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from promgun.collect.page import Collector
 from promgun.collect.slot_owners import worker_state
-from promgun.metrics.catalog import (
-    BY_NAME,
-    CATALOG,
-    FREE_LABELS,
-)
+from promgun.metrics.catalog import BY_NAME, CATALOG
 from promgun.metrics.families.requests import REQUEST_CPU_SECONDS
-from promgun.metrics.label_values import StoreErrorReason, WorkerState
+from promgun.metrics.label_sets import FREE_LABELS
+from promgun.metrics.label_values import StoreErrorReason
+from promgun.metrics.late_label_values import WorkerState
 from promgun.metrics.recorder import Recorder
 from promgun.store import format as fmt
 from promgun.store.board import BoardView, Cell, Role
@@ -182,7 +180,7 @@ def test_every_sample_of_ours_is_as_the_contract_says(place: Opened, recorder: R
 def view(**cells: int) -> BoardView:
     held = [0] * 64
     for name, value in cells.items():
-        held[Cell[name]] = value
+        held[getattr(Cell, name)] = value
     return BoardView(0, tuple(held))
 
 

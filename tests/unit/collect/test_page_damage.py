@@ -14,13 +14,10 @@ from typing import Any
 import pytest
 
 from promgun.collect.page import Collector
-from promgun.metrics.catalog import (
-    CATALOG,
-    DURATION_BUCKETS,
-    OVERFLOW,
-    SIZE_BUCKETS,
-)
+from promgun.metrics.catalog import CATALOG
 from promgun.metrics.counters import Counters
+from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS
+from promgun.metrics.label_sets import OVERFLOW
 from promgun.metrics.recorder import Recorder
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import Cell, Role

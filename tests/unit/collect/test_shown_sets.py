@@ -17,9 +17,9 @@ from promgun.endpoint.counts import EndpointCounts
 from promgun.endpoint.negotiation import Form
 from promgun.endpoint.rendering import Renderer
 from promgun.exposition.formats import Page
-from promgun.metrics.catalog import OVERFLOW
 from promgun.metrics.families.promgun import LABEL_SETS_FOLDED
 from promgun.metrics.families.requests import FAILED_REQUESTS, REQUESTS
+from promgun.metrics.label_sets import OVERFLOW
 from promgun.store.board import Role
 from promgun.store.master_info import MasterFacts, write_facts
 from promgun.store.process import ProcessStore

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from promgun.config.listeners import bind_all, close_and_unlink
 from promgun.config.metrics_addresses import parse_address
-from promgun.config.reexec import GUNICORN_PID, VARIABLE, Handover
+from promgun.config.reexec import Handover
+from promgun.config.run_settings import GUNICORN_PID, HANDOVER
 from promgun.store.run_directory import FORMAT
 
 
@@ -43,14 +44,14 @@ def test_round_trip(tmp_path: Path) -> None:
         copies[place].detach()
         sock.close()
         close_and_unlink(listeners[place])
-    assert VARIABLE not in environment
+    assert HANDOVER not in environment
 
 
 def test_only_a_master_that_was_executed_by_another_takes_it() -> None:
     environment: dict[str, str] = {}
     Handover(Path("/x"), private=False, format=FORMAT).to_environment(environment)
     assert Handover.from_environment(environment) is None
-    assert VARIABLE not in environment
+    assert HANDOVER not in environment
     assert Handover.from_environment({GUNICORN_PID: "1"}) is None
 
 
@@ -66,7 +67,7 @@ def test_a_master_that_knows_of_no_format_has_a_store_of_its_own() -> None:
     """The release before: its listeners are taken over, its store is not."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         old = {"store": "/x", "private": True, "listeners": [os.dup(listener.fileno())], "activated": False}
-        handover = Handover.from_environment({GUNICORN_PID: "1", VARIABLE: json.dumps(old)})
+        handover = Handover.from_environment({GUNICORN_PID: "1", HANDOVER: json.dumps(old)})
         assert handover is not None
         assert not handover.is_readable
         (place,) = handover.listeners

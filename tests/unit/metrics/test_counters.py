@@ -11,12 +11,13 @@ import pytest
 
 from promgun.metrics import counters as module
 from promgun.metrics import histograms as histograms_module
-from promgun.metrics.catalog import CATALOG, FREE_LABELS, OVERFLOW
+from promgun.metrics.catalog import CATALOG
 from promgun.metrics.counters import Counters
 from promgun.metrics.families.master import LOG_MESSAGES, WORKER_BOOT_SECONDS, WORKER_SPAWNS
 from promgun.metrics.families.promgun import LABEL_SETS_FOLDED
 from promgun.metrics.families.requests import FAILED_REQUESTS, INVALID_REQUESTS
 from promgun.metrics.histograms import Histograms
+from promgun.metrics.label_sets import FREE_LABELS, OVERFLOW
 from promgun.metrics.label_values import LogLevel
 from promgun.metrics.recorder import Recorder
 from promgun.metrics.spec import CounterFamily

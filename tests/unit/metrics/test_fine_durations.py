@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from promgun.collect.reading import InstanceReader
-from promgun.metrics.catalog import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
+from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.fine_durations import FINE_BOUNDS, FINE_DURATIONS, WIDEST
 from promgun.metrics.recorder import Recorder
 from promgun.status.from_store import snapshot_of

@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promgun.collect.page_caps import PageCaps
-from promgun.metrics.catalog import METHODS, OTHER_METHOD, OVERFLOW
-from promgun.metrics.label_sets import MOST_FOLDED, LabelCap, Values, fold, fold_whole, has_free_labels
+from promgun.metrics.label_sets import (
+    METHODS,
+    MOST_FOLDED,
+    OTHER_METHOD,
+    OVERFLOW,
+    LabelCap,
+    Values,
+    fold,
+    fold_whole,
+    has_free_labels,
+)
 from promgun.metrics.statuses import KNOWN_STATUSES, OTHER_STATUS, status_class, status_label
 
 NAMES = ("method", "route", "status")

@@ -18,9 +18,10 @@ import pytest
 from promgun.metrics import counters as counters_module
 from promgun.metrics import recorder as recorder_module
 from promgun.metrics import stream_recorder as stream_recorder_module
-from promgun.metrics.catalog import DURATION_BUCKETS, METHODS, OTHER_METHOD, OVERFLOW, SIZE_BUCKETS
 from promgun.metrics.counters import Counters
+from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS
 from promgun.metrics.fine_durations import FINE_DURATIONS
+from promgun.metrics.label_sets import METHODS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.recorder import Recorder
 from promgun.metrics.statuses import OTHER_STATUS
 from promgun.metrics.stream_recorder import StreamRecorder

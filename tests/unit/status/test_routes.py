@@ -11,8 +11,8 @@ import pytest
 
 from promgun.collect.page import Collector
 from promgun.collect.route_sums import RouteTotals
-from promgun.metrics.catalog import OVERFLOW
 from promgun.metrics.counters import Counters
+from promgun.metrics.label_sets import OVERFLOW
 from promgun.metrics.recorder import Recorder
 from promgun.status.from_page import routes_of
 from promgun.status.json import MOST_ROUTES, to_json

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from promgun.errors import StoreError
-from promgun.store.files import Owner
 from promgun.store.left_overs import sweep
+from promgun.store.new_file import Owner
 from promgun.store.run_directory import DirectoryIdentity
 from promgun.store.run_places import (
     attach,

@@ -16,9 +16,10 @@ from promgun.store.board import Role
 from promgun.store.client_claim import CLAIM_FILE
 from promgun.store.client_links import link_file, remove_links, unlink_file
 from promgun.store.client_upkeep import ClientLinks
-from promgun.store.files import Owner, ValueFile
+from promgun.store.files import ValueFile
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_reader import ForeignReader
+from promgun.store.new_file import Owner
 from promgun.store.process import ProcessStore
 from tests.support.runs import PLACES, as_user, ended, key, private_run
 from tests.support.store_fixtures import fork, wait_for

@@ -14,8 +14,9 @@ import pytest
 from promgun.config.listeners import Listener, bind, close_and_unlink, is_lost
 from promgun.config.metrics_addresses import parse_address
 from promgun.store.descriptor import Descriptor
-from promgun.store.files import Owner, ValueFile
+from promgun.store.files import ValueFile
 from promgun.store.master_file import MasterFile
+from promgun.store.new_file import Owner
 from promgun.store.run_places import create_private
 from promgun.store.slot_lock import SlotLock, claim_slot
 from promgun.store.worker_table import TABLE_SIZE, WorkerTable, parse_worker_table

@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 
 from promgun.store import files
 from promgun.store import format as fmt
-from promgun.store.files import (
-    INITIAL_SIZE,
-    MAX_SIZE,
-    Owner,
-    ValueFile,
-    reserve,
-    reserve_range,
-)
+from promgun.store.files import INITIAL_SIZE, MAX_SIZE, ValueFile
+from promgun.store.new_file import Owner, reserve, reserve_range
 from tests.support.store_fixtures import (
     OBSTACLES,
     damaged_contents,

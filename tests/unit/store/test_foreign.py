@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from promgun.store.client_claim import CLAIM_FILE
-from promgun.store.files import Owner
 from promgun.store.folded_file import MOST_ORIGINS, Folded, Origin, encode_folded, parse_folded, taken_in
 from promgun.store.folding import fold_dead
 from promgun.store.foreign_files import MOST_FILES, DeadFile, find_foreign, hold_if_dead
 from promgun.store.foreign_reader import ForeignReader
+from promgun.store.new_file import Owner
 from promgun.store.reader import StoreReader
 from tests.support.harness import wait_until
 from tests.support.runs import PLACES, StockFile, as_user, ended, key, kill_at_call, private_run, values_in

@@ -15,8 +15,9 @@ import pytest
 
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.file_guard import Guarded, heal_files
-from promgun.store.files import INITIAL_SIZE, Owner, ValueFile
+from promgun.store.files import INITIAL_SIZE, ValueFile
 from promgun.store.healing import Harm, find_harm
+from promgun.store.new_file import Owner
 from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.row_scan import scan_rows
 from promgun.store.slot_file import FILE_SIZE, SlotFile

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from promgun.store.board import Cell, Role
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.process import ProcessStore
 from promgun.store.request_table import BUSY, FIRST
 from promgun.store.row_format import CellGroup, RowSchema

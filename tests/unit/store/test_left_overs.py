@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from promgun.store import left_overs
-from promgun.store.files import Owner
 from promgun.store.left_overs import sweep
+from promgun.store.new_file import Owner
 from promgun.store.process import ProcessStore
 from promgun.store.run_directory import VERSION, DirectoryIdentity, RunDirectory
 from promgun.store.run_places import (

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from promgun.store.files import Owner
 from promgun.store.master_info import MasterFacts, read_facts, write_facts
+from promgun.store.new_file import Owner
 from promgun.store.run_directory import RunDirectory
 from tests.support.store_fixtures import OBSTACLES, open_directory
 

@@ -80,7 +80,7 @@ def value(store: ProcessStore, name: str = "c", kind: str = "counter", mode: str
     return value_class(store.values)(kind, name, f"{name}{suffix}", (), (), "Help.", multiprocess_mode=mode)
 
 
-def errors(path: Path, cell: Cell = Cell.ERRORS_NO_SPACE) -> int:
+def errors(path: Path, cell: int = Cell.ERRORS_NO_SPACE) -> int:
     return sum(view[cell] for view in boards(path))
 
 
@@ -369,7 +369,7 @@ def test_a_board_without_space_moves_too(place: Opened, disk: Disk, tmp_path: Pa
     ],
 )
 def test_what_cannot_be_stored_is_counted_by_reason(
-    place: Opened, disk: Disk, tmp_path: Path, number: int, cell: Cell
+    place: Opened, disk: Disk, tmp_path: Path, number: int, cell: int
 ) -> None:
     place.store.own_slot()
     disk.fill(number)

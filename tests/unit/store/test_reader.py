@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from promgun.store import format as fmt
 from promgun.store import series_table
-from promgun.store.files import MAX_SIZE, Owner, ValueFile
+from promgun.store.files import MAX_SIZE, ValueFile
+from promgun.store.new_file import Owner
 from promgun.store.reader import StoreReader
 from tests.support.store_fixtures import (
     OBSTACLES,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.run_directory import FORMAT, DirectoryIdentity, RunDirectory
 from promgun.store.run_places import attach, create_private, take_over
 from promgun.system.safe_open import open_folder

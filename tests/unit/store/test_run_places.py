@@ -18,8 +18,8 @@ import pytest
 
 from promgun.errors import StoreError
 from promgun.store import run_places as module
-from promgun.store.files import Owner
 from promgun.store.left_overs import sweep
+from promgun.store.new_file import Owner
 from promgun.store.run_directory import VERSION
 from promgun.store.run_places import (
     INNER,
@@ -42,7 +42,7 @@ from tests.support.store_fixtures import (
 HOLD = """
 import sys
 from pathlib import Path
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.run_places import create_private, take_over
 from tests.support.store_fixtures import open_directory
 held = {kind}

@@ -17,7 +17,7 @@ import pytest
 
 from promgun.store import slot_lock as module
 from promgun.store.board import Role
-from promgun.store.files import Owner
+from promgun.store.new_file import Owner
 from promgun.store.process import ProcessStore
 from promgun.store.slot_lock import SlotLock, claim_slot
 from promgun.system.procfs import process_start

@@ -11,12 +11,8 @@ from pathlib import Path
 import pytest
 
 from promgun.store import format as fmt
-from promgun.store.files import (
-    INITIAL_SIZE,
-    WRITTEN_SIZE,
-    Owner,
-    WrittenValueFile,
-)
+from promgun.store.files import INITIAL_SIZE, WRITTEN_SIZE, WrittenValueFile
+from promgun.store.new_file import Owner
 from tests.support.store_fixtures import (
     key_of,
     read_values,

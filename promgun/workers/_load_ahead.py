@@ -1,0 +1,16 @@
+"""Imports what a worker would import later, for one that changes its user and may then not be able to read it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from promgun.routes import sources
+from promgun.store import healing, late_upkeep
+
+
+def load_ahead() -> None:
+    """Import all that the other modules of a worker import within functions."""
+    healing.load_ahead()
+    sources.load_ahead()
+    late_upkeep.load_ahead()
+    import_module("promgun.workers._application_kind")
