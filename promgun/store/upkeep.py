@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import promgun.store.row_scan  # noqa: F401 - a slot's file that is healed is indexed again
 from promgun.store.client_settings import changed_settings, is_first_of_run
 from promgun.store.client_upkeep import ClientLinks
 from promgun.store.file_guard import heal_files

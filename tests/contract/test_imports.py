@@ -90,6 +90,15 @@ def test_a_first_answer_waits_for_little(tmp_path: Path) -> None:
     assert loaded & LATE == set()
 
 
+def test_a_worker_that_changes_its_user_has_loaded_before_what_others_load_late() -> None:
+    program = (
+        "import sys\nfrom promgun.workers._load_ahead import load_ahead\nload_ahead()\nprint('\\n'.join(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    late = {"store": ("files", "healing", "row_scan", "upkeep"), "workers": ("_application_kind",)}
+    assert {f"promgun.{room}.{name}" for room, names in late.items() for name in names} <= set(done.stdout.split())
+
+
 @pytest.mark.skipif(not HAS_SMAPS_ROLLUP, reason="psutil is needed where there is no /proc")
 def test_the_metrics_process_imports_no_psutil() -> None:
     assert "psutil" not in modules_after("import promgun.endpoint.main, promgun.collect.page")
