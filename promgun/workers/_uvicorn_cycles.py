@@ -16,6 +16,7 @@ from time import monotonic_ns
 from typing import Any
 
 from promgun.workers._asgi_follower import AsgiRequest, begin_request, count_refused
+from promgun.workers._uvicorn_ends import EndObserver
 from promgun.workers._uvicorn_shortcuts import QuickProtocol, is_known, quick_protocol
 from promgun.workers._uvicorn_websockets import measured_websocket
 
@@ -58,16 +59,11 @@ def follow_cycles(module_name: str) -> None:
         setattr(module, _CYCLE, type(_CYCLE, (base, cycle), {"__module__": cycle.__module__, **following}))
 
 
-class MeasuredProtocol:
+class MeasuredProtocol(EndObserver):
     """Goes before an HTTP protocol of uvicorn's."""
 
     config: Any
     cycle: Any
-    transport: Any
-    #: the cycle that began last
-    promgun_running: Any = None
-    #: once the client has ended its side: the request that had been answered last, or ``_NOTHING``
-    promgun_ended: object = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection, and observe how long it waited for that."""
@@ -75,21 +71,6 @@ class MeasuredProtocol:
         if sock is not None and isinstance(transport.get_extra_info("peername"), tuple):
             getattr(self.config, _WORKER).observe_arrival(sock, monotonic_ns())
         super().connection_made(transport)  # type: ignore[misc] # the next class in the MRO
-
-    def eof_received(self) -> Any:
-        """Note that the client has left: the loop tells of the lost connection a moment later."""
-        stays_open = super().eof_received()  # type: ignore[misc] # the next class in the MRO
-        if not stays_open and not self.transport.get_write_buffer_size():
-            request = None if self.promgun_running is None else self.promgun_running.promgun
-            self.promgun_ended = _NOTHING if request is None or not request.is_over else request
-        return stays_open
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End a connection."""
-        super().connection_lost(exc)  # type: ignore[misc] # the next class in the MRO
-        request = None if self.promgun_running is None else self.promgun_running.promgun
-        if self.promgun_ended is not None and request is not None and request is not self.promgun_ended:
-            request.answered_nobody()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a request's body; called where the parser calls back (httptools)."""
@@ -124,7 +105,6 @@ class MeasuredProtocol:
 
 
 _BAD_REQUEST = 400
-_NOTHING = object()
 #: Methods whose requests have no body, unless a header tells of one.
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
@@ -242,8 +222,17 @@ class MeasuredCycle:
         return self._next_send(message)  # type: ignore[no-any-return] # same
 
     async def _send_and_look(self, message: Any, request: AsgiRequest) -> None:
-        """Send a message that may fail or wait, and count what became of it."""
-        await self._next_send(message)
+        """Send a message that may fail or wait, and count what became of it: a body that is too short is sent, and
+        refused after that.
+        """
+        left = self._length_left() if request.status else None
+        try:
+            await self._next_send(message)
+        except Exception:
+            body = message.get("body")
+            if left is not None and isinstance(body, bytes) and len(body) <= left and not self.disconnected:
+                request.sent += len(body)
+            raise
         if self.disconnected or request.is_over:
             return
         kind = message.get("type")

@@ -134,8 +134,8 @@ async def raw(scope: Any, receive: Any, send: Any) -> None:
     elif path.endswith("/started"):
         await start()
         raise ValueError
-    elif path.endswith("/long"):
-        await start((b"content-length", b"2"))
+    elif path.endswith(("/long", "/brief")):
+        await start((b"content-length", b"2" if path.endswith("/long") else b"9"))
         await body(b"xyz")
         return
     await start()
