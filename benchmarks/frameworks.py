@@ -10,7 +10,7 @@ has imported the application: one has the framework as it is, the other has its 
 milliseconds, in random order, and the medians of the differences are compared. A twin cannot disturb the other's inline
 caches, as hooks that are put and removed in one process do. How often CPython looks up an attribute anew depends on
 where names and classes lie in memory, so the twins are made several times, each time in a new process: shown are the
-median of these and the lowest and highest. ``null`` is the same for a second twin that has the framework as it is.
+median of these and the quartiles. ``null`` is the same for a second twin that has the framework as it is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -293,8 +293,9 @@ def measured(framework: str) -> Measured:
 
 
 def shown(figures: list[float]) -> str:
-    """Return the median of some figures, and the lowest and highest."""
-    return f"{median(figures):8.2f} ({min(figures):5.2f} to {max(figures):5.2f})"
+    """Return the median of some figures, and their quartiles."""
+    lower, middle, upper = quantiles(figures, n=4, method="inclusive")
+    return f"{middle:8.2f} ({lower:5.2f} to {upper:5.2f})"
 
 
 def main() -> None:

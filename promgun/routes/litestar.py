@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from promgun.routes.mounts import Mounts
-from promgun.routes.reporting import REPORT, guarded, hook, report_before, seam
+from promgun.routes.reporting import REPORT, hook, report_before, seam
 from promgun.store.request_table import OVER
 
 #: Of the class ``HTTPRoute``, with the scope as its first argument.
@@ -38,7 +39,7 @@ class _Answer:
 
     def __init__(self, router: Any, scope: Any, mounts: Mounts) -> None:
         self._router, self._scope, self._mounts, self._path = router, scope, mounts, scope.get("path", "")
-        self._around = scope.get(REPORT)
+        self._around = scope[REPORT]
         self.reported = False
 
     def route_known(self, template: str) -> None:
@@ -50,15 +51,14 @@ class _Answer:
         self._around.route_known(mount + template if template else "")
 
     def report(self) -> None:
-        """Report, as the answer begins, what was matched where nothing else did so."""
-        if self.reported or self._around is None:
-            return
+        """Report, as the answer begins, what was matched where nothing else did so; no error leaves."""
         self.reported = True
-        mount, application = self._mount()
-        if application is None:
-            self._around.route_known(self._scope.get("path_template", ""))
-        else:
-            self._around.route_known("" if self._mounts.lead_to_router(application) else mount)
+        with suppress(Exception):
+            mount, application = self._mount()
+            if application is None:
+                self._around.route_known(self._scope.get("path_template", ""))
+            else:
+                self._around.route_known("" if self._mounts.lead_to_router(application) else mount)
 
     def forget_scope(self) -> None:
         """Let go of the scope, which refers to this object: a cycle would wait for the collector of garbage."""
@@ -83,20 +83,21 @@ def _report_answer(call: Callable[..., Any]) -> Callable[..., Any]:
     mounts = Mounts()
 
     async def call_router(router: Any, scope: Any, receive: Any, send: Any) -> None:
-        answer = _Answer(router, scope, mounts)
-        if REPORT in scope:
-            scope[REPORT] = answer
-        report = guarded(answer.report)
+        if REPORT not in scope:
+            await call(router, scope, receive, send)
+            return
+        scope[REPORT] = answer = _Answer(router, scope, mounts)
 
         async def report_and_send(message: Any) -> None:
             if not answer.reported:
-                report()
+                answer.report()
             await send(message)
 
         try:
             await call(router, scope, receive, report_and_send)
         finally:
-            report()
+            if not answer.reported:
+                answer.report()
             answer.forget_scope()
 
     return call_router

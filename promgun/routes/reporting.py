@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from contextlib import suppress
 from textwrap import indent
 from typing import Any
 
@@ -110,16 +109,6 @@ def hook(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..
     hooked = functools.update_wrapper(wrap(method), method)
     hooked.hooked_by_promgun = True  # type: ignore[attr-defined] # recognised at the next installation
     setattr(owner, name, hooked)
-
-
-def guarded(report: Callable[..., None]) -> Callable[..., None]:
-    """Return ``report``, of which no error leaves."""
-
-    def call(*given: Any) -> None:
-        with suppress(Exception):
-            report(*given)
-
-    return call
 
 
 def _made_of(source: str, method: Callable[..., Any], report: str, names: Mapping[str, Any]) -> Callable[..., Any]:
