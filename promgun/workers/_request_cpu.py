@@ -114,10 +114,10 @@ class CpuAccounting(RequestAccounting):
         began = state.cpu
         if not began or state.head or state.body is not None:
             return False
-        spent = self._thread_clock() - began
         route = state.route if state.carrier is None else self.named_route(state)
         if route not in self.cpu_cells:
             return False
+        spent = self._thread_clock() - began
         if spent > 0:
             self.count_cpu(route, spent * state.stands_for / _SECOND)
         return True
