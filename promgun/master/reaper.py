@@ -71,6 +71,8 @@ class _Child:
         self.intent: ExitCause | None = None
         #: When its graceful timeout ends, on the monotonic clock; 0 while the master has not asked it to stop.
         self.deadline = 0.0
+        #: whether it was told to end at once, not once its requests are over
+        self.quits = False
         self.killed_by_us = False
         self.logged = False
         #: its board as it left it: once it is reaped, another process may take its slot
@@ -119,6 +121,7 @@ class WorkerEnds:
             return
         if child.intent is None:
             child.intent, child.deadline = intent, time.monotonic() + patience
+            child.quits = number in {signal.SIGINT, signal.SIGQUIT}
         if number == signal.SIGKILL:
             child.killed_by_us = True
         elif child.slot is not None:
@@ -186,16 +189,17 @@ class WorkerEnds:
         )
         self._counters.inc(WORKER_EXITS, (cause,))
         if view is not None:
-            self._count_requests_left(pid, view, cause, logged=child.logged)
+            self._count_requests_left(pid, child, view, cause)
         if slot is not None:
             if not self._table[slot.number].ended:
                 self._table.ended(slot.number, monotonic_ns(), None)
             self._release(slot)
 
-    def _count_requests_left(self, pid: int, view: BoardView, cause: ExitCause, *, logged: bool) -> None:
+    def _count_requests_left(self, pid: int, child: _Child, view: BoardView, cause: ExitCause) -> None:
         """Count the requests that the worker had not counted: as answered when their head was sent, else as lost;
         a worker asked to end leaves them at the graceful timeout. Its websockets were cut off.
         """
+        quits = child.quits and not cause.unclean
         if not cause.unclean:
             cause = ExitCause.GRACEFUL_TIMEOUT
         now, cut = monotonic_ns(), view[Cell.WEBSOCKETS] - 1
@@ -206,19 +210,23 @@ class WorkerEnds:
                 self._counters.inc(WORKER_REQUESTS, (str(view.slot),))
             else:
                 self._counters.inc(REQUESTS_LOST, (cause, request.route))
-            if not logged and request.start:
-                self._log_lost(pid, cause, f"{request}, {request.age(now):.1f} s, {request.phase.name.lower()}")
+            if not child.logged and request.start:
+                self._log_lost(
+                    pid, cause, f"{request}, {request.age(now):.1f} s, {request.phase.name.lower()}", quits=quits
+                )
         if 0 < cut <= _MOST_BEYOND_TABLE:
             # Their clients see the connection break off. How long each was open is not known.
             self._counters.inc(WEBSOCKET_CLOSES, (ABNORMAL_CLOSE,), cut)
         more = view[Cell.BEYOND_TABLE] - view[Cell.BEYOND_TABLE_ANSWERED]
         if 0 < more <= _MOST_BEYOND_TABLE:
             self._counters.inc(REQUESTS_LOST, (cause, OVERFLOW), more)
-            if not logged:
-                self._log_lost(pid, cause, f"{more} more requests")
+            if not child.logged:
+                self._log_lost(pid, cause, f"{more} more requests", quits=quits)
 
-    def _log_lost(self, pid: int, cause: ExitCause, request: str) -> None:
-        if cause == ExitCause.GRACEFUL_TIMEOUT:
+    def _log_lost(self, pid: int, cause: ExitCause, request: str, *, quits: bool) -> None:
+        if quits:
+            self._log.warning("Worker (pid:%s) was still serving when it was told to quit: %s", pid, request)
+        elif cause == ExitCause.GRACEFUL_TIMEOUT:
             # An end that was asked for is no error.
             self._log.warning("Worker (pid:%s) was still serving after --graceful-timeout: %s", pid, request)
         else:

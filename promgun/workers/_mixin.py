@@ -22,6 +22,7 @@ from gunicorn.http.wsgi import Response
 
 from promgun.metrics.families.requests import REQUEST_QUEUE_SECONDS
 from promgun.metrics.label_values import QueueSource
+from promgun.store.process import STORE
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._config_cache import cache_settings, wants_shortcuts
 from promgun.workers._first_byte import note_writes
@@ -129,7 +130,8 @@ class PrometheusMixin(WorkerLifecycle):
     def _log_cut(self, state: RequestState) -> None:
         """Say which request is cut off, as the master says it of a worker that does not live to see it."""
         request = self.accounting.described(state)
-        self.log.warning("Worker (pid:%s) was still serving after --graceful-timeout: %s", os.getpid(), request)
+        when = "when it was told to quit" if STORE.app.worker_quits else "after --graceful-timeout"
+        self.log.warning("Worker (pid:%s) was still serving %s: %s", os.getpid(), when, request)
 
     def work_begun(self) -> int | None:
         """Return how many requests were begun, ``None`` while a thread or greenlet has one."""

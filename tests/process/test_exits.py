@@ -262,6 +262,13 @@ def test_shutdown_and_a_worker_that_does_not_finish_in_time(hold: Hold, worker_t
     assert ends == {"shutdown": 1, "graceful_timeout": 1}
 
 
+def test_a_server_that_quits_at_once_names_no_timeout(hold: Hold, worker_type: str) -> None:
+    with Sandbox() as sandbox, probe(worker_type, "--graceful-timeout", "60", sandbox=sandbox) as server:
+        hold(server, sandbox)
+        assert server.stop(signal.SIGINT) == 0
+        assert "--graceful-timeout" not in server.log, server.log
+
+
 NO_MODULE = ("import a_module_that_nobody_has\ndef app(e, s): ...\n", "", 4, "app_load_error")
 RAISES = ("def app(e, s): ...\nraise ValueError('no database')\n", "", 4, "app_load_error")
 HOOK = ("def app(e, s): ...\n", "def post_worker_init(worker):\n    raise ValueError('no')\n", 3, "boot_error")
