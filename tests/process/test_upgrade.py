@@ -72,6 +72,8 @@ def test_upgrade_without_a_gap_and_again_under_load(worker_type: str) -> None:
         requests = [Request("/sleep/0.005")] * 400
         sender = Thread(target=lambda: answers.append(load(address, requests, keepalive=False)))
         sender.start()
+        # Gunicorn notices in its loop that the old master is gone; before that, it takes no SIGUSR2.
+        wait_until(lambda: "Master has been promoted" in server.log)
         start_new_master(server)
         stop(server, new)
         sender.join(60)
