@@ -272,6 +272,8 @@ def test_a_server_that_quits_at_once_names_no_timeout(hold: Hold, worker_type: s
 NO_MODULE = ("import a_module_that_nobody_has\ndef app(e, s): ...\n", "", 4, "app_load_error")
 RAISES = ("def app(e, s): ...\nraise ValueError('no database')\n", "", 4, "app_load_error")
 HOOK = ("def app(e, s): ...\n", "def post_worker_init(worker):\n    raise ValueError('no')\n", 3, "boot_error")
+#: Gunicorn's own server serves all the same before 27.0.1.
+ENDED_BY_LIFESPAN = ("asgi", "uvicorn") if gunicorn.version_info >= (27, 0, 1) else ("uvicorn",)
 LIFESPAN = (
     """
 from contextlib import asynccontextmanager
@@ -291,12 +293,7 @@ app = Starlette(lifespan=lifespan)
 @pytest.mark.parametrize(
     ("worker_type", "source", "config", "code", "cause"),
     [
-        pytest.param(
-            "asgi",
-            *LIFESPAN,
-            marks=pytest.mark.skipif(gunicorn.version_info < (27, 0, 1), reason="older servers serve all the same"),
-        ),
-        ("uvicorn", *LIFESPAN),
+        *((worker_type, *LIFESPAN) for worker_type in ENDED_BY_LIFESPAN),
         ("sync", *NO_MODULE),
         ("sync", *RAISES),
         ("sync", *HOOK),
