@@ -21,6 +21,7 @@ from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
+from promgun.workers._asgi_heads import AnswerLines
 from promgun.workers._known_code import has_methods
 
 #: The methods that are repeated or replaced here, or on which that rests, and the checksums of the names in them.
@@ -38,6 +39,7 @@ SERVER = {
     "_finish_app_calls": 0xB814B9FF,
     "connection_lost": 0xA1F5ED97,
     "data_received": 0xB6A3796A,
+    "_send_response_start": 0x85B9F889,
 }
 _data_received = ASGIProtocol.data_received
 _set = asyncio.Event.set
@@ -73,12 +75,15 @@ class QuickProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
     _may_go_on = False
     #: when the connection has been idle for too long, in seconds of the loop's clock; 0 while it is not idle
     _idle_ends = 0.0
+    #: the lines of answers that were written before, of all connections
+    answer_lines: AnswerLines | None = None
 
     # Gunicorn's own
     _current_request: Any
     _body_receiver: Any
     _awaiting_request: bool
     _keepalive_handle: Any
+    _response_buffer: bytes | None
 
     # ---- from the head of a request to the next one
 
@@ -219,6 +224,16 @@ class QuickProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         task.add_done_callback(self._finishing_call_done)
         self._quick_request = self._quick_task = None
         self._request_over(bool(self._answer))
+
+    # ---- the head of an answer
+
+    def _send_response_start(self, status: int, headers: Any, request: Any, close: bool = False) -> None:  # noqa: FBT001, FBT002 - Gunicorn's signature
+        lines = self.answer_lines
+        head = None if lines is None else lines.head(status, headers, request, close=close)
+        if head is None:
+            super()._send_response_start(status, headers, request, close=close)
+        else:
+            self._response_buffer = head
 
     # ---- an idle connection
 

@@ -13,8 +13,8 @@ from typing import Any
 _Header = tuple[bytes, bytes]
 #: What these say is more than a line of the head; content-length is known below.
 _SPECIAL = frozenset({b"connection", b"content-length", b"transfer-encoding"})
-#: Headers with few values: lines of these are remembered.
-_FEW_VALUES = frozenset({
+#: Headers with few values, in lower case: lines of these are remembered.
+FEW_VALUES = frozenset({
     b"access-control-allow-credentials", b"access-control-allow-headers", b"access-control-allow-methods",
     b"access-control-allow-origin", b"access-control-expose-headers", b"access-control-max-age", b"allow",
     b"cache-control", b"content-encoding", b"content-language", b"content-security-policy", b"content-type",
@@ -98,7 +98,7 @@ class AnswerHeads:
         if lowered in _SPECIAL or self._bad_in_name.search(name) or self._bad_in_value.search(value):
             raise UnusualError
         line = b"%b: %b\r\n" % (lowered, value)
-        if lowered in _FEW_VALUES and len(self._lines) < _MOST_LINES:
+        if lowered in FEW_VALUES and len(self._lines) < _MOST_LINES:
             self._lines[header] = line
         return line
 

@@ -13,6 +13,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from promgun.store.board import Cell, ExitHint
 from promgun.store.process import STORE
+from promgun.workers._asgi_heads import remember_lines
 from promgun.workers._asgi_lifecycle import EventLoopLifecycle, log_failed_startup
 from promgun.workers._asgi_protocol import MeasuredProtocol
 from promgun.workers._asgi_shortcuts import QuickProtocol, is_known
@@ -95,6 +96,7 @@ class AsgiMixin(EventLoopLifecycle):
         """Save Gunicorn the work that it does anew for each connection and request, from now on."""
         cache_settings(self.cfg)
         if is_known(ASGIProtocol):
+            QuickMeasuredProtocol.answer_lines = remember_lines()
             gasgi.ASGIProtocol = QuickMeasuredProtocol
 
     def capacity(self) -> int:
