@@ -136,10 +136,17 @@ def test_root_opens_nothing_of_the_workers(sandbox: Sandbox) -> None:
     assert {"N.lock", "N", "slots"} <= seen, "the hook sees what is allowed"
 
 
+def requests_left(server: RootServer) -> list[float]:
+    """Return how many requests each living worker has left."""
+    return list(server.scrape().by("worker_id", "gunicorn_worker_requests_left").values())
+
+
 def serve_and_upgrade(server: RootServer) -> int:
     """Have workers recycled, killed and reloaded, and a new master; return how many requests were answered."""
     sent = server.serve(40, "/book")
     server.expect(REQUESTS, sent)
+    # One that has served its last request ends for that, whatever comes meanwhile.
+    wait_until(lambda: all(left := requests_left(server)) and len(left) == len(server.workers()) == 2)
     os.kill(server.workers()[0], signal.SIGKILL)
     wait_until(lambda: server.scrape().sum("gunicorn_worker_exits_total", cause="killed") == 1)
     wait_until(lambda: len(server.obedient()) == 2)
