@@ -38,9 +38,10 @@ CLASSES = {
         "promgun.workers.eventlet:PrometheusEventletWorker",
     ),
 }
-#: ``measuring`` is promgun with ``--no-config-cache``: Gunicorn's own functions stay as they are.
-VARIANTS = ("plain", "promgun", "measuring", "naive")
-OURS = frozenset({"promgun", "measuring"})
+#: ``uncached`` is promgun with ``--no-config-cache``, ``measuring`` with ``--no-server-shortcuts`` too: Gunicorn's own
+#: functions stay as they are.
+VARIANTS = ("plain", "promgun", "uncached", "measuring", "naive")
+OURS = frozenset({"promgun", "uncached", "measuring"})
 _GREEN = frozenset({"gevent", "eventlet"})
 
 
@@ -148,6 +149,7 @@ def _boot(case: Case, variant: str, worker_class: Any, folder: Path, stack: cont
     cfg.set("threads", 4 if case.worker_type == "gthread" else 1)
     cfg.set("errorlog", str(folder / "error.log"))
     cfg.set("config_cache", variant == "promgun")
+    cfg.set("server_shortcuts", variant != "measuring")
 
     class Idle(worker_class):  # type: ignore[misc] # chosen at run time
         """Boots like its parent, and leaves the serving to us."""

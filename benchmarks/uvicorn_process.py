@@ -25,7 +25,7 @@ from promgun.workers._accounting import RequestAccounting
 from promgun.workers._queue_time import TrustedPeers
 from promgun.workers._uvicorn_cycles import follow_protocols
 
-#: ``measuring`` is promgun with ``--no-config-cache``.
+#: ``measuring`` is promgun with ``--no-server-shortcuts``.
 VARIANTS = ("plain", "promgun", "measuring")
 SIZE = 300
 TARGET = 6.0

@@ -1,4 +1,4 @@
-"""Has Gunicorn's ASGI server do less for each request; ``--no-config-cache`` turns this off.
+"""Has Gunicorn's ASGI server do less for each request; ``--no-server-shortcuts`` turns this off.
 
 The server wakes the task of a connection for each request, which starts a task for the application, which wakes the
 task of the connection again. Here the request's own task is started when its head has been read, and does itself what

@@ -12,16 +12,23 @@ from typing import Any
 
 
 def wants_shortcuts(cfg: Any) -> bool:
-    """Whether servers are to be saved work, which they are without the setting ``config_cache``: plain Gunicorn's."""
-    wanted = cfg.settings.get("config_cache")
+    """Whether functions of the server may be replaced (``--no-server-shortcuts``)."""
+    return _is_wanted(cfg, "server_shortcuts")
+
+
+def _is_wanted(cfg: Any, name: str) -> bool:
+    # A worker class of ours under plain Gunicorn has no such setting.
+    wanted = cfg.settings.get(name)
     return wanted is None or bool(wanted.get())
 
 
 def cache_settings(cfg: Any) -> None:
-    """Set every setting as a plain attribute of ``cfg``; ``cfg.set`` keeps working.
+    """Set every setting as a plain attribute of ``cfg``, unless that is turned off; ``cfg.set`` keeps working.
 
     What the class computes (``is_ssl``, ``address`` …) stays computed: a property comes before an attribute.
     """
+    if not _is_wanted(cfg, "config_cache"):
+        return
     kind = type(cfg)
     if issubclass(kind, _CachedConfig):
         return

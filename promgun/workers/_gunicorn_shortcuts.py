@@ -1,4 +1,4 @@
-"""Has Gunicorn do once what it does anew for each request or connection; ``--no-config-cache`` turns this off as well.
+"""Has Gunicorn do once what it does anew for each request or connection; ``--no-server-shortcuts`` turns this off.
 
 Each shortcut replaces one function of Gunicorn's in a worker that has booted, and does what that function does: it
 returns and sends the same. It is only put in place of the function that it was written for, which is recognised by the

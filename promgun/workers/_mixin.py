@@ -147,12 +147,12 @@ class PrometheusMixin(WorkerLifecycle):
         """Note that the worker serves, put the accounting in front of the application, and save Gunicorn work."""
         super().enter_service()
         self._worker_wsgi = WorkerWsgi(self, self.follow_application)
+        cache_settings(self.cfg)
         if wants_shortcuts(self.cfg):
             self.take_shortcuts()
 
     def take_shortcuts(self) -> None:
         """Save Gunicorn the work that it does anew for each request, from now on."""
-        cache_settings(self.cfg)
         take_shortcuts()
         self._passes_all_on = not may_pause(self._next_notify)
         for listener in self.sockets:

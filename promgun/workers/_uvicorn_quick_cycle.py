@@ -1,4 +1,4 @@
-"""Has a request of uvicorn's on httptools (0.54) take less work; ``--no-config-cache`` turns this off.
+"""Has a request of uvicorn's on httptools (0.54) take less work; ``--no-server-shortcuts`` turns this off.
 
 The head of an answer that the application sends without waiting for anything between head and body is written with
 the first piece of body: one system call and one segment less, as Gunicorn's own server does. To know that it waits, the

@@ -1,4 +1,4 @@
-"""Has uvicorn's server do less for each request on httptools; ``--no-config-cache`` turns this off.
+"""Has uvicorn's server do less for each request on httptools; ``--no-server-shortcuts`` turns this off.
 
 The timer of an idle connection is set once, and looks when it goes off: uvicorn sets and cancels one for each request.
 A task that has served a request leaves the set of running tasks by itself: uvicorn has it called for in another round

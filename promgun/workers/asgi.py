@@ -88,13 +88,13 @@ class AsgiMixin(EventLoopLifecycle):
 
     def enter_service(self) -> None:
         """Save Gunicorn work, then wait for the first heartbeat."""
+        cache_settings(self.cfg)
         if wants_shortcuts(self.cfg):
             self.take_shortcuts()
         super().enter_service()
 
     def take_shortcuts(self) -> None:
         """Save Gunicorn the work that it does anew for each connection and request, from now on."""
-        cache_settings(self.cfg)
         if is_known(ASGIProtocol):
             QuickMeasuredProtocol.answer_lines = remember_lines()
             gasgi.ASGIProtocol = QuickMeasuredProtocol

@@ -1,4 +1,4 @@
-"""The methods of PrometheusMixin that a subclass may override, and the switch of the configuration's cache."""
+"""The methods of PrometheusMixin that a subclass may override, and the switches of what saves Gunicorn work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.support.harness import PromgunProcess, Sandbox
-from tests.support.http_client import Connection, Request, load
+from tests.support.http_client import Connection, Request, load, send
 from tests.support.sandbox import wait_until
 
 LEAVE_CALLS = "import json\ndef worker_exit(server, worker):\n    json.dump(worker.calls, open('calls.json', 'w'))\n"
@@ -38,12 +38,48 @@ def test_each_is_called_for_what_it_is_named_after(sandbox: Sandbox, worker_clas
     }
 
 
-LEAVE_CACHE = "def worker_exit(server, worker):\n    open('cached', 'w').write(str('timeout' in vars(worker.cfg)))\n"
+TELL_WORKER = "def post_fork(server, worker):\n    import sys\n    sys.modules['worker_of_facts'] = worker\n"
+FACTS = """
+import json, sys
+from gunicorn import util
+
+def facts():
+    worker = sys.modules["worker_of_facts"]
+    if hasattr(worker, "config"):
+        quick = any(each.__name__ == "QuickProtocol" for each in worker.config.http_protocol_class.__mro__)
+    elif "gunicorn.workers.gasgi" in sys.modules:
+        quick = sys.modules["gunicorn.workers.gasgi"].ASGIProtocol.__name__ == "QuickMeasuredProtocol"
+    else:
+        quick = util.http_date.__module__.startswith("promgun")
+    return json.dumps(["timeout" in vars(worker.cfg), quick]).encode()
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [])
+    return [facts()]
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": facts()})
+"""
 
 
-@pytest.mark.parametrize(("option", "cached"), [((), "True"), (("--no-config-cache",), "False")])
-def test_settings_are_cached_unless_that_is_turned_off(sandbox: Sandbox, option: tuple[str, ...], cached: str) -> None:
-    with PromgunProcess(*option, sandbox=sandbox, config=LEAVE_CACHE) as server:
-        server.expect("gunicorn_workers", 1, state="booted")
-        assert server.stop() == 0
-    assert (sandbox.directory / "cached").read_text() == cached
+@pytest.mark.parametrize(("worker_type", "app"), [("sync", "wsgi"), ("asgi", "asgi"), ("uvicorn", "asgi")])
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ((), [True, True]),
+        (("--no-config-cache",), [False, True]),
+        (("--no-server-shortcuts",), [True, False]),
+        (("--no-config-cache", "--no-server-shortcuts"), [False, False]),
+    ],
+)
+def test_the_cache_of_settings_and_the_shortcuts_are_turned_off_one_by_one(
+    sandbox: Sandbox, worker_type: str, app: str, options: tuple[str, ...], facts: list[bool]
+) -> None:
+    sandbox.write("facts.py", FACTS)
+    words = ("--worker-type", worker_type, *options)
+    with PromgunProcess(*words, app=f"facts:{app}", sandbox=sandbox, config=TELL_WORKER, workers=1) as server:
+        is_cached, is_replaced = json.loads(send(server.address).text)
+    # uvicorn does not ask for Gunicorn's settings while it serves.
+    assert [is_cached, is_replaced] == [facts[0] and worker_type != "uvicorn", facts[1]]
