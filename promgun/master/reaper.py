@@ -251,10 +251,8 @@ class WorkerEnds:
 
 
 def _hint(view: BoardView | None) -> ExitHint:
-    try:
-        return ExitHint(view[Cell.EXIT_HINT]) if view is not None else ExitHint.NONE
-    except ValueError:
-        return ExitHint.NONE
+    told = ExitHint.NONE if view is None else view[Cell.EXIT_HINT]
+    return next((hint for hint in ExitHint if hint == told), ExitHint.NONE)
 
 
 def _holds_only_websockets(view: BoardView | None) -> bool:

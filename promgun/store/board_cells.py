@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Final
 
+from promgun.system.closed_set import ClosedSet, Member
 
-class Role(IntEnum):
+
+class Role(int, metaclass=ClosedSet):
     """What kind of process owns a slot."""
 
-    NONE = 0
-    MASTER = 1
-    WORKER = 2
-    OTHER = 3
+    NONE = Member(0)
+    MASTER = Member(1)
+    WORKER = Member(2)
+    OTHER = Member(3)
 
 
 class Cell:
@@ -84,12 +85,12 @@ class Cell:
     FOLDING_BUSY: Final = 49
 
 
-class ExitHint(IntEnum):
+class ExitHint(int, metaclass=ClosedSet):
     """What a worker writes before it ends."""
 
-    NONE = 0
-    MAX_REQUESTS = 1
-    PARENT_LOST = 2
-    SIGNALLED = 3
-    CODE_CHANGED = 4
-    ABORTED = 5
+    NONE = Member(0)
+    MAX_REQUESTS = Member(1)
+    PARENT_LOST = Member(2)
+    SIGNALLED = Member(3)
+    CODE_CHANGED = Member(4)
+    ABORTED = Member(5)

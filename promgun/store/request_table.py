@@ -16,9 +16,10 @@ while a request is running.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from enum import IntEnum
 from struct import Struct
 from typing import Any, NamedTuple
+
+from promgun.system.closed_set import ClosedSet, Member
 
 OFFSET = 1024
 REGIONS = 64
@@ -60,15 +61,19 @@ _starts_and_busy = Struct("=" + f"{TEXT_SIZE + 8}xqq" * REGIONS).unpack_from
 _starts_and_busy_of_few = Struct("=" + f"{TEXT_SIZE + 8}xqq" * _FEW).unpack_from
 
 
-class Phase(IntEnum):
+class Phase(int, metaclass=ClosedSet):
     """How far a request has come."""
 
-    READING = 1
-    QUEUED = 2
-    APPLICATION = 3
-    WRITING = 4
+    name: str
+    READING = Member(1)
+    QUEUED = Member(2)
+    APPLICATION = Member(3)
+    WRITING = Member(4)
     #: answered and counted; only the iterable's ``close`` and Gunicorn's own hooks still run
-    CLOSING = 5
+    CLOSING = Member(5)
+
+
+_PHASES = {int(phase): phase for phase in Phase}
 
 
 class RunningRequest(NamedTuple):
@@ -215,7 +220,7 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
             continue
         if phase <= Phase.QUEUED:
             # nothing is known of it yet: the text is the last request's
-            yield RunningRequest(start, Phase(phase), region=number)
+            yield RunningRequest(start, _PHASES[phase], region=number)
             continue
         written = bytes(whole[region * 8 : region * 8 + TEXT_SIZE])
         route, behind_text = "", TEXT_SIZE
@@ -224,7 +229,7 @@ def read_running(data: bytes | bytearray | memoryview) -> Iterator[RunningReques
             route = harmless(written[behind_text:-2].decode("utf-8", "replace"))
         text = written[:behind_text].rstrip(b"\0").decode("utf-8", "replace")
         method, client, request_id, path = map(harmless, (*text.split("\0", 3), "", "", "", "")[:4])
-        yield RunningRequest(start, Phase(phase), method, route, client, request_id, path, status, number)
+        yield RunningRequest(start, _PHASES[phase], method, route, client, request_id, path, status, number)
 
 
 def read_uncounted(data: bytes | bytearray | memoryview) -> Iterator[RunningRequest]:

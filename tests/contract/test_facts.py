@@ -18,7 +18,7 @@ SERIES = {name for spec in CATALOG for name in (spec.name, spec.family)} | {
     f"{spec.name}_{suffix}" for spec in CATALOG if spec.kind == "histogram" for suffix in ("bucket", "sum", "count")
 }
 #: Causes whose word means nothing else in the package ("timeout" and "reload" are options and commands as well).
-CAUSES = {cause.value for cause in ExitCause} - {"timeout", "graceful_timeout", "max_requests", "reload", "shutdown"}
+CAUSES = {str(cause) for cause in ExitCause} - {"timeout", "graceful_timeout", "max_requests", "reload", "shutdown"}
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
