@@ -204,7 +204,7 @@ def main() -> None:
     options = _parser().parse_args()
     if options.quick:
         options.slots, options.sets, options.rounds = (1, 4, 16), (5, 50, 500), 5
-    STORE.publish()
+    STORE.app.publish()
     import prometheus_client  # noqa: F401, PLC0415 - before the forks, so that no worker pays for it
 
     report = Report("growth")

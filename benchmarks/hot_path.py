@@ -83,7 +83,7 @@ def _names() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=fast_folder()) as stock_folder:
         directory = create_private(Owner())
         try:
-            STORE.publish()
+            STORE.app.publish()
             STORE.open(directory)
             STORE.own_slot(Role.WORKER)
             names: dict[str, Any] = {"p": _metrics()}

@@ -246,7 +246,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.rounds = 15
-    STORE.publish()
+    STORE.app.publish()
     import prometheus_client  # noqa: F401, PLC0415 - before the forks, so that no worker pays for it
 
     report = Report("scrape")

@@ -52,7 +52,7 @@ MEMORY = 3 << 20
 
 def recycle(report: Report, processes: int) -> None:
     """Recycle processes on the store, four alive at a time."""
-    STORE.publish()
+    STORE.app.publish()
     import prometheus_client  # noqa: F401, PLC0415 - before the forks, so that no child pays for it
 
     with tempfile.TemporaryDirectory(prefix="soak-", dir=fast_folder()) as name:

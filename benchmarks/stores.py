@@ -159,7 +159,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--starts", type=int, help="new slots with a successor each: 10, and 3 with --quick")
     options = parser.parse_args()
-    STORE.publish()
+    STORE.app.publish()
     report = Report("stores")
     sizes(report, (5, 100) if options.quick else (1, 5, 100, 1000))
     first_uses(report, options.starts or (3 if options.quick else 10))

@@ -17,9 +17,9 @@ from promgun.collect.page_caps import PageCaps
 from promgun.metrics.catalog import BY_NAME
 from promgun.metrics.label_sets import Values
 from promgun.metrics.statuses import status_class
-from promgun.store.definitions import is_label
 from promgun.store.master_info import MasterFacts
 from promgun.store.own_families import Fold, Folded
+from promgun.store.row_format import is_label
 
 #: The label of requests whose route is not known, or is excluded.
 NO_ROUTE = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
-from promgun.store.definitions import checked_text, is_label
+from promgun.store.row_format import checked_text, is_label
 
 #: Characters in all texts of one option together: a master's facts are one small file.
 _MOST_CHARACTERS = 10_000

@@ -15,8 +15,8 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from promgun.collect.page_names import SUFFIXES, PageNames
-from promgun.store.definitions import checked_text, is_label, is_metric
 from promgun.store.format import go_string
+from promgun.store.row_format import checked_text, is_label, is_metric
 
 #: A sample's name, labels and value.
 Parts = Sequence[Any]

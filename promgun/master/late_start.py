@@ -17,9 +17,15 @@ from promgun.endpoint.process import push_final_page
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.instances.registration import Registration
 from promgun.master.facts import facts_of
-from promgun.store.late_upkeep import load_ahead
+from promgun.store import late_app_metrics, late_upkeep
 
 __all__ = ["load_ahead", "metrics_process_of", "push_final_page", "register", "warn"]
+
+
+def load_ahead() -> None:
+    """Import what all later workers need, as the first one does a moment after its boot."""
+    late_app_metrics.load_ahead()
+    late_upkeep.load_ahead()
 
 
 def metrics_process_of(arbiter: Any, listeners: Sequence[socket.socket]) -> MetricsProcess:

@@ -40,7 +40,7 @@ def launch(settings: RunSettings) -> None:
     environment_at_start.pop(HANDOVER, None)
     # A reload and SIGUSR2 use the environment at start; workers inherit the one changed here.
     hide_passwords(os.environ, SECRET_VARIABLES)
-    STORE.publish()
+    STORE.app.publish()
 
     with interrupts_wait(), collection_waits():
         from promgun.config.preflight import check_configuration, check_in_use, inherits_sockets  # noqa: PLC0415 - after the value class is published

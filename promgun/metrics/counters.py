@@ -8,9 +8,10 @@ from typing import Any
 from promgun.metrics.families.promgun import LABEL_SETS_FOLDED
 from promgun.metrics.label_sets import LabelCap
 from promgun.metrics.spec import CounterFamily, Labels, MetricSpec
+from promgun.store.exclusive import has_gil
+from promgun.store.pending import Place
 from promgun.store.process import ProcessStore
 from promgun.store.row_format import CellGroup, RowSchema
-from promgun.store.values import Place, has_gil
 
 
 class Counters:

@@ -9,9 +9,9 @@ from typing import Any
 from promgun.metrics.counters import Counters
 from promgun.metrics.label_sets import has_free_labels
 from promgun.metrics.spec import HistogramFamily, Labels, MetricSpec
+from promgun.store.exclusive import has_gil
 from promgun.store.process import ProcessStore
 from promgun.store.row_format import CellGroup, RowSchema
-from promgun.store.values import has_gil
 
 Row = tuple[Any, Sequence[int]]
 

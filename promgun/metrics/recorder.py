@@ -30,9 +30,9 @@ from promgun.metrics.families.requests import (
 from promgun.metrics.fine_durations import FINE_BOUNDS, FINE_SCHEMA
 from promgun.metrics.label_sets import METHODS, OTHER_METHOD, OVERFLOW
 from promgun.metrics.statuses import status_label
+from promgun.store.exclusive import has_gil
 from promgun.store.process import ProcessStore
 from promgun.store.row_format import CellGroup, RowSchema
-from promgun.store.values import has_gil
 
 _METHODS = frozenset(METHODS)
 #: The place of a (method, route, status): the cells, and in them the indexes of small requests, of the first bucket and

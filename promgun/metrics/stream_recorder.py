@@ -9,8 +9,8 @@ from typing import Any
 from promgun.metrics.counters import Counters
 from promgun.metrics.families.requests import RESPONSE_START_SECONDS
 from promgun.metrics.recorder import Recorder
+from promgun.store.exclusive import has_gil
 from promgun.store.process import ProcessStore
-from promgun.store.values import has_gil
 
 
 class StreamRecorder(Recorder):

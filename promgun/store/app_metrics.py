@@ -44,6 +44,7 @@ class AppStore(RowStore, Protocol):
     """What :class:`AppMetrics` needs of the process's store."""
 
     role: Role
+    worker_quits: bool
 
 
 class _Defined:
@@ -96,9 +97,6 @@ class AppMetrics:
         self._call_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._rows = DefinitionRows(store)
         self._warned: set[str] = set()
-        #: set by a worker that Gunicorn's handler of SIGQUIT or SIGABRT is about to end: on gevent and eventlet that
-        #: happens in a greenlet, whose SystemExit is thrown into the main loop, wherever that waits
-        self.worker_quits = False
 
     # ---- called by prometheus_client's classes
 
@@ -254,7 +252,7 @@ class AppMetrics:
         except BaseException as error:
             # Only the worker's main loop calls this, and nothing else than a signal ends that from outside: whatever
             # else arrives here, SystemExit or gevent's Timeout and GreenletExit too, the function raised.
-            if self.worker_quits or raised_in_signal_handler(error):
+            if self._store.worker_quits or raised_in_signal_handler(error):
                 raise
             self._warn(
                 _name_of(gauge),

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from promgun.store.row_format import LONGEST_VALUE, CellGroup, RowSchema
+from promgun.store.row_format import LONGEST_VALUE, CellGroup, RowSchema, checked_text, is_label, is_metric
 
 _CELLS = ("promgun_app_defined", "promgun_app_changed", "promgun_app_state", "promgun_app_owner")
 DEFINED, CHANGED, STATE, OWNER = range(len(_CELLS))
@@ -73,28 +73,6 @@ def parse_definition(text: str) -> Definition | None:
         return Definition(*head, names, bounds=tuple(sorted(map(float, detail))))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def is_metric(name: str) -> bool:
-    """Whether every reader accepts a metric of this name."""
-    return _is_word(name.replace(":", "_"))
-
-
-def is_label(name: str) -> bool:
-    """Whether every reader accepts a label of this name: one bad name makes the whole page unreadable."""
-    return _is_word(name) and not name.startswith("__")
-
-
-def _is_word(text: str) -> bool:
-    """Whether a text is ASCII letters, digits and underscores, with no digit before the others."""
-    return text.isascii() and text.isidentifier()
-
-
-def checked_text(value: Any) -> str:
-    """Return a text without halves of surrogate pairs, which no page can contain; raises ``TypeError`` for others."""
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _pairs(value: Mapping[str, str]) -> Pairs:

@@ -1,8 +1,11 @@
-"""Lets a process make one change of its files at a time, also when a signal handler interrupts a change."""
+"""Lets a process make one change of its files at a time, also when a signal handler interrupts a change; and tells
+whether an update of a number needs a lock.
+"""
 
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
@@ -35,3 +38,8 @@ class ExclusiveChange:
                 yield
             finally:
                 self.inside = False
+
+
+def has_gil() -> bool:
+    """Whether the interpreter currently runs with the GIL (PEP 703)."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())

@@ -10,6 +10,9 @@ from typing import Any
 
 from promgun.store.board import Cell
 
+#: The place of a value: float cells (a mapped file, or private memory) and the value's index. The time stamp of an
+#: application's value is the next cell.
+Place = tuple[Any, int]
 #: Cells, and the indexes of some values in them.
 Places = tuple[Any, Sequence[int]]
 #: Called with the cells and indexes at which values will be stored from now on.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from promgun.store.pending import Placed, Places
-from promgun.store.values import Place, SlotValue
+from promgun.store.pending import Place, Placed, Places
+from promgun.store.values import SlotValue
 
 Define = Callable[[str, str, Sequence[str], Sequence[str], str], None]
 

@@ -10,22 +10,19 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from promgun.store.app_metrics import AppMetrics
 from promgun.store.board import Board, Cell, Role, monotonic_ns
 from promgun.store.board_counts import count
 from promgun.store.client_links import remove_links
 from promgun.store.exclusive import ExclusiveChange
 from promgun.store.file_places import FilePlaces
 from promgun.store.home import MasterHome, ProcessHome, SlotHome
+from promgun.store.late_app_metrics import LateAppMetrics
 from promgun.store.late_upkeep import LateUpkeep
 from promgun.store.pending import PendingSeries, PendingValues, Placed, Places, StoreErrors
-from promgun.store.placed_values import PlacedValues
 from promgun.store.row_format import RowSchema
 from promgun.store.run_directory import MULTIPROC_VARIABLE, RunDirectory
 from promgun.store.slot_claims import SlotClaims
 from promgun.store.slot_lock import SlotLock
-from promgun.store.value_class_hook import publish
-from promgun.store.values import value_class
 from promgun.store.worker_table import WorkerTable
 
 _RETRY_AFTER = 1.0
@@ -55,8 +52,10 @@ class ProcessStore:
         self.withhold_reservation = self._claims.withheld
         self.in_files = FilePlaces(self)
         self._files = self.in_files.files
-        self.app = AppMetrics(self)
-        self.values = PlacedValues(lambda: self.lock, self.allocate, self.app.define)
+        self.app = LateAppMetrics(self)
+        #: set by a worker that Gunicorn's handler of SIGQUIT or SIGABRT is about to end: on gevent and eventlet that
+        #: happens in a greenlet, whose SystemExit is thrown into the main loop, wherever that waits
+        self.worker_quits = False
         self._listeners: list[Callable[[], None]] = [self.app.detach]
         self._pending = PendingSeries()
         self._errors = StoreErrors()
@@ -91,10 +90,6 @@ class ProcessStore:
     def lock(self) -> Any:
         """Guards every change of a place."""
         return self.change.lock
-
-    def publish(self) -> None:
-        """Make prometheus_client use our values, now or when it is imported."""
-        publish(value_class(self.values), self.app.watch)
 
     def on_detach(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after a fork, when places handed out before are no longer valid."""
@@ -270,7 +265,7 @@ class ProcessStore:
     def _detach(self) -> None:
         self._files.clear()
         self._pending.clear()
-        self.values.detach()
+        self.app.detach_values()
         for listener in self._listeners:
             listener()
 

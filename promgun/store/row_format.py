@@ -210,9 +210,31 @@ def _groups(raw: Any) -> tuple[CellGroup, ...]:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.isidentifier() or not value.isascii():
+    if not isinstance(value, str) or not _is_word(value):
         raise ValueError(value)
     return value
+
+
+def is_metric(name: str) -> bool:
+    """Whether every reader accepts a metric of this name."""
+    return _is_word(name.replace(":", "_"))
+
+
+def is_label(name: str) -> bool:
+    """Whether every reader accepts a label of this name: one bad name makes the whole page unreadable."""
+    return _is_word(name) and not name.startswith("__")
+
+
+def _is_word(text: str) -> bool:
+    """Whether a text is ASCII letters, digits and underscores, with no digit before the others."""
+    return text.isascii() and text.isidentifier()
+
+
+def checked_text(value: Any) -> str:
+    """Return a text without halves of surrogate pairs, which no page can contain; raises ``TypeError`` for others."""
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _texts(values: Any) -> Iterator[str]:

@@ -26,12 +26,19 @@ _CALLED = (
 Action = Callable[[Any], None]
 
 
-def publish(values: type[Any], watch: Callable[[Any], None]) -> None:
-    """Make prometheus_client use ``values`` and call ``watch``, now or when it is imported.
+def publish(value_class: Callable[[], type[Any] | None], watch: Callable[[Any], None]) -> None:
+    """Make prometheus_client use the class that ``value_class`` returns, if any, and call ``watch``, now or when it is
+    imported.
 
     ``watch`` gets each metric that is made, and each whose info, enum state or gauge function is set.
     """
-    _after_import(VALUES_MODULE, lambda module: setattr(module, "ValueClass", values))
+
+    def use_values(module: Any) -> None:
+        made = value_class()
+        if made is not None:
+            module.ValueClass = made
+
+    _after_import(VALUES_MODULE, use_values)
     _after_import(_METRICS, lambda module: _watch_calls(module, watch))
 
 

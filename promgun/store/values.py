@@ -8,16 +8,13 @@ free-threaded build gives no such promise, so there :class:`LockedSlotValue` tak
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from promgun.store.exclusive import has_gil
 from promgun.store.format import series_key
-
-#: The place of a value: float cells (a mapped file, or private memory) and the value's index; its time stamp is the
-#: next cell.
-Place = tuple[Any, int]
+from promgun.store.pending import Place
 
 
 class Places(Protocol):
@@ -118,11 +115,6 @@ class LockedSlotValue(SlotValue):
         """Set the value and its time stamp."""
         with self._store.lock:
             super().set(value, timestamp)
-
-
-def has_gil() -> bool:
-    """Whether the interpreter currently runs with the GIL (PEP 703)."""
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def value_class(store: Places) -> type[SlotValue]:

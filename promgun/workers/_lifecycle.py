@@ -216,13 +216,13 @@ class WorkerLifecycle:
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Quit; only touches cells, because it is a signal handler."""
         self._board.cells[_HINT] = ExitHint.SIGNALLED
-        STORE.app.worker_quits = True
+        STORE.worker_quits = True
         super().handle_quit(sig, frame)  # type: ignore[misc] # the next class in the MRO
 
     def handle_abort(self, sig: int, frame: Any) -> None:
         """Note that the worker timed out, and dump the stacks that the master asked for if that is still to be done."""
         self._board.cells[_HINT] = ExitHint.ABORTED
-        STORE.app.worker_quits = True
+        STORE.worker_quits = True
         if self.standalone is None and self.cfg.stack_dump_at:
             self._stacks.finish()
         super().handle_abort(sig, frame)  # type: ignore[misc] # the next class in the MRO

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from promgun.routes import sources
-from promgun.store import healing, late_upkeep
+from promgun.store import healing, late_app_metrics, late_upkeep
 
 
 def load_ahead() -> None:
@@ -13,4 +13,5 @@ def load_ahead() -> None:
     healing.load_ahead()
     sources.load_ahead()
     late_upkeep.load_ahead()
+    late_app_metrics.load_ahead()
     import_module("promgun.workers._application_kind")

@@ -130,7 +130,7 @@ class PrometheusMixin(WorkerLifecycle):
     def _log_cut(self, state: RequestState) -> None:
         """Say which request is cut off, as the master says it of a worker that does not live to see it."""
         request = self.accounting.described(state)
-        when = "when it was told to quit" if STORE.app.worker_quits else "after --graceful-timeout"
+        when = "when it was told to quit" if STORE.worker_quits else "after --graceful-timeout"
         self.log.warning("Worker (pid:%s) was still serving %s: %s", os.getpid(), when, request)
 
     def work_begun(self) -> int | None:

@@ -21,8 +21,8 @@ from promgun.config.workers_user import warn_of_left_over_groups
 from promgun.endpoint.process import EndpointConfig
 from promgun.endpoint.supervisor import MetricsProcess
 from promgun.instances.registration import Registration
+from promgun.store import late_app_metrics, late_upkeep
 from promgun.store.board import Cell, Role
-from promgun.store.late_upkeep import load_ahead
 from promgun.store.master_info import MasterFacts
 from promgun.store.new_file import Owner
 from promgun.store.process import ProcessStore
@@ -51,12 +51,13 @@ class StandaloneRun:
         self._process: MetricsProcess | None = None
         self._tls = False
         self._directory = create_private(Owner(), second_client=second_client)
-        store.publish()
+        store.app.publish()
         store.open(self._directory)
         os.environ[_PUBLISHED] = str(self._directory.multiproc)
         atexit.register(self.close)
         DEFERRED_SIGNALS.install()
-        load_ahead()
+        late_app_metrics.load_ahead()
+        late_upkeep.load_ahead()
 
     def endpoint_config(self, cfg: Any, web: WebOptions) -> EndpointConfig:
         """Return the configuration of a metrics process for this run, protected as ``web`` says."""

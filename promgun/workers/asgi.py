@@ -125,13 +125,13 @@ class AsgiMixin(EventLoopLifecycle):
     def handle_quit_signal(self) -> None:
         """Quit."""
         self._board.cells[Cell.EXIT_HINT] = ExitHint.SIGNALLED
-        STORE.app.worker_quits = True
+        STORE.worker_quits = True
         super().handle_quit_signal()  # type: ignore[misc] # same
 
     def handle_abort_signal(self) -> None:
         """Note that the worker timed out; a loop that is blocked never comes here."""
         self._board.cells[Cell.EXIT_HINT] = ExitHint.ABORTED
-        STORE.app.worker_quits = True
+        STORE.worker_quits = True
         if self.standalone is None and self.cfg.stack_dump_at:
             self._stacks.finish()
         super().handle_abort_signal()  # type: ignore[misc] # same

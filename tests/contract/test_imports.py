@@ -65,6 +65,8 @@ LATE = {
     *("gunicorn.workers.base_async", "gunicorn.workers.gthread"),
     *("promgun.config.collectors", "promgun.config.reexec", "promgun.config.web_options", "promgun.master.reaper"),
     *("promgun.metrics.catalog", "promgun.metrics.late_label_values", "promgun.routes.patterns"),
+    *("promgun.store.app_metrics", "promgun.store.definition_rows", "promgun.store.definitions"),
+    *("promgun.store.format", "promgun.store.placed_values", "promgun.store.unshown", "promgun.store.values"),
     *("promgun.store.files", "promgun.store.healing", "promgun.store.row_scan", "promgun.workers._application_kind"),
     *("promgun.endpoint.process", "promgun.instances", "promgun.store.upkeep", "promgun.terminal.output"),
 }
@@ -95,7 +97,10 @@ def test_a_worker_that_changes_its_user_has_loaded_before_what_others_load_late(
         "import sys\nfrom promgun.workers._load_ahead import load_ahead\nload_ahead()\nprint('\\n'.join(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    late = {"store": ("files", "healing", "row_scan", "upkeep"), "workers": ("_application_kind",)}
+    late = {
+        "store": ("app_metrics", "files", "healing", "placed_values", "row_scan", "upkeep", "values"),
+        "workers": ("_application_kind",),
+    }
     assert {f"promgun.{room}.{name}" for room, names in late.items() for name in names} <= set(done.stdout.split())
 
 

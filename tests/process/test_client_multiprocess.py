@@ -115,7 +115,7 @@ def slot_values(
     process = Process(process_identifier)
     cleanups.append(process.clean_up)
 
-    class Followed(value_class(process.store.values)):  # type: ignore[misc] # made at run time
+    class Followed(value_class(process.store.app.values)):  # type: ignore[misc] # made at run time
         """Our value, told of forks by hand."""
 
         __slots__ = ()

@@ -408,7 +408,7 @@ def worker(path: Path) -> Iterator[Opened]:
 
 def use(store: ProcessStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have prometheus_client use the values of a store for one test."""
-    monkeypatch.setattr("prometheus_client.values.ValueClass", value_class(store.values))
+    monkeypatch.setattr("prometheus_client.values.ValueClass", value_class(store.app.values))
 
 
 def published(path: str | Path, role: Role = Role.OTHER) -> ProcessStore:
@@ -416,7 +416,7 @@ def published(path: str | Path, role: Role = Role.OTHER) -> ProcessStore:
     store = ProcessStore()
     store.open(open_directory(path))
     store.role = role
-    store.publish()
+    store.app.publish()
     return store
 
 

@@ -141,7 +141,7 @@ def test_closed_sets_are_there_from_the_start(tmp_path: Path) -> None:
 
 def test_families_come_in_the_order_of_the_catalogue_then_the_applications(place: Opened, recorder: Recorder) -> None:
     recorder.record("GET", "", 200, 0.5, 1, 1)
-    values = value_class(place.store.values)
+    values = value_class(place.store.app.values)
     for name in ("zoo", "apes"):
         values("counter", name, f"{name}_total", (), (), "Help.")
     assert place.store.directory is not None
@@ -312,7 +312,7 @@ def test_a_family_that_cannot_be_shown_is_told_once(tmp_path: Path, monkeypatch:
 
 def test_the_size_of_the_store(place: Opened, recorder: Recorder, tmp_path: Path) -> None:
     recorder.record("GET", "", 200, 0.5, 1, 1)
-    value_class(place.store.values)("counter", "c", "c_total", (), (), "Help.").inc(1)
+    value_class(place.store.app.values)("counter", "c", "c_total", (), (), "Help.").inc(1)
     found = page(Collector(tmp_path))
     assert found["promgun_store_files{}"] == 2.0
     sizes = [(slots_of(tmp_path) / name).stat() for name in ("1", "1.counter")]
@@ -337,7 +337,7 @@ def test_what_the_application_puts_under_our_names_is_not_shown(
     before = page(collector)
     family = BY_NAME[name].family
     suffix = {"counter": "_total", "gauge": "", "histogram": "_sum", "summary": "_sum"}[kind]
-    made = value_class(place.store.values)(
+    made = value_class(place.store.app.values)(
         kind, family, f"{family}{suffix}", ("mine",), ("x",), "Mine.", multiprocess_mode="max"
     )
     made.inc(5.0)
@@ -351,7 +351,7 @@ def test_what_the_application_puts_under_our_names_is_not_shown(
 def test_two_metrics_of_one_name_are_told_once_and_are_no_damage(place: Opened, tmp_path: Path) -> None:
     told: list[str] = []
     collector = Collector(tmp_path, told.append)
-    made = value_class(place.store.values)
+    made = value_class(place.store.app.values)
     for kind, family, sample in (
         ("gauge", "gunicorn_requests_total", "gunicorn_requests_total"),
         ("counter", "gunicorn_workers", "gunicorn_workers_total"),
@@ -375,7 +375,7 @@ def test_two_metrics_of_one_name_are_told_once_and_are_no_damage(place: Opened, 
 
 @pytest.mark.parametrize("text", ["\ud800", "\udfff\ud800", "\0", "\n", '"', "\\", "ü", "x" * 65536])
 def test_any_text_of_the_application_leaves_the_page_whole(place: Opened, tmp_path: Path, text: str) -> None:
-    values = value_class(place.store.values)
+    values = value_class(place.store.app.values)
     values("counter", "c", "c_total", ("l",), (text,), text).inc(1)
     values("gauge", "g", "g", ("l",), (text,), text, multiprocess_mode="all").set(2)
     values("histogram", "h", "h_sum", ("l",), (text,), text).inc(3)
@@ -386,7 +386,7 @@ def test_any_text_of_the_application_leaves_the_page_whole(place: Opened, tmp_pa
 
 
 def test_names_in_utf_8_leave_the_page_whole(place: Opened, tmp_path: Path) -> None:
-    values = value_class(place.store.values)
+    values = value_class(place.store.app.values)
     values("counter", "http.server.größe", "http.server.größe_total", ("a.b",), ("x",), "Help.").inc(1)
     families = Collector(tmp_path).collect()
     text = generate_latest(Page(families)).decode()

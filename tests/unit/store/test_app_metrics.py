@@ -55,7 +55,7 @@ def info(told: dict[str, str], name: str = "build", **labels: str) -> Info:
 
 
 def test_no_histogram_is_written_half_way(place: Opened) -> None:
-    app = place.store.app
+    app = place.store.app.metrics
     app.define("histogram", "h", (), (), "Help.")
     for bound in BUCKETS:
         app.tick()
@@ -66,7 +66,7 @@ def test_no_histogram_is_written_half_way(place: Opened) -> None:
 
 
 def test_two_threads_make_one_histogram_each_whole(place: Opened) -> None:
-    app = place.store.app
+    app = place.store.app.metrics
     app.define("histogram", "h", ("le",), ("0.1",), "Help.")
     other = threading.Thread(target=histogram, args=(app, "5.0", "+Inf"))
     other.start()
@@ -87,7 +87,7 @@ def newest(path: Path) -> dict[str, Definition]:
 
 
 def test_a_changed_definition_is_the_newest(place: Opened, tmp_path: Path) -> None:
-    app = place.store.app
+    app = place.store.app.metrics
     histogram(app, *BUCKETS, names=("a",))
     app.tick()
     assert newest(tmp_path)["h"].names == ("a",)
@@ -103,7 +103,7 @@ def test_a_changed_definition_is_the_newest(place: Opened, tmp_path: Path) -> No
 def test_a_change_while_a_definition_is_written_is_written_next(
     place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = place.store.app
+    app = place.store.app.metrics
     app.define("counter", "c", ("a",), ("x",), "Help.")
     real = app._rows.place
 
@@ -178,7 +178,7 @@ def test_a_label_of_any_name_is_shown(tmp_path: Path) -> None:
 
 
 def test_an_info_and_an_enum_are_shown(place: Opened, tmp_path: Path) -> None:
-    app = place.store.app
+    app = place.store.app.metrics
     app.watch(info({"version": "1", "über": "no label"}))  # a key that is no label leaves the info out
     build = info({"version": "2"}, "built")
     state = Enum("state", "Help.", states=["up", "down"], registry=None)
@@ -197,7 +197,7 @@ def test_an_enum_that_has_no_states_yet_is_written_once_it_has(place: Opened, tm
     state = Enum("state", "Help.", states=["up", "down"], registry=None)
     states = state._states
     del state._states
-    place.store.app.watch(state)
+    place.store.app.metrics.watch(state)
     place.store.app.tick()
     assert totals(tmp_path) == {}
     state._states = states
@@ -206,7 +206,7 @@ def test_an_enum_that_has_no_states_yet_is_written_once_it_has(place: Opened, tm
 
 
 def test_one_metric_that_cannot_be_read_leaves_the_others(place: Opened, tmp_path: Path) -> None:
-    app = place.store.app
+    app = place.store.app.metrics
     broken, good = info({"a": "b"}, "broken"), info({"a": "b"}, "good")
     app.watch(broken)
     del broken._documentation
@@ -225,8 +225,8 @@ def test_infos_that_differ_in_each_life_do_not_fill_the_slot(tmp_path: Path, mon
         with opened(tmp_path, Role.WORKER) as place:
             started = info({"id": f"{life:016x}"}, "started")
             labelled = info({"id": "x"}, "worker", pid=f"{life}")
-            place.store.app.watch(started)
-            place.store.app.watch(labelled)
+            place.store.app.metrics.watch(started)
+            place.store.app.metrics.watch(labelled)
             rows = len(place.store.row_values(SCHEMA))
             assert rows <= definition_rows.MOST_ROWS // 2
             if life % 10 == 9:
@@ -237,7 +237,7 @@ def test_infos_that_differ_in_each_life_do_not_fill_the_slot(tmp_path: Path, mon
             assert not place.warnings.texts
     with opened(tmp_path, Role.WORKER) as place:
         for number in range(40):
-            place.store.app.define("counter", f"c{number}", (), (), "Help.")
+            place.store.app.metrics.define("counter", f"c{number}", (), (), "Help.")
         place.store.app.tick()
         assert sum(found.kind == "counter" for found in definitions(place)) == 40
         assert not place.warnings.texts
@@ -247,7 +247,7 @@ def test_an_info_of_this_process_is_never_given_away(place: Opened, monkeypatch:
     monkeypatch.setattr(definition_rows, "MOST_ROWS", 40)
     kept = [info({"n": str(number)}, f"kept{number}") for number in range(25)]
     for metric in kept:
-        place.store.app.watch(metric)
+        place.store.app.metrics.watch(metric)
     assert {found.family for found in definitions(place)} == {f"kept{number}" for number in range(20)}
     assert len(place.warnings.texts) == 1
     del kept[:5]
@@ -260,14 +260,14 @@ def test_a_longer_text_finds_room_behind_many_short_ones(place: Opened, monkeypa
     kept = [info({"n": str(number)}, f"kept{number}") for number in range(60)]
     kept.append(info({"n": "x" * 1000}, "long"))
     for metric in kept:
-        place.store.app.watch(metric)
+        place.store.app.metrics.watch(metric)
     assert "long" in {found.family for found in definitions(place)}
 
 
 def test_a_definition_without_space_is_written_later_and_counted_once(
     place: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = place.store.app
+    app = place.store.app.metrics
     state = Enum("state", "Help.", states=["up", "down"], registry=None)
     state.state("down")
     app.watch(state)
@@ -292,7 +292,7 @@ def test_a_gauge_with_a_function_is_asked_and_one_that_raises_is_logged_once(pla
     gauge = Gauge("g", "Help.", registry=None)
     answers: list[Any] = [5.0]
     gauge.set_function(lambda: answers[0])
-    place.store.app.watch(gauge)
+    place.store.app.metrics.watch(gauge)
     place.store.app.tick()
     assert gauge._value.get() == 5.0
     answers[0] = None
@@ -312,7 +312,7 @@ def test_whatever_a_gauges_function_raises_leaves_the_worker(place: Opened, erro
     gauge.set_function(lambda: _raise(error))
     other.set_function(lambda: 2.0)
     for metric in (gauge, other):
-        place.store.app.watch(metric)
+        place.store.app.metrics.watch(metric)
     for _ in range(2):
         place.store.app.tick()
     assert other._value.get() == 2.0
@@ -336,7 +336,7 @@ def test_what_a_signal_raises_into_a_gauges_function_ends_the_worker(
 ) -> None:
     gauge = Gauge("g", "Help.", registry=None)
     gauge.set_function(_wait_for_the_signal)
-    place.store.app.watch(gauge)
+    place.store.app.metrics.watch(gauge)
     before = signal.signal(signal.SIGUSR2, handler)
     try:
         with pytest.raises(raised):
@@ -350,15 +350,15 @@ def test_a_worker_that_quits_in_a_greenlet_ends_from_a_gauges_function(place: Op
     """The hub throws the greenlet's SystemExit into the main loop: no handler is in its traceback."""
     gauge = Gauge("g", "Help.", registry=None)
     gauge.set_function(lambda: _raise(SystemExit(0)))
-    place.store.app.watch(gauge)
-    place.store.app.worker_quits = True
+    place.store.app.metrics.watch(gauge)
+    place.store.worker_quits = True
     with pytest.raises(SystemExit):
         place.store.app.tick()
 
 
 def test_whoever_is_no_worker_writes_nothing(tmp_path: Path) -> None:
     with opened(tmp_path, Role.OTHER) as place:
-        place.store.app.watch(info({"a": "b"}))
+        place.store.app.metrics.watch(info({"a": "b"}))
         place.store.app.tick()
         assert totals(tmp_path) == {}
 

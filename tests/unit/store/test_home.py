@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from promgun.store import late_app_metrics
 from promgun.store.board import Cell, Role
 from promgun.store.new_file import Owner
 from promgun.store.process import ProcessStore
@@ -53,7 +54,7 @@ def count(store: ProcessStore, amount: float = 1.0, kind: str = "counter", mode:
     """Count in a metric of the application."""
     name = kind[0]
     suffix = "_total" if kind == "counter" else ""
-    value_class(store.values)(kind, name, f"{name}{suffix}", (), (), "Help.", multiprocess_mode=mode).inc(amount)
+    value_class(store.app.values)(kind, name, f"{name}{suffix}", (), (), "Help.", multiprocess_mode=mode).inc(amount)
 
 
 def count_row(store: ProcessStore, text: str, amount: float = 1.0) -> None:
@@ -284,6 +285,7 @@ def _change_user(path: str) -> list[int]:
         if watching[0] and event == "open" and os.geteuid() == 0:
             opened_as_root.append(str(arguments[0]))
 
+    late_app_metrics.load_ahead()
     sys.addaudithook(watch)
     store = ProcessStore()
     store.open(open_directory(path, Owner(NOBODY, NOBODY)))

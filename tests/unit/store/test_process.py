@@ -77,7 +77,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 def value(store: ProcessStore, name: str = "c", kind: str = "counter", mode: str = "") -> SlotValue:
     suffix = "_total" if kind == "counter" else ""
-    return value_class(store.values)(kind, name, f"{name}{suffix}", (), (), "Help.", multiprocess_mode=mode)
+    return value_class(store.app.values)(kind, name, f"{name}{suffix}", (), (), "Help.", multiprocess_mode=mode)
 
 
 def errors(path: Path, cell: int = Cell.ERRORS_NO_SPACE) -> int:
@@ -111,7 +111,7 @@ def test_prometheus_client_uses_our_values_whenever_it_is_imported(tmp_path: Pat
 
 
 def _import_twice(path: str) -> list[str]:
-    published(path).publish()
+    published(path).app.publish()
     ours = [vars(finder)["name"] for finder in sys.meta_path if type(finder).__name__ == "_Finder"]
     assert sorted(ours) == ["prometheus_client.metrics", "prometheus_client.values"]
     import importlib.util  # noqa: PLC0415 - what this is about
@@ -259,7 +259,7 @@ def test_a_child_is_told_to_ask_anew(tmp_path: Path) -> None:
 def _fork_with_waiting_values(path: str) -> float:
     """What waits in the parent's memory is the parent's; the child begins at 0."""
     store = ProcessStore()
-    counted = value_class(store.values)("counter", "c", "c_total", (), (), "Help.")
+    counted = value_class(store.app.values)("counter", "c", "c_total", (), (), "Help.")
     counted.inc(5)
     os.register_at_fork(after_in_child=store._after_fork_in_child)
 
@@ -281,7 +281,7 @@ def test_what_waits_belongs_to_the_parent(tmp_path: Path) -> None:
 
 def _many_forks(path: str) -> list[int]:
     store = published(path)
-    counted = value_class(store.values)("counter", "c", "c_total", (), (), "Help.")
+    counted = value_class(store.app.values)("counter", "c", "c_total", (), (), "Help.")
     store._detach()
     release(store)
     before = descriptors()

@@ -15,8 +15,9 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram, Summary
 
 from promgun.store.board import Role
+from promgun.store.exclusive import has_gil
 from promgun.store.process import ProcessStore
-from promgun.store.values import LockedSlotValue, has_gil, value_class
+from promgun.store.values import LockedSlotValue, value_class
 from tests.support.store_fixtures import (
     Opened,
     opened,
@@ -37,9 +38,9 @@ def test_the_class_fits_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None
     assert has_gil()
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     assert not has_gil()
-    assert issubclass(value_class(ProcessStore().values), LockedSlotValue)
+    assert issubclass(value_class(ProcessStore().app.values), LockedSlotValue)
     monkeypatch.undo()
-    assert not issubclass(value_class(ProcessStore().values), LockedSlotValue)
+    assert not issubclass(value_class(ProcessStore().app.values), LockedSlotValue)
 
 
 # ---- kinds
@@ -171,7 +172,7 @@ def test_a_removed_label_set_goes_on_where_it_was(place: Opened, tmp_path: Path)
     with pytest.warns(UserWarning, match="multi-process"):
         labelled.remove("x")
     gc.collect()
-    assert not place.store.values._values
+    assert not place.store.app.values._values
     labelled.labels("x").inc(3)
     assert page_totals(tmp_path) == {"c_total{l=x}": 5.0}
 

@@ -348,7 +348,7 @@ def test_a_collection_callback_that_counts_neither_hangs_nor_loses(tmp_path: Pat
 def test_a_handler_at_every_step_of_a_new_value(place: Opened, tmp_path: Path) -> None:
     """What a signal handler, or another thread, can come in between: every line of the store's slow path."""
     store = place.store
-    made = value_class(store.values)
+    made = value_class(store.app.values)
     ours = [
         str(Path(values.__file__).with_name(name)) for name in ("process.py", "placed_values.py", "files.py", "home.py")
     ]
