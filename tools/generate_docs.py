@@ -164,7 +164,7 @@ def metrics_page() -> str:
 def exit_codes_page() -> str:
     """The table of exit codes."""
     rows = [NOTE, "# Exit codes\n", "| code | meaning |", "|---|---|"]
-    rows += [f"| {code.value} | {EXIT_CODES[code]} |" for code in ExitCode]
+    rows += [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
     rows.append("")
     return "\n".join(rows)
 

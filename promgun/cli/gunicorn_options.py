@@ -188,7 +188,7 @@ def spellings(setting: Any) -> tuple[str, ...]:
 def variable(flags: tuple[str, ...]) -> str:
     """The environment variable of an option: its first long name, as ``PROMGUN_WORKER_TYPE`` for ``--worker-type``."""
     long = next(flag for flag in flags if flag.startswith("--"))
-    return PREFIX + re.sub(r"[-.]", "_", long.removeprefix("--")).upper()
+    return PREFIX + long.removeprefix("--").replace("-", "_").replace(".", "_").upper()
 
 
 def placeholder(setting: Any) -> str:

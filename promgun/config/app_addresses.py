@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from promgun.config.address_probe import probe
+from promgun.config.metrics_addresses import probe
 from promgun.errors import ConfigurationError
 
 #: Seconds for which a server that is just ending may still hold the address; Gunicorn itself retries for five.

@@ -5,20 +5,21 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from promgun.errors import AppLoadError
 
 
-class AppReference(NamedTuple):
+class AppReference:
     """``module:expression`` as Gunicorn reads it (27.0 ``util.import_app``); without an expression, ``application``."""
 
-    module: str
-    expression: str
+    __slots__ = ("expression", "module")
+
+    def __init__(self, module: str, expression: str) -> None:
+        self.module = module
+        self.expression = expression
 
     @classmethod
     def parse(cls, text: str) -> AppReference:
@@ -84,13 +85,24 @@ def check_application(text: str, paths: Sequence[str]) -> None:
         )
 
 
+#: What stands before a name that is defined at the margin, and how far behind it the next sign is looked for.
+_DEFINES = frozenset({b"def ", b"class ", b"async def "})
+_NEAR = 16
+
+
 def _plainly_defines(source: bytes, name: str) -> bool:
     """Whether a line at the margin defines or assigns the name: enough for most, and found without a parser."""
-    word = re.escape(name.encode())
-    return (
-        re.search(rb"^(?:(?:(?:async +)?def|class) +%b *[(:]|%b *=[^=])" % (word, word), source, re.MULTILINE)
-        is not None
-    )
+    word = name.encode()
+    place = source.find(word)
+    while place >= 0:
+        margin = source.rfind(b"\n", 0, place) + 1
+        before, after = source[margin:place], source[place + len(word) : place + len(word) + _NEAR].lstrip(b" ")
+        if before in _DEFINES and after[:1] in {b"(", b":"}:
+            return True
+        if not before and after[:1] == b"=" != after[1:2]:
+            return True
+        place = source.find(word, place + 1)
+    return False
 
 
 def _close_matches(name: str, candidates: Sequence[str]) -> list[str]:

@@ -79,7 +79,7 @@ def bind_all(
 
 def _places(listeners: Iterable[socket.socket]) -> dict[SocketAddress, socket.socket]:
     """Return listeners by the address that they really have."""
-    return {SocketAddress(sock.family, sock.getsockname()): sock for sock in listeners}
+    return {SocketAddress((sock.family, sock.getsockname())): sock for sock in listeners}
 
 
 def _can_be_reached(listener: socket.socket) -> bool:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 import stat
 from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from promgun.config.address_probe import probe
 from promgun.errors import MetricsAddressError
 from promgun.metrics.defaults import METRICS_ADDRESS, METRICS_PORT
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _FORMS = "Write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH"
 _HIGHEST_PORT = 65535
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS and the BSDs, the ending NUL included.
 _LONGEST_PATH = 103
+#: Ports below it need a privilege (IPPORT_RESERVED; Linux can move the limit by ip_unprivileged_port_start).
+_RESERVED = 1024
 
 
-class Address(NamedTuple):
+class Address:
     """Where to listen, as it was written: ``host`` and ``port`` (0: any free one), or the ``path`` of a Unix socket."""
 
-    host: str = ""
-    port: int = 0
-    path: str = ""
+    __slots__ = ("host", "path", "port")
+
+    def __init__(self, host: str = "", port: int = 0, path: str = "") -> None:
+        self.host = host
+        self.port = port
+        self.path = path
 
     def __str__(self) -> str:
         if self.path:
@@ -35,13 +37,22 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class SocketAddress(NamedTuple):
+class SocketAddress(tuple[int, Any]):
     """What bind(2) is given, so that ``localhost`` and ``127.0.0.1`` are equal. ``sockaddr`` is as in Python's
     ``socket``: a tuple that begins with host and port, or an absolute path.
     """
 
-    family: int
-    sockaddr: Any
+    __slots__ = ()
+
+    @property
+    def family(self) -> int:
+        """The family of addresses."""
+        return self[0]
+
+    @property
+    def sockaddr(self) -> Any:
+        """The address in its family."""
+        return self[1]
 
     @property
     def path(self) -> str:
@@ -97,11 +108,17 @@ def _parse_plain(text: str) -> tuple[str, str]:
     host, colon, port = text.partition(":")
     if not colon:
         port = str(METRICS_PORT)
-    if host and not _HOST_NAME.fullmatch(host):
+    if host and not _is_host_name(host):
         raise _unreadable(text)
     if not host and not colon:
         raise _unreadable(text)
     return host or "0.0.0.0", port  # noqa: S104 - asked for in so many words by ":PORT"
+
+
+def _is_host_name(host: str) -> bool:
+    """Whether these are ASCII letters, digits, ``_``, and between them ``.`` and ``-``."""
+    bare = host.replace("_", "").replace(".", "").replace("-", "")
+    return host.isascii() and (bare.isalnum() or not bare) and not {host[0], host[-1]} & {".", "-"}
 
 
 def _is_ipv6(host: str) -> bool:
@@ -127,7 +144,7 @@ def resolve(address: Address) -> SocketAddress:
     if address.path:
         path = str(Path(address.path).absolute())
         _check_length(path)
-        return SocketAddress(socket.AF_UNIX, path)
+        return SocketAddress((socket.AF_UNIX, path))
     # As bytes if that is possible: for text Python (3.10 to 3.14) imports the IDNA codec, 5 ms.
     host = address.host.encode() if address.host.isascii() else address.host
     try:
@@ -138,7 +155,7 @@ def resolve(address: Address) -> SocketAddress:
             "Use an address of this machine, e.g. 127.0.0.1",
         ) from error
     family, *_, sockaddr = min(found, key=lambda info: info[0] is not socket.AF_INET)
-    return SocketAddress(family, sockaddr)
+    return SocketAddress((family, sockaddr))
 
 
 def check_addresses(addresses: Iterable[Address], application: Container[Any] = ()) -> None:
@@ -156,6 +173,23 @@ def check_addresses(addresses: Iterable[Address], application: Container[Any] = 
             raise MetricsAddressError(
                 f"Cannot listen for metrics on {address}: the application is served there", _ANOTHER
             )
+
+
+def probe(family: int, sockaddr: Any) -> OSError | None:
+    """Return the error that bind(2) would give for this address, ``EADDRINUSE`` excepted; ``None`` if it can be bound.
+
+    The host is bound with port 0, so that no port is taken from anybody. A reserved port needs a privilege, so it is
+    bound too, for a moment and without listening. ``sockaddr`` is a tuple that begins with host and port.
+    """
+    host, port, *rest = sockaddr
+    try:
+        for asked in (0, port) if 0 < port < _RESERVED else (0,):
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((host, asked, *rest))
+    except OSError as error:
+        return error if error.errno != errno.EADDRINUSE else None
+    return None
 
 
 def _check_folder(address: Address, path: Path) -> None:

@@ -3,59 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any
 
 from promgun.errors import ConfigurationError
 from promgun.system.secrets import MASK, read_password
+
+if TYPE_CHECKING:
+    from promgun.config.gateway import Gateway
 
 #: Settings whose values are repeated in no message.
 SECRET_SETTINGS = frozenset({"push_gateway"})
 #: Variables that may carry a password; one that does is not passed on to workers.
 SECRET_VARIABLES = ("PROMGUN_PUSH_GATEWAY", "GUNICORN_CMD_ARGS")
-_EXPECTED = "must be a URL such as http://pushgateway.example:9091"
-
-
-class Gateway(NamedTuple):
-    """A Pushgateway: ``url`` may be logged, the credentials it came with are kept apart."""
-
-    url: str
-    username: str | None = None
-    password: str = ""
-
-    def __repr__(self) -> str:
-        return f"Gateway({self.url!r})"
-
-    @classmethod
-    def at(cls, url: str) -> Gateway:
-        """Read a URL that may carry user and password.
-
-        Raises ``ValueError`` for anything else, in words that do not repeat it.
-        """
-        try:
-            parts = urlsplit(url)
-            parts.port  # noqa: B018 - read to have it checked
-        except ValueError:
-            raise ValueError(_EXPECTED) from None
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(_EXPECTED)
-        if "@" in parts.path + parts.query + parts.fragment:
-            raise ValueError(f"{_EXPECTED}; what is special in a password is written as %40 (@), %2F (/), %3F (?)")
-        plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-        return cls(plain, parts.username and unquote(parts.username), unquote(parts.password or ""))
-
-    def __str__(self) -> str:
-        """Give the URL with the password masked: what ``--print-config`` and Gunicorn's debug log print."""
-        if self.username is None:
-            return self.url
-        scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{self.username}{self.password and f':{MASK}'}@{rest}"
 
 
 def validate_push_gateway(value: Any) -> Gateway | None:
     """Return what ``--push-gateway`` names; raises ``ValueError`` for anything but the URL of one."""
     if value is None or value == "":
         return None
+    from promgun.config.gateway import Gateway  # noqa: PLC0415 - most servers have none
+
     return value if isinstance(value, Gateway) else Gateway.at(str(value))
 
 
@@ -95,6 +62,8 @@ def passwords_among(arguments: Iterable[str]) -> list[str]:
 
 def mask_gateway(url: str) -> str:
     """Return a gateway's URL with its password masked; all of what is none is masked."""
+    from promgun.config.gateway import Gateway  # noqa: PLC0415 - most servers have none
+
     try:
         return str(Gateway.at(url))
     except ValueError:
@@ -102,6 +71,10 @@ def mask_gateway(url: str) -> str:
 
 
 def _has_password(value: str) -> bool:
+    if "@" not in value:
+        return False
+    from promgun.config.gateway import Gateway  # noqa: PLC0415 - most servers have none
+
     try:
         return bool(Gateway.at(value).password)
     except ValueError:
@@ -110,7 +83,7 @@ def _has_password(value: str) -> bool:
 
 def warn_of_visible_password(cfg: Any, arguments: Iterable[str], log: Any) -> None:
     """Log a warning if the password stands in one of the ``arguments`` of this process."""
-    if cfg.push_gateway and cfg.push_gateway in map(Gateway.at, passwords_among(arguments)):
+    if cfg.push_gateway and cfg.push_gateway in map(type(cfg.push_gateway).at, passwords_among(arguments)):
         log.warning(
             "The password of --push-gateway stands on the command line, which every user of this host can read: "
             "keep it in a file and name that with --push-gateway-password-file"

@@ -65,7 +65,7 @@ class Handover(NamedTuple):
             listener.settimeout(0)
         asked = [tuple(each) if isinstance(each, list) else each for each in raw.get("addresses", ())]
         listeners = {
-            SocketAddress(listener.family, sockaddr): listener
+            SocketAddress((listener.family, sockaddr)): listener
             for listener, sockaddr in zip(sockets, asked or map(_name_of, sockets), strict=True)
         }
         identity, second = raw.get("identity", (0, 0)), raw.get("second_client")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 #: Set by Gunicorn's ``Arbiter.reexec`` for the master that it executes.
 GUNICORN_PID = "GUNICORN_PID"
@@ -12,10 +11,13 @@ GUNICORN_PID = "GUNICORN_PID"
 HANDOVER = "PROMGUN_HANDOVER"
 
 
-class RunSettings(NamedTuple):
+class RunSettings:
     """What ``promgun run`` was given: the application, and only those Gunicorn settings that a flag or a
     ``PROMGUN_*`` variable named (setting name to value), so that no default of ours beats a line of the user's file.
     """
 
-    app: str | None
-    overrides: Mapping[str, object] = MappingProxyType({})
+    __slots__ = ("app", "overrides")
+
+    def __init__(self, app: str | None, overrides: Mapping[str, object] = MappingProxyType({})) -> None:
+        self.app = app
+        self.overrides = overrides

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 from promgun.errors import WorkerUnavailableError
 
 
-class WorkerType(NamedTuple):
+class WorkerType:
     """One worker type.
 
     ``target`` is the dotted path of our class, ``aliases`` are other paths of the same worker (Gunicorn's own, ours as
@@ -16,12 +16,24 @@ class WorkerType(NamedTuple):
     that installs them.
     """
 
-    name: str
-    target: str
-    summary: str
-    aliases: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-    extra: str = ""
+    __slots__ = ("aliases", "extra", "name", "requires", "summary", "target")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        target: str,
+        summary: str,
+        aliases: tuple[str, ...] = (),
+        requires: tuple[str, ...] = (),
+        extra: str = "",
+    ) -> None:
+        self.name = name
+        self.target = target
+        self.summary = summary
+        self.aliases = aliases
+        self.requires = requires
+        self.extra = extra
 
 
 WORKER_TYPES: tuple[WorkerType, ...] = (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from promgun.collect.page_names import count_refused
-from promgun.config.push_gateway import Gateway
+from promgun.config.gateway import Gateway
 from promgun.config.web_options import WebOptions
 from promgun.endpoint.collected_families import without_shown
 from promgun.endpoint.collectors import CollectorProcess

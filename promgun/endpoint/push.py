@@ -18,7 +18,7 @@ from urllib.error import HTTPError
 from prometheus_client.core import Metric
 from prometheus_client.exposition import basic_auth_handler, default_handler, push_to_gateway
 
-from promgun.config.push_gateway import Gateway
+from promgun.config.gateway import Gateway
 from promgun.terminal.output import printable
 
 #: Seconds that an exit waits for the Pushgateway, name resolution included.

@@ -13,6 +13,7 @@ from typing import Any
 from gunicorn.config import Config
 
 from promgun.config.push_gateway import SECRET_SETTINGS, SECRET_VARIABLES, mask_gateway, passwords_among
+from promgun.config.run_settings import RunSettings
 from promgun.system.secrets import MASK, may_have_password
 
 
@@ -24,7 +25,7 @@ def mask_in_worker(arbiter: Any) -> None:
     _mask_variables(application.environment_at_start or {})
     given = application.run_settings.overrides
     masked = {name: mask_gateway(str(given[name])) for name in SECRET_SETTINGS & given.keys()}
-    application.run_settings = application.run_settings._replace(overrides={**given, **masked})
+    application.run_settings = RunSettings(application.run_settings.app, {**given, **masked})
     for arguments in (sys.argv, sys.orig_argv, arbiter.START_CTX["args"]):
         _mask_arguments(arguments)
     older = (getattr(one, "cfg", None) for one in (arbiter.log, *arbiter.WORKERS.values()))

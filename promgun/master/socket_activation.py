@@ -46,4 +46,4 @@ def take_metrics_sockets(environment: MutableMapping[str, str], pid: int) -> Lis
             environment.pop(variable, None)
     for sock in ours:
         sock.settimeout(0)
-    return MappingProxyType({SocketAddress(sock.family, sock.getsockname()): sock for sock in ours})
+    return MappingProxyType({SocketAddress((sock.family, sock.getsockname())): sock for sock in ours})

@@ -15,7 +15,7 @@ import selectors
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from gunicorn import util
 from gunicorn.http.wsgi import WSGIErrorsWrapper
@@ -148,16 +148,19 @@ def names_in(function: Any) -> frozenset[str] | None:
     return None if code is None else frozenset(code.co_names)
 
 
-class Shortcut(NamedTuple):
+class Shortcut:
     """What replaces the function ``name`` of ``place``, if the names in the code of that function are ``names``.
 
     A ``place`` in a module that not every worker loads is written as ``module:class``.
     """
 
-    place: Any
-    name: str
-    names: frozenset[str]
-    replace: Callable[[Any], Any]
+    __slots__ = ("name", "names", "place", "replace")
+
+    def __init__(self, place: Any, name: str, names: frozenset[str], replace: Callable[[Any], Any]) -> None:
+        self.place = place
+        self.name = name
+        self.names = names
+        self.replace = replace
 
     @property
     def owner(self) -> Any:

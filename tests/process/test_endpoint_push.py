@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from promgun.config.push_gateway import Gateway, validate_push_gateway
+from promgun.config.gateway import Gateway
+from promgun.config.push_gateway import validate_push_gateway
 from promgun.endpoint.process import EndpointConfig, push_final_page
 from promgun.endpoint.push import push
 

@@ -36,7 +36,7 @@ def app(environ, start_response):
     for cfg in (worker.cfg, worker.app.cfg, worker.log.cfg):
         told += [cfg.push_gateway, getattr(cfg.push_gateway, "password", ""), cfg.settings["push_gateway"].get()]
         told += [str(cfg), cfg.env_orig]
-    told += [worker.app.environment_at_start, worker.app.run_settings, sys.argv, sys.orig_argv]
+    told += [worker.app.environment_at_start, worker.app.run_settings.overrides, sys.argv, sys.orig_argv]
     start_response("200 OK", [])
     return [repr(told).encode()]
 """

@@ -71,7 +71,7 @@ def test_no_spelling_of_it_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert "s3cret" in cfg.push_gateway.password, "else it proves nothing"
     fork = arbiter(cfg, url)
     mask_in_worker(fork)
-    seen = [fork.app.environment_at_start, fork.app.run_settings, fork.START_CTX, sys.argv, sys.orig_argv]
+    seen = [fork.app.environment_at_start, fork.app.run_settings.overrides, fork.START_CTX, sys.argv, sys.orig_argv]
     seen += [cfg.env_orig, cfg.push_gateway, cfg.push_gateway.password, cfg]
     assert [one for one in seen if "s3cret" in str(one)] == []
     assert cfg.env_orig["DATABASE_URL"] == "postgres://a:b@c"

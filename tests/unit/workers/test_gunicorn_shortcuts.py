@@ -22,7 +22,7 @@ from gunicorn.workers.sync import SyncWorker
 from gunicorn.workers.workertmp import WorkerTmp
 
 from promgun.workers import _gunicorn_shortcuts as shortcuts
-from promgun.workers._gunicorn_shortcuts import SHORTCUTS, may_pause, remember_name, take_shortcuts
+from promgun.workers._gunicorn_shortcuts import SHORTCUTS, Shortcut, may_pause, remember_name, take_shortcuts
 
 BY_NAME = {shortcut.name: shortcut for shortcut in SHORTCUTS}
 
@@ -149,7 +149,7 @@ def test_only_the_function_that_it_was_written_for_is_replaced(monkeypatch: pyte
         http_date = staticmethod(util.http_date)
 
     date = BY_NAME["http_date"]
-    mine = tuple(date._replace(place=Owner, name=name) for name in ("traced", "http_date", "gone"))
+    mine = tuple(Shortcut(Owner, name, date.names, date.replace) for name in ("traced", "http_date", "gone"))
     monkeypatch.setattr(shortcuts, "SHORTCUTS", mine)
     traced = Owner.traced
     assert [shortcut.applies for shortcut in mine] == [False, True, False]
