@@ -68,7 +68,7 @@ class SlotClaims:
                 self._next = reserved
 
     def forget(self, locks: Iterable[SlotLock]) -> None:
-        """Give up claims made for children that are gone."""
+        """Give up claims made for children that are gone, also while a hook keeps the objects of their workers."""
         for lock in locks:
             self._all.discard(lock)
             lock.release()

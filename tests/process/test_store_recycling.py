@@ -286,12 +286,15 @@ def test_a_scrape_in_the_middle_of_anything_is_a_page(tmp_path: Path) -> None:
 
 # ---- a real server
 
+#: Objects of workers outlive the processes: a slot must not be free by their being collected alone.
+KEEPS_WORKERS = "gone = []\ndef child_exit(server, worker): gone.append(worker)\n"
+
 
 def test_recycled_workers_of_a_server_leave_nothing() -> None:
     from tests.support.harness import PromgunProcess  # noqa: PLC0415 - for this test alone
     from tests.support.http_client import load  # noqa: PLC0415 - same
 
-    with PromgunProcess("--max-requests", "5", app="probe:app", workers=2) as server:
+    with PromgunProcess("--max-requests", "5", app="probe:app", config=KEEPS_WORKERS, workers=2) as server:
         store = Path(server.sandbox.runs()[0]["store"])
         sent = 0
         files: list[set[str]] = []
