@@ -77,9 +77,11 @@ async def block(_request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-async def hiccup(_request: Request) -> Response:
-    """Keep the loop from its other tasks for half a second."""
-    time.sleep(0.5)  # noqa: ASYNC251 - that is what is tried
+async def gate(request: Request) -> Response:
+    """Keep the loop from its other tasks until there is a file of that name in the working directory."""
+    deadline = time.monotonic() + 20
+    while request.path_params["name"] not in os.listdir() and time.monotonic() < deadline:
+        time.sleep(0.005)  # noqa: ASYNC251 - that is what is tried
     return PlainTextResponse("ok")
 
 
@@ -124,9 +126,9 @@ async def raw(scope: Any, receive: Any, send: Any) -> None:
     async def body(data: bytes = b"", *, more: bool = False) -> None:
         await send({"type": "http.response.body", "body": data, "more_body": more})
 
-    if path.endswith("/slow"):
-        await receive()
-        await asyncio.sleep(0.5)
+    if path.endswith("/left"):
+        while (await receive())["type"] != "http.disconnect":
+            pass
     elif path.endswith("/silent"):
         return
     elif path.endswith("/bad-header"):
@@ -172,7 +174,7 @@ app = Starlette(
         Route("/wait/{n}", wait),
         Route("/nap", nap),
         Route("/block", block),
-        Route("/hiccup", hiccup),
+        Route("/gate/{name}", gate),
         Route("/yields", yields),
         Route("/pid", pid),
         Mount("/again", app=again),

@@ -6,7 +6,6 @@ import inspect
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,14 +29,15 @@ class Server(PromgunProcess):
 
     kind = ""
 
-    def added(self, act: Callable[[], None], *names: str, within: float = 0.0) -> dict[str, float]:
+    def added(self, act: Callable[[], None], *names: str, number: float = 0) -> dict[str, float]:
         """Return what ``act`` adds to the samples of the families ``names``, by labels, once nothing is running.
 
-        ``within`` is a time in seconds that the server may take to notice.
+        ``number`` is how much is added at least, which the server may take a moment to notice.
         """
         before = self.counts(self.fresh(), names)
+        all_before = sum(before.values())
         act()
-        time.sleep(within)
+        wait_until(lambda: sum(self.counts(self.scrape(), names).values()) >= all_before + number)
         wait_until(lambda: self.scrape().sum("gunicorn_worker_requests_in_progress") == 0)
         after = self.counts(self.fresh(), names)
         return {key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key, 0)}
@@ -61,7 +61,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield running
 
 
-def raw(server: PromgunProcess, data: bytes, wait: float = 1.0) -> bytes:
+def raw(server: PromgunProcess, data: bytes, wait: float = 10.0) -> bytes:
     """Send bytes; return what came until the server closed the connection or fell silent."""
     assert isinstance(server.address, tuple)
     received = b""
@@ -76,14 +76,15 @@ def raw(server: PromgunProcess, data: bytes, wait: float = 1.0) -> bytes:
 
 
 def leave(server: PromgunProcess, head: bytes, until: bytes = b"") -> None:
-    """Send a request and close the connection, at once or after a part of the answer."""
+    """Send a request and close the connection once it is served, or after a part of the answer."""
     assert isinstance(server.address, tuple)
     with socket.create_connection(server.address, timeout=10) as sock:
         sock.sendall(head)
         received = b""
         while until not in received:
             received += sock.recv(1 << 16)
-        time.sleep(0.1)
+        wait_until(lambda: server.scrape().sum("gunicorn_worker_requests_in_progress") == 1)
+    wait_until(lambda: server.scrape().sum("gunicorn_worker_requests_in_progress") == 0)
 
 
 def test_answers_are_counted_by_method_route_and_status(server: Server) -> None:
@@ -288,12 +289,12 @@ def test_pipelined_requests_are_each_counted(server: Server) -> None:
 
 def test_clients_that_leave(server: Server) -> None:
     def act() -> None:
-        leave(server, b"GET /raw/slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        leave(server, b"GET /raw/left HTTP/1.1\r\nHost: x\r\n\r\n")
         leave(server, b"POST /status/200 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
         leave(server, b"GET /events/a HTTP/1.1\r\nHost: x\r\n\r\n", until=b"data: 3")
 
     names = "requests_total", "client_disconnects_total", "failed_requests_total", "requests_unanswered_total"
-    added = server.added(act, *names, within=0.5)
+    added = server.added(act, *names, number=6)
     assert added == {
         # the status that the application gave, though nobody heard it
         "requests_total GET /raw 200": 1,
@@ -308,7 +309,7 @@ def test_the_error_that_is_given_to_a_client_that_left_its_upload_is_none(server
     def act() -> None:
         leave(server, b"POST /gives-up/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
 
-    added = server.added(act, "requests_total", "client_disconnects_total", "requests_unanswered_total", within=0.5)
+    added = server.added(act, "requests_total", "client_disconnects_total", "requests_unanswered_total", number=2)
     assert added == {
         "requests_unanswered_total client_left /gives-up": 1,
         "client_disconnects_total request": 1,
@@ -321,16 +322,17 @@ def test_a_client_that_leaves_in_the_same_round_of_the_loop_as_it_is_answered(se
     def act() -> None:
         assert isinstance(server.address, tuple)
         with socket.create_connection(server.address, timeout=10) as blocker:
-            blocker.sendall(b"GET /hiccup HTTP/1.1\r\nHost: x\r\n\r\n")
-            time.sleep(0.1)
+            blocker.sendall(b"GET /gate/open HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: server.scrape().sum("gunicorn_worker_requests_in_progress") == 1)
             for _ in range(10):
                 with socket.create_connection(server.address, timeout=10) as sock:
                     sock.sendall(b"GET /yields HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.sandbox.write("open", "")
             blocker.recv(100)
 
-    added = server.added(act, "requests_total", "client_disconnects_total")
+    added = server.added(act, "requests_total", "client_disconnects_total", number=21)
     assert added == {
-        "requests_total GET /hiccup 200": 1,
+        "requests_total GET /gate/{name} 200": 1,
         "requests_total GET /yields 200": 10,
         "client_disconnects_total response": 10,
     }

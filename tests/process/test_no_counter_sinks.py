@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 from tests.support.harness import PromgunProcess, wait_until
 from tests.support.http_client import load
@@ -33,8 +32,9 @@ def new_master(server: PromgunProcess) -> tuple[int, int]:
 def burn(server: PromgunProcess, master: int) -> None:
     """Have a master use CPU: it forks a worker for each that is killed."""
     for _ in range(5):
-        os.kill(wait_until(lambda: server.workers(master))[0], signal.SIGKILL)
-        time.sleep(0.1)
+        worker = wait_until(lambda: server.workers(master))[0]
+        os.kill(worker, signal.SIGKILL)
+        settled(server, 4)
 
 
 def test_no_counter_sinks_in_the_life_of_a_server() -> None:

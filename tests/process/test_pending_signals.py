@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
+
+import psutil
 
 from tests.support.harness import PromgunProcess, wait_until
 
@@ -14,10 +17,19 @@ SIGNALS = "gunicorn_master_signals_total"
 
 
 def hang_up(server: PromgunProcess, times: int) -> None:
-    """Send SIGHUP so often, each far enough from the last one for the kernel not to merge them."""
+    """Send SIGHUP so often, each when the last one was delivered: the kernel merges those that are pending."""
+    master = psutil.Process(server.master_pid)
+    pending = f"/proc/{master.pid}/status"
+
+    def is_delivered() -> bool:
+        lines = dict(line.split(":\t", 1) for line in Path(pending).read_text().splitlines())
+        waiting = int(lines["ShdPnd"], 16) | int(lines["SigPnd"], 16)
+        # It sleeps once more, so Python's handler has run as well.
+        return not waiting and master.status() == psutil.STATUS_SLEEPING
+
     for _ in range(times):
-        os.kill(server.master_pid, signal.SIGHUP)
-        time.sleep(0.04)
+        os.kill(master.pid, signal.SIGHUP)
+        wait_until(is_delivered)
 
 
 def test_pending_reloads_become_one_and_sigterm_goes_first() -> None:
