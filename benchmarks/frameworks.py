@@ -41,8 +41,11 @@ logging.disable(logging.CRITICAL)
 from gunicorn.config import Config  # noqa: E402 - needs the path
 
 from promgun.metrics.instruments import Instruments  # noqa: E402 - same
-from promgun.routes.reporting import REPORT  # noqa: E402 - same
-from promgun.routes.sources import FRAMEWORKS, RouteSources  # noqa: E402 - same
+from promgun.routes.sources import (  # noqa: E402 - same
+    FRAMEWORKS,
+    REPORT,
+    RouteSources,
+)
 from promgun.store.process import ProcessStore  # noqa: E402 - same
 from promgun.workers._accounting import RequestAccounting  # noqa: E402 - same
 from promgun.workers._asgi_follower import AsgiRequest, begin_request  # noqa: E402 - same

@@ -37,9 +37,8 @@ def process_figures(pid: int, usage: Usage | None, *, whole: bool = True) -> Fig
     """
     if usage is None:
         return None if HAS_PROC else _ask(pid)
-    _, user, system, voluntary, involuntary, threads, resident, ended = usage
-    fds = _fds(pid) if whole and not ended else None
-    return Figures(resident, user, system, fds, threads, voluntary, involuntary)
+    fds = _fds(pid) if whole and not usage.ended else None
+    return Figures(usage.resident, usage.user, usage.system, fds, usage.threads, usage.voluntary, usage.involuntary)
 
 
 def _ask(pid: int) -> Figures | None:

@@ -270,7 +270,7 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
             store=directory.path,
             private=directory.private,
             format=FORMAT,
-            identity=(directory.identity.device, directory.identity.inode),
+            identity=directory.identity,
             second_client=directory.second_client,
             listeners=self.context.listeners,
             activated=self.context.activated,

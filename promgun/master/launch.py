@@ -15,7 +15,7 @@ from promgun.master.interrupts import interrupts_wait
 from promgun.master.socket_activation import take_metrics_sockets
 from promgun.store.new_file import Owner
 from promgun.store.process import STORE
-from promgun.store.run_directory import MULTIPROC_VARIABLE, DirectoryIdentity, RunDirectory
+from promgun.store.run_directory import MULTIPROC_VARIABLE, RunDirectory
 from promgun.store.run_places import attach, check_named, create_private, take_over
 from promgun.system.collector import collection_waits
 from promgun.system.secrets import hide_passwords
@@ -118,8 +118,13 @@ def _open(context: RunContext, cfg: Any, handover: Handover | None, activated: L
 
 def _open_directory(context: RunContext, cfg: Any, owner: Owner, handover: Handover | None) -> RunDirectory:
     if handover is not None and handover.is_readable:
-        identity = DirectoryIdentity(*handover.identity)
-        return attach(handover.store, owner, identity, private=handover.private, second_client=handover.second_client)
+        return attach(
+            handover.store,
+            owner,
+            handover.identity,
+            private=handover.private,
+            second_client=handover.second_client,
+        )
     if handover is not None:
         # The old master uses the directory that was named; this one's metrics begin anew in a private directory.
         context.succession.supersede(handover)

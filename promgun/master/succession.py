@@ -13,7 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from promgun.store.run_directory import DirectoryIdentity, RunDirectory
+from promgun.store.run_directory import RunDirectory, directory_identity
 from promgun.system.safe_open import open_folder, read_regular
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Succession:
         except OSError:
             return
         with contextlib.suppress(OSError):
-            if DirectoryIdentity.of(store_fd) == DirectoryIdentity(*handover.identity):
+            if directory_identity(store_fd) == handover.identity:
                 _write_note(store_fd)
                 self._old_store, self._until = store_fd, time.monotonic() + _PATIENCE
         if self._old_store < 0:

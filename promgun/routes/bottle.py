@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from promgun.routes.mounts import Mounts
-from promgun.routes.reporting import REPORT, report_after, seam
+from promgun.routes.reporting import report_after, seam
+from promgun.routes.sources import REPORT
 
 # A router has its rules once the first of its routes has matched.
 _REPORT = """\

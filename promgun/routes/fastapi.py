@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from promgun.routes.reporting import REPORT, report_before, seam
+from promgun.routes.reporting import report_before, seam
+from promgun.routes.sources import REPORT
 
 #: Where there is no context, it calls that of Starlette's route next, which is hooked too.
 _REPORT = """\

@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from promgun.routes.mounts import Mounts
-from promgun.routes.reporting import REPORT, hook, report_before, seam
+from promgun.routes.reporting import hook, report_before, seam
+from promgun.routes.sources import REPORT
 from promgun.store.request_table import OVER
 
 #: Of the class ``HTTPRoute``, with the scope as its first argument.

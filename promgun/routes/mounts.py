@@ -8,7 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from promgun.routes.reporting import REPORT, Carrier
+from promgun.routes.reporting import Carrier
+from promgun.routes.sources import REPORT
 from promgun.store.request_table import OVER
 
 #: What the application objects of frameworks have, and other WSGI and ASGI applications have not: Flask and Quart,

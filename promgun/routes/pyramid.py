@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from promgun.routes.reporting import REPORT, Slashed, report_after, report_before, seam
+from promgun.routes.reporting import Slashed, report_after, report_before, seam
+from promgun.routes.sources import REPORT
 
 
 def install(module: Any) -> None:

@@ -1,4 +1,4 @@
-"""The keys by which a hook finds its request, and the one way to hook a framework's class."""
+"""The one way to hook a framework's class, so that it reports the route of a request."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from textwrap import indent
 from typing import Any
 
+from promgun.routes.sources import REPORT, MissingSeamError
 from promgun.store.request_table import ROUTE_MARK
-
-#: The application's own name of the route, a string.
-ROUTE = "promgun.route"
-#: Where the route of a carrier is reported: its method ``route_known`` takes the template.
-REPORT = "promgun.report_route"
 
 #: The environ of a WSGI request or the scope of an ASGI request.
 Carrier = MutableMapping[str, Any]
@@ -72,10 +68,6 @@ elif template:
 #: The local variables of a hook.
 _LOCALS = frozenset(("method", "result", "carrier", "template", "matched", "known", "region", "table", "write", "start",
                      "data"))  # fmt: skip
-
-
-class MissingSeamError(Exception):
-    """The installed version of a framework lacks what a hook needs; the text is the dotted name of it."""
 
 
 def report_before(owner: Any, name: str, report: str, /, **names: Any) -> None:

@@ -6,44 +6,47 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from promgun.routes.reporting import MissingSeamError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from promgun.routes.patterns import RoutePatterns
 
 
-class Framework(NamedTuple):
-    """A framework: its name as people write it, and the module here that hooks it."""
+#: The application's own name of the route, a string.
+ROUTE = "promgun.route"
+#: Where the route of a carrier is reported: its method ``route_known`` takes the template.
+REPORT = "promgun.report_route"
 
-    title: str
-    hooks: str
+
+class MissingSeamError(Exception):
+    """The installed version of a framework lacks what a hook needs; the text is the dotted name of it."""
 
 
+#: A framework: its name as people write it, and the module here that hooks it.
+Framework = tuple[str, str]
 #: By the module of the framework that has the hooked class. It is looked up in ``sys.modules`` and never imported.
 FRAMEWORKS: Mapping[str, Framework] = {
-    "a2wsgi.wsgi": Framework("an application of WSGI in a2wsgi", "promgun.routes.bridges"),
-    "asgiref.wsgi": Framework("an application of WSGI in asgiref", "promgun.routes.bridges"),
-    "bottle": Framework("Bottle", "promgun.routes.bottle"),
-    "django.core.handlers.base": Framework("Django", "promgun.routes.django"),
-    "falcon.app": Framework("Falcon", "promgun.routes.falcon"),
-    "fastapi.routing": Framework("FastAPI", "promgun.routes.fastapi"),
-    "flask.ctx": Framework("Flask", "promgun.routes.flask"),
-    "litestar._asgi.asgi_router": Framework("Litestar", "promgun.routes.litestar"),
-    "pyramid.router": Framework("Pyramid", "promgun.routes.pyramid"),
-    "pyramid.urldispatch": Framework("Pyramid", "promgun.routes.pyramid"),
-    "quart.ctx": Framework("Quart", "promgun.routes.flask"),
-    "starlette.middleware.wsgi": Framework("an application of WSGI in Starlette", "promgun.routes.bridges"),
-    "starlette.routing": Framework("Starlette", "promgun.routes.starlette"),
-    "werkzeug.middleware.dispatcher": Framework("Werkzeug's dispatcher", "promgun.routes.werkzeug"),
+    "a2wsgi.wsgi": ("an application of WSGI in a2wsgi", "promgun.routes.bridges"),
+    "asgiref.wsgi": ("an application of WSGI in asgiref", "promgun.routes.bridges"),
+    "bottle": ("Bottle", "promgun.routes.bottle"),
+    "django.core.handlers.base": ("Django", "promgun.routes.django"),
+    "falcon.app": ("Falcon", "promgun.routes.falcon"),
+    "fastapi.routing": ("FastAPI", "promgun.routes.fastapi"),
+    "flask.ctx": ("Flask", "promgun.routes.flask"),
+    "litestar._asgi.asgi_router": ("Litestar", "promgun.routes.litestar"),
+    "pyramid.router": ("Pyramid", "promgun.routes.pyramid"),
+    "pyramid.urldispatch": ("Pyramid", "promgun.routes.pyramid"),
+    "quart.ctx": ("Quart", "promgun.routes.flask"),
+    "starlette.middleware.wsgi": ("an application of WSGI in Starlette", "promgun.routes.bridges"),
+    "starlette.routing": ("Starlette", "promgun.routes.starlette"),
+    "werkzeug.middleware.dispatcher": ("Werkzeug's dispatcher", "promgun.routes.werkzeug"),
 }
 
 
 def load_ahead() -> None:
     """Import all hooks, for a process that may lose the right to read this package."""
-    for framework in FRAMEWORKS.values():
-        import_module(framework.hooks)
+    for _, hooks in FRAMEWORKS.values():
+        import_module(hooks)
 
 
 class RouteSources:
@@ -79,16 +82,17 @@ class RouteSources:
             self._install(module, framework)
 
     def _install(self, module: ModuleType, framework: Framework) -> None:
+        title, hooks = framework
         try:
-            import_module(framework.hooks).install(module)
+            import_module(hooks).install(module)
         except MissingSeamError as missing:
             self._warn(
                 "Requests have no route where %s matches them: the installed version has no %s. "
                 "Name routes by --metrics-route or environ['promgun.route']",
-                framework.title,
+                title,
                 missing,
             )
         except Exception as error:  # noqa: BLE001 - a framework must not keep the worker from serving
-            self._warn("Requests have no route where %s matches them: %r", framework.title, error)
+            self._warn("Requests have no route where %s matches them: %r", title, error)
         else:
             self.active = True

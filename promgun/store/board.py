@@ -48,6 +48,7 @@ _CELLS = 64
 _cells_of = Struct(f"={_CELLS}q").unpack_from
 #: An upper bound for every time and count of a slot: a century in nanoseconds.
 _HIGHEST = 100 * 366 * 86_400 * 1_000_000_000
+_MOST_COUNTED = (1 << 62) - 1
 _MAGIC = int.from_bytes(b"promgun" + bytes([VERSION]), "little")
 
 
@@ -234,6 +235,18 @@ def fold_owner(cells: Any, ended_ns: int) -> None:
     cells[Cell.FOLDING_BUSY] = 0
     cells[Cell.ERRORS_CORRUPT] += corrupt
     cells[_BEGUN] = 0
+
+
+def count(cells: Any, cell: int, amount: int = 1) -> None:
+    """Add to a counter; one that cannot be right stays as it is until the slot's next owner resets it."""
+    before = cells[cell]
+    if 0 <= before < _MOST_COUNTED:
+        cells[cell] = before + amount
+
+
+def renew(cells: Any) -> None:
+    """Have readers read all rows of the file again."""
+    cells[Cell.EDITION] = (cells[Cell.EDITION] + 1) & _MOST_COUNTED
 
 
 def monotonic_ns() -> int:

@@ -18,8 +18,9 @@ from enum import Enum
 from pathlib import Path
 
 from promgun.store.board import Cell
+from promgun.store.descriptor import Identity, identity_of
 from promgun.store.left_overs import PREFIX
-from promgun.store.run_directory import CLIENT, MASTER, MULTIPROC, DirectoryIdentity, RunDirectory
+from promgun.store.run_directory import CLIENT, MASTER, MULTIPROC, RunDirectory
 from promgun.store.run_places import INNER
 from promgun.store.run_reader import read_views
 from promgun.store.slot_lock import is_held
@@ -55,11 +56,11 @@ class _Claim:
     """The content of a claim file; ``namespace`` tells whether ``run`` would be found under that path from here."""
 
     run: Path
-    identity: DirectoryIdentity
+    identity: Identity
     namespace: str
 
     def __str__(self) -> str:
-        return f"{self.run}\n{self.identity.device} {self.identity.inode}\n{self.namespace}\n"
+        return f"{self.run}\n{self.identity[0]} {self.identity[1]}\n{self.namespace}\n"
 
 
 def own_clients(run: RunDirectory) -> tuple[Path, ...]:
@@ -155,14 +156,14 @@ def _read(client_fd: int) -> _Claim | None:
     match = _CLAIM.fullmatch(os.fsdecode(data))
     if match is None or len(match[2]) + len(match[3]) > 40:  # noqa: PLR2004 - two numbers of 64 bits
         return None
-    return _Claim(Path(match[1]), DirectoryIdentity(int(match[2]), int(match[3])), match[4])
+    return _Claim(Path(match[1]), (int(match[2]), int(match[3])), match[4])
 
 
 def _has_master(other: _Claim) -> bool | None:
     """Whether a master of a run lives; ``None`` when that cannot be found out from here."""
     try:
         status = os.stat(other.run)
-        there = DirectoryIdentity(status.st_dev, status.st_ino) == other.identity
+        there = identity_of(status) == other.identity
     except PermissionError:
         return None
     except OSError:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from promgun.store.board import Board, Cell
-from promgun.store.board_counts import count, renew
-from promgun.store.exclusive import ExclusiveChange
-from promgun.store.home import ProcessHome
+from promgun.store.board import Cell, count, renew
 from promgun.store.pending import Places
 from promgun.store.row_format import RowSchema
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
+    from promgun.store.board import Board
+    from promgun.store.exclusive import ExclusiveChange
     from promgun.store.files import ValueFile
+    from promgun.store.home import ProcessHome
 
+    class FileOwner(Protocol):
+        """What :class:`FilePlaces` needs of the process's store."""
 
-class FileOwner(Protocol):
-    """What :class:`FilePlaces` needs of the process's store."""
+        board: Board
+        change: ExclusiveChange
 
-    board: Board
-    change: ExclusiveChange
-
-    def find_home(self) -> ProcessHome:
-        """Return where this process stores; raises ``OSError`` while that fails."""
+        def find_home(self) -> ProcessHome:
+            """Return where this process stores; raises ``OSError`` while that fails."""
 
 
 class FilePlaces:

@@ -10,7 +10,7 @@ import resource
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import Board, Cell, monotonic_ns
@@ -24,30 +24,32 @@ from promgun.store.slot_lock import SlotLock
 from promgun.store.worker_table import WorkerTable
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from promgun.store.files import ValueFile, WrittenValueFile
+
+    class ProcessHome(Protocol):
+        """What :class:`ProcessStore` needs of the place where its process stores."""
+
+        number: int
+
+        @property
+        def rows(self) -> RowFile:
+            """The rows of this process."""
+
+        def open_value_file(self, prefix: str) -> ValueFile:
+            """Open the value file of one type of the application's metrics; raises ``OSError``."""
+
+        def flush(self) -> None:
+            """Write out values that are not in mapped memory; raises ``OSError``."""
+
+        def close(self) -> None:
+            """Close descriptors; places handed out stay usable."""
+
 
 _MOST_MASTERS = 64
 _LIVE = "gauge_live"
 _NS = 1_000_000_000
-
-
-class ProcessHome(Protocol):
-    """What :class:`ProcessStore` needs of the place where its process stores."""
-
-    number: int
-
-    @property
-    def rows(self) -> RowFile:
-        """The rows of this process."""
-
-    def open_value_file(self, prefix: str) -> ValueFile:
-        """Open the value file of one type of the application's metrics; raises ``OSError``."""
-
-    def flush(self) -> None:
-        """Write out values that are not in mapped memory; raises ``OSError``."""
-
-    def close(self) -> None:
-        """Close descriptors; places handed out stay usable."""
 
 
 class SlotHome:

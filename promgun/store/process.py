@@ -8,14 +8,13 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from promgun.store.board import Board, Cell, Role, monotonic_ns
-from promgun.store.board_counts import count
+from promgun.store.board import Board, Cell, Role, count, monotonic_ns
 from promgun.store.client_links import remove_links
 from promgun.store.exclusive import ExclusiveChange
 from promgun.store.file_places import FilePlaces
-from promgun.store.home import MasterHome, ProcessHome, SlotHome
+from promgun.store.home import MasterHome, SlotHome
 from promgun.store.late_app_metrics import LateAppMetrics
 from promgun.store.late_upkeep import LateUpkeep
 from promgun.store.pending import PendingSeries, PendingValues, Placed, Places, StoreErrors
@@ -24,6 +23,9 @@ from promgun.store.run_directory import MULTIPROC_VARIABLE, RunDirectory
 from promgun.store.slot_claims import SlotClaims
 from promgun.store.slot_lock import SlotLock
 from promgun.store.worker_table import WorkerTable
+
+if TYPE_CHECKING:
+    from promgun.store.home import ProcessHome
 
 _RETRY_AFTER = 1.0
 _ROWS = "rows"

@@ -18,9 +18,8 @@ import fcntl
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
 
-from promgun.store.descriptor import Descriptor
+from promgun.store.descriptor import Descriptor, Identity, identity_of
 from promgun.store.new_file import Owner
 from promgun.store.slot_lock import is_any_slot_held
 from promgun.system.remove_tree import empty_folder
@@ -34,17 +33,11 @@ MASTER, SLOTS, CLIENT, MULTIPROC, VERSION = "master", "slots", "client", "multip
 SECOND_CLIENT = "second_client"
 
 
-class DirectoryIdentity(NamedTuple):
-    """The identity of a directory, which does not change when its path leads elsewhere."""
-
-    device: int
-    inode: int
-
-    @classmethod
-    def of(cls, directory: int | Path) -> DirectoryIdentity:
-        """Return the identity of an open directory, or of the one that a path leads to."""
-        status = os.stat(directory)
-        return cls(status.st_dev, status.st_ino)
+def directory_identity(directory: int | Path) -> Identity:
+    """Return the identity of an open directory, or of the one that a path leads to; it does not change when the path
+    leads elsewhere.
+    """
+    return identity_of(os.stat(directory))
 
 
 class RunDirectory:
@@ -61,7 +54,7 @@ class RunDirectory:
         self.owner = owner
         self.private = private
         self.second_client = second_client
-        self.identity = DirectoryIdentity.of(fd if fd >= 0 else path)
+        self.identity = directory_identity(fd if fd >= 0 else path)
         self._owner_pid = os.getpid() if fd >= 0 else -1
 
     @property

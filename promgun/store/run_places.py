@@ -13,15 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from promgun.errors import StoreError
+from promgun.store.descriptor import Identity
 from promgun.store.left_overs import UNFINISHED, sweep
 from promgun.store.new_file import Owner
 from promgun.store.run_directory import (
     MASTER,
     SECOND_CLIENT,
     SLOTS,
-    DirectoryIdentity,
     RunDirectory,
     changed_option,
+    directory_identity,
     fill,
     has_workers,
 )
@@ -225,7 +226,7 @@ def _lock_alone(outer: Path, fd: int) -> None:
 def attach(
     path: Path,
     owner: Owner,
-    identity: DirectoryIdentity,
+    identity: Identity,
     *,
     private: bool,
     second_client: Path | None = None,
@@ -242,8 +243,8 @@ def attach(
         raise StoreError(f"The store {path} of the old master is gone: {error.strerror}", _RESTART) from error
 
 
-def _join(path: Path, fd: int, owner: Owner, identity: DirectoryIdentity) -> None:
-    if DirectoryIdentity.of(fd) != identity:
+def _join(path: Path, fd: int, owner: Owner, identity: Identity) -> None:
+    if directory_identity(fd) != identity:
         raise StoreError(f"Somebody replaced the store {path} of the old master by another directory", _RESTART)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,11 +12,22 @@ from promgun.store.worker_table import TABLE_SIZE, WorkerRow, parse_worker_table
 from promgun.system.procfs import process_start
 from promgun.system.safe_open import open_folder, open_regular, read_regular
 
-SLOT_FILE = re.compile(r"(\d{1,6})")
-MASTER_FILE = re.compile(r"m(\d{1,3})")
-TABLE_FILE = re.compile(r"m(\d{1,3})\.workers")
+#: The most digits of a slot's number, and of a master's, in the names of their files.
+_SLOT_DIGITS, _MASTER_DIGITS = 6, 3
+_TABLE = ".workers"
 _ATTEMPTS = 5
 _PID = int(Cell.PID)
+
+
+def slot_of(name: str) -> int | None:
+    """Return the number of the slot whose file has this name, ``None`` for other names."""
+    return int(name) if name.isdecimal() and name.isascii() and len(name) <= _SLOT_DIGITS else None
+
+
+def master_of(name: str) -> int | None:
+    """Return the number of the master whose file has this name, ``None`` for other names."""
+    digits = name.removeprefix("m")
+    return slot_of(digits) if digits != name and len(digits) <= _MASTER_DIGITS else None
 
 
 def master_slot(number: int) -> int:
@@ -96,15 +106,17 @@ def last_sign_of_life(view: BoardView) -> int:
 def read_views(run: Path) -> Iterator[BoardView]:
     """Yield every board of a run: masters' first, then slots' in order, each combined with what masters know."""
     rows = read_worker_rows(run)
-    for part, pattern, number_of in ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int)):
+    for part, number_in in ((MASTER, master_of), (SLOTS, slot_of)):
         try:
             folder_fd = open_folder(run / part)
         except OSError:
             continue
         try:
-            matches = (pattern.fullmatch(name) for name in os.listdir(folder_fd))
-            for number in sorted(int(match[1]) for match in matches if match):
-                view = _read(folder_fd, f"m{number}" if part == MASTER else str(number), number_of(number))
+            for number in sorted(number for number in map(number_in, os.listdir(folder_fd)) if number is not None):
+                if part == MASTER:
+                    view = _read(folder_fd, f"m{number}", master_slot(number))
+                else:
+                    view = _read(folder_fd, str(number), number)
                 if view is not None:
                     yield joined(view, rows.get(view.slot))
         finally:
@@ -183,7 +195,7 @@ def read_worker_rows(run: Path) -> dict[int, WorkerRow]:
         return rows
     try:
         for name in sorted(os.listdir(folder_fd)):
-            if TABLE_FILE.fullmatch(name):
+            if name.endswith(_TABLE) and master_of(name.removesuffix(_TABLE)) is not None:
                 for slot, row in parse_worker_table(read_regular(folder_fd, name, TABLE_SIZE) or b""):
                     rows[slot] = row.joined(rows[slot]) if slot in rows else row
     finally:

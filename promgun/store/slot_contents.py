@@ -8,7 +8,6 @@ mapped: a file that is cut meanwhile gives fewer bytes.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,12 +17,12 @@ from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.board import BoardView, Cell
 from promgun.store.folder_listing import Entries, FolderListing
 from promgun.store.run_directory import MASTER, SLOTS
-from promgun.store.run_reader import MASTER_FILE, SLOT_FILE, master_slot, read_open_board
+from promgun.store.run_reader import master_of, master_slot, read_open_board, slot_of
 from promgun.store.slot_file import FILE_SIZE, data_end
 from promgun.system.kept_files import KeptFiles
 from promgun.system.safe_open import open_regular, opened_folder
 
-_FOLDERS = ((MASTER, MASTER_FILE, master_slot), (SLOTS, SLOT_FILE, int))
+_FOLDERS = ((MASTER, master_of, master_slot), (SLOTS, slot_of, int))
 
 
 class SlotContent(NamedTuple):
@@ -45,9 +44,9 @@ _Named = tuple[int, str, int]
 class _Folder:
     """A folder with files of slots."""
 
-    def __init__(self, path: Path, pattern: re.Pattern[str], slot_of: Callable[[int], int]) -> None:
+    def __init__(self, path: Path, number_of: Callable[[str], int | None], slot_of: Callable[[int], int]) -> None:
         self.path = path
-        self._pattern = pattern
+        self._number_of = number_of
         self._slot_of = slot_of
         self._listing = FolderListing()
         self._entries: Entries | None = None
@@ -57,8 +56,10 @@ class _Folder:
         """Return the device and the files, in the order of slots; raises ``OSError``."""
         entries = self._listing.read(folder_fd)
         if entries is not self._entries:
-            matches = [(self._pattern.fullmatch(name), inode) for name, inode in entries]
-            self._files = sorted((self._slot_of(int(match[1])), match[0], inode) for match, inode in matches if match)
+            numbered = [(self._number_of(name), name, inode) for name, inode in entries]
+            self._files = sorted(
+                (self._slot_of(number), name, inode) for number, name, inode in numbered if number is not None
+            )
             self._entries = entries
         return os.fstat(folder_fd).st_dev, self._files
 
@@ -67,7 +68,7 @@ class SlotContents:
     """Reads one run, from one thread at a time. Without ``kept`` no file stays open."""
 
     def __init__(self, run: Path, kept: KeptFiles | None = None) -> None:
-        self._folders = [_Folder(run / part, pattern, slot_of) for part, pattern, slot_of in _FOLDERS]
+        self._folders = [_Folder(run / part, *names) for part, *names in _FOLDERS]
         self._kept = KeptFiles(0) if kept is None else kept
 
     def read(self) -> list[SlotContent]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import stat
 from collections.abc import Collection
 from pathlib import Path
@@ -21,7 +20,7 @@ from promgun.system.safe_open import open_regular, opened_folder
 
 FIRST_SLOT = 1
 MOST_SLOTS = 4096
-_LOCK_FILE = re.compile(r"([1-9]\d{0,3})\.lock")
+_LOCK = ".lock"
 #: Errors of a lock file that is no regular file or cannot be opened: such a slot is skipped, whoever caused it.
 _NOT_A_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENOENT, errno.EAGAIN, errno.EACCES, errno.EPERM})
 
@@ -51,7 +50,7 @@ class SlotLock:
         Return whether the file was gone. Raises ``OSError`` while it is impossible because another process has taken
         the slot.
         """
-        name = f"{self.number}.lock"
+        name = f"{self.number}{_LOCK}"
         if self.fd is None:
             return False
         is_there = _is_file(slots / name, self._descriptor.identity)
@@ -77,7 +76,7 @@ def claim_slot(slots_fd: int, owner: Owner, taken: Collection[int] = ()) -> Slot
     for number in range(FIRST_SLOT, FIRST_SLOT + MOST_SLOTS):
         if number in taken:
             continue
-        fd = _lock(slots_fd, f"{number}.lock", owner)
+        fd = _lock(slots_fd, f"{number}{_LOCK}", owner)
         if fd is not None:
             return SlotLock(number, fd)
     raise OSError(errno.EAGAIN, f"none of {MOST_SLOTS} slots is free")
@@ -97,11 +96,17 @@ def is_any_slot_held(slots_fd: int, passed_over: Collection[int] = ()) -> bool:
     Raises ``OSError``. Workers release the run's own lock, so this shows whether one has outlived its master.
     """
     for name in os.listdir(slots_fd):
-        match = _LOCK_FILE.fullmatch(name)
-        number = int(match[1]) if match is not None else 0
+        number = _slot_of(name)
         if 0 < number <= MOST_SLOTS and number not in passed_over and is_held(slots_fd, name):
             return True
     return False
+
+
+def _slot_of(name: str) -> int:
+    """Return the number of the slot whose lock file has this name, 0 for other names."""
+    number = name.removesuffix(_LOCK)
+    is_number = number.isdecimal() and number.isascii() and len(number) <= len(str(MOST_SLOTS))
+    return int(number) if is_number and name == f"{int(number)}{_LOCK}" else 0
 
 
 def is_held(folder_fd: int, name: str) -> bool:

@@ -31,8 +31,7 @@ from promgun.metrics.families.requests import (
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason
 from promgun.metrics.recorder import Recorder, Row
-from promgun.routes.reporting import REPORT, ROUTE
-from promgun.routes.sources import RouteSources
+from promgun.routes.sources import REPORT, ROUTE, RouteSources
 from promgun.store.board import SIZE, Board, Cell, ExitHint
 from promgun.store.request_table import (
     BUSY,

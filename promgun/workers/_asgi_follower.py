@@ -20,7 +20,7 @@ from operator import itemgetter
 from typing import Any
 
 from promgun.metrics.label_values import DisconnectPhase, UnansweredReason
-from promgun.routes.reporting import REPORT, ROUTE
+from promgun.routes.sources import REPORT, ROUTE
 from promgun.store.board import Cell
 from promgun.store.request_table import BUSY, NOWHERE, OVER, PHASE, START, STATUS_SHIFT, Phase, describe
 from promgun.workers._accounting import AT_ONCE, RequestAccounting

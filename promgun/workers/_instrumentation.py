@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.wsgi import FileWrapper
 
-from promgun.routes.reporting import REPORT, ROUTE
+from promgun.routes.sources import REPORT, ROUTE
 from promgun.store.board import Cell
 from promgun.store.request_table import (
     BUSY,

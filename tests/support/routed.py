@@ -15,8 +15,7 @@ from gunicorn.http.body import LengthReader
 
 from promgun.metrics.instruments import Instruments
 from promgun.routes.patterns import RoutePatterns
-from promgun.routes.reporting import REPORT, ROUTE
-from promgun.routes.sources import RouteSources
+from promgun.routes.sources import REPORT, ROUTE, RouteSources
 from promgun.store.process import ProcessStore
 from promgun.store.request_table import OVER
 from promgun.workers._accounting import RequestAccounting

@@ -24,7 +24,16 @@ from promgun.store.new_file import Owner
 from promgun.store.own_families import OwnFamilies, bucket_texts
 from promgun.store.process import ProcessStore
 from promgun.store.reader import StoreReader
-from promgun.store.run_directory import CLIENT, MASTER, MULTIPROC, SLOTS, VERSION, DirectoryIdentity, RunDirectory, fill
+from promgun.store.run_directory import (
+    CLIENT,
+    MASTER,
+    MULTIPROC,
+    SLOTS,
+    VERSION,
+    RunDirectory,
+    directory_identity,
+    fill,
+)
 from promgun.store.run_places import attach
 from promgun.store.run_reader import read_views
 from promgun.store.series import Series
@@ -141,7 +150,7 @@ def open_directory(path: str | Path, owner: Owner | None = None) -> RunDirectory
     try:
         if not (path / VERSION).exists():
             fill(folder_fd, owner, None)
-        identity = DirectoryIdentity.of(folder_fd)
+        identity = directory_identity(folder_fd)
     finally:
         os.close(folder_fd)
     return attach(path, owner, identity, private=False)

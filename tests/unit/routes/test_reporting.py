@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from promgun.routes.mounts import MountedRequest
-from promgun.routes.reporting import REPORT, MissingSeamError, report_after, report_before
+from promgun.routes.reporting import report_after, report_before
+from promgun.routes.sources import REPORT, MissingSeamError
 from promgun.store.board import SIZE
 from promgun.store.request_table import NOWHERE, OVER, Phase, RunningRequests, describe, read_running
 from promgun.workers._asgi_follower import AsgiRequest

@@ -12,7 +12,7 @@ import pytest
 from promgun.errors import StoreError
 from promgun.store.left_overs import sweep
 from promgun.store.new_file import Owner
-from promgun.store.run_directory import DirectoryIdentity
+from promgun.store.run_directory import directory_identity
 from promgun.store.run_places import (
     attach,
     create_private,
@@ -28,11 +28,11 @@ from tests.unit.store.test_run_places import NOBODY, left_over
 needs_root = pytest.mark.needs_root("give files to another user")
 
 
-def identity_of(path: Path) -> DirectoryIdentity:
+def identity_of(path: Path) -> tuple[int, int]:
     """Return which directory a path leads to."""
     fd = open_folder(path)
     try:
-        return DirectoryIdentity.of(fd)
+        return directory_identity(fd)
     finally:
         os.close(fd)
 
@@ -73,7 +73,7 @@ def test_what_is_being_removed_cannot_be_attached(tmp_path: Path) -> None:
     fd = open_folder(tmp_path)
     fcntl.flock(fd, fcntl.LOCK_EX)
     with pytest.raises(StoreError, match="is being removed"):
-        attach(tmp_path, Owner(), DirectoryIdentity.of(fd), private=True)
+        attach(tmp_path, Owner(), directory_identity(fd), private=True)
     os.close(fd)
 
 
@@ -83,7 +83,7 @@ def test_leaving_frees_every_descriptor(tmp_path: Path) -> None:
         create_private(Owner(), [tmp_path]).close()
         take_over(tmp_path / "named", Owner()).close()
         with contextlib.suppress(StoreError):
-            attach(tmp_path / "gone", Owner(), DirectoryIdentity(0, 0), private=True)
+            attach(tmp_path / "gone", Owner(), (0, 0), private=True)
     held = take_over(tmp_path / "named", Owner())
     with pytest.raises(StoreError):
         take_over(tmp_path / "named", Owner())

@@ -14,7 +14,7 @@ from promgun.store import left_overs
 from promgun.store.left_overs import sweep
 from promgun.store.new_file import Owner
 from promgun.store.process import ProcessStore
-from promgun.store.run_directory import VERSION, DirectoryIdentity, RunDirectory
+from promgun.store.run_directory import VERSION, RunDirectory, directory_identity
 from promgun.store.run_places import (
     attach,
     create_private,
@@ -109,7 +109,7 @@ def test_what_an_orphan_works_in_is_not_swept(tmp_path: Path) -> None:
 
 def successor(path: Path) -> RunDirectory:
     """Return the directory as a master has it that another one executed."""
-    return attach(path, Owner(), DirectoryIdentity(path.stat().st_dev, path.stat().st_ino), private=True)
+    return attach(path, Owner(), directory_identity(path), private=True)
 
 
 def test_workers_that_their_own_master_has_just_killed_do_not_count(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from promgun.store.new_file import Owner
-from promgun.store.run_directory import FORMAT, DirectoryIdentity, RunDirectory
+from promgun.store.run_directory import FORMAT, RunDirectory, directory_identity
 from promgun.store.run_places import attach, create_private, take_over
 from promgun.system.safe_open import open_folder
 from tests.support.store_fixtures import (
@@ -174,10 +174,10 @@ def test_a_client_directory_that_is_none_any_more_is_left_to_the_workers(tmp_pat
 
 def test_the_identity_is_that_of_the_directory_not_of_its_path(tmp_path: Path) -> None:
     first, second = open_folder(tmp_path), open_folder(tmp_path)
-    assert DirectoryIdentity.of(first) == DirectoryIdentity.of(second)
+    assert directory_identity(first) == directory_identity(second)
     (tmp_path / "other").mkdir()
     third = open_folder(tmp_path / "other")
-    assert DirectoryIdentity.of(first) != DirectoryIdentity.of(third)
+    assert directory_identity(first) != directory_identity(third)
     for fd in (first, second, third):
         os.close(fd)
 
