@@ -10,7 +10,6 @@ from typing import Any
 from gunicorn import config
 
 from promgun.config.metrics_addresses import parse_address
-from promgun.config.unique_memory import validate_seconds
 from promgun.errors import MetricsAddressError
 from promgun.metrics.defaults import METRICS_ADDRESS, UNIQUE_MEMORY_SECONDS
 
@@ -195,7 +194,7 @@ class MetricsUniqueMemory(config.Setting):  # type: ignore[misc] # gunicorn is u
     section = SECTION
     cli = ("--metrics-unique-memory",)
     meta = "SECONDS"
-    validator = validate_seconds
+    validator = config.validate_pos_int
     type = int
     default = UNIQUE_MEMORY_SECONDS
     desc = """\

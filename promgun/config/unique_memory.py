@@ -13,16 +13,11 @@ _SETTING = "metrics_unique_memory"
 _VARIABLE = "PROMGUN_METRICS_UNIQUE_MEMORY"
 
 
-def validate_seconds(value: Any) -> int:
-    """Return whole seconds, 0 for never; raises ``ValueError`` for anything else."""
-    return int(config.validate_pos_int(value))
-
-
 def unique_memory_from(environment: Mapping[str, str]) -> int:
     """Return the seconds of the variable, or the default; raises ``ValueError`` for what is no number of seconds."""
     text = environment.get(_VARIABLE)
     try:
-        return validate_seconds(text) if text else UNIQUE_MEMORY_SECONDS
+        return int(config.validate_pos_int(text)) if text else UNIQUE_MEMORY_SECONDS
     except ValueError as error:
         raise ValueError(f"{_VARIABLE}: {text!r} is not a whole number of seconds") from error
 

@@ -22,7 +22,6 @@ from gunicorn.errors import HaltServer
 from promgun.config.listeners import metrics_url
 from promgun.errors import PromgunError
 from promgun.master.context import RunContext
-from promgun.master.first_start import FirstStart
 from promgun.master.idle_passes import IdlePasses
 from promgun.master.password_masking import mask_in_worker
 from promgun.master.signal_counts import CountsSignals
@@ -34,13 +33,13 @@ from promgun.metrics.label_values import ExitCause, QueueSource, ReloadResult
 from promgun.metrics.log_counter import count_log
 from promgun.store.board import Cell, Role
 from promgun.store.run_directory import FORMAT
-from promgun.store.run_reader import read_slot_board
 from promgun.store.slot_lock import SlotLock
 from promgun.system.collector import collection_waits
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 if TYPE_CHECKING:
     from promgun.endpoint.supervisor import MetricsProcess
+    from promgun.master.first_start import FirstStart
     from promgun.master.reaper import WorkerEnds
 
 #: Seconds to wait at the end for workers that were killed, and seconds between two checks.
@@ -59,7 +58,6 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
         self.instruments = Instruments(self.store, app.cfg)
         count_log(self.instruments.counters)
         self.metrics_process: MetricsProcess | None = None
-        self.first_start = FirstStart()
         self._stopping = self._executing = self._is_complete = False
         self._intent = ExitCause.SCALE_IN
         os.register_at_fork(after_in_child=self._after_fork_in_child)
@@ -76,10 +74,18 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
             self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
 
     @cached_property
+    def first_start(self) -> FirstStart:
+        """What decides when the first metrics process starts; made right after the first fork."""
+        from promgun.master.first_start import FirstStart  # noqa: PLC0415 - not before the first fork
+
+        return FirstStart()
+
+    @cached_property
     def ends(self) -> WorkerEnds:
         """What follows workers from fork to reap; made right after the first fork."""
         with collection_waits(freeze=False):
             from promgun.master.reaper import WorkerEnds  # noqa: PLC0415 - not before the first fork
+            from promgun.store.run_reader import read_slot_board  # noqa: PLC0415 - same
 
         read_board = partial(read_slot_board, self.context.directory)
         table, cgroup_dir = self.store.worker_table, self.cfg.cgroup_dir
@@ -96,7 +102,9 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
     def start(self) -> None:
         """Start as Gunicorn does, then log where the metrics are; they are served once a worker has booted."""
         super().start()
-        self.context.succession.announce(self.log)
+        if "succession" in vars(self.context):
+            # Made, and so asked for, before the first fork: the old master's store cannot be used.
+            self.context.succession.announce(self.log)
         self._log_metrics_addresses()
 
     def _complete_start(self) -> None:

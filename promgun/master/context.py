@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from promgun.config.listeners import NO_LISTENERS, Listeners, bind_all, close_and_unlink, is_lost
 from promgun.config.metrics_addresses import parse_address
 from promgun.errors import MetricsAddressError
-from promgun.master.succession import Succession
 from promgun.store.process import ProcessStore
 from promgun.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from promgun.endpoint.process import EndpointConfig
     from promgun.instances.registration import Registration
+    from promgun.master.succession import Succession
 
 #: The settings that name files which protect the metrics endpoint.
 _PROTECTING = ("metrics_web_config", "metrics_certfile", "metrics_keyfile", "metrics_bearer_token_file")
@@ -33,7 +34,6 @@ class RunContext:
     def __init__(self, store: ProcessStore) -> None:
         self.store = store
         self.registration: Registration | None = None
-        self.succession = Succession()
         self.listeners: Listeners = NO_LISTENERS
         #: Listeners that the last reload no longer wants; the metrics process still serves them.
         self.dropped: Sequence[socket.socket] = ()
@@ -42,6 +42,13 @@ class RunContext:
         self.control_socket = ""
         self._activated = False
         self._directory: RunDirectory | None = None
+
+    @cached_property
+    def succession(self) -> Succession:
+        """What decides which of two masters serves."""
+        from promgun.master.succession import Succession  # noqa: PLC0415 - not before the first fork: see ``Arbiter``
+
+        return Succession()
 
     @property
     def directory(self) -> RunDirectory:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from promgun.config.client_directory import warn_of_unused_directory
@@ -26,6 +27,8 @@ def load_ahead() -> None:
     """Import what all later workers need, as the first one does a moment after its boot."""
     late_app_metrics.load_ahead()
     late_upkeep.load_ahead()
+    for name in ("_heartbeat_marks", "_task_dump"):
+        import_module(f"promgun.workers.{name}")
 
 
 def metrics_process_of(arbiter: Any, listeners: Sequence[socket.socket]) -> MetricsProcess:

@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promgun.config.listeners import Listeners, close_and_unlink
+from promgun.config.listeners import NO_LISTENERS, Listeners, close_and_unlink
 from promgun.config.push_gateway import SECRET_VARIABLES
 from promgun.config.run_settings import GUNICORN_PID, HANDOVER, RunSettings
 from promgun.errors import AppLoadError
 from promgun.master.interrupts import interrupts_wait
-from promgun.master.socket_activation import take_metrics_sockets
 from promgun.store.new_file import Owner
 from promgun.store.process import STORE
 from promgun.store.run_directory import MULTIPROC_VARIABLE, RunDirectory
@@ -48,7 +47,7 @@ def launch(settings: RunSettings) -> None:
         from promgun.master.context import RunContext  # noqa: PLC0415 - same
         from promgun.master.load_errors import ApplicationRefusedError  # noqa: PLC0415 - same
 
-    activated = take_metrics_sockets(os.environ, os.getpid()) if handover is None else {}
+    activated = _take_activated() if handover is None else NO_LISTENERS
     context = RunContext(STORE)
     application = PromgunApplication(settings, context, environment_at_start)
     cfg = application.cfg
@@ -84,6 +83,15 @@ def _take_handover() -> Handover | None:
     from promgun.config.reexec import Handover  # noqa: PLC0415 - for an upgrade only
 
     return Handover.from_environment(os.environ)
+
+
+def _take_activated() -> Listeners:
+    """Take the metrics listeners that systemd passed, if it passed any."""
+    if "LISTEN_FDNAMES" not in os.environ:
+        return NO_LISTENERS
+    from promgun.master.socket_activation import take_metrics_sockets  # noqa: PLC0415 - for systemd only
+
+    return take_metrics_sockets(os.environ, os.getpid())
 
 
 def _check_application(application: PromgunApplication) -> None:

@@ -8,8 +8,6 @@ import time
 from typing import Any
 
 from promgun.store.board import Cell
-from promgun.store.run_reader import read_slot_board
-from promgun.workers._heartbeat_marks import is_marked
 from promgun.workers._stack_dump import STACK_SIGNAL
 
 #: Seconds for which a loop may be blocked without a word.
@@ -91,6 +89,9 @@ class StackDumpWatchdog:
 
         No block is missed: its loop was late at one of the looks of a second, and is looked at again in time.
         """
+        from promgun.store.run_reader import read_slot_board  # noqa: PLC0415 - not before the first fork
+        from promgun.workers._heartbeat_marks import is_marked  # noqa: PLC0415 - same
+
         now = time.monotonic()
         self._look_again = _BLOCKED
         for pid, worker in list(self.WORKERS.items()):

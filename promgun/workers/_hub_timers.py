@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from promgun.workers._loop_lag import CallLater
+from promgun.workers._heartbeat_marks import marking
+from promgun.workers._loop_lag import CallLater, LoopAccounting, LoopLag
+from promgun.workers._loop_lag import beating as beating  # noqa: PLC0414 - the mixin imports this module alone
 from promgun.workers._server_kinds import derives
 
 
@@ -19,6 +21,18 @@ def hub_timers(worker: object) -> CallLater | None:
     if derives(type(worker), "promgun.workers._eventlet_server", "EventletWorker"):
         return _eventlet_timer
     return None
+
+
+def accounting_on_hub(worker: Any, *facts: Any) -> LoopAccounting | None:
+    """Return accounting that is made of these ``facts`` and measures how late the hub of this worker is; ``None`` if
+    its class has none.
+    """
+    timers = hub_timers(worker)
+    if timers is None:
+        return None
+    accounting = LoopAccounting(*facts)
+    accounting.lag = LoopLag(accounting.board, accounting.runs, timers, mark=marking(worker.tmp))
+    return accounting
 
 
 def _eventlet_timer(seconds: float, call: Callable[[], None]) -> None:

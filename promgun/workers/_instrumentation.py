@@ -27,7 +27,6 @@ from promgun.store.request_table import (
 )
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._first_byte import note_head
-from promgun.workers._loop_lag import LoopAccounting
 from promgun.workers._queue_time import forwarded_client
 from promgun.workers._request_cpu import CpuAccounting
 from promgun.workers._request_state import ANSWERED, CountingReader, FollowedState, file_size, response_in
@@ -53,7 +52,7 @@ def follow_requests(  # noqa: C901, PLR0915 - see below
     board, running, clock = accounting.board, accounting.running, accounting.clock
     # What CpuAccounting.new_state and LoopAccounting.new_state do is repeated below.
     measures_cpu = isinstance(accounting, CpuAccounting)
-    lag = accounting.lag if isinstance(accounting, LoopAccounting) else None
+    lag = getattr(accounting, "lag", None)
     request_first, only_region, region_of_connection = (
         worker.request_at == 0,
         worker.only_region,

@@ -8,8 +8,6 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakMethod
 
-from promgun.config.series_options import wants_request_cpu
-from promgun.config.unique_memory import unique_memory_of
 from promgun.metrics.families.master import WORKER_BOOT_SECONDS, WORKER_EXITS
 from promgun.metrics.instruments import Instruments
 from promgun.metrics.label_values import ExitCause
@@ -78,6 +76,8 @@ class WorkerLifecycle:
         inherited = getattr(super(), "setup", None)
         if inherited is not None:
             inherited()
+        if cls.has_loop:
+            from promgun.workers import _task_dump  # noqa: F401, PLC0415 - its workers have it then
         if STORE.directory is None:
             from promgun.workers._standalone import StandaloneRun  # noqa: PLC0415 - only without promgun run
 
@@ -111,7 +111,7 @@ class WorkerLifecycle:
 
     def _times_requests(self) -> bool:
         """Whether the CPU time of requests can be told, because a thread serves one at a time, and is wanted."""
-        wanted = self.standalone is None or wants_request_cpu(os.environ)
+        wanted = self.standalone is None or self.standalone.wants_request_cpu
         return wanted and (is_sync(type(self)) or is_threaded(type(self)))
 
     def hung_after(self) -> float:
@@ -286,6 +286,8 @@ class WorkerLifecycle:
 
     def _report_hidden_figures(self) -> None:
         """Report what the metrics process cannot read: a process that changed its user is not dumpable (proc(5))."""
+        from promgun.config.unique_memory import unique_memory_of  # noqa: PLC0415 - loaded ahead by such workers
+
         cells = self._board.cells
         try:
             cells[Cell.OPEN_FDS] = len(os.listdir("/proc/self/fd"))

@@ -14,4 +14,5 @@ def load_ahead() -> None:
     sources.load_ahead()
     late_upkeep.load_ahead()
     late_app_metrics.load_ahead()
-    import_module("promgun.workers._application_kind")
+    for name in ("config.unique_memory", "workers._application_kind", "workers._task_dump"):
+        import_module(f"promgun.{name}")

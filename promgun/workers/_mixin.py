@@ -26,20 +26,16 @@ from promgun.store.process import STORE
 from promgun.workers._accounting import RequestAccounting
 from promgun.workers._config_cache import cache_settings, wants_shortcuts
 from promgun.workers._first_byte import note_writes
-from promgun.workers._gevent_exits import dropped_by, follow_inside
 from promgun.workers._gunicorn_shortcuts import may_pause, remember_name, take_shortcuts
-from promgun.workers._heartbeat_marks import marking
-from promgun.workers._hub_timers import hub_timers
 from promgun.workers._instrumentation import follow_application, follow_requests
 from promgun.workers._kind_doubt import KindDoubt
 from promgun.workers._lifecycle import WorkerLifecycle
-from promgun.workers._loop_lag import LoopAccounting, LoopLag, beating
 from promgun.workers._queue_time import ArrivalObserver, TrustedPeers
 from promgun.workers._request_cpu import CpuAccounting
 from promgun.workers._request_state import RequestState
 from promgun.workers._response_close import answered_and_closed
 from promgun.workers._responses import ResponseObserver
-from promgun.workers._server_kinds import is_threaded
+from promgun.workers._server_kinds import is_async, is_threaded
 from promgun.workers._tracebacks import hide_own_frames
 from promgun.workers._worker_wsgi import WorkerWsgi
 
@@ -80,18 +76,19 @@ class PrometheusMixin(WorkerLifecycle):
     wsgi: Any
     tmp: Any
 
+    @classmethod
+    def setup(cls) -> None:
+        """Load what is for classes with a hub alone, in the master: its workers have it then."""
+        super().setup()
+        if is_async(cls):
+            from promgun.workers import _gevent_exits, _hub_timers  # noqa: F401, PLC0415 - as is said above
+
     def prepare(self) -> None:
         """Get ready to follow requests."""
         super().prepare()
-        timers = hub_timers(self)
-        other = LoopAccounting if timers else RequestAccounting
-        accounting = CpuAccounting if self.instruments.recorder.counts_cpu else other
-        self.accounting = accounting(self._board, self.instruments, TrustedPeers(self.cfg), routes=self.routes)
+        self.accounting = self._new_accounting()
         self.accounting.kind_doubt = KindDoubt(self, calls_asgi=False).look
         self._regions = len(self.accounting.running.free)
-        if isinstance(self.accounting, LoopAccounting):
-            lag = self.accounting.lag = LoopLag(self._board, self.accounting.runs, timers, mark=marking(self.tmp))
-            self._next_notify = beating(self._next_notify, lag)
         # Bound once: a look-up through super() costs as much as a whole counter.
         self._next_handle_request: Callable[..., Any] = getattr(super(), "handle_request", _no_request)
         answered, own = self.accounting.answered, {}
@@ -106,7 +103,7 @@ class PrometheusMixin(WorkerLifecycle):
             lambda: not self.alive,
             self._log_cut,
             **own,
-            unanswered_exits=((BaseException,) if is_threaded(type(self)) else dropped_by(self._next_handle_request)),
+            unanswered_exits=self._unanswered_exits(),
             hands_on=_hands_on(type(self)),
         )
         os.register_at_fork(after_in_child=self.accounting.forget_parent)
@@ -121,11 +118,36 @@ class PrometheusMixin(WorkerLifecycle):
         self.responses.measure(Response)
         note_writes(self.accounting, Response)
 
+    def _new_accounting(self) -> RequestAccounting:
+        facts = self._board, self.instruments, TrustedPeers(self.cfg), monotonic_ns, self.routes
+        if is_async(type(self)):
+            from promgun.workers._hub_timers import accounting_on_hub, beating  # noqa: PLC0415 - see setup
+
+            accounting = accounting_on_hub(self, *facts)
+            if accounting is not None:
+                self._next_notify = beating(self._next_notify, accounting.lag)
+                return accounting
+        return CpuAccounting(*facts) if self.instruments.recorder.counts_cpu else RequestAccounting(*facts)
+
+    def _unanswered_exits(self) -> tuple[type[BaseException], ...]:
+        if is_async(type(self)):
+            from promgun.workers._gevent_exits import dropped_by  # noqa: PLC0415 - see setup
+
+            return dropped_by(self._next_handle_request)
+        return (BaseException,) if is_threaded(type(self)) else ()
+
     def _overrides(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(PrometheusMixin, name)
 
     def _followed(self, handle: Callable[..., Any]) -> Callable[..., Any]:
-        return follow_inside(handle, lambda handle: follow_requests(handle, self, self.accounting, self.responses))
+        def follow(handle: Callable[..., Any]) -> Callable[..., Any]:
+            return follow_requests(handle, self, self.accounting, self.responses)
+
+        if not is_async(type(self)):
+            return follow(handle)
+        from promgun.workers._gevent_exits import follow_inside  # noqa: PLC0415 - see setup
+
+        return follow_inside(handle, follow)
 
     def _log_cut(self, state: RequestState) -> None:
         """Say which request is cut off, as the master says it of a worker that does not live to see it."""

@@ -16,8 +16,6 @@ import sys
 import traceback
 from typing import Any
 
-from promgun.workers._task_dump import task_stacks
-
 STACK_SIGNAL = signal.SIGURG
 _MOST_GREENLETS = 200
 
@@ -55,10 +53,20 @@ class StackDump:
     def _show(self, _signal: int, _frame: Any) -> None:
         if self._answered:
             return
-        shown = task_stacks() + _greenlet_stacks()
+        shown = _task_stacks() + _greenlet_stacks()
         if shown:
             os.write(self._fd, shown.encode("utf-8", "replace"))
         self._answered = True
+
+
+def _task_stacks() -> str:
+    if "asyncio" not in sys.modules:
+        return ""
+    try:
+        from promgun.workers._task_dump import task_stacks  # noqa: PLC0415 - servers of WSGI have hardly ever a task
+    except (ImportError, OSError):
+        return ""
+    return task_stacks()
 
 
 def _greenlet_stacks() -> str:

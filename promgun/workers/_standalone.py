@@ -14,7 +14,7 @@ from gunicorn import __version__ as gunicorn_version
 from promgun import __version__ as promgun_version
 from promgun.config.collectors import collectors_from
 from promgun.config.listeners import close_and_unlink, metrics_url
-from promgun.config.series_options import series_options_from
+from promgun.config.series_options import series_options_from, wants_request_cpu
 from promgun.config.unique_memory import unique_memory_from
 from promgun.config.web_options import WebOptions
 from promgun.config.workers_user import warn_of_left_over_groups
@@ -58,6 +58,11 @@ class StandaloneRun:
         DEFERRED_SIGNALS.install()
         late_app_metrics.load_ahead()
         late_upkeep.load_ahead()
+
+    @property
+    def wants_request_cpu(self) -> bool:
+        """Whether the CPU time of requests is to be told."""
+        return wants_request_cpu(os.environ)
 
     def endpoint_config(self, cfg: Any, web: WebOptions) -> EndpointConfig:
         """Return the configuration of a metrics process for this run, protected as ``web`` says."""

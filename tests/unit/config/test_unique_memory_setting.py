@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from gunicorn.config import Config
 
-from promgun.config.unique_memory import unique_memory_from, unique_memory_of, validate_seconds
+from promgun.config.unique_memory import unique_memory_from, unique_memory_of
 
 VARIABLE = "PROMGUN_METRICS_UNIQUE_MEMORY"
 
@@ -33,6 +33,10 @@ def test_a_worker_goes_by_its_setting_before_the_variable() -> None:
 
 
 def test_negative_seconds_are_refused() -> None:
-    assert validate_seconds("0") == 0
+    cfg = Config()
+    cfg.set("metrics_unique_memory", "0")
+    assert cfg.metrics_unique_memory == 0
     with pytest.raises(ValueError, match="must be positive"):
-        validate_seconds("-1")
+        cfg.set("metrics_unique_memory", "-1")
+    with pytest.raises(ValueError, match="whole number of seconds"):
+        unique_memory_from({VARIABLE: "-1"})

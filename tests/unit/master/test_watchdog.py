@@ -13,6 +13,7 @@ import pytest
 
 from promgun.master import watchdog
 from promgun.master.watchdog import StackDumpWatchdog
+from promgun.store import run_reader
 from promgun.store.board import Cell
 from promgun.workers._heartbeat_marks import marking
 
@@ -89,7 +90,7 @@ def test_a_first_heartbeat_is_on_another_clock(clock: list[float]) -> None:
 @pytest.mark.usefixtures("clock")
 def test_the_board_of_a_loop_that_has_just_sent_a_heartbeat_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    monkeypatch.setattr(watchdog, "read_slot_board", lambda _directory, number: read.append(number))
+    monkeypatch.setattr(run_reader, "read_slot_board", lambda _directory, number: read.append(number))
     Master(999.5, 1000.0, has_loop=True).murder_workers()
     assert read == []
     Master(998.9, 999.9, 1.7e9, 0.0, has_loop=True).murder_workers()
@@ -106,7 +107,7 @@ def test_a_loop_that_is_late_is_looked_at_again_when_it_will_be_blocked(monkeypa
         master.WORKERS[1].tmp.fileno = file.fileno
         due, pid = time.monotonic_ns() - 400_000_000, 1
         board = {Cell.LOOP_DUE: due, Cell.PID: pid, Cell.DRAINING: 0}
-        monkeypatch.setattr(watchdog, "read_slot_board", lambda _directory, _number: board)
+        monkeypatch.setattr(run_reader, "read_slot_board", lambda _directory, _number: board)
         master.murder_workers()
         master.wait_for_signals()
         assert 0.3 < master.waited < 0.65
