@@ -29,9 +29,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "syslog_facility": tuple(_FACILITIES.split()),
 }
 
-#: Settings for which Gunicorn's own validator accepts any text: a wrong value fails late, or is silently ignored.
-CHECKED_HERE = frozenset({"loglevel", "protocol", "syslog_facility"})
-
 #: Placeholders of Gunicorn's (``Setting.meta``) that stand for a path, and what completes it.
 PATH_PLACEHOLDERS: Mapping[str, str] = {
     "CONFIG": "file",

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from promgun.cli.choices import CHECKED_HERE, CHOICES, PATH_PLACEHOLDERS, PATH_SETTINGS
 from promgun.cli.types import ParamType, WorkerClassType, completion, starting_with
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 PREFIX = "PROMGUN_"
 WORKER_FLAGS = ("--worker-type", "-k", "--worker-class")
 _WITHOUT_VALUE = frozenset({"store_true", "store_const"})
+#: Settings for which Gunicorn's own validator accepts any text: a wrong value fails late, or is silently ignored.
+CHECKED_HERE = frozenset({"loglevel", "protocol", "syslog_facility"})
 _GIVEN = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT})
 
 
@@ -31,7 +32,11 @@ class SettingType(ParamType):
     def __init__(self, setting: Any) -> None:
         self.setting = setting
         self.name = str(setting.name)
-        self.choices = CHOICES.get(setting.name, ())
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that the setting is known to take, empty if any text may be one."""
+        return _choices(self.setting)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Give the value for ``Config.set``, after the setting has accepted it."""
@@ -66,6 +71,8 @@ class SettingType(ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
         """The known values, or files or folders for the shell to find."""
+        from promgun.cli.choices import PATH_PLACEHOLDERS, PATH_SETTINGS  # noqa: PLC0415 - for a TAB only
+
         kind = PATH_PLACEHOLDERS.get(self.setting.meta or "") or PATH_SETTINGS.get(self.setting.name)
         if kind:
             return [completion(incomplete, kind)]
@@ -80,18 +87,16 @@ class SettingOption(click.Option):
     def __init__(self, setting: Any, *, is_shown: bool = True) -> None:
         self.setting = setting
         flags = spellings(setting)
-        shape: dict[str, Any] = {"type": SettingType(setting), "metavar": placeholder(setting)}
-        if setting.name == "worker_class":
-            shape["type"] = WorkerClassType()
+        shape: dict[str, Any] = {"type": WorkerClassType() if setting.name == "worker_class" else SettingType(setting)}
+        if is_shown:
+            shape |= {"metavar": placeholder(setting), "help": help_text(setting)}
         if setting.action in _WITHOUT_VALUE:
-            shape = {"is_flag": True}
+            shape = {"is_flag": True, "help": shape.get("help")}
         elif setting.action == "append":
             shape["multiple"] = True
         elif setting.nargs == "?":
             shape |= {"is_flag": False, "flag_value": setting.const}
-        super().__init__(
-            [setting.name, *flags], envvar=variable(flags), help=help_text(setting) if is_shown else None, **shape
-        )
+        super().__init__([setting.name, *flags], envvar=variable(flags), **shape)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Name the variable, not the flag, when it is the variable that holds the bad value."""
@@ -112,7 +117,8 @@ class SettingOption(click.Option):
 
 def gunicorn_options() -> list[SettingOption]:
     """One option a setting, section by section: ours, then Gunicorn's in its own order."""
-    return [SettingOption(setting()) for setting in _settings_with_flags()]
+    settings = _settings_with_flags()
+    return [SettingOption(setting()) for setting in _by_section(settings, settings)]
 
 
 def options_for(args: Sequence[str], variables: Collection[str]) -> list[SettingOption] | None:
@@ -121,8 +127,8 @@ def options_for(args: Sequence[str], variables: Collection[str]) -> list[Setting
     To make all takes longer than to import Click. ``None`` when all are needed: for help, for an unknown flag, for
     several flags in one word.
     """
-    settings = {setting: spellings(setting) for setting in _settings_with_flags()}
-    by_flag = {flag: setting for setting, flags in settings.items() for flag in flags}
+    settings = _settings_with_flags()
+    by_flag = {flag: setting for setting in settings for flag in spellings(setting)}
     # Most starts have no such variable, and to spell all of them takes as long as to read the command line.
     prefixed = any(name.startswith(PREFIX) for name in variables)
     named = set()
@@ -138,23 +144,33 @@ def options_for(args: Sequence[str], variables: Collection[str]) -> list[Setting
         if setting is None:
             return None
         named.add(setting)
-    return [
-        SettingOption(setting(), is_shown=False)
-        for setting, flags in settings.items()
-        if setting in named or (prefixed and variable(flags) in variables)
-    ]
+    if prefixed:
+        named |= {setting for setting in settings if variable(spellings(setting)) in variables}
+    return [SettingOption(setting(), is_shown=False) for setting in _by_section(named, settings)]
 
 
 def _settings_with_flags() -> list[Any]:
-    """Return the classes of the settings that have flags, section by section: ours, then Gunicorn's."""
+    """Return the classes of the settings that have flags, ours among Gunicorn's."""
     _check_web_concurrency(os.environ.get("WEB_CONCURRENCY", "1"))
     from gunicorn.config import KNOWN_SETTINGS  # noqa: PLC0415 - 60 ms that only ``run`` needs
 
-    from promgun.config.gunicorn_settings import SECTION  # noqa: PLC0415 - same; importing it adds our settings to Gunicorn's
+    import promgun.config.gunicorn_settings  # noqa: F401, PLC0415 - same; importing it adds our settings to Gunicorn's
 
-    settings = [setting for setting in KNOWN_SETTINGS if setting.cli]
+    return [setting for setting in KNOWN_SETTINGS if setting.cli]
+
+
+def _by_section(chosen: Collection[Any], settings: Sequence[Any]) -> list[Any]:
+    """Return the chosen ones of all settings section by section: ours, then Gunicorn's in its own order."""
+    from promgun.config.gunicorn_settings import SECTION  # noqa: PLC0415 - loaded with the settings
+
     sections = list(dict.fromkeys([SECTION, *(setting.section for setting in settings)]))
-    return sorted(settings, key=lambda setting: (sections.index(setting.section), setting.order))
+    return sorted(chosen, key=lambda setting: (sections.index(setting.section), setting.order))
+
+
+def _choices(setting: Any) -> tuple[str, ...]:
+    from promgun.cli.choices import CHOICES  # noqa: PLC0415 - for help, a TAB and few values only
+
+    return CHOICES.get(setting.name, ())
 
 
 def _check_web_concurrency(value: str) -> None:
@@ -181,8 +197,10 @@ def spellings(setting: Any) -> tuple[str, ...]:
     """The flags of a setting; one with an underscore (``--limit-request-field_size``) also has a hyphenated form."""
     if setting.name == "worker_class":
         return WORKER_FLAGS
-    tidy = [flag.replace("_", "-") for flag in setting.cli]
-    return tuple(dict.fromkeys([*tidy, *setting.cli]))
+    flags = tuple(setting.cli)
+    if "_" not in " ".join(flags):
+        return flags
+    return tuple(dict.fromkeys([*(flag.replace("_", "-") for flag in flags), *flags]))
 
 
 def variable(flags: tuple[str, ...]) -> str:
@@ -193,7 +211,7 @@ def variable(flags: tuple[str, ...]) -> str:
 
 def placeholder(setting: Any) -> str:
     """The placeholder of the value in help: the choices if they are few, else Gunicorn's own."""
-    choices = CHOICES.get(setting.name, ())
+    choices = _choices(setting)
     if setting.name == "worker_class":
         return "TYPE"
     if choices and len(choices) <= 5:  # noqa: PLR2004 - more do not fit a line

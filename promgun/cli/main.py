@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import click
 
 from promgun import __version__
-from promgun.cli.echo import echo, say, say_lines
 from promgun.errors import AppLoadError, ExitCode, PromgunError
 from promgun.system.collector import collection_waits
 from promgun.system.secrets import mask_passwords
@@ -45,6 +44,8 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without arguments show the help and exit with 2, on any Click (8.1 exits with 0)."""
         if not args and not ctx.resilient_parsing:
+            from promgun.cli.echo import say_lines  # noqa: PLC0415 - a server says nothing at its start
+
             say_lines(ctx.get_help())
             ctx.exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
@@ -94,12 +95,16 @@ class PromgunGroup(LazyGroup):
 
 def _fail(error: PromgunError) -> NoReturn:
     if isinstance(error, AppLoadError) and error.traceback:
+        from promgun.cli.echo import say_lines  # noqa: PLC0415 - a server says nothing at its start
+
         say_lines(error.traceback.rstrip("\n"))
     _report(f"error: {error}")
     sys.exit(error.exit_code)
 
 
 def _report(line: str) -> None:
+    from promgun.cli.echo import say  # noqa: PLC0415 - a server says nothing at its start
+
     say(f"{PROGRAM}: {mask_passwords(line)}")
 
 
@@ -116,6 +121,8 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     if not value or ctx.resilient_parsing:
         return
     from importlib.metadata import version  # noqa: PLC0415 - for --version only
+
+    from promgun.cli.echo import echo  # noqa: PLC0415 - same
 
     parts = [f"{name} {version(name)}" for name in ("gunicorn", "prometheus-client")]
     python = f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"

@@ -10,8 +10,8 @@ import click
 
 from promgun.cli.credentials import with_credentials
 from promgun.cli.echo import echo_page, say
+from promgun.cli.instance_types import InstanceType, MetricsAddressType
 from promgun.cli.main import LazyGroup
-from promgun.cli.types import InstanceType, MetricsAddressType
 from promgun.config.metrics_addresses import Address
 from promgun.errors import MetricsAddressError
 from promgun.exposition import contract, formats

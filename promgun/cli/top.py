@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from promgun.cli.credentials import with_credentials
-from promgun.cli.types import InstanceType
+from promgun.cli.instance_types import InstanceType
 
 if TYPE_CHECKING:
     from promgun.instances.credentials import Credentials

@@ -1,4 +1,4 @@
-"""Parameter types: what a value on the command line may be, and how TAB completes it."""
+"""Parameter types of ``promgun run``: what a value on the command line may be, and how TAB completes it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from promgun.config.metrics_addresses import Address, parse_address
-from promgun.config.worker_types import WORKER_TYPES, suggest
-from promgun.errors import MetricsAddressError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -32,23 +28,6 @@ def starting_with(incomplete: str, values: Iterable[str]) -> Items:
     return [completion(value) for value in values if value.startswith(incomplete)]
 
 
-class InstanceType(ParamType):
-    """The name or pid of a running instance."""
-
-    name = "instance"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
-        """Names of the instances that run now."""
-        from promgun.instances.registry import handles  # noqa: PLC0415 - read at a TAB only
-        from promgun.terminal.output import printable  # noqa: PLC0415 - same
-
-        return [
-            completion(name, text=printable(f"pid {run.pid}, {run.application}"))
-            for name, run in handles().items()
-            if name.startswith(incomplete)
-        ]
-
-
 class AppType(ParamType):
     """An application: ``module:name``, ``module:factory()``, or a module."""
 
@@ -61,19 +40,6 @@ class AppType(ParamType):
         return starting_with(incomplete, candidates(incomplete, str(ctx.params.get("chdir") or ".")))
 
 
-class MetricsAddressType(ParamType):
-    """Where a metrics endpoint is to listen: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        """Read the address; one that cannot be read is a usage error."""
-        try:
-            return value if isinstance(value, Address) else parse_address(value)
-        except MetricsAddressError as error:
-            return self.fail(str(error), param, ctx)
-
-
 class WorkerClassType(ParamType):
     """The name of a worker type, ours or Gunicorn's, or the dotted path of a class."""
 
@@ -82,6 +48,8 @@ class WorkerClassType(ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an unknown name and suggest the closest; a dotted path is imported at launch."""
         from gunicorn.workers import SUPPORTED_WORKERS  # noqa: PLC0415 - the CLI imports this module at start
+
+        from promgun.config.worker_types import WORKER_TYPES, suggest  # noqa: PLC0415 - same
 
         names = [worker_type.name for worker_type in WORKER_TYPES]
         plain = str(value).strip().removeprefix("#")
@@ -96,6 +64,8 @@ class WorkerClassType(ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:  # noqa: ARG002 - Click's
         """The names, each with what it is for."""
+        from promgun.config.worker_types import WORKER_TYPES  # noqa: PLC0415 - for a TAB only
+
         return [
             completion(worker_type.name, text=worker_type.summary)
             for worker_type in WORKER_TYPES

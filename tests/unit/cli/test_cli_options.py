@@ -11,8 +11,9 @@ import pytest
 from gunicorn import config
 from gunicorn.config import Config, make_settings
 
-from promgun.cli.choices import CHECKED_HERE, CHOICES
+from promgun.cli.choices import CHOICES
 from promgun.cli.gunicorn_options import (
+    CHECKED_HERE,
     SettingOption,
     default_text,
     gunicorn_options,
