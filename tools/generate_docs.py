@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -88,7 +89,9 @@ def commands_page() -> str:
     for path, command in walk(main, "promgun"):
         parts.append(f"## `{path}`\n")
         if path == "promgun run":
-            parts.append(f"{(command.help or '').strip()}\n\nIts options: [Options and variables](options.md).\n")
+            parts.append(
+                f"{inspect.cleandoc(command.help or '')}\n\nIts options: [Options and variables](options.md).\n"
+            )
             continue
         context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
         parts.append(f"```text\n{command.get_help(context)}\n```\n")
