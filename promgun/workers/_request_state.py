@@ -214,10 +214,11 @@ class StatusTap:
 
     def sendall(self, data: bytes) -> None:
         """Tell the status if the data begins with a response head, then send."""
-        head, separator, body = data.partition(b"\r\n\r\n")
-        fields = head.split(b" ", 2)
-        if separator and head.startswith(b"HTTP/") and fields[1].isdigit():
-            self._answers(int(fields[1]), len(body))
+        fields = data.split(b" ", 2)
+        # textwrap.dedent of CPython 3.14 takes the \r from the empty line of util.write_error (gunicorn 27.0).
+        ends = [(data.find(end), len(end)) for end in (b"\n\r\n", b"\n\n") if end in data]
+        if ends and data.startswith(b"HTTP/") and fields[1].isdigit():
+            self._answers(int(fields[1]), len(data) - sum(min(ends)))
         self._sock.sendall(data)
 
 
