@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from promgun.errors import ExitCode
-from promgun.system.collector import collection_waits
+from promgun.system.imports import collection_waits
 
 
 def start() -> NoReturn:

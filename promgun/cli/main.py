@@ -12,7 +12,7 @@ import click
 
 from promgun import __version__
 from promgun.errors import AppLoadError, ExitCode, PromgunError
-from promgun.system.collector import collection_waits
+from promgun.system.imports import collection_waits
 from promgun.system.secrets import mask_passwords
 
 PROGRAM = "promgun"

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from promgun.cli.types import AppType
-from promgun.master.interrupts import interrupts_wait
-from promgun.system.collector import collection_waits
+from promgun.system.imports import collection_waits, interrupts_wait
 
 if TYPE_CHECKING:
     from promgun.cli.gunicorn_options import SettingOption

@@ -23,8 +23,7 @@ from promgun.master.application_kind import check_kind
 from promgun.master.arbiter import PrometheusArbiter
 from promgun.master.context import RunContext
 from promgun.master.instrumented_config import InstrumentedConfig
-from promgun.master.load_errors import ApplicationRefusedError, failure_of, refusal_of
-from promgun.master.tracebacks import is_own_exit
+from promgun.master.load_errors import ApplicationRefusedError, failure_of, is_own_exit, refusal_of
 from promgun.master.worker_class import choose_worker_class, last_line
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
 from promgun.system.secrets import mask_passwords

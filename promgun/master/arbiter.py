@@ -34,7 +34,7 @@ from promgun.metrics.log_counter import count_log
 from promgun.store.board import Cell, Role
 from promgun.store.run_directory import FORMAT
 from promgun.store.slot_lock import SlotLock
-from promgun.system.collector import collection_waits
+from promgun.system.imports import collection_waits
 from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 if TYPE_CHECKING:

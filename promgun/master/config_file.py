@@ -11,7 +11,7 @@ from typing import Any
 from gunicorn import util
 
 from promgun.errors import ConfigurationError
-from promgun.master.tracebacks import own_traceback
+from promgun.master.load_errors import own_traceback
 from promgun.system.secrets import mask_passwords
 
 _MODULE = "__config__"

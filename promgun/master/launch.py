@@ -11,12 +11,11 @@ from promgun.config.listeners import NO_LISTENERS, Listeners, close_and_unlink
 from promgun.config.push_gateway import SECRET_VARIABLES
 from promgun.config.run_settings import GUNICORN_PID, HANDOVER, RunSettings
 from promgun.errors import AppLoadError
-from promgun.master.interrupts import interrupts_wait
 from promgun.store.new_file import Owner
 from promgun.store.process import STORE
 from promgun.store.run_directory import MULTIPROC_VARIABLE, RunDirectory
 from promgun.store.run_places import attach, check_named, create_private, take_over
-from promgun.system.collector import collection_waits
+from promgun.system.imports import collection_waits, interrupts_wait
 from promgun.system.secrets import hide_passwords
 
 if TYPE_CHECKING:

@@ -1,13 +1,26 @@
-"""Errors of loading the application, as printed by a worker, with ``--preload`` and by ``--check-config``."""
+"""Errors of loading the application, as printed by a worker, with ``--preload`` and by ``--check-config``; their
+tracebacks are cut down to the user's own code.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback as tracebacks
+from collections.abc import Iterator
+from importlib.util import find_spec
+from types import TracebackType
 
 from gunicorn.errors import AppImportError
 
 from promgun.config.app_check import suggest
-from promgun.master.tracebacks import own_traceback
+
+_OURS = tuple(
+    folder + os.sep
+    for name in ("gunicorn", "promgun")
+    if (spec := find_spec(name)) is not None
+    for folder in spec.submodule_search_locations or ()
+)
 
 
 class ApplicationRefusedError(AppImportError):  # type: ignore[misc] # gunicorn is untyped
@@ -36,3 +49,28 @@ def refusal_of(app: str, error: AppImportError) -> ApplicationRefusedError:
     candidates = [name for name, value in vars(module).items() if callable(value)]
     wanted = app.partition(":")[2].partition("(")[0] or "application"
     return ApplicationRefusedError(f"{app}: {error} {suggest(wanted, candidates, module_name)}")
+
+
+def own_traceback(error: BaseException) -> str:
+    """Format an exception without the frames of promgun, Gunicorn and the import system above the user's own."""
+    shown = error.with_traceback(next(_own_frames(error), None))
+    return "".join(tracebacks.format_exception(type(error), shown, shown.__traceback__)).rstrip()
+
+
+def is_own_exit(error: SystemExit) -> bool:
+    """Tell whether the user's code raised ``error``, and not a signal handler of the server that interrupted it."""
+    own = [frame.tb_frame.f_code.co_filename for frame in _own_frames(error)]
+    return bool(own) and not any(filename.startswith(_OURS) for filename in own)
+
+
+def _own_frames(error: BaseException) -> Iterator[TracebackType]:
+    frame = error.__traceback__
+    while frame is not None and _is_foreign(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    while frame is not None:
+        yield frame
+        frame = frame.tb_next
+
+
+def _is_foreign(filename: str) -> bool:
+    return filename.startswith(_OURS) or "importlib" in filename

@@ -4,6 +4,10 @@ Until then the child has the master's handlers, which put the signal into the ch
 (gunicorn 25.3 to 27.0). Nobody reads it there, so a stop or a reload would take the whole graceful timeout. The signals
 are blocked only around the fork, not until the handlers are set: a process started by a ``post_fork`` hook would
 inherit the mask and ignore SIGTERM.
+
+The ``pre_fork`` hook may fork processes of its own: none of them is the worker that Gunicorn forks next. It makes the
+worker object, calls the hook and forks (25.3 to 27.0 ``Arbiter.spawn_worker``). A child of the hook would get the
+worker's slot and defer its signals; the worker would take another slot, unknown to its master.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from promgun.store.process import STORE
 
 DEFERRED = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT, signal.SIGUSR1})
 #: What ``Worker.__init__`` sets as ``pid`` (gunicorn 25.3 to 27.0); the arbiter replaces it right after the fork.
@@ -75,3 +81,29 @@ class DeferredSignals:
 
 
 DEFERRED_SIGNALS = DeferredSignals()
+
+
+class GuardedHook:
+    """Calls a ``pre_fork`` hook and meanwhile gives no child what is for the worker; else it is as the hook itself."""
+
+    def __init__(self, hook: Any) -> None:
+        self.__wrapped__ = hook
+
+    def __call__(self, server: Any, worker: Any) -> Any:
+        """Call the hook."""
+        with STORE.withhold_reservation(), DEFERRED_SIGNALS.withheld():
+            return self.__wrapped__(server, worker)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__wrapped__":
+            # not made yet: a copy or a pickle asks
+            raise AttributeError(name)
+        return getattr(self.__wrapped__, name)
+
+
+def guard_pre_fork(cfg: Any) -> None:
+    """Guard the ``pre_fork`` hook of a Gunicorn ``Config``, once."""
+    setting = cfg.settings["pre_fork"]
+    # Not by ``set``, which would examine the hook again.
+    if not isinstance(setting.value, GuardedHook):
+        setting.value = GuardedHook(setting.value)

@@ -16,9 +16,8 @@ from promgun.store.board import Board, Cell, ExitHint, Role
 from promgun.store.process import STORE
 from promgun.store.slot_lock import SlotLock
 from promgun.system.procfs import cpu_wait_ns, unique_memory
-from promgun.workers._fork_signals import DEFERRED_SIGNALS
+from promgun.workers._fork_signals import DEFERRED_SIGNALS, guard_pre_fork
 from promgun.workers._gc_stats import count_collections
-from promgun.workers._pre_fork import guard_pre_fork
 from promgun.workers._routes import route_sources
 from promgun.workers._server_kinds import is_async, is_sync, is_threaded
 from promgun.workers._stack_dump import StackDump

@@ -225,7 +225,7 @@ def test_the_new_master_is_executed_from_the_configuration_s_environment() -> No
 
 
 def test_a_worker_is_made_before_its_hook_and_forked_after_it() -> None:
-    # What workers/_pre_fork.py stands on: it guards the hook when the worker is made.
+    # What workers/_fork_signals.py stands on: it guards the hook when the worker is made.
     source = inspect.getsource(Arbiter.spawn_worker)
     places = [source.index(part) for part in ("self.worker_class(", "self.cfg.pre_fork(self, worker)", "os.fork()")]
     assert places == sorted(places)

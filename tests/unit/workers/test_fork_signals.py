@@ -13,8 +13,7 @@ import gunicorn.config
 
 from promgun.store.board import Role
 from promgun.store.process import STORE
-from promgun.workers._fork_signals import DEFERRED_SIGNALS, DeferredSignals
-from promgun.workers._pre_fork import guard_pre_fork
+from promgun.workers._fork_signals import DEFERRED_SIGNALS, DeferredSignals, guard_pre_fork
 from tests.support.store_fixtures import fork, in_fresh_interpreter, open_directory, wait_for
 
 

@@ -1,8 +1,9 @@
-"""The garbage collector during imports."""
+"""What waits while modules are imported: the garbage collector, and Ctrl-C."""
 
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,3 +25,15 @@ def collection_waits(*, freeze: bool = True) -> Iterator[None]:
             gc.freeze()
         if collected:
             gc.enable()
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Delay SIGINT until the block ends: C code that it interrupts reports an ImportError instead (CPython 3.11
+    ``ssl``: "PyCapsule_Import could not import module").
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

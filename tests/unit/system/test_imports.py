@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from promgun.system.collector import collection_waits
+from promgun.system.imports import collection_waits
 
 
 def fail_to_import() -> None:
