@@ -8,6 +8,7 @@ master does not shorten, before a fork and at exit.
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 from pathlib import Path
 
@@ -28,8 +29,7 @@ class MasterFile:
         self._path = path
         before = os.pread(fd, size, 0)
         self.length = len(before)
-        # Copies of all of it would take pages that are never used.
-        self._content, self._written = bytearray(size), bytearray(size)
+        self._content, self._written = _zeros(size), _zeros(size)
         self._content[: self.length] = self._written[: self.length] = before
         self.memory = memoryview(self._content)
 
@@ -45,3 +45,10 @@ class MasterFile:
     def close(self) -> None:
         """Close the file in a child, which must not hold it."""
         self._descriptor.close()
+
+
+def _zeros(size: int) -> mmap.mmap:
+    """Return private memory of which each page is taken when it is first written: most are never used, and to clear
+    all of them takes a millisecond of a start.
+    """
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

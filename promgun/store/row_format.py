@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 HEADER = Struct("=IIIHH")
@@ -42,7 +42,8 @@ _SAME = "same"
 MOST_LABELS = 16
 
 
-class CellGroup(NamedTuple):
+# No named tuple: making one takes ten times as long (CPython 3.11), and each start waits for it.
+class CellGroup:
     """The cells of one family in a row.
 
     A counter has one cell. A histogram with ``bounds`` has a cell for each bucket, one for ``+Inf`` and one for the
@@ -53,11 +54,26 @@ class CellGroup(NamedTuple):
     ``same_as`` another one of the row, which stands before it and has the same bounds, has no cells: it shows those.
     """
 
-    family: str
-    labels: tuple[str, ...]
-    bounds: tuple[float, ...] = ()
-    first_includes: str = ""
-    same_as: str = ""
+    __slots__ = ("bounds", "family", "first_includes", "labels", "same_as")
+
+    def __init__(
+        self,
+        family: str,
+        labels: tuple[str, ...],
+        bounds: tuple[float, ...] = (),
+        first_includes: str = "",
+        same_as: str = "",
+    ) -> None:
+        self.family = family
+        self.labels = labels
+        self.bounds = bounds
+        self.first_includes = first_includes
+        self.same_as = same_as
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """All that makes it differ from others."""
+        return self.family, self.labels, self.bounds, self.first_includes, self.same_as
 
     @property
     def size(self) -> int:
@@ -83,7 +99,7 @@ class RowSchema:
     row.
     """
 
-    __slots__ = ("_hash", "cells", "firsts", "groups", "included", "labels")
+    __slots__ = ("_facts", "_hash", "cells", "firsts", "groups", "included", "labels")
 
     def __init__(self, labels: tuple[str, ...], groups: tuple[CellGroup, ...]) -> None:
         self.labels = labels
@@ -104,12 +120,13 @@ class RowSchema:
         self.cells = position
         self.firsts = firsts
         self.included = included
-        self._hash = hash((labels, groups))
+        self._facts = labels, tuple([group.facts for group in groups])
+        self._hash = hash(self._facts)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RowSchema):
             return NotImplemented
-        return self.labels == other.labels and self.groups == other.groups
+        return self._facts == other._facts
 
     def __hash__(self) -> int:
         return self._hash

@@ -11,12 +11,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from promgun.store.descriptor import Descriptor
-from promgun.system.procfs import Usage
 
-_ROW = Struct("=11q")
+if TYPE_CHECKING:
+    from promgun.system.procfs import Usage
+
+#: The numbers of a row, in the order in which they lie in the file.
+_NUMBERS = ("pid", "process_start", "forked", "draining", "ended", "user", "system", "voluntary", "involuntary",
+            "worked", "owner_ended")  # fmt: skip
+_ROW = Struct(f"={len(_NUMBERS)}q")
 ROW_SIZE = _ROW.size
 #: The number of slots with a row, more than any master has workers.
 MOST_SLOTS = 4096
@@ -26,7 +31,8 @@ _HIGHEST = 1 << 62
 _HIGHEST_PID = 1 << 22
 
 
-class WorkerRow(NamedTuple):
+# No named tuple: making one takes ten times as long (CPython 3.11), and each start waits for it.
+class WorkerRow:
     """The row of one slot.
 
     ``pid`` and ``process_start`` (ticks since boot) are its worker's; ``forked``, ``draining`` and ``ended`` are
@@ -34,32 +40,63 @@ class WorkerRow(NamedTuple):
     master does not know). The rest is what ended workers of the slot used: CPU nanoseconds and context switches.
     """
 
-    pid: int = 0
-    process_start: int = 0
-    forked: int = 0
-    draining: int = 0
-    ended: int = 0
-    user: int = 0
-    system: int = 0
-    voluntary: int = 0
-    involuntary: int = 0
-    #: 1 once the slot has had a worker
-    worked: int = 0
-    owner_ended: int = 0
+    __slots__ = _NUMBERS
+
+    def __init__(  # noqa: PLR0917 - in the order of the file
+        self,
+        pid: int = 0,
+        process_start: int = 0,
+        forked: int = 0,
+        draining: int = 0,
+        ended: int = 0,
+        user: int = 0,
+        system: int = 0,
+        voluntary: int = 0,
+        involuntary: int = 0,
+        worked: int = 0,
+        owner_ended: int = 0,
+    ) -> None:
+        self.pid = pid
+        self.process_start = process_start
+        self.forked = forked
+        self.draining = draining
+        self.ended = ended
+        self.user = user
+        self.system = system
+        self.voluntary = voluntary
+        self.involuntary = involuntary
+        #: 1 once the slot has had a worker
+        self.worked = worked
+        self.owner_ended = owner_ended
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Its numbers as they lie in the file."""
+        return tuple([getattr(self, name) for name in _NUMBERS])
+
+    def __eq__(self, other: object) -> bool:
+        return self.numbers == other.numbers if isinstance(other, WorkerRow) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.numbers)
+
+    def having(self, **changes: int) -> WorkerRow:
+        """Return a copy with these numbers changed."""
+        row = WorkerRow(*self.numbers)
+        for name, number in changes.items():
+            setattr(row, name, number)
+        return row
 
     def joined(self, other: WorkerRow) -> WorkerRow:
         """Combine what two masters know of a slot: usage is added up, the rest is from the master that forked last."""
         last = self if self.forked >= other.forked else other
-        return last._replace(
+        return last.having(
             user=self.user + other.user,
             system=self.system + other.system,
             voluntary=self.voluntary + other.voluntary,
             involuntary=self.involuntary + other.involuntary,
             worked=max(self.worked, other.worked),
         )
-
-
-_FIELDS = WorkerRow._fields
 
 
 class WorkerTable:
@@ -79,20 +116,20 @@ class WorkerTable:
 
     def forked(self, slot: int, pid: int, process_start: int, now_ns: int, owner_ended_ns: int = 0) -> None:
         """Note that a worker was forked for a slot, whose owner before ended at ``owner_ended_ns``."""
-        row = self[slot]._replace(pid=pid, process_start=process_start, forked=now_ns, draining=0, ended=0, worked=1)
-        self._put(slot, row._replace(owner_ended=owner_ended_ns))
+        row = self[slot].having(pid=pid, process_start=process_start, forked=now_ns, draining=0, ended=0, worked=1)
+        self._put(slot, row.having(owner_ended=owner_ended_ns))
 
     def draining(self, slot: int, now_ns: int) -> None:
         """Note that the slot's worker was asked to end; only the first call counts."""
         row = self[slot]
         if not row.draining:
-            self._put(slot, row._replace(draining=now_ns))
+            self._put(slot, row.having(draining=now_ns))
 
     def ended(self, slot: int, now_ns: int, usage: Usage | None) -> None:
         """Note that the slot's worker has ended and add what it used, in one change."""
-        row = self[slot]._replace(ended=now_ns)
+        row = self[slot].having(ended=now_ns)
         if usage is not None:
-            row = row._replace(
+            row = row.having(
                 user=row.user + usage.user,
                 system=row.system + usage.system,
                 voluntary=row.voluntary + usage.voluntary,
@@ -118,7 +155,7 @@ class WorkerTable:
         with suppress(OSError):
             fd = self._descriptor.of(self._path)
             for slot in list(self._unwritten):
-                os.pwrite(fd, _ROW.pack(*(getattr(self._rows[slot], name) for name in _FIELDS)), slot * ROW_SIZE)
+                os.pwrite(fd, _ROW.pack(*self._rows[slot].numbers), slot * ROW_SIZE)
                 self._unwritten.discard(slot)
 
 

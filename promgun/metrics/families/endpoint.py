@@ -6,14 +6,14 @@ from promgun.metrics.label_values import ReloadResult
 from promgun.metrics.late_label_values import EndpointRefusal
 from promgun.metrics.spec import CounterFamily, MetricSpec
 
-ENDPOINT_REFUSED = CounterFamily[tuple[EndpointRefusal]](
+ENDPOINT_REFUSED: CounterFamily[tuple[EndpointRefusal]] = CounterFamily(
     name="promgun_endpoint_refused_total",
     labels=("reason",),
     group="endpoint",
     closed={"reason": tuple(EndpointRefusal)},
     help="Requests and connections that the metrics endpoint refused, since its process was started.",
 )
-WEB_CONFIG_RELOADS = CounterFamily[tuple[ReloadResult]](
+WEB_CONFIG_RELOADS: CounterFamily[tuple[ReloadResult]] = CounterFamily(
     name="promgun_web_config_reloads_total",
     labels=("result",),
     group="endpoint",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from promgun.metrics.label_values import DisconnectPhase, ExitCause, QueueSource, UnansweredReason
 from promgun.metrics.spec import CounterFamily, HistogramFamily, MetricSpec
 
-REQUESTS = CounterFamily[tuple[str, str, str]](
+REQUESTS: CounterFamily[tuple[str, str, str]] = CounterFamily(
     name="gunicorn_requests_total",
     labels=(
         "method",
@@ -15,7 +15,7 @@ REQUESTS = CounterFamily[tuple[str, str, str]](
     group="requests",
     help="Requests answered, by the application or by the worker for it.",
 )
-REQUEST_DURATION_SECONDS = HistogramFamily[tuple[str, str, str]](
+REQUEST_DURATION_SECONDS: HistogramFamily[tuple[str, str, str]] = HistogramFamily(
     name="gunicorn_request_duration_seconds",
     labels=(
         "method",
@@ -26,7 +26,7 @@ REQUEST_DURATION_SECONDS = HistogramFamily[tuple[str, str, str]](
     buckets="duration",
     help="Time from the parsed request head to the response's last byte handed to the socket.",
 )
-RESPONSE_START_SECONDS = HistogramFamily[tuple[str, str]](
+RESPONSE_START_SECONDS: HistogramFamily[tuple[str, str]] = HistogramFamily(
     name="gunicorn_response_start_seconds",
     labels=(
         "method",
@@ -36,7 +36,7 @@ RESPONSE_START_SECONDS = HistogramFamily[tuple[str, str]](
     buckets="duration",
     help="Time from the parsed request head to the response's first byte handed to the socket.",
 )
-REQUEST_SIZE_BYTES = HistogramFamily[tuple[str, str]](
+REQUEST_SIZE_BYTES: HistogramFamily[tuple[str, str]] = HistogramFamily(
     name="gunicorn_request_size_bytes",
     labels=(
         "method",
@@ -46,7 +46,7 @@ REQUEST_SIZE_BYTES = HistogramFamily[tuple[str, str]](
     buckets="size",
     help="Size of the request body, as received.",
 )
-RESPONSE_SIZE_BYTES = HistogramFamily[tuple[str, str]](
+RESPONSE_SIZE_BYTES: HistogramFamily[tuple[str, str]] = HistogramFamily(
     name="gunicorn_response_size_bytes",
     labels=(
         "method",
@@ -56,7 +56,7 @@ RESPONSE_SIZE_BYTES = HistogramFamily[tuple[str, str]](
     buckets="size",
     help="Size of the response body, as sent.",
 )
-REQUEST_CPU_SECONDS = CounterFamily[tuple[str]](
+REQUEST_CPU_SECONDS: CounterFamily[tuple[str]] = CounterFamily(
     name="gunicorn_request_cpu_seconds_total",
     labels=("route",),
     group="requests",
@@ -66,7 +66,7 @@ REQUEST_CPU_SECONDS = CounterFamily[tuple[str]](
         "--no-metrics-request-cpu."
     ),
 )
-FAILED_REQUESTS = CounterFamily[tuple[str, str, str]](
+FAILED_REQUESTS: CounterFamily[tuple[str, str, str]] = CounterFamily(
     name="gunicorn_failed_requests_total",
     labels=(
         "method",
@@ -76,20 +76,20 @@ FAILED_REQUESTS = CounterFamily[tuple[str, str, str]](
     group="requests",
     help="Requests that ended in an exception that the application did not catch, by the exception's class.",
 )
-INVALID_REQUESTS = CounterFamily[tuple[str]](
+INVALID_REQUESTS: CounterFamily[tuple[str]] = CounterFamily(
     name="gunicorn_invalid_requests_total",
     labels=("error_type",),
     group="requests",
     help="Requests refused before the application was called.",
 )
-CLIENT_DISCONNECTS = CounterFamily[tuple[DisconnectPhase]](
+CLIENT_DISCONNECTS: CounterFamily[tuple[DisconnectPhase]] = CounterFamily(
     name="gunicorn_client_disconnects_total",
     labels=("phase",),
     group="requests",
     closed={"phase": tuple(DisconnectPhase)},
     help="Requests whose client left before the answer was complete, by what was being sent.",
 )
-REQUEST_QUEUE_SECONDS = HistogramFamily[tuple[QueueSource]](
+REQUEST_QUEUE_SECONDS: HistogramFamily[tuple[QueueSource]] = HistogramFamily(
     name="gunicorn_request_queue_seconds",
     labels=("source",),
     group="requests",
@@ -100,7 +100,7 @@ REQUEST_QUEUE_SECONDS = HistogramFamily[tuple[QueueSource]](
         "proxy wrote into its header (proxy)."
     ),
 )
-REQUESTS_LOST = CounterFamily[tuple[ExitCause, str]](
+REQUESTS_LOST: CounterFamily[tuple[ExitCause, str]] = CounterFamily(
     name="gunicorn_requests_lost_total",
     labels=(
         "cause",
@@ -113,7 +113,7 @@ REQUESTS_LOST = CounterFamily[tuple[ExitCause, str]](
         "not been read or that waited for a thread are not counted."
     ),
 )
-REQUESTS_UNANSWERED = CounterFamily[tuple[str, UnansweredReason]](
+REQUESTS_UNANSWERED: CounterFamily[tuple[str, UnansweredReason]] = CounterFamily(
     name="gunicorn_requests_unanswered_total",
     labels=(
         "route",

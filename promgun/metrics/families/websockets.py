@@ -5,13 +5,13 @@ from __future__ import annotations
 from promgun.metrics.label_values import MessageDirection, WebsocketResult
 from promgun.metrics.spec import CounterFamily, GaugeFamily, HistogramFamily, MetricSpec
 
-WEBSOCKETS_OPEN = GaugeFamily[tuple[str]](
+WEBSOCKETS_OPEN: GaugeFamily[tuple[str]] = GaugeFamily(
     name="gunicorn_websocket_connections",
     labels=("worker_id",),
     group="websockets",
     help="Websockets that are open now.",
 )
-WEBSOCKET_CONNECTIONS = CounterFamily[tuple[str, WebsocketResult]](
+WEBSOCKET_CONNECTIONS: CounterFamily[tuple[str, WebsocketResult]] = CounterFamily(
     name="gunicorn_websocket_connections_total",
     labels=(
         "route",
@@ -24,20 +24,20 @@ WEBSOCKET_CONNECTIONS = CounterFamily[tuple[str, WebsocketResult]](
         "WSGI applications do not accept are requests only."
     ),
 )
-WEBSOCKET_DURATION_SECONDS = HistogramFamily[tuple[str]](
+WEBSOCKET_DURATION_SECONDS: HistogramFamily[tuple[str]] = HistogramFamily(
     name="gunicorn_websocket_duration_seconds",
     labels=("route",),
     group="websockets",
     bounds=(1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14400.0, 86400.0),
     help="Time from the parsed request head to the end of the websocket.",
 )
-WEBSOCKET_MESSAGES = CounterFamily[tuple[MessageDirection]](
+WEBSOCKET_MESSAGES: CounterFamily[tuple[MessageDirection]] = CounterFamily(
     name="gunicorn_websocket_messages_total",
     labels=("direction",),
     group="websockets",
     help="Messages of ASGI applications' websockets, whole ones, without pings and closes.",
 )
-WEBSOCKET_CLOSES = CounterFamily[tuple[str]](
+WEBSOCKET_CLOSES: CounterFamily[tuple[str]] = CounterFamily(
     name="gunicorn_websocket_closes_total",
     labels=("code",),
     group="websockets",

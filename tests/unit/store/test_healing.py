@@ -16,7 +16,7 @@ import pytest
 from promgun.store.board import SIZE as BOARD_SIZE
 from promgun.store.file_guard import Guarded, heal_files
 from promgun.store.files import INITIAL_SIZE, ValueFile
-from promgun.store.healing import Harm, find_harm
+from promgun.store.healing import Harm, find_harm, load_ahead
 from promgun.store.new_file import Owner
 from promgun.store.row_format import CellGroup, RowSchema
 from promgun.store.row_scan import scan_rows
@@ -258,6 +258,7 @@ def test_all_files_of_a_slot_are_looked_after(folder: Path) -> None:
 @pytest.mark.needs_root("become somebody else")
 def test_as_the_workers_user(folder: Path) -> None:
     os.chown(folder, 65534, 65534)
+    load_ahead()
 
     def work() -> None:
         path = folder / "1"

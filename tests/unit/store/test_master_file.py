@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from promgun.store.master_file import MasterFile
+from tests.support.store_fixtures import fork, wait_for
 
 SIZE = 1 << 16
 #: Where it would be opened again.
@@ -67,3 +69,27 @@ def test_what_others_write_meanwhile_is_not_believed(fd: int) -> None:
     file = MasterFile(fd, SIZE, PATH)
     os.pwrite(fd, b"forged", 0)
     assert bytes(file.memory[:6]) == bytes(6)
+
+
+def test_pages_that_are_never_written_take_no_memory(fd: int) -> None:
+    before = _resident()
+    file = MasterFile(fd, 64 << 20, PATH)
+    file.memory[5 << 20] = 1
+    file.flush(1 << 16)
+    assert _resident() - before < 8 << 20
+    assert (file.memory[5 << 20], file.memory[6 << 20]) == (1, 0)
+
+
+def test_a_child_does_not_write_in_its_parent_s_memory(fd: int) -> None:
+    file = MasterFile(fd, SIZE, PATH)
+
+    def write() -> None:
+        file.memory[5] = 1
+
+    wait_for(fork(write))
+    assert file.memory[5] == 0
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * mmap.PAGESIZE
