@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
@@ -75,6 +76,8 @@ class QuickProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
     _may_go_on = False
     #: when the connection has been idle for too long, in seconds of the loop's clock; 0 while it is not idle
     _idle_ends = 0.0
+    #: what the connection was made in, if it is one of HTTP/1
+    _context: Context | None = None
     #: the lines of answers that were written before, of all connections
     answer_lines: AnswerLines | None = None
 
@@ -89,6 +92,7 @@ class QuickProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
 
     def _start_http1(self, buffered: bytes = b"") -> None:
         super()._start_http1()
+        self._context = copy_context()
         get = self.transport.get_extra_info
         self._addresses = get("sockname"), get("peername")
         if self._proxy_protocol == "off":
@@ -224,6 +228,14 @@ class QuickProtocol(ASGIProtocol):  # type: ignore[misc] # gunicorn is untyped
         task.add_done_callback(self._finishing_call_done)
         self._quick_request = self._quick_task = None
         self._request_over(bool(self._answer))
+
+    def _resume_reading(self) -> None:
+        # The event loop calls data_received in the context of whoever resumes, and the next request's task has it then:
+        # a request must not find the context variables of the one that read its body before it.
+        if self._context is None:
+            super()._resume_reading()
+        else:
+            self._context.run(super()._resume_reading)
 
     # ---- the head of an answer
 

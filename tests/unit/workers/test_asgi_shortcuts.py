@@ -53,9 +53,12 @@ class Worker:
         OF_REQUEST.set("used")
         if what == "fail":
             raise RuntimeError(what)
-        if what == "read":
+        if what.startswith("read"):
             while (await receive())["more_body"]:
-                pass
+                if what == "read_late":
+                    await asyncio.sleep(0.01)
+        if what == "waits":
+            await self.released.wait()
         if what == "slow":
             await asyncio.sleep(0.01)
         headers = [(b"content-length", b"%d" % len(what))]
@@ -197,8 +200,51 @@ async def many(reader: Any, writer: Any, worker: Worker) -> list[bytes]:
     return [*answers, await ended(reader), b"%d %d" % (worker.nr, worker.alive)]
 
 
+async def exactly_as_many(reader: Any, writer: Any, worker: Worker) -> list[bytes]:
+    """Send as many requests as the worker is to serve, one after the other."""
+    worker.max_requests = 2
+    answers = []
+    for path in (b"a", b"b"):
+        writer.write(GET % path)
+        answers.append(await answer(reader))
+    return [*answers, await ended(reader), b"%d %d" % (worker.nr, worker.alive)]
+
+
+async def large_body(reader: Any, writer: Any, worker: Worker) -> list[bytes]:
+    """Send so much that reading is paused, which the application does not want, then another request."""
+    writer.write(b"POST /waits HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000))
+    await writer.drain()
+    while writer.transport.get_write_buffer_size():  # noqa: ASYNC110 - drain is content with less
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    worker.released.set()
+    first = await answer(reader)
+    writer.write(GET % b"b")
+    return [first, await answer(reader)]
+
+
+async def large_upload(reader: Any, writer: Any, _: Worker) -> list[bytes]:
+    """Send so much that reading is paused, which the application reads, then another request."""
+    writer.write(b"POST /read_late HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
+    first = await answer(reader)
+    writer.write(GET % b"b")
+    return [first, await answer(reader)]
+
+
+async def with_hook(reader: Any, writer: Any, worker: Worker) -> list[bytes]:
+    """Send a request behind one with a background task: the hook of the first one is called before the second."""
+    writer.write(GET % b"background" + GET % b"a")
+    first = await answer(reader)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    worker.released.set()
+    return [first, await answer(reader)]
+
+
 CLIENTS: tuple[Client, ...] = (
-    one_by_one, pipelined, beside_background, unread_body, failures, failure, no_request, idle, leaves, many
+    one_by_one, pipelined, beside_background, unread_body, failures, failure, no_request, idle, leaves, many,
+    exactly_as_many, large_body, large_upload, with_hook,
 )  # fmt: skip
 
 
@@ -208,6 +254,8 @@ def transcript(protocol: type, client: Client) -> Any:
     async def serve() -> Any:
         loop = asyncio.get_running_loop()
         worker = Worker(loop, grace=int(client is leaves))
+        if client is with_hook:
+            worker.cfg.set("post_request", lambda _worker, req, _environ, _resp: worker.seen.append(f"hook {req.path}"))
         server = await loop.create_server(lambda: protocol(worker), "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         answers = await client(reader, writer, worker)
@@ -217,7 +265,8 @@ def transcript(protocol: type, client: Client) -> Any:
             await asyncio.sleep(0.01)
         server.close()
         told = [line for line in worker.errors.getvalue().splitlines() if not line.startswith((" ", "Traceback"))]
-        return answers, worker.seen, told, worker.nr_conns, len(asyncio.all_tasks())
+        timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined] # asyncio's own
+        return answers, worker.seen, told, len(timers), worker.nr_conns, len(asyncio.all_tasks())
 
     return asyncio.run(serve())
 
