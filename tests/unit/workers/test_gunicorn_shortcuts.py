@@ -60,6 +60,8 @@ def test_a_date_is_the_one_that_gunicorn_would_send(monkeypatch: pytest.MonkeyPa
         1e9 + 1.2,
         1e9 - 3.5,
         1e9 - 3.4,
+        1e9 + 10.9999998,
+        1e9 + 10.5,
         0.0,
     )
     for now in moments:
@@ -113,6 +115,7 @@ def test_a_connection_is_waited_for(connection: tuple[Any, socket.socket], waits
     wait = shortcut_for("wait_for_data") if waits == "shortcut" else TConn.wait_for_data
     assert wait(conn, 0.0) is False
     assert wait(conn, 0.0001) is False
+    assert wait(conn, -1.0) is False
     assert not conn.data_ready
     client.send(b"G")
     assert wait(conn, 5.0) is True
@@ -131,7 +134,10 @@ def test_an_end_wakes_it_and_a_closed_socket_is_not_waited_for(
     client.close()
     assert wait(conn, 5.0) is True
     conn.data_ready = False
-    conn.sock.close()
+    # The application closed the descriptor, of which the socket knows nothing.
+    os.close(conn.sock.fileno())
+    assert wait(conn, 5.0) is False
+    conn.sock.detach()
     assert wait(conn, 5.0) is False
 
 
