@@ -13,9 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promgun.store.client_claim import Standing, claim, is_old_master_s, own_clients
-from promgun.store.client_links import LinkResult, is_same, make_link, names_in, unlink_if_same
+from promgun.store.client_links import (
+    LINK,
+    LinkResult,
+    is_same,
+    link_name,
+    make_link,
+    names_in,
+    owner_and_kind,
+    unlink_if_same,
+)
 from promgun.store.folder_states import FolderStates
-from promgun.store.link_names import LINK, link_name, owner_and_kind
 from promgun.store.ownership import has_ended
 from promgun.store.run_directory import RunDirectory
 from promgun.store.tended import Tended

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from promgun.store.client_links import KINDS
 from promgun.store.folded_file import FOLDED_SIZE, Folded, Origin, Pair, parse_folded
 from promgun.store.folder_listing import Entries, FolderListing
-from promgun.store.link_names import KINDS
 from promgun.store.run_directory import RunDirectory
 from promgun.system.safe_open import open_regular
 

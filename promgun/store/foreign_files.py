@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from promgun.store.client_links import KINDS, LINK
 from promgun.store.folded_file import Origin, bytes_in_use
-from promgun.store.link_names import KINDS, LINK
 from promgun.system.procfs import process_start
 from promgun.system.safe_open import open_regular
 

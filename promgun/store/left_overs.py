@@ -11,7 +11,6 @@ from pathlib import Path
 
 from promgun.store.new_file import Owner
 from promgun.store.run_directory import VERSION, has_workers
-from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder
 
 #: Names of a run's private directory, and of one that is still being made.
@@ -54,6 +53,8 @@ def _remove_left_over(path: Path, ours: frozenset[int | None]) -> bool:
         status = os.fstat(fd)
         if status.st_uid not in ours or not _is_left_over(path, fd, status):
             return False
+        from promgun.system.remove_tree import empty_folder  # noqa: PLC0415 - most starts find nothing to remove
+
         # The version file goes last: a directory without it is not recognised as a left-over.
         empty_folder(fd, last=VERSION)
         path.rmdir()

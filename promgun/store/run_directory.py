@@ -22,7 +22,6 @@ from pathlib import Path
 from promgun.store.descriptor import Descriptor, Identity, identity_of
 from promgun.store.new_file import Owner
 from promgun.store.slot_lock import is_any_slot_held
-from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder, open_regular
 
 FORMAT = "promgun store 4\n"
@@ -186,6 +185,8 @@ class RunDirectory:
         else:
             last = True
         if last and self.private and not self._may_have_workers(own_slots):
+            from promgun.system.remove_tree import empty_folder  # noqa: PLC0415 - see late_upkeep.load_ahead
+
             before_removal(self)
             empty_folder(self.fd)
             with contextlib.suppress(OSError):

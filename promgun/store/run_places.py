@@ -27,7 +27,6 @@ from promgun.store.run_directory import (
     has_workers,
 )
 from promgun.system.folders import SHARED_MEMORY, temporary_folder
-from promgun.system.remove_tree import empty_folder
 from promgun.system.safe_open import open_folder
 
 #: The run's own directory below one that the user names, whose content others may wipe at any moment.
@@ -190,6 +189,8 @@ def _others_may_write(status: os.stat_result) -> bool:
 
 
 def _take_inner(outer: Path, outer_fd: int, owner: Owner) -> RunDirectory:
+    from promgun.system.remove_tree import empty_folder  # noqa: PLC0415 - only for a directory that was named
+
     with contextlib.suppress(FileExistsError):
         os.mkdir(INNER, 0o700, dir_fd=outer_fd)
     path = outer / INNER
