@@ -46,8 +46,8 @@ class LateUpkeep:
 
 
 def load_ahead() -> None:
-    """Import what :class:`LateUpkeep` would, for this process and those that it forks, and what removes a run's directory
-    at its end, when no descriptor may be free.
+    """Import what :class:`LateUpkeep` would, for this process and those that it forks; and what removes a run's
+    directory at its end, when no descriptor may be free.
     """
     import promgun.store.upkeep  # noqa: PLC0415 - the purpose of this module
     import promgun.system.remove_tree  # noqa: F401, PLC0415 - same
