@@ -39,7 +39,6 @@ from promgun.workers._fork_signals import DEFERRED_SIGNALS
 
 if TYPE_CHECKING:
     from promgun.endpoint.supervisor import MetricsProcess
-    from promgun.master.first_start import FirstStart
     from promgun.master.reaper import WorkerEnds
 
 #: Seconds to wait at the end for workers that were killed, and seconds between two checks.
@@ -74,22 +73,18 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
             self.START_CTX["args"] = [sys.executable, "-m", "promgun", *sys.argv[1:]]
 
     @cached_property
-    def first_start(self) -> FirstStart:
-        """What decides when the first metrics process starts; made right after the first fork."""
-        from promgun.master.first_start import FirstStart  # noqa: PLC0415 - not before the first fork
-
-        return FirstStart()
-
-    @cached_property
     def ends(self) -> WorkerEnds:
-        """What follows workers from fork to reap; made right after the first fork."""
+        """What follows workers to their reap; made behind the pause after the first fork, for those there are."""
         with collection_waits(freeze=False):
             from promgun.master.reaper import WorkerEnds  # noqa: PLC0415 - not before the first fork
             from promgun.store.run_reader import read_slot_board  # noqa: PLC0415 - same
 
         read_board = partial(read_slot_board, self.context.directory)
         table, cgroup_dir = self.store.worker_table, self.cfg.cgroup_dir
-        return WorkerEnds(self.instruments, cgroup_dir, self.log, table, read_board, self._release)
+        ends = WorkerEnds(self.instruments, cgroup_dir, self.log, table, read_board, self._release)
+        for pid, worker in self.WORKERS.items():
+            ends.on_fork(pid, worker)
+        return ends
 
     def _after_fork_in_child(self) -> None:
         """Close the metrics listeners and mask passwords in every child except one that executes a new master."""
@@ -117,6 +112,7 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
 
             late_start.load_ahead()
         late_start.warn(self)
+        self.ends  # noqa: B018 - made now, for the first worker
         if self.cfg.metrics_server:
             self.metrics_process = late_start.metrics_process_of(self, self._metrics_listeners())
         self._register()
@@ -185,7 +181,8 @@ class PrometheusArbiter(CountsSignals, IdlePasses, StackDumpWatchdog, Arbiter): 
             self.log.exception("Exception in worker process")
             raise SystemExit(-1) from None
         self.instruments.counters.inc(WORKER_SPAWNS, ())
-        self.ends.on_fork(pid, self.WORKERS.get(pid))
+        if "ends" in vars(self):
+            self.ends.on_fork(pid, self.WORKERS.get(pid))
         return pid
 
     def kill_worker(self, pid: int, sig: int) -> None:

@@ -7,9 +7,13 @@ hit another process, and workers that another part of the program has reaped.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from promgun.store.board import Cell
+
+if TYPE_CHECKING:
+    from promgun.master.first_start import FirstStart
 
 #: Of the passes without a signal, about a second each, one in so many does everything.
 _FULL_PASS_EVERY = 5
@@ -19,12 +23,18 @@ class IdlePasses:
     """Overrides the arbiter's ``wait_for_signals`` and ``manage_workers`` (gunicorn 25.3 to 27.0)."""
 
     context: Any
-    first_start: Any
     metrics_process: Any
     num_workers: int
     reexec_pid: int
     store: Any
     _idle_passes = 0
+
+    @cached_property
+    def first_start(self) -> FirstStart:
+        """What decides when the first metrics process starts."""
+        from promgun.master.first_start import FirstStart  # noqa: PLC0415 - not before the first fork: see ``Arbiter``
+
+        return FirstStart()
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """Wait as Gunicorn does, but not for long while the first metrics process waits for a worker."""

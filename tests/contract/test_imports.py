@@ -105,6 +105,27 @@ def test_a_first_answer_waits_for_little(tmp_path: Path) -> None:
     assert loaded & LATE - set(done.stdout.split()) == set()
 
 
+def test_a_master_does_nothing_beside_the_boot_of_its_first_worker(tmp_path: Path) -> None:
+    """Gunicorn sleeps behind each fork: where cores are busy, the worker would wait for what the master does before."""
+    program = (
+        "import os, sys, time\n"
+        "os.fork = lambda: before.update(sys.modules) or os.getpid()\n"
+        "before = {}\n"
+        "time.sleep = lambda _: print(*(name for name in sys.modules if name not in before)) or sys.exit()\n"
+        "sys.argv = ['promgun', 'run', '--bind', '127.0.0.1:0', '--metrics-bind', '127.0.0.1:0', 'promgun.demo:app']\n"
+        "from promgun.cli.entry import start\n"
+        "start()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PROMGUN_RUNTIME_DIR": str(tmp_path)},
+    )
+    assert (done.stdout, "Listening" in done.stderr) == ("\n", True)
+
+
 def test_a_worker_that_changes_its_user_has_loaded_before_what_others_load_late() -> None:
     program = (
         "import sys\nfrom promgun.workers._load_ahead import load_ahead\nload_ahead()\nprint('\\n'.join(sys.modules))"

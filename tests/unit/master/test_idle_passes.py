@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from promgun.master.first_start import FirstStart
 from promgun.master.idle_passes import IdlePasses
 from promgun.master.succession import Succession
 from promgun.store.board import Cell, Role
@@ -21,7 +20,6 @@ class Loop:
 
     def __init__(self, store: ProcessStore) -> None:
         self.store, self.context = store, SimpleNamespace(succession=Succession())
-        self.first_start = FirstStart()
         self.metrics_process: Any = SimpleNamespace(pid=1)
         self.reexec_pid, self.num_workers = 0, 2
         self.managed, self.signals = 0, list[int]()
