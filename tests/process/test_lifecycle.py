@@ -149,6 +149,21 @@ def test_hup_with_a_bad_configuration_changes_nothing() -> None:
         wait_for_workers(server, 2)
 
 
+def test_hup_with_a_bad_configuration_leaves_the_environment_of_the_master() -> None:
+    """Gunicorn takes ``raw_env`` back before it reads the configuration again."""
+    hook = "def pre_fork(server, worker): open('seen', 'a').write(os.environ.get('KEPT', 'none'))\n"
+    config = f"import os\nraw_env = ['KEPT=1']\n{hook}"
+    with Sandbox() as sandbox, PromgunProcess(sandbox=sandbox, config=config) as server:
+        sandbox.write("gunicorn.conf.py", "raw_env = ['KEPT=2']\nworkers = 'many'\n")
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: "Reload refused" in server.log)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        seen = sandbox.directory / "seen"
+        first = seen.read_text()
+        wait_until(lambda: seen.read_text() != first)
+        assert seen.read_text() == 2 * first
+
+
 def test_hup_moves_the_metrics_address() -> None:
     with Sandbox() as sandbox:
         path = sandbox.directory / "moved.sock"

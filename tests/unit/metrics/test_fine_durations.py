@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from promgun.collect.reading import InstanceReader
 from promgun.metrics.counters import Counters
 from promgun.metrics.defaults import DURATION_BUCKETS, SIZE_BUCKETS
-from promgun.metrics.fine_durations import FINE_BOUNDS, FINE_DURATIONS, WIDEST
+from promgun.metrics.fine_durations import FINE_BOUNDS, FINE_DURATIONS, FINE_SCHEMA, WIDEST
 from promgun.metrics.recorder import Recorder
 from promgun.status.from_store import snapshot_of
 from promgun.status.history import History
 from promgun.store.board import Role
+from promgun.store.process import ProcessStore
+from promgun.store.row_format import RowSchema
 from tests.support.store_fixtures import Opened, opened
 
 
@@ -61,6 +67,37 @@ def test_places_move_from_private_memory_into_the_slot(tmp_path: Path) -> None:
         recorder.record("GET", "/b", 200, 0.5, 0, 1)
         durations = snapshot_of(InstanceReader(tmp_path).read(whole=False)).durations
         assert durations[max(durations)] == 3
+
+
+def test_rows_that_found_their_place_before_the_histogram_count_in_it() -> None:
+    """There may be room for the row of a label set alone; a method that a client made up is found by its labels."""
+    store = Places()
+    recorder = Recorder(store, Counters(ProcessStore(), 1000), DURATION_BUCKETS, SIZE_BUCKETS)  # type: ignore[arg-type]
+    for method in ("GET", "MADE-UP"):
+        recorder.record(method, "/a", 200, 0.5, 0, 1)
+    moved = {schema: array("d", bytes(8 * schema.cells)) for schema, _ in store.placed}
+    for schema, placed in sorted(store.placed, key=lambda place: place[0] is FINE_SCHEMA):
+        placed(moved[schema], [0])
+    for method in ("GET", "MADE-UP"):
+        recorder.record(method, "/a", 200, 0.5, 0, 1)
+    assert sum(moved[FINE_SCHEMA][:-1]) == 2
+
+
+class Places:
+    """A store that has no room in its files at first; ``placed`` is what it calls once it has."""
+
+    lock = nullcontext()
+
+    def __init__(self) -> None:
+        self.placed: list[tuple[RowSchema, Callable[[Any, list[int]], None]]] = []
+
+    def on_detach(self, _: Any) -> None:
+        """Fork never."""
+
+    def allocate_row(self, schema: RowSchema, _: Any, placed: Any) -> tuple[Any, list[int]]:
+        """Return a place in private memory."""
+        self.placed.append((schema, placed))
+        return array("d", bytes(8 * schema.cells)), [0]
 
 
 def test_it_is_added_up_for_a_status_alone(tmp_path: Path) -> None:

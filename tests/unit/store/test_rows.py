@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promgun.metrics.fine_durations import FINE_SCHEMA
+from promgun.store import row_reader
 from promgun.store.row_file import RowFile
 from promgun.store.row_format import CellGroup, RowSchema, encode_row, encode_schema, log_bounds, parse_schema
 from promgun.store.row_reader import RowContent, RowReader
@@ -168,13 +169,14 @@ def test_a_writer_killed_between_any_two_stores_leaves_no_half_row() -> None:
         with pytest.raises(Cut):  # noqa: PT012 - it happens in any of them
             file = RowFile(killed, START, lambda _o, _s: None, reserved=SIZE)  # type: ignore[arg-type] # as memory
             for path in ("/a", "/b", "/c", "/d", "/e"):
-                file.table(LOST).place(("killed", path))
+                file.table(LOST).place(("killed", path * 20))
         found = scan_rows(bytes(memory), START, SIZE)
         assert found.damaged == 0
         after = row_file(memory)
         count(after, LOST, ("killed", "/z"))
         assert totals(RowReader(), content_of(after))["killed", "/z"] == (1.0,)
         assert totals(RowReader(), content_of(after))["GET", "/", "200"][0] == 5.0
+        assert scan_rows(content_of(after), START, SIZE).damaged == 0, "nothing of a longer row is behind a shorter one"
 
 
 def test_a_row_can_be_given_to_other_values_of_the_same_length() -> None:
@@ -277,6 +279,23 @@ def test_a_number_that_cannot_be_right_reads_0_and_is_counted_once() -> None:
             ("timeout", ""): (0.0,),
         }
     assert reader.corrupt == 2
+    # The row changes, and what cannot be right stays.
+    cells, index = file.table(LOST).place(("killed", ""))
+    cells[index] = -1.0
+    assert totals(reader, content_of(file))["killed", ""] == (0.0,)
+    assert reader.corrupt == 2
+
+
+def test_after_a_damaged_schema_a_new_one_takes_no_other_s_number() -> None:
+    file = row_file()
+    count(file, REQUESTS, ("GET", "/", "200"))
+    count(file, LOST, ("oom", ""), 2.0)
+    content = bytearray(content_of(file))
+    content[START + 20] ^= 1
+    after = row_file(content)
+    count(after, RowSchema(("x",), (CellGroup("gunicorn_x_total", ("x",)),)), ("y",), 3.0)
+    count(after, LOST, ("killed", ""), 5.0)
+    assert totals(RowReader(), content_of(after)) == {("oom", ""): (2.0,), ("killed", ""): (5.0,), ("y",): (3.0,)}
 
 
 def test_files_are_added_up_in_their_order_and_one_that_goes_is_shown_as_it_was() -> None:
@@ -434,6 +453,52 @@ def test_a_counter_is_also_summed_for_each_file() -> None:
     count(anew, REQUESTS, ("GET", "/", "200"), 7.0)
     reader.read([RowContent(1, "made anew", START, content_of(anew))])
     assert reader.sums_by_file() == {0: 10.0, 1: 7.0}
+
+
+def test_what_cannot_be_right_is_in_no_sum_of_a_file() -> None:
+    """Whatever else of the file changes afterwards; a file that is cut keeps its last sum."""
+    file, reader = row_file(), RowReader("gunicorn_requests_lost_total")
+    for number, route in ((math.nan, "/a"), (2.0, "/b"), (4.0, "/c")):
+        count(file, LOST, ("oom", route), number)
+    totals(reader, content_of(file))
+    assert reader.sums_by_file() == {0: 6.0}
+    count(file, LOST, ("oom", "/b"))
+    totals(reader, content_of(file))
+    assert reader.sums_by_file() == {0: 7.0}
+
+    file, reader = row_file(), RowReader("gunicorn_requests_lost_total")
+    for route in ("/a", "/b", "/c"):
+        count(file, LOST, ("oom", route), 2.0)
+    totals(reader, content_of(file))
+    count(file, LOST, ("oom", "/a"))
+    assert totals(reader, content_of(file)[: file.end - 8])["oom", "/c"] == (2.0,)
+    assert reader.sums_by_file() == {0: 7.0}
+
+
+def test_files_are_read_up_to_a_limit_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes counts once, a second one beyond the limit is left out, and that is counted."""
+    monkeypatch.setattr(row_reader, "MOST_BYTES", SIZE * 3 // 2)
+    files, reader = [row_file() for _ in range(2)], RowReader()
+    for file, route in zip(files, ("/a", "/b"), strict=True):
+        count(file, LOST, ("oom", route))
+    for times in (1.0, 2.0):
+        assert totals(reader, content_of(files[0])) == {("oom", "/a"): (times,)}
+        count(files[0], LOST, ("oom", "/a"))
+    assert reader.corrupt == 0
+    reader = RowReader()
+    assert totals(reader, *map(content_of, files)) == {("oom", "/a"): (3.0,)}
+    assert reader.corrupt == 1
+
+
+def test_label_sets_that_are_gone_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_reader, "MOST_SETS", 2)
+    reader = RowReader()
+    for number in range(5):
+        file = row_file()
+        count(file, LOST, ("oom", f"/{number}"))
+        read = reader.read([RowContent(0, number, START, content_of(file))])
+        assert [total.values for total in read] == [("oom", f"/{number}")]
+    assert reader.corrupt == 0
 
 
 @pytest.mark.parametrize(
