@@ -82,21 +82,28 @@ class SettingType(ParamType):
 
 
 class SettingOption(click.Option):
-    """The option of one Gunicorn setting; its help is made only for one that is shown."""
+    """The option of one Gunicorn setting; its help is made when it is shown: a TAB shows few."""
 
     def __init__(self, setting: Any, *, is_shown: bool = True) -> None:
         self.setting = setting
+        self._is_shown = is_shown
         flags = spellings(setting)
         shape: dict[str, Any] = {"type": WorkerClassType() if setting.name == "worker_class" else SettingType(setting)}
         if is_shown:
-            shape |= {"metavar": placeholder(setting), "help": help_text(setting)}
+            shape["metavar"] = placeholder(setting)
         if setting.action in _WITHOUT_VALUE:
-            shape = {"is_flag": True, "help": shape.get("help")}
+            shape = {"is_flag": True}
         elif setting.action == "append":
             shape["multiple"] = True
         elif setting.nargs == "?":
             shape |= {"is_flag": False, "flag_value": setting.const}
         super().__init__([setting.name, *flags], envvar=variable(flags), **shape)
+
+    def _shown(self) -> str | None:
+        return help_text(self.setting) if self._is_shown else None
+
+    #: What Click shows of it. Click sets what it was given, which is nothing.
+    help = property(_shown, lambda _self, _given: None)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Name the variable, not the flag, when it is the variable that holds the bad value."""
@@ -222,7 +229,7 @@ def placeholder(setting: Any) -> str:
 def help_text(setting: Any) -> str:
     """Gunicorn's first sentence on the setting, without its markup, and the default."""
     paragraph = " ".join(setting.desc.strip().partition("\n\n")[0].split())
-    sentence = re.split(r"(?<=[^.][.])\s+(?=[A-Z])", plain(paragraph))[0].rstrip(".")
+    sentence = re.split(r"(?<=[^.][.])\s+(?=[A-Z])", plain(paragraph), maxsplit=1)[0].rstrip(".")
     if setting.name == "worker_class":
         sentence = (
             "The worker type: sync, gthread, gevent, eventlet, asgi, uvicorn, or the dotted path of a worker class"
@@ -250,5 +257,7 @@ def default_text(setting: Any) -> str:
 
 def plain(text: str) -> str:
     """Text without reStructuredText's roles, quotes and emphasis."""
+    if "`" not in text and "*" not in text:
+        return text
     text = re.sub(r":\w+:`([^`<]+?)\s*(<[^>]*>)?`", r"\1", text)
     return re.sub(r"(``|(?<!\w)\*|\*(?!\w))", "", text)
