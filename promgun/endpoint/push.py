@@ -90,7 +90,8 @@ def _send(gateway: Gateway, job: str, instance: str, page: Any, timeout: float, 
         push_to_gateway(gateway.url, job, page, {"instance": instance}, timeout, handler)
     except HTTPError as error:
         # It says in the body why it refused a page.
-        failures[:] = [_line(f"{error.code} {error.reason} {error.read(_REASON).decode(errors='replace')}")]
+        with error:
+            failures[:] = [_line(f"{error.code} {error.reason} {error.read(_REASON).decode(errors='replace')}")]
     except Exception as error:  # noqa: BLE001 - nobody else would tell of an error in this thread
         failures[:] = [_line(str(error)) or type(error).__name__]
     else:

@@ -16,3 +16,5 @@ def load_ahead() -> None:
     late_app_metrics.load_ahead()
     for name in ("config.unique_memory", "workers._application_kind", "workers._task_dump"):
         import_module(f"promgun.{name}")
+    # random.seed of CPython 3.14 does, which Gunicorn calls once the user has changed.
+    import_module("hashlib")

@@ -25,6 +25,8 @@ class Authority:
         _openssl(
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"),
             *("-subj", f"/CN={name}", "-keyout", str(self.key), "-out", str(self.cert)),
+            # without it CPython 3.13 and newer do not trust an authority
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         )
 
     def sign(self, name: str, alternative: str = "IP:127.0.0.1,DNS:localhost") -> Certificate:
