@@ -116,6 +116,16 @@ def test_each_signal_that_ends_a_worker_has_a_cause_and_last_words(hold: Hold, s
     assert server.scrape().by("cause", LOST) == lost
 
 
+def test_a_worker_that_cannot_say_that_it_ends_is_shown_to_drain() -> None:
+    with probe("sync", workers=1) as server:
+        (stopped,) = server.workers()
+        server.send_signal(signal.SIGSTOP, stopped)
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: server.scrape().by("state", "gunicorn_worker_state").get("draining") == 1)
+        server.send_signal(signal.SIGCONT, stopped)
+        expect_exits(server, reload=1)
+
+
 def test_reload_and_scaling(server: Counted) -> None:
     for count in (2, 3):
         server.send_signal(signal.SIGTTIN)

@@ -109,6 +109,9 @@ def test_what_is_written_out_does_what_the_calls_do(region: int | None) -> None:
 
         drive(fixture, given, look)
         seen.append((boards, fixture.recorded, len(fixture.board.requests.free)))
+        # Nothing is left of it, by which a request after it would be miscounted.
+        assert fixture.board.cells[Cell.BEYOND_TABLE] == fixture.board.cells[Cell.BEYOND_TABLE_ANSWERED] == 0
+        assert region == 0 or not list(read_running(bytes(fixture.board.requests.cells)))
         assert fixture.recorded == [("GET", "", 204, 1.0, 0, 3)]
         assert fixture.board.view(0).in_progress == 0
         assert len(boards) == 1
