@@ -163,6 +163,21 @@ async def gives_up(_scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+async def mebibytes(_scope: Any, _receive: Any, send: Any) -> None:
+    """Send 64 of them, then how many were sent when the loop came to something else."""
+    sent = seen = 0
+
+    def look() -> None:
+        nonlocal seen
+        seen = sent
+
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    asyncio.get_running_loop().call_soon(look)
+    for sent in range(64):  # noqa: B007 - what look() sees
+        await send({"type": "http.response.body", "body": b"x" * (1 << 20), "more_body": True})
+    await send({"type": "http.response.body", "body": b" %d" % seen})
+
+
 app = Starlette(
     routes=[
         Route("/status/{status}", answer, methods=["GET", "POST", "PUT", "HEAD"]),
@@ -179,6 +194,7 @@ app = Starlette(
         Route("/pid", pid),
         Mount("/again", app=again),
         Mount("/gives-up", app=gives_up),
+        Mount("/mebibytes", app=mebibytes),
         Mount("/raw", app=raw),
         WebSocketRoute("/echo/{room}", echo),
         WebSocketRoute("/refuse", refuse),

@@ -287,6 +287,21 @@ def test_pipelined_requests_are_each_counted(server: Server) -> None:
     assert got == [5]
 
 
+def test_an_application_waits_for_a_client_that_does_not_read(server: Server) -> None:
+    ends = []
+
+    def act() -> None:
+        with Connection(server.address) as connection:
+            connection.socket.sendall(Request("/mebibytes/").encode("1.1", keepalive=False))
+            wait_until(lambda: server.scrape().sum("gunicorn_worker_requests_in_progress") == 1)
+            # The loop comes to it once the application waits.
+            assert send(server.address, path="/pid").status == 200
+            ends.append(connection.read_response().body.rpartition(b" ")[2])
+
+    assert server.added(act, "requests_total") == {"GET /mebibytes 200": 1, "GET /pid 200": 1}
+    assert 0 < int(ends[0]) < 60
+
+
 def test_clients_that_leave(server: Server) -> None:
     def act() -> None:
         leave(server, b"GET /raw/left HTTP/1.1\r\nHost: x\r\n\r\n")
