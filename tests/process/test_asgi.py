@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.harness import Page, PromgunProcess, Sandbox, wait_until
-from tests.support.http_client import Connection, NoAnswer, Request, send
+from tests.support.http_client import Connection, NoAnswer, Request, load, send
 
 ASGI, UVICORN = "asgi", "uvicorn"
 #: Gunicorn's server; uvicorn's on httptools and websockets; a user's class on h11 and wsproto.
@@ -461,6 +461,17 @@ def test_the_life_of_a_worker(kind: str) -> None:
         assert page.sum("gunicorn_worker_exits_total") == 2
         assert page.sum("gunicorn_requests_lost_total") == (4 if kind == ASGI else 3)
         assert page.sum("gunicorn_requests_total") == (1 if kind == ASGI else 2)
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("kind", WORKER_TYPES)
+@pytest.mark.parametrize("keepalive", [True, False])
+def test_the_requests_that_a_worker_has_left_are_counted_down(kind: str, *, keepalive: bool) -> None:
+    options = ("--worker-type", kind, "--max-requests", "20")
+    with PromgunProcess(*options, app="asgi_app:app", workers=1) as server:
+        server.expect("gunicorn_worker_requests_left", 20)
+        load(server.address, [Request("/status/200")] * 7, keepalive=keepalive)
+        server.expect("gunicorn_worker_requests_left", 13)
         assert server.stop() == 0
 
 
