@@ -157,9 +157,9 @@ def test_hup_with_a_bad_configuration_leaves_the_environment_of_the_master() -> 
         sandbox.write("gunicorn.conf.py", "raw_env = ['KEPT=2']\nworkers = 'many'\n")
         server.send_signal(signal.SIGHUP)
         wait_until(lambda: "Reload refused" in server.log)
-        os.kill(server.workers()[0], signal.SIGKILL)
         seen = sandbox.directory / "seen"
         first = seen.read_text()
+        os.kill(server.workers()[0], signal.SIGKILL)
         wait_until(lambda: seen.read_text() != first)
         assert seen.read_text() == 2 * first
 

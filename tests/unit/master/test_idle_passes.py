@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from promgun.master.idle_passes import IdlePasses
 from promgun.master.succession import Succession
 from promgun.store.board import Cell, Role
 from promgun.store.process import ProcessStore
-from tests.support.store_fixtures import open_directory
+from tests.support.store_fixtures import opened
 
 
 class Loop:
@@ -54,15 +55,14 @@ class Master(IdlePasses, Loop):
 
 
 @pytest.fixture
-def master(tmp_path: Path) -> Master:
+def master(tmp_path: Path) -> Iterator[Master]:
     """Return a master whose last pass had a signal."""
-    store = ProcessStore()
-    store.open(open_directory(tmp_path))
-    store.own_slot(Role.MASTER)
-    loop = Master(store)
-    loop.signals = [1]
-    assert loop.passes(1) == 1
-    return loop
+    with opened(tmp_path, Role.MASTER) as place:
+        place.store.own_slot(Role.MASTER)
+        loop = Master(place.store)
+        loop.signals = [1]
+        assert loop.passes(1) == 1
+        yield loop
 
 
 def test_an_idle_master_does_gunicorns_part_each_second_and_its_own_every_fifth(master: Master) -> None:
