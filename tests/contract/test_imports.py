@@ -82,23 +82,30 @@ LATE = {
 }
 
 
-def test_a_first_answer_waits_for_little(tmp_path: Path) -> None:
+def _printed_at_the_start(tmp_path: Path, *lines: str) -> tuple[str, str]:
+    """Return what a server prints on standard output and error that runs these lines, of an interpreter, first."""
     program = (
-        "import os, sys\n"
-        "os.fork = lambda: print('\\n'.join(sys.modules)) or sys.exit()\n"
-        "sys.argv = ['promgun', 'run', '--bind', '127.0.0.1:0', '--metrics-bind', '127.0.0.1:0', 'promgun.demo:app']\n"
-        "from promgun.cli.entry import start\n"
-        "start()"
+        *lines,
+        "sys.argv = ['promgun', 'run', '--bind', '127.0.0.1:0', '--metrics-bind', '127.0.0.1:0', 'promgun.demo:app']",
+        "from promgun.cli.entry import start",
+        "start()",
     )
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", "\n".join(program)],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "PROMGUN_RUNTIME_DIR": str(tmp_path)},
     )
-    loaded = set(done.stdout.split())
-    assert "promgun.workers.sync" in loaded, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_a_first_answer_waits_for_little(tmp_path: Path) -> None:
+    printed, log = _printed_at_the_start(
+        tmp_path, "import os, sys", "os.fork = lambda: print('\\n'.join(sys.modules)) or sys.exit()"
+    )
+    loaded = set(printed.split())
+    assert "promgun.workers.sync" in loaded, log
     # On CPython 3.14 something of the library that Gunicorn imports needs dataclasses.
     plain = "import sys, gunicorn.app.wsgiapp, gunicorn.workers.sync; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True, check=True)
@@ -107,23 +114,14 @@ def test_a_first_answer_waits_for_little(tmp_path: Path) -> None:
 
 def test_a_master_does_nothing_beside_the_boot_of_its_first_worker(tmp_path: Path) -> None:
     """Gunicorn sleeps behind each fork: where cores are busy, the worker would wait for what the master does before."""
-    program = (
-        "import os, sys, time\n"
-        "os.fork = lambda: before.update(sys.modules) or os.getpid()\n"
-        "before = {}\n"
-        "time.sleep = lambda _: print(*(name for name in sys.modules if name not in before)) or sys.exit()\n"
-        "sys.argv = ['promgun', 'run', '--bind', '127.0.0.1:0', '--metrics-bind', '127.0.0.1:0', 'promgun.demo:app']\n"
-        "from promgun.cli.entry import start\n"
-        "start()"
+    printed, log = _printed_at_the_start(
+        tmp_path,
+        "import os, sys, time",
+        "os.fork = lambda: before.update(sys.modules) or os.getpid()",
+        "before = {}",
+        "time.sleep = lambda _: print(*(name for name in sys.modules if name not in before)) or sys.exit()",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PROMGUN_RUNTIME_DIR": str(tmp_path)},
-    )
-    assert (done.stdout, "Listening" in done.stderr) == ("\n", True)
+    assert (printed, "Listening" in log) == ("\n", True)
 
 
 def test_a_worker_that_changes_its_user_has_loaded_before_what_others_load_late() -> None:
